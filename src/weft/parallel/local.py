@@ -1,0 +1,122 @@
+"""The local program: what every rank of a plan executes, as data.
+
+One instruction list serves all ranks (SPMD). It is made from a program and a plan by
+`weft.parallel.spmd`, priced by `weft.parallel.estimate` and executed by `weft.runtime`, so
+that what is predicted is what is run. Slots hold local tensors; each is written once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from weft.parallel.placement import Mesh, Sharding
+from weft.parallel.plan import Strategy
+from weft.program.graph import Arg, Phase
+from weft.program.types import TensorType
+
+__all__ = [
+    "Collective",
+    "CollectiveKind",
+    "Instruction",
+    "LocalInput",
+    "LocalProgram",
+    "Run",
+]
+
+
+class CollectiveKind(Enum):
+    """What a mesh axis does to a tensor."""
+
+    ALL_REDUCE = "all-reduce"
+    ALL_GATHER = "all-gather"
+    REDUCE_SCATTER = "reduce-scatter"
+    ALL_TO_ALL = "all-to-all"
+    SLICE = "slice"
+    """Keep the own part of a replica: no communication."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Apply an operator to local tensors.
+
+    Attributes:
+        node: the program's node that this carries out.
+        op: operator name.
+        args: arguments; a `Value` names a slot in its `node` field. Sizes are local ones.
+        outputs: slots written, one for each output of the operator.
+        strategy: the node's shardings, for operators that must know where they are
+            (an index range, a random mask, a lookup in a split table).
+        phase: forward, backward or update; a recomputed forward node runs in backward.
+    """
+
+    node: int
+    op: str
+    args: tuple[Arg, ...]
+    outputs: tuple[int, ...]
+    strategy: Strategy
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """Change the placement of a tensor along one mesh axis.
+
+    Attributes:
+        kind: which collective.
+        axis: mesh axis whose devices take part.
+        reduce: "sum" or "max" for reductions, else empty.
+        source_dim: tensor dim that is cut before (all-gather, all-to-all), else -1.
+        target_dim: tensor dim that is cut after (reduce-scatter, all-to-all, slice), else -1.
+        source, target: slots.
+        node: the program's node that made the value.
+        phase: phase of the readers.
+    """
+
+    kind: CollectiveKind
+    axis: int
+    source: int
+    target: int
+    node: int
+    phase: Phase
+    reduce: str = ""
+    source_dim: int = -1
+    target_dim: int = -1
+
+
+Instruction: TypeAlias = Run | Collective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalInput:
+    """An input of the local program: the program's input by name, its slot and sharding."""
+
+    name: str
+    slot: int
+    sharding: Sharding
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalProgram:
+    """What every rank executes.
+
+    Attributes:
+        mesh: the device grid.
+        slots: local type of each slot.
+        inputs: in the program's order.
+        instructions: in execution order. A collective may be started where it stands and
+            waited for at its first reader.
+        last_use: for each slot, the index of the last instruction that reads it; the number of
+            instructions for what the step returns, -1 for what nothing reads.
+        loss: slot of the loss, replicated.
+        updates: (name of an input, slot of its next value); same sharding as the input.
+    """
+
+    mesh: Mesh
+    slots: tuple[TensorType, ...]
+    inputs: tuple[LocalInput, ...]
+    instructions: tuple[Instruction, ...]
+    last_use: tuple[int, ...]
+    loss: int
+    updates: tuple[tuple[str, int], ...]

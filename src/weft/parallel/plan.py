@@ -1,0 +1,142 @@
+"""The parallel plan: how one training step is split over a mesh, as data.
+
+For every node of the program the plan holds a *strategy*: the sharding of each output and
+of each operand as the operator reads it. Where a reader wants a value in another sharding
+than it was made in, the plan holds a *copy*: the chain of single-axis collectives that
+makes it, shared by all readers in the same phase. Nothing else is left to decide: lowering
+is mechanical.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from weft.parallel.placement import Mesh, Sharding
+from weft.program.graph import Phase, Value
+
+__all__ = [
+    "Alternative",
+    "Copy",
+    "Hop",
+    "Level",
+    "ParallelPlan",
+    "Prediction",
+    "Strategy",
+]
+
+
+class Level(Enum):
+    """How hard the planner looked."""
+
+    FAST = "fast"
+    BEST = "best"
+    EXPERT = "expert"
+    """Written by hand, not searched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """Shardings of one node: `outputs[i]` as made, `operands[k]` as read."""
+
+    outputs: tuple[Sharding, ...]
+    operands: tuple[Sharding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One collective: mesh axis `axis` of a sharding changes to `placement`."""
+
+    axis: int
+    placement: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A value in another sharding, for the readers of one phase.
+
+    The hops start from the sharding in which the value was made and end in `target`. Two
+    copies of a value that share their first hops share their first collectives.
+    """
+
+    value: Value
+    phase: Phase
+    target: Sharding
+    hops: tuple[Hop, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the simulator says of a plan.
+
+    Attributes:
+        step_s: time of one step [s].
+        compute_s: sum of the operators' times on one device [s].
+        communication_s: sum of the collectives' times [s].
+        exposed_s: communication that no computation hides [s].
+        peak_bytes: most memory in use on one device [bytes].
+        state_bytes: parameters, buffers and optimizer state on one device [bytes].
+        objective_s: the solver's additive objective for this plan [s].
+        bound_s: lower bound of that objective over all plans of this mesh; 0 where unknown.
+    """
+
+    step_s: float
+    compute_s: float
+    communication_s: float
+    exposed_s: float
+    peak_bytes: float
+    state_bytes: float
+    objective_s: float = 0.0
+    bound_s: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of the objective from its bound; 0 where no bound is known."""
+        return self.objective_s / self.bound_s - 1.0 if self.bound_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """A plan that was looked at and lost: what it would have cost."""
+
+    name: str
+    step_s: float
+    peak_bytes: float
+    fits: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelPlan:
+    """A decision how to split a training step.
+
+    Attributes:
+        program_name, program_digest: the program it is for.
+        machine_name, machine_digest: the machine it is for.
+        mesh: the device grid.
+        strategies: one for each node of the program.
+        copies: values that readers want in another sharding.
+        recompute: forward nodes that the backward pass computes again instead of keeping.
+        memory_limit_bytes: what the planner had to stay under on each device.
+        prediction: what the simulator says.
+        alternatives: what else was looked at, best first.
+        planner, level: who decided and how hard it looked.
+        search_s: time of the search [s].
+        notes: lines for people, for example operators that were replicated for want of a rule.
+    """
+
+    program_name: str
+    program_digest: str
+    machine_name: str
+    machine_digest: str
+    mesh: Mesh
+    strategies: tuple[Strategy, ...]
+    copies: tuple[Copy, ...]
+    recompute: tuple[int, ...] = ()
+    memory_limit_bytes: float = 0.0
+    prediction: Prediction
+    alternatives: tuple[Alternative, ...] = ()
+    planner: str = "exact"
+    level: Level = Level.FAST
+    search_s: float = 0.0
+    notes: tuple[str, ...] = field(default=())

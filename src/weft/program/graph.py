@@ -1,0 +1,269 @@
+"""The tensor program: one training step on one device, as plain frozen data.
+
+A program is a tuple of nodes in execution order. A node applies one operator to values of
+earlier nodes and to constants, and has one or more outputs; `Value(node, output)` names one
+of them. Inputs are nodes too (operator "input"). A training step reads parameters, buffers
+and optimizer state, and returns the loss and the next value of whatever it changes.
+
+Operators carry the names of ATen overloads ("mul.Tensor") with their arguments in schema
+order, so that running one needs no translation table, except the few that have no single
+ATen counterpart: see `weft.program.operators`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from typing import TypeAlias
+
+from weft.core.digest import digest
+from weft.core.errors import InputError
+from weft.program.types import TensorType
+
+__all__ = [
+    "Arg",
+    "Input",
+    "Node",
+    "Phase",
+    "Program",
+    "Role",
+    "Value",
+    "compact",
+    "map_values",
+    "require_input",
+    "values_in",
+]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Value:
+    """Output `output` of node number `node`."""
+
+    node: int
+    output: int = 0
+
+    def __str__(self) -> str:
+        return f"%{self.node}" if self.output == 0 else f"%{self.node}.{self.output}"
+
+
+Arg: TypeAlias = "Value | int | float | bool | str | None | tuple[Arg, ...]"
+"""An argument: a value, a constant, or a tuple of arguments. Element types are strings."""
+
+
+class Phase(Enum):
+    """Which part of the step a node belongs to."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    UPDATE = "update"
+
+
+class Role(Enum):
+    """What an input is to the step."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    STATE = "state"
+    """Optimizer state: moments, step counters."""
+    BATCH = "batch"
+    SEED = "seed"
+    """The scalar that dropout masks are made from; a new one each step."""
+
+    @property
+    def is_persistent(self) -> bool:
+        """True if the tensor lives from step to step on the device."""
+        return self in (Role.PARAMETER, Role.BUFFER, Role.STATE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One operator application.
+
+    Attributes:
+        op: operator name.
+        args: arguments in schema order; trailing defaults may be left out.
+        outputs: type of each output.
+        phase: forward, backward or update.
+        scope: module path that the operator came from, such as "layers.3.attention".
+        source: the user's own line, "file.py:12", where known.
+    """
+
+    op: str
+    args: tuple[Arg, ...]
+    outputs: tuple[TensorType, ...]
+    phase: Phase = Phase.FORWARD
+    scope: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """An input of the step: its name, its role and the node that stands for it.
+
+    `parameter` names the parameter that an optimizer state belongs to, else it is empty.
+    """
+
+    name: str
+    role: Role
+    node: int
+    parameter: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """One training step on one device.
+
+    Attributes:
+        name: what people call it.
+        nodes: operators in execution order; arguments refer to earlier nodes only.
+        inputs: what the step reads, in the order in which it is given.
+        loss: the scalar that was differentiated.
+        updates: for each input that the step changes, its node number and its next value.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[Input, ...]
+    loss: Value
+    updates: tuple[tuple[int, Value], ...] = ()
+
+    def type_of(self, value: Value) -> TensorType:
+        """Type of a value."""
+        return self.nodes[value.node].outputs[value.output]
+
+    def operands(self, node: int) -> tuple[Value, ...]:
+        """Values that a node reads, in argument order, repeats included."""
+        return self._operands[node]
+
+    @cached_property
+    def _operands(self) -> tuple[tuple[Value, ...], ...]:
+        return tuple(tuple(values_in(node.args)) for node in self.nodes)
+
+    @cached_property
+    def users(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """For each node, its readers as (reader, position among the reader's operands)."""
+        users: list[list[tuple[int, int]]] = [[] for _ in self.nodes]
+        for reader in range(len(self.nodes)):
+            for position, value in enumerate(self.operands(reader)):
+                users[value.node].append((reader, position))
+        return tuple(tuple(u) for u in users)
+
+    @cached_property
+    def input_by_name(self) -> dict[str, Input]:
+        """Inputs by name."""
+        return {i.name: i for i in self.inputs}
+
+    @cached_property
+    def input_by_node(self) -> dict[int, Input]:
+        """Inputs by node number."""
+        return {i.node: i for i in self.inputs}
+
+    @cached_property
+    def digest(self) -> str:
+        """Content digest: equal exactly for programs that compute the same by the same nodes.
+
+        Names of the program, scopes and source lines do not take part.
+        """
+        nodes = [
+            [n.op, _plain(n.args), [str(t) for t in n.outputs]] for n in self.nodes
+        ]
+        inputs = [[i.name, i.role.value, i.node] for i in self.inputs]
+        updates = [[node, str(value)] for node, value in self.updates]
+        return digest([nodes, inputs, str(self.loss), updates])
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """Trainable elements."""
+        return sum(
+            self.nodes[i.node].outputs[0].num_elements
+            for i in self.inputs
+            if i.role is Role.PARAMETER
+        )
+
+
+def values_in(args: tuple[Arg, ...]) -> Iterator[Value]:
+    """Values among arguments, depth first, in order."""
+    for arg in args:
+        if isinstance(arg, Value):
+            yield arg
+        elif isinstance(arg, tuple):
+            yield from values_in(arg)
+
+
+def map_values(
+    args: tuple[Arg, ...], change: Callable[[Value], Arg]
+) -> tuple[Arg, ...]:
+    """The same arguments with every value replaced by `change(value)`."""
+    return tuple(
+        change(arg)
+        if isinstance(arg, Value)
+        else map_values(arg, change)
+        if isinstance(arg, tuple)
+        else arg
+        for arg in args
+    )
+
+
+def _plain(args: tuple[Arg, ...]) -> list[object]:
+    return [
+        str(arg)
+        if isinstance(arg, Value)
+        else _plain(arg)
+        if isinstance(arg, tuple)
+        else arg
+        for arg in args
+    ]
+
+
+def compact(program: Program) -> Program:
+    """The program without nodes that nothing reads, renumbered.
+
+    Inputs stay even if unread. The order of nodes does not change.
+    """
+    keep = [False] * len(program.nodes)
+    stack = [program.loss.node, *(value.node for _, value in program.updates)]
+    stack += [i.node for i in program.inputs]
+    while stack:
+        node = stack.pop()
+        if not keep[node]:
+            keep[node] = True
+            stack.extend(value.node for value in program.operands(node))
+    number = {
+        old: new for new, old in enumerate(n for n, kept in enumerate(keep) if kept)
+    }
+
+    def moved(value: Value) -> Value:
+        return Value(number[value.node], value.output)
+
+    return replace(
+        program,
+        nodes=tuple(
+            replace(node, args=map_values(node.args, moved))
+            for n, node in enumerate(program.nodes)
+            if keep[n]
+        ),
+        inputs=tuple(replace(i, node=number[i.node]) for i in program.inputs),
+        loss=moved(program.loss),
+        updates=tuple((number[node], moved(value)) for node, value in program.updates),
+    )
+
+
+def require_input(program: Program, name: str) -> Input:
+    """The input of that name.
+
+    Raises:
+        InputError: there is none; the error lists those that resemble it.
+    """
+    found = program.input_by_name.get(name)
+    if found is None:
+        near = [i.name for i in program.inputs if name.split(".")[-1] in i.name][:5]
+        raise InputError(
+            need=f"the name of an input of {program.name}",
+            got=repr(name),
+            hint=f"did you mean {', '.join(near)}"
+            if near
+            else "see `weft capture --text`",
+        )
+    return found
