@@ -2,7 +2,7 @@
 
     WeftError
     ├── InputError          an argument, recipe, file or command that cannot be used as given
-    │   └── FileError       a plan, machine, record or checkpoint file that is missing, corrupt or newer
+    │   └── FileError       a plan, machine, record or checkpoint file: missing, corrupt or newer
     ├── CaptureError        a workload that cannot become a program
     ├── VerifyError         a program, plan or lowered program that breaks a law
     ├── RuleError           an operator for which no sharding rule exists
@@ -67,7 +67,9 @@ class WeftError(Exception):
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.headline()}" if self.where else self.headline()]
         parts = (("need", self.need), ("got", self.got), ("try", self.hint))
-        lines += [f"  {label:<5} {text}" for label, text in parts if text]
+        lines += [
+            f"  {label:<5} " + text.replace("\n", "\n        ") for label, text in parts if text
+        ]
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, tuple[type[Self], dict[str, object]]]:
@@ -129,11 +131,14 @@ class InfeasibleError(WeftError):
 
     Args:
         constraint: the tightest constraint, in words.
-        options: what would fit, best first.
+        options: what would fit, best first; they are the hint if no other is given.
     """
 
     constraint: str = ""
     options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.hint = self.hint or ", or ".join(self.options)
 
     def headline(self) -> str:
         return "no plan fits."
@@ -159,4 +164,6 @@ class RunError(WeftError):
     step: int = -1
 
     def headline(self) -> str:
-        return "the run failed."
+        place = f" on rank {self.rank}" if self.rank >= 0 else ""
+        moment = f" in step {self.step}" if self.step >= 0 else ""
+        return f"the run failed{place}{moment}."

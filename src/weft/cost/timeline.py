@@ -51,8 +51,9 @@ class Timeline:
     Attributes:
         events: in order of start.
         memory: in order of time.
-        step_s: end of the last event [s].
-        exposed_s: time in which only communication runs [s].
+        step_s: when both streams are free for good [s].
+        exposed_s: time in which communication keeps the computation from running [s]; with the
+            computation's own time it makes up the step.
     """
 
     events: tuple[Event, ...]

@@ -1,9 +1,9 @@
 """What a program can run on: devices, links, and how many of each.
 
 A machine is one or more node groups joined by a network. Inside a group all devices and
-links are alike. Every figure is a `Quantity`, so it carries where it came from. Figures for
-rates are *achievable* ones: what a good kernel or collective reaches, not the data sheet's
-peak, unless the source says otherwise.
+links are alike. Every figure is a `Quantity` or a measured `Curve`, so it carries where it
+came from. Figures for rates are *achievable* ones: what a good kernel or collective reaches,
+not the data sheet's peak, unless the source says otherwise.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ from functools import cached_property
 from weft.core.digest import digest
 from weft.core.errors import InputError
 from weft.core.provenance import Quantity
+from weft.machine.curve import Curve
 
-__all__ = ["Device", "Link", "Machine", "NodeGroup"]
+__all__ = ["COLLECTIVES", "CollectiveCurve", "Device", "Link", "Machine", "NodeGroup"]
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+"""Names of the collectives that a link may be measured with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
     """One accelerator, or one CPU rank.
+
+    The optional figures refine the time of an operator; `weft.cost.roofline` states the laws
+    and what holds where they are absent.
 
     Attributes:
         name: such as "h100-sxm".
@@ -32,6 +39,12 @@ class Device:
         memory_bytes_per_s: reachable streaming bandwidth, reads plus writes.
         launch_s: fixed cost of one operator [s].
         fuses: whether neighbouring element-wise operators run as one kernel.
+        matmul_half_width: rows or columns of a product at which it reaches half its rate.
+        matmul_half_depth: contracted elements at which it reaches half its rate.
+        attention_share: rate of attention as a share of the rate of matrix products.
+        attention_block: keys in a tile; causal attention skips whole tiles only.
+        operator_curves: measured seconds against bytes moved, by operator name, in f32; the
+            name "traffic" stands for operators that were not measured.
     """
 
     name: str
@@ -42,14 +55,69 @@ class Device:
     memory_bytes_per_s: Quantity
     launch_s: Quantity
     fuses: bool = True
+    matmul_half_width: Quantity | None = None
+    matmul_half_depth: Quantity | None = None
+    attention_share: Quantity | None = None
+    attention_block: Quantity | None = None
+    operator_curves: Mapping[str, Curve] = field(default_factory=dict[str, Curve])
+
+    def __post_init__(self) -> None:
+        rates = {f"matmul rate of {name}": rate for name, rate in self.matmul_flops_per_s.items()}
+        rates["vector_flops_per_s"] = self.vector_flops_per_s
+        rates["memory_bytes_per_s"] = self.memory_bytes_per_s
+        if self.attention_share is not None:
+            rates["attention_share"] = self.attention_share
+        zero = [name for name, rate in rates.items() if rate.value <= 0]
+        if zero or not self.matmul_flops_per_s or self.kind not in ("cuda", "cpu"):
+            raise InputError(
+                need="a device of kind cuda or cpu with rates above 0 and at least one matmul rate",
+                got=f"{self.name}, kind {self.kind!r}, zero: {', '.join(zero) or 'none'}",
+                hint="leave out the element types that the device cannot multiply",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectiveCurve:
+    """Measured time of one collective against its payload.
+
+    Attributes:
+        collective: one of `COLLECTIVES`.
+        num_devices: how many devices took part.
+        curve: seconds until the last device held its result, against the bytes of the tensor
+            before it is cut.
+    """
+
+    collective: str
+    num_devices: int
+    curve: Curve
+
+    def __post_init__(self) -> None:
+        if self.collective not in COLLECTIVES or self.num_devices < 2:
+            raise InputError(
+                need=f"one of {', '.join(COLLECTIVES)} on at least 2 devices",
+                got=f"{self.collective!r} on {self.num_devices}",
+                hint="measure again with weft.runtime.probe",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A way between devices, seen from one device: bandwidth out of it and latency of a hop."""
+    """A way between devices, seen from one device: bandwidth out of it and latency of a hop.
+
+    `curves` hold measured times of whole collectives and win over the two figures.
+    """
 
     bytes_per_s: Quantity
     latency_s: Quantity
+    curves: tuple[CollectiveCurve, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.bytes_per_s.value <= 0:
+            raise InputError(
+                need="a link with a bandwidth above 0",
+                got=f"{self.bytes_per_s.value} B/s",
+                hint="leave out the devices that nothing connects",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +162,11 @@ class Machine:
     notes: str = field(default="")
 
     def __post_init__(self) -> None:
-        if not self.groups:
+        if not self.groups or self.overlap.value > 1:
             raise InputError(
-                need="at least one node group", got="none", hint="see `weft machine`"
+                need="at least one node group and an overlap from 0 to 1",
+                got=f"{len(self.groups)} groups, overlap {self.overlap.value}",
+                hint="see `weft machine`",
             )
 
     @property
@@ -124,7 +194,7 @@ class Machine:
                     for g in self.groups
                 ],
                 "network": _link_plain(self.network),
-                "overlap": self.overlap.value,
+                "overlap": float(self.overlap.value),
             }
         )
 
@@ -133,14 +203,32 @@ def _device_plain(device: Device) -> list[object]:
     return [
         device.name,
         device.kind,
-        {name: rate.value for name, rate in device.matmul_flops_per_s.items()},
-        device.vector_flops_per_s.value,
-        device.memory_bytes.value,
-        device.memory_bytes_per_s.value,
-        device.launch_s.value,
+        {name: float(rate.value) for name, rate in device.matmul_flops_per_s.items()},
         device.fuses,
+        [
+            None if quantity is None else float(quantity.value)
+            for quantity in (
+                device.vector_flops_per_s,
+                device.memory_bytes,
+                device.memory_bytes_per_s,
+                device.launch_s,
+                device.matmul_half_width,
+                device.matmul_half_depth,
+                device.attention_share,
+                device.attention_block,
+            )
+        ],
+        {name: _curve_plain(curve) for name, curve in device.operator_curves.items()},
     ]
 
 
-def _link_plain(link: Link) -> list[float]:
-    return [link.bytes_per_s.value, link.latency_s.value]
+def _link_plain(link: Link) -> list[object]:
+    return [
+        float(link.bytes_per_s.value),
+        float(link.latency_s.value),
+        [[c.collective, c.num_devices, _curve_plain(c.curve)] for c in link.curves],
+    ]
+
+
+def _curve_plain(curve: Curve) -> list[list[float]]:
+    return [[float(x) for x in curve.sizes_bytes], [float(x) for x in curve.seconds]]

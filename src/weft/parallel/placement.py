@@ -144,9 +144,7 @@ def parse_sharding(text: str) -> Sharding:
         InputError: a word is none of R, P, Pmax and S<d>.
     """
     try:
-        return tuple(
-            _CODES[w] if w in _CODES else _parse_shard(w) for w in text.split(",")
-        )
+        return tuple(_CODES[w] if w in _CODES else _parse_shard(w) for w in text.split(","))
     except ValueError:
         raise InputError(
             need="placements R, P, Pmax or S<dim>, one for each mesh axis",

@@ -53,16 +53,20 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A value in another sharding, for the readers of one phase.
+    """A value in another sharding, made in one phase for readers of that phase or a later one.
 
-    The hops start from the sharding in which the value was made and end in `target`. Two
-    copies of a value that share their first hops share their first collectives.
+    The hops start from `origin`, which is the sharding in which the value was made or the
+    target of another copy of this or an earlier phase, and end in `target`. Copies of a value
+    that pass through the same sharding in the same phase share the collectives up to there.
+    A copy that is `kept` stays for later phases; others end with their phase.
     """
 
     value: Value
     phase: Phase
+    origin: Sharding
     target: Sharding
     hops: tuple[Hop, ...]
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +118,8 @@ class ParallelPlan:
         program_name, program_digest: the program it is for.
         machine_name, machine_digest: the machine it is for.
         mesh: the device grid.
-        strategies: one for each node of the program.
+        strategies: one for each node of the program with `recompute` applied to it (see
+            `weft.parallel.recompute`).
         copies: values that readers want in another sharding.
         recompute: forward nodes that the backward pass computes again instead of keeping.
         memory_limit_bytes: what the planner had to stay under on each device.

@@ -166,9 +166,7 @@ class Program:
 
         Names of the program, scopes and source lines do not take part.
         """
-        nodes = [
-            [n.op, _plain(n.args), [str(t) for t in n.outputs]] for n in self.nodes
-        ]
+        nodes = [[n.op, _plain(n.args), [str(t) for t in n.outputs]] for n in self.nodes]
         inputs = [[i.name, i.role.value, i.node] for i in self.inputs]
         updates = [[node, str(value)] for node, value in self.updates]
         return digest([nodes, inputs, str(self.loss), updates])
@@ -192,9 +190,7 @@ def values_in(args: tuple[Arg, ...]) -> Iterator[Value]:
             yield from values_in(arg)
 
 
-def map_values(
-    args: tuple[Arg, ...], change: Callable[[Value], Arg]
-) -> tuple[Arg, ...]:
+def map_values(args: tuple[Arg, ...], change: Callable[[Value], Arg]) -> tuple[Arg, ...]:
     """The same arguments with every value replaced by `change(value)`."""
     return tuple(
         change(arg)
@@ -208,11 +204,7 @@ def map_values(
 
 def _plain(args: tuple[Arg, ...]) -> list[object]:
     return [
-        str(arg)
-        if isinstance(arg, Value)
-        else _plain(arg)
-        if isinstance(arg, tuple)
-        else arg
+        str(arg) if isinstance(arg, Value) else _plain(arg) if isinstance(arg, tuple) else arg
         for arg in args
     ]
 
@@ -230,9 +222,7 @@ def compact(program: Program) -> Program:
         if not keep[node]:
             keep[node] = True
             stack.extend(value.node for value in program.operands(node))
-    number = {
-        old: new for new, old in enumerate(n for n, kept in enumerate(keep) if kept)
-    }
+    number = {old: new for new, old in enumerate(n for n, kept in enumerate(keep) if kept)}
 
     def moved(value: Value) -> Value:
         return Value(number[value.node], value.output)
@@ -262,8 +252,6 @@ def require_input(program: Program, name: str) -> Input:
         raise InputError(
             need=f"the name of an input of {program.name}",
             got=repr(name),
-            hint=f"did you mean {', '.join(near)}"
-            if near
-            else "see `weft capture --text`",
+            hint=f"did you mean {', '.join(near)}" if near else "see `weft capture --text`",
         )
     return found

@@ -73,7 +73,7 @@ class Operator:
         linear: pointwise only: which operands it is linear in *jointly*, so that summands may
             pass through: "" none, "one" its only tensor operand, "all" all operands together
             (addition), "each" each operand alone while the others are whole (multiplication),
-            "first" the first operand alone (division).
+            "first" the first operand alone (division, gradients of activations).
     """
 
     name: str
@@ -143,16 +143,16 @@ _POINTWISE: tuple[tuple[str, float, str], ...] = (
     ("sin.default", 12.0, ""),
     ("cos.default", 12.0, ""),
     ("tanh.default", 15.0, ""),
-    ("tanh_backward.default", 3.0, ""),
+    ("tanh_backward.default", 3.0, "first"),
     ("erf.default", 20.0, ""),
     ("sigmoid.default", 14.0, ""),
-    ("sigmoid_backward.default", 3.0, ""),
+    ("sigmoid_backward.default", 3.0, "first"),
     ("relu.default", 1.0, ""),
-    ("threshold_backward.default", 1.0, ""),
+    ("threshold_backward.default", 1.0, "first"),
     ("gelu.default", 22.0, ""),
-    ("gelu_backward.default", 34.0, ""),
+    ("gelu_backward.default", 34.0, "first"),
     ("silu.default", 15.0, ""),
-    ("silu_backward.default", 19.0, ""),
+    ("silu_backward.default", 19.0, "first"),
     ("maximum.default", 1.0, ""),
     ("minimum.default", 1.0, ""),
     ("clamp.default", 2.0, ""),

@@ -92,9 +92,7 @@ class TensorType:
         try:
             if not bracket or not rest.endswith("]"):
                 raise ValueError
-            return TensorType(
-                DType(name), tuple(int(s) for s in rest[:-1].split(",") if s)
-            )
+            return TensorType(DType(name), tuple(int(s) for s in rest[:-1].split(",") if s))
         except ValueError:
             raise InputError(
                 need="a tensor type such as f32[4,8]",

@@ -1,1 +1,6 @@
-"""rules."""
+"""Sharding rules: what one mesh axis may do to each operator."""
+
+from weft.parallel.rules.rule import Rule
+from weft.parallel.rules.table import rules
+
+__all__ = ["Rule", "rules"]

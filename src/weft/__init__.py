@@ -1,0 +1,98 @@
+"""weft plans how a large model's training step is split over devices, and runs the plan.
+
+    machine = weft.load_machine("dgx-h100x8")
+    program = weft.capture(workload)
+    plan = weft.plan(program, machine)
+    step = weft.deploy(plan, workload)      # under torchrun
+    loss = step(batch)
+
+Names load when they are first used: `import weft` alone loads neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from weft.capture import SGD as SGD
+    from weft.capture import Adafactor as Adafactor
+    from weft.capture import AdamW as AdamW
+    from weft.capture import Workload as Workload
+    from weft.capture import capture as capture
+    from weft.core.errors import WeftError as WeftError
+    from weft.machine import Machine as Machine
+    from weft.machine import load_machine as load_machine
+    from weft.parallel import ParallelPlan as ParallelPlan
+    from weft.parallel import explain as explain
+    from weft.parallel import expert_plan as expert_plan
+    from weft.parallel import load_plan as load_plan
+    from weft.parallel import plan as plan
+    from weft.parallel import save_plan as save_plan
+    from weft.program import Program as Program
+    from weft.runtime import deploy as deploy
+    from weft.runtime import probe as probe
+    from weft.workflow.score_plan import score as score
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "AdamW": "weft.capture",
+    "Adafactor": "weft.capture",
+    "Machine": "weft.machine",
+    "ParallelPlan": "weft.parallel",
+    "Program": "weft.program",
+    "SGD": "weft.capture",
+    "WeftError": "weft.core.errors",
+    "Workload": "weft.capture",
+    "deploy": "weft.runtime",
+    "expert_plan": "weft.parallel",
+    "explain": "weft.parallel",
+    "load_machine": "weft.machine",
+    "load_plan": "weft.parallel",
+    "plan": "weft.parallel",
+    "probe": "weft.runtime",
+    "save_plan": "weft.parallel",
+    "score": "weft.workflow.score_plan",
+}
+"""Where each name of the root lives. `capture` is missing because it is also a subpackage,
+whose module can be called: see `weft.capture`."""
+
+_SUBPACKAGES = frozenset(
+    {"capture", "cost", "machine", "parallel", "program", "report", "runtime", "workflow"}
+)
+
+__all__ = [  # sorted, as a test checks
+    "Adafactor",
+    "AdamW",
+    "Machine",
+    "ParallelPlan",
+    "Program",
+    "SGD",
+    "WeftError",
+    "Workload",
+    "capture",
+    "deploy",
+    "explain",
+    "expert_plan",
+    "load_machine",
+    "load_plan",
+    "plan",
+    "probe",
+    "save_plan",
+    "score",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"weft.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'weft' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

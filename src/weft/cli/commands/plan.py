@@ -1,0 +1,56 @@
+"""`weft plan`: find the fastest way to split a training step over a machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from weft.cli.command import Command
+from weft.cli.commands.options import add_machine, add_recipe, memory_limit, read_machine
+from weft.cli.console import Console
+from weft.core.units import format_seconds
+from weft.report.plan_summary import plan_plain
+from weft.workflow.plan_model import plan_model
+from weft.workflow.plan_file import save_planned
+from weft.workflow.planned import explain_plan
+
+__all__ = ["COMMAND"]
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    add_machine(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the plan")
+    parser.add_argument(
+        "--level", choices=("fast", "best"), default="fast", help="how hard to look (fast)"
+    )
+
+
+def _execute(args: argparse.Namespace, console: Console) -> None:
+    from weft.parallel.plan import Level
+
+    machine = read_machine(args)
+    with console.progress() as progress:
+        planned = plan_model(
+            args.recipe,
+            machine,
+            level=Level(args.level),
+            memory_limit_bytes=memory_limit(args),
+            progress=progress,
+        )
+    console.line(explain_plan(planned))
+    capture, search = format_seconds(planned.capture_s), format_seconds(planned.plan.search_s)
+    console.line(f"  took      {capture} to capture, {search} to search")
+    if args.output is not None:
+        save_planned(planned, args.output)
+        console.line(f"wrote {args.output}; look at it with `weft show {args.output}`")
+    console.result({**plan_plain(planned.plan), "capture_s": planned.capture_s})
+
+
+COMMAND = Command(
+    name="plan",
+    summary="find the fastest way to split a training step over a machine",
+    example="example: weft plan recipes/llama3.py:llama3_8b --machine dgx-h100x8 -o plan.json",
+    add_arguments=_add_arguments,
+    execute=_execute,
+)

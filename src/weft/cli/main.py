@@ -1,0 +1,94 @@
+"""The `weft` command: parse, call a workflow, print.
+
+One border for errors. What weft raises on purpose is printed in its three parts, with exit
+code 2; anything else is a bug of weft or of the recipe and says so in one line, with exit
+code 1; an interrupt ends with 130. `--debug` shows the traceback in each case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import weft
+from weft.cli.commands import COMMANDS
+from weft.cli.console import Console
+from weft.core.errors import InputError, WeftError
+
+__all__ = ["build_parser", "main"]
+
+_EPILOG = "A recipe is FILE.py:FUNCTION, such as recipes/gpt.py:gpt_small."
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what it dislikes instead of printing and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(
+            need=f"a command that `{self.prog} --help` describes",
+            got=message,
+            hint=f"usage: {' '.join(self.format_usage().split()[1:])}",
+        )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands, without loading what they need."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = _Parser(
+        prog="weft",
+        description="Plans how a large model's training step is split over devices, and runs it.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"weft {weft.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        child = commands.add_parser(
+            command.name,
+            parents=[common],
+            help=command.summary,
+            description=command.summary,
+            epilog=command.example,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(child)
+        child.set_defaults(execute=command.execute)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        args = build_parser().parse_args(arguments)
+        args.execute(args, Console(as_json=args.json, quiet=rank > 0))
+    except BrokenPipeError:
+        # The reader went away, as `| head` does. Python would complain again on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        _say("stopped.", rank, debug)
+        return 130
+    except WeftError as error:
+        _say(str(error), rank, debug)
+        return 2
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else ""
+        text = f"{type(error).__name__}: {first} (a bug in weft or in the recipe;"
+        _say(f"{text} add --debug for the traceback)", rank, debug)
+        return 1
+    return 0
+
+
+def _say(text: str, rank: int, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"weft: {text}\n" if rank == 0 else f"weft (rank {rank}): {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,180 @@
+"""One step of one device in time: when each task runs, and how much memory is in use.
+
+A device has two queues, one for computation and one for communication. Each runs its tasks
+one at a time, in the order of issue; a task starts when its queue is free and the tasks it
+depends on have ended. Knows durations, dependencies and bytes. Does not know what a task is.
+
+With d the duration of a collective that starts at t, and `overlap` the share of it that
+computation can hide, the compute queue is held up for (1 - overlap) d:
+
+    compute free = max(compute free, t) + (1 - overlap) d
+
+so that overlap 1 is two independent queues, and overlap 0 the sum of all durations. All times
+are maxima of sums: a task that gets longer never makes any other end earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from weft.core.errors import InputError
+from weft.cost.timeline import Event, MemoryPoint, Stream, Timeline
+
+__all__ = ["Task", "simulate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Something to run, in order of issue.
+
+    Attributes:
+        label: for people.
+        kind: operator or collective.
+        phase: forward, backward or update.
+        node: the program's node, -1 if none.
+        stream: which queue it runs on.
+        seconds: how long it runs [s].
+        depends: earlier tasks that must have ended, by position.
+        allocates_bytes: memory of its outputs, in use from its start [bytes].
+        frees: tasks, itself or earlier, whose outputs nobody needs once this one has ended.
+    """
+
+    label: str
+    kind: str
+    phase: str
+    node: int
+    stream: Stream
+    seconds: float
+    depends: tuple[int, ...] = ()
+    allocates_bytes: float = 0.0
+    frees: tuple[int, ...] = ()
+
+
+def simulate(tasks: Sequence[Task], *, overlap: float, resident_bytes: float) -> Timeline:
+    """Run the tasks on two queues and record time and memory.
+
+    Outputs are in use from the start of their task to the end of their last reader, and not
+    less than to the end of the task that frees them.
+
+    Args:
+        tasks: in order of issue.
+        overlap: share of a collective's time that computation can hide [0 to 1].
+        resident_bytes: memory in use throughout: parameters, optimizer state [bytes].
+
+    Returns:
+        Events in order of start, memory in order of time, the step's length and the exposed
+        communication, which is the step less the computation.
+
+    Raises:
+        InputError: `overlap` is outside 0 to 1, a duration or size is negative, or a task
+            refers to one that does not come before it.
+
+    Example:
+        >>> work = Task(label="a", kind="einsum", phase="forward", node=0,
+        ...             stream=Stream.COMPUTE, seconds=2.0)
+        >>> send = Task(label="b", kind="all-reduce", phase="forward", node=0,
+        ...             stream=Stream.COMMUNICATION, seconds=3.0, depends=(0,))
+        >>> simulate([work, send, work], overlap=1.0, resident_bytes=0).step_s
+        5.0
+    """
+    _check(tasks, overlap, resident_bytes)
+    starts, ends, step_s = _schedule(tasks, overlap)
+    compute_s = sum(task.seconds for task in tasks if task.stream is Stream.COMPUTE)
+    order = sorted(range(len(tasks)), key=starts.__getitem__)
+    return Timeline(
+        events=tuple(_event(tasks[i], starts[i]) for i in order),
+        memory=tuple(_memory(_changes(tasks, starts, ends), resident_bytes)),
+        step_s=step_s,
+        exposed_s=max(0.0, step_s - compute_s),
+    )
+
+
+def _schedule(tasks: Sequence[Task], overlap: float) -> tuple[list[float], list[float], float]:
+    """Start and end of each task, and when both queues are free."""
+    starts, ends = [0.0] * len(tasks), [0.0] * len(tasks)
+    compute_free_s = communication_free_s = 0.0
+    blocking = 1.0 - overlap
+    for i, task in enumerate(tasks):
+        on_compute = task.stream is Stream.COMPUTE
+        start = compute_free_s if on_compute else communication_free_s
+        for earlier in task.depends:
+            if ends[earlier] > start:
+                start = ends[earlier]
+        starts[i] = start
+        ends[i] = start + task.seconds
+        if on_compute:
+            compute_free_s = ends[i]
+        else:
+            communication_free_s = ends[i]
+            compute_free_s = max(compute_free_s, start) + blocking * task.seconds
+    return starts, ends, max(compute_free_s, communication_free_s)
+
+
+def _changes(
+    tasks: Sequence[Task], starts: Sequence[float], ends: Sequence[float]
+) -> list[tuple[float, int, float]]:
+    """Changes of memory as (time, order at equal times, bytes), sorted.
+
+    At one instant tasks change memory in order of issue, each first allocating, then freeing.
+    """
+    last_read = list(ends)
+    changes: list[tuple[float, int, float]] = []
+    for i, task in enumerate(tasks):
+        for earlier in task.depends:
+            if ends[i] > last_read[earlier]:
+                last_read[earlier] = ends[i]
+        if task.allocates_bytes:
+            changes.append((starts[i], 2 * i, task.allocates_bytes))
+        for earlier in task.frees:
+            if tasks[earlier].allocates_bytes:
+                time_s = max(last_read[earlier], ends[i])
+                changes.append((time_s, 2 * i + 1, -tasks[earlier].allocates_bytes))
+    changes.sort()
+    return changes
+
+
+def _memory(
+    changes: Iterable[tuple[float, int, float]], resident_bytes: float
+) -> list[MemoryPoint]:
+    in_use = float(resident_bytes)
+    points = [MemoryPoint(0.0, in_use)]
+    for time_s, _, num_bytes in changes:
+        in_use += num_bytes
+        points.append(MemoryPoint(time_s, in_use))
+    return points
+
+
+def _event(task: Task, start_s: float) -> Event:
+    return Event(
+        stream=task.stream,
+        kind=task.kind,
+        label=task.label,
+        phase=task.phase,
+        node=task.node,
+        start_s=start_s,
+        duration_s=task.seconds,
+    )
+
+
+def _check(tasks: Sequence[Task], overlap: float, resident_bytes: float) -> None:
+    if not 0.0 <= overlap <= 1.0 or resident_bytes < 0:
+        raise InputError(
+            need="an overlap from 0 to 1 and resident bytes of at least 0",
+            got=f"overlap {overlap}, {resident_bytes} resident bytes",
+            hint="overlap is the share of a collective that computation can hide",
+        )
+    freed = [False] * len(tasks)
+    for i, task in enumerate(tasks):
+        wrong = [d for d in task.depends if not 0 <= d < i]
+        wrong += [f for f in task.frees if not 0 <= f <= i or freed[f]]
+        if wrong or not task.seconds >= 0 or not task.allocates_bytes >= 0:
+            raise InputError(
+                need="tasks of at least 0 s and 0 bytes that depend on earlier tasks and "
+                "free each output once",
+                got=f"task {i} ({task.label}): {task.seconds} s, {task.allocates_bytes} bytes, "
+                f"bad references {wrong}",
+                hint="list tasks in order of issue",
+            )
+        for f in task.frees:
+            freed[f] = True

@@ -1,0 +1,174 @@
+"""Which links a mesh axis crosses.
+
+Ranks lie on the mesh in row-major order, the last axis innermost, and fill the machine node
+by node. The devices of one axis therefore meet partly inside nodes and partly across them.
+Knows ranks, nodes and links. Does not know what is sent over them: that is `weft.cost`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from weft.core.errors import InputError
+from weft.core.units import format_bytes
+from weft.machine.model import Link, Machine, NodeGroup
+
+__all__ = ["Group", "axis_group", "smallest_machine"]
+
+_REFERENCE_BYTES = 2**20
+"""Links are compared by the time in which they move this much."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Devices that communicate: `sizes[i]` of them meet over `links[i]`, innermost first.
+
+    Raises:
+        InputError: sizes and links do not match, or a size is below 1.
+    """
+
+    sizes: tuple[int, ...]
+    links: tuple[Link, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) != len(self.links) or min(self.sizes, default=0) < 1:
+            raise InputError(
+                need="one size of at least 1 for each link",
+                got=f"sizes {self.sizes} for {len(self.links)} links",
+                hint="give a level that the group does not cross the size 1",
+            )
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that take part."""
+        return math.prod(self.sizes)
+
+
+def axis_group(machine: Machine, mesh_shape: tuple[int, ...], axis: int) -> Group:
+    """How many devices along one mesh axis meet inside a node, and how many nodes they cross.
+
+    An axis of size n and stride s joins the ranks b, b + s, ..., b + (n - 1) s. All such groups
+    work at once, so the one that shares its nodes least is the one that counts: `inside` is the
+    smallest number of members that any node holds of any group it holds members of, and
+    `across` = ceil(n / inside).
+
+    Args:
+        machine: where the mesh lies; it may have more devices than the mesh.
+        mesh_shape: devices along each mesh axis, outermost first.
+        axis: index into `mesh_shape`.
+
+    Returns:
+        A group of sizes (inside, across) with the link inside nodes and the network. Where
+        groups of nodes differ, the slowest link that the mesh touches.
+
+    Raises:
+        InputError: the mesh has more devices than the machine, or no such axis.
+
+    Example:
+        >>> from weft.machine.presets import preset
+        >>> axis_group(preset("dgx-h100x2"), (4, 4), 0).sizes
+        (2, 2)
+    """
+    num_ranks = math.prod(mesh_shape)
+    _check_mesh(machine, mesh_shape, axis, num_ranks)
+    size, stride = mesh_shape[axis], math.prod(mesh_shape[axis + 1 :])
+    touched = _touched(machine, num_ranks)
+    inside = _members_per_node(touched, num_ranks, size, stride)
+    link = max((group.link for group in touched), key=_reference_seconds)
+    return Group(sizes=(inside, -(-size // inside)), links=(link, machine.network))
+
+
+def smallest_machine(machine: Machine, wanted_bytes: float) -> Machine:
+    """The machine with as many nodes of the same kind as hold `wanted_bytes` in all.
+
+    An uneven machine grows by nodes of the kind that holds most. The machine itself is
+    returned if it holds enough.
+
+    Args:
+        machine: the machine that is too small.
+        wanted_bytes: memory wanted over all devices [bytes].
+
+    Example:
+        >>> from weft.machine.presets import preset
+        >>> smallest_machine(preset("dgx-h100x1"), 2e12).name
+        'dgx-h100x4'
+    """
+    missing = wanted_bytes - sum(g.num_nodes * _node_bytes(g) for g in machine.groups)
+    if missing <= 0:
+        return machine
+    largest = max(range(len(machine.groups)), key=lambda i: _node_bytes(machine.groups[i]))
+    group = machine.groups[largest]
+    if _node_bytes(group) <= 0:
+        raise InputError(
+            need=f"{format_bytes(wanted_bytes)} over the devices of {machine.name}",
+            got="devices without memory",
+            hint="check memory_bytes in the machine file",
+        )
+    num_nodes = group.num_nodes + math.ceil(missing / _node_bytes(group))
+    groups = tuple(
+        replace(g, num_nodes=num_nodes) if i == largest else g for i, g in enumerate(machine.groups)
+    )
+    return replace(machine, name=_renamed(machine, num_nodes), groups=groups)
+
+
+def _renamed(machine: Machine, num_nodes: int) -> str:
+    stem, count = re.subn(r"x\d+$", f"x{num_nodes}", machine.name)
+    return stem if count and machine.is_uniform else f"{machine.name} with {num_nodes} nodes"
+
+
+def _node_bytes(group: NodeGroup) -> float:
+    return group.devices_per_node * group.device.memory_bytes.value
+
+
+def _check_mesh(machine: Machine, mesh_shape: tuple[int, ...], axis: int, num_ranks: int) -> None:
+    if not 0 <= axis < len(mesh_shape) or min(mesh_shape) < 1:
+        raise InputError(
+            need="an axis of a mesh whose axes have at least one device each",
+            got=f"axis {axis} of mesh {mesh_shape}",
+            hint="axes count from 0, outermost first",
+        )
+    if num_ranks > machine.num_devices:
+        raise InputError(
+            need=f"a mesh of at most {machine.num_devices} devices, as {machine.name} has",
+            got=f"mesh {'x'.join(map(str, mesh_shape))} of {num_ranks}",
+            hint="choose a smaller mesh or a machine with more nodes",
+        )
+
+
+def _touched(machine: Machine, num_ranks: int) -> tuple[NodeGroup, ...]:
+    """Node groups that hold at least one of the first `num_ranks` ranks."""
+    ends = list(accumulate(group.num_devices for group in machine.groups))
+    return machine.groups[: bisect_right(ends, num_ranks - 1) + 1]
+
+
+def _members_per_node(groups: tuple[NodeGroup, ...], num_ranks: int, size: int, stride: int) -> int:
+    """Smallest number of members of one axis group on a node that holds any."""
+    if len(groups) == 1:
+        node, block = groups[0].devices_per_node, size * stride
+        if node % block == 0:
+            return size
+        if stride % node == 0:
+            return 1
+        if node % stride == 0 and block % node == 0:
+            return node // stride
+    node_of = [
+        (g, n)
+        for g, group in enumerate(groups)
+        for n in range(group.num_nodes)
+        for _ in range(group.devices_per_node)
+    ]
+    members = Counter(
+        # Ranks of one group agree in what is left when the axis' own digit is taken out.
+        (rank // (size * stride), rank % stride, node_of[rank])
+        for rank in range(num_ranks)
+    )
+    return min(members.values())
+
+
+def _reference_seconds(link: Link) -> float:
+    return link.latency_s.value + _REFERENCE_BYTES / link.bytes_per_s.value

@@ -1,0 +1,114 @@
+"""A finished plan with its simulated step: what planners compare.
+
+Searched plans and hand-written ones pass through here, so that all are lowered and
+simulated in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from weft.cost.timeline import Timeline
+from weft.machine.model import Machine
+from weft.parallel.estimate import estimate
+from weft.parallel.placement import Mesh
+from weft.parallel.plan import Alternative, Copy, Level, ParallelPlan, Prediction, Strategy
+from weft.parallel.recompute import with_recompute
+from weft.parallel.spmd import lower
+from weft.program.graph import Program
+
+__all__ = ["Candidate", "assemble", "best_of", "simulate_plan"]
+
+_UNKNOWN = Prediction(
+    step_s=0.0, compute_s=0.0, communication_s=0.0, exposed_s=0.0, peak_bytes=0.0, state_bytes=0.0
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan under its name, with its timeline."""
+
+    name: str
+    plan: ParallelPlan
+    timeline: Timeline
+
+    @property
+    def step_s(self) -> float:
+        """Simulated step time [s]."""
+        return self.plan.prediction.step_s
+
+    @property
+    def peak_bytes(self) -> float:
+        """Simulated peak memory of one device [bytes]."""
+        return self.plan.prediction.peak_bytes
+
+    @property
+    def fits(self) -> bool:
+        """True if the peak stays under the plan's limit."""
+        return self.peak_bytes <= self.plan.memory_limit_bytes
+
+
+def assemble(
+    name: str,
+    program: Program,
+    machine: Machine,
+    mesh: Mesh,
+    strategies: Sequence[Strategy],
+    copies: Sequence[Copy],
+    *,
+    memory_limit_bytes: float,
+    recompute: tuple[int, ...] = (),
+    level: Level = Level.FAST,
+    objective_s: float = 0.0,
+    bound_s: float = 0.0,
+) -> Candidate:
+    """Make a plan of a decision and simulate it.
+
+    Args:
+        name: what people call the plan.
+        program: as captured.
+        machine, mesh: where it runs.
+        strategies: one for each node of the program with `recompute` applied.
+        copies: what readers need in other shardings.
+        memory_limit_bytes: limit of one device [bytes].
+        recompute: forward nodes that run again in the backward pass.
+        level: how it was found.
+        objective_s, bound_s: of the solver, if there was one [s].
+    """
+    plan = ParallelPlan(
+        program_name=program.name,
+        program_digest=program.digest,
+        machine_name=machine.name,
+        machine_digest=machine.digest,
+        mesh=mesh,
+        strategies=tuple(strategies),
+        copies=tuple(copies),
+        recompute=recompute,
+        memory_limit_bytes=memory_limit_bytes,
+        prediction=_UNKNOWN,
+        level=level,
+    )
+    timeline, prediction = simulate_plan(plan, program, machine)
+    prediction = replace(prediction, objective_s=objective_s, bound_s=bound_s)
+    return Candidate(name, replace(plan, prediction=prediction), timeline)
+
+
+def simulate_plan(
+    plan: ParallelPlan, program: Program, machine: Machine
+) -> tuple[Timeline, Prediction]:
+    """Lower a plan and simulate one step of it on a machine."""
+    return estimate(lower(program, plan), with_recompute(program, plan.recompute), machine)
+
+
+def best_of(candidates: Sequence[Candidate]) -> Candidate:
+    """The fastest that fits, with the others as its alternatives; the smallest if none fits."""
+    order = sorted(
+        candidates, key=lambda c: (not c.fits, c.step_s if c.fits else c.peak_bytes, c.name)
+    )
+    best = order[0]
+    others = tuple(
+        Alternative(name=c.name, step_s=c.step_s, peak_bytes=c.peak_bytes, fits=c.fits)
+        for c in order[1:]
+    )
+    return replace(best, plan=replace(best.plan, alternatives=others))

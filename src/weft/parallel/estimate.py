@@ -1,0 +1,184 @@
+"""What a local program costs: its instructions priced and run through the simulator.
+
+The same instructions, in the same order, are what the runtime executes. Views own no memory:
+they keep their operand's alive. The next value of a state takes the place of the old one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft.cost.collective import collective_seconds
+from weft.cost.roofline import operator_seconds
+from weft.cost.simulate import Task, simulate
+from weft.cost.timeline import Stream, Timeline
+from weft.machine.model import Device, Machine
+from weft.machine.topology import Group, axis_group
+from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
+from weft.parallel.plan import Prediction
+from weft.parallel.prefetch import slots_read
+from weft.parallel.reshard import SLICE_S
+from weft.program.graph import Program, Value, map_values
+from weft.program.operators import Kind, operator
+
+__all__ = ["estimate", "slowest_device"]
+
+
+def estimate(
+    local: LocalProgram, program: Program, machine: Machine
+) -> tuple[Timeline, Prediction]:
+    """Simulated step of one device, and its summary.
+
+    Args:
+        local: what each rank executes.
+        program: the program with the plan's recomputation applied, for labels.
+        machine: where it runs; of an uneven machine the slowest device counts.
+
+    Returns:
+        The timeline, and a prediction without objective and bound.
+    """
+    tasks = _Pricing(local, program, machine).tasks()
+    resident = sum(local.slots[i.slot].num_bytes for i in local.inputs)
+    timeline = simulate(tasks, overlap=machine.overlap.value, resident_bytes=float(resident))
+    prediction = Prediction(
+        step_s=timeline.step_s,
+        compute_s=timeline.busy_s(Stream.COMPUTE),
+        communication_s=timeline.busy_s(Stream.COMMUNICATION),
+        exposed_s=timeline.exposed_s,
+        peak_bytes=timeline.peak_bytes,
+        state_bytes=float(resident),
+    )
+    return timeline, prediction
+
+
+def slowest_device(machine: Machine) -> Device:
+    """The device that the others wait for: the one with the lowest product rate."""
+    return min(
+        (group.device for group in machine.groups),
+        key=lambda d: max(rate.value for rate in d.matmul_flops_per_s.values()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    """Which slots share memory, and which instruction made it (-1: an input)."""
+
+    owner: tuple[int, ...]
+    maker: tuple[int, ...]
+
+
+class _Pricing:
+    """Turns instructions into tasks; equal instructions are priced once."""
+
+    def __init__(self, local: LocalProgram, program: Program, machine: Machine) -> None:
+        self._local = local
+        self._program = program
+        self._device = slowest_device(machine)
+        self._groups: tuple[Group, ...] = tuple(
+            axis_group(machine, local.mesh.shape, axis) for axis in range(local.mesh.num_axes)
+        )
+        self._known: dict[object, float] = {}
+        self._storage = _storage(local)
+
+    def tasks(self) -> list[Task]:
+        local, storage = self._local, self._storage
+        in_place = {slot for _, slot in local.updates}
+        frees = self._frees()
+        result: list[Task] = []
+        for number, instruction in enumerate(local.instructions):
+            written = _written(instruction)
+            allocates = sum(
+                local.slots[slot].num_bytes
+                for slot in written
+                if storage.owner[slot] == slot and slot not in in_place
+            )
+            depends = {storage.maker[slot] for slot in slots_read(instruction)} - {-1}
+            result.append(
+                Task(
+                    label=self._label(instruction),
+                    kind=_kind(instruction),
+                    phase=instruction.phase.value,
+                    node=instruction.node,
+                    stream=_stream(instruction),
+                    seconds=self._seconds(instruction),
+                    depends=tuple(sorted(depends)),
+                    allocates_bytes=float(allocates),
+                    frees=tuple(frees.get(number, ())),
+                )
+            )
+        return result
+
+    def _frees(self) -> dict[int, list[int]]:
+        """For each instruction, the instructions whose outputs it is the last to need."""
+        local, storage = self._local, self._storage
+        last: dict[int, int] = {}
+        for slot, used in enumerate(local.last_use):
+            maker = storage.maker[storage.owner[slot]]
+            last[maker] = max(last.get(maker, -1), used, storage.maker[slot])
+        frees: dict[int, list[int]] = {}
+        for maker, used in last.items():
+            if maker >= 0 and used < len(local.instructions):
+                frees.setdefault(used, []).append(maker)
+        return frees
+
+    def _seconds(self, instruction: Instruction) -> float:
+        if isinstance(instruction, Collective):
+            source = self._local.slots[instruction.source]
+            key: object = (instruction.kind, instruction.axis, source.num_bytes)
+        else:
+            reads = tuple(self._local.slots[slot] for slot in slots_read(instruction))
+            writes = tuple(self._local.slots[slot] for slot in instruction.outputs)
+            args = map_values(instruction.args, lambda _: Value(0))
+            key = (instruction.op, args, reads, writes)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._price(instruction)
+        return found
+
+    def _price(self, instruction: Instruction) -> float:
+        if isinstance(instruction, Run):
+            reads = tuple(self._local.slots[slot] for slot in slots_read(instruction))
+            writes = tuple(self._local.slots[slot] for slot in instruction.outputs)
+            return operator_seconds(instruction.op, instruction.args, reads, writes, self._device)
+        if instruction.kind is CollectiveKind.SLICE:
+            return SLICE_S
+        payload = float(self._local.slots[instruction.source].num_bytes)
+        if instruction.source_dim >= 0:
+            payload *= self._local.mesh.shape[instruction.axis]
+        return collective_seconds(instruction.kind.value, payload, self._groups[instruction.axis])
+
+    def _label(self, instruction: Instruction) -> str:
+        scope = self._program.nodes[instruction.node].scope
+        return f"{_kind(instruction)} {scope}".rstrip()
+
+
+def _kind(instruction: Instruction) -> str:
+    return instruction.op if isinstance(instruction, Run) else instruction.kind.value
+
+
+def _stream(instruction: Instruction) -> Stream:
+    communicates = (
+        isinstance(instruction, Collective) and instruction.kind is not CollectiveKind.SLICE
+    )
+    return Stream.COMMUNICATION if communicates else Stream.COMPUTE
+
+
+def _written(instruction: Instruction) -> tuple[int, ...]:
+    return instruction.outputs if isinstance(instruction, Run) else (instruction.target,)
+
+
+def _storage(local: LocalProgram) -> _Storage:
+    owner = list(range(len(local.slots)))
+    maker = [-1] * len(local.slots)
+    for number, instruction in enumerate(local.instructions):
+        for slot in _written(instruction):
+            maker[slot] = number
+        if _is_view(instruction):
+            owner[_written(instruction)[0]] = owner[slots_read(instruction)[0]]
+    return _Storage(tuple(owner), tuple(maker))
+
+
+def _is_view(instruction: Instruction) -> bool:
+    if isinstance(instruction, Collective):
+        return instruction.kind is CollectiveKind.SLICE
+    return operator(instruction.op).kind is Kind.VIEW or instruction.op == "slice"

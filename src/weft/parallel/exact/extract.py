@@ -1,0 +1,67 @@
+"""From the states that a solver chose to a decision for the whole program.
+
+A folded unit decides for all layers that it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from weft.parallel.copies import Decision
+from weft.parallel.placement import Sharding
+from weft.parallel.plan import Strategy
+from weft.parallel.problem import Problem
+from weft.program.graph import Phase, Value
+
+__all__ = ["decide", "single_choice"]
+
+
+def decide(problem: Problem, states: Sequence[Sequence[int]], choice: Sequence[int]) -> Decision:
+    """Unfold chosen states.
+
+    Args:
+        problem: folded problem.
+        states: one or more choices of a state for each unit.
+        choice: for each node of the program, which of `states` it follows; one number per
+            layer gives layers of one kind different strategies.
+    """
+    program, folding = problem.program, problem.folding
+    table: list[dict[int, Strategy]] = []
+    hub_tables: list[dict[tuple[Value, Phase], Sharding]] = []
+    for chosen in states:
+        mine: dict[int, Strategy] = {}
+        hubs: dict[tuple[Value, Phase], Sharding] = {}
+        for unit, state in zip(problem.units, chosen, strict=True):
+            for node, strategies in unit.strategies.items():
+                mine[node] = strategies[state]
+            if unit.hub is not None:
+                hubs[unit.hub.value, unit.hub.phase] = unit.shardings[state]
+        table.append(mine)
+        hub_tables.append(hubs)
+    strategies = tuple(
+        table[choice[node]][folding.representative[node]] for node in range(len(program.nodes))
+    )
+    hubs = {
+        (Value(node, value.output), phase): sharding
+        for node in range(len(program.nodes))
+        for (value, phase), sharding in _hubs_at(hub_tables[choice[node]])
+        .get(folding.representative[node], {})
+        .items()
+    }
+    return Decision(strategies, hubs)
+
+
+def _hubs_at(
+    hubs: dict[tuple[Value, Phase], Sharding],
+) -> dict[int, dict[tuple[Value, Phase], Sharding]]:
+    by_node: dict[int, dict[tuple[Value, Phase], Sharding]] = {}
+    for (value, phase), sharding in hubs.items():
+        by_node.setdefault(value.node, {})[value, phase] = sharding
+    return by_node
+
+
+def single_choice(problem: Problem, states: Sequence[int]) -> Decision:
+    """Unfold one choice of states that all layers follow."""
+    return decide(problem, [states], np.zeros(len(problem.program.nodes), dtype=int).tolist())

@@ -1,0 +1,262 @@
+"""The planning problem as a linear programme in flow form.
+
+Every unit spreads one unit of weight over its states. Along every edge one unit flows from
+the sharding in which the tail makes the tensor to the one in which the head reads it; the
+arcs of the flow are single collectives on single mesh axes. An edge so needs as many columns
+as there are collectives between its shardings, where a table of state pairs would need the
+product of the two sides.
+
+    min  sum_u seconds[u,s] y[u,s] + sum_e count[e] hop_s[a] f[e,a]  (+ price * bytes[u,s] y[u,s])
+    s.t. sum_s y[u,s] = 1                                              for each unit u
+         made into p + flow into p = read from p + flow out of p       for each edge e, sharding p
+
+The programme's optimum is a lower bound for every plan of the mesh. It has been integral in
+all cases but those that the memory price makes tie; where it is not, the integer programme is
+solved with y binary. Solved by HiGHS (Huangfu and Hall, Math. Prog. Comp. 2018).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import highspy
+import numpy as np
+
+from weft.core.errors import InfeasibleError
+from weft.parallel.problem import Edge, Problem
+from weft.parallel.reshard import Floats, Ints
+
+__all__ = ["FlowModel", "Solution", "consistent_states"]
+
+INTEGRAL = 1e-6
+"""A weight this close to 0 or 1 counts as decided. Derived: ten times HiGHS' feasibility
+tolerance of 1e-7."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solution:
+    """States chosen for all units, what they cost, and the bound.
+
+    Attributes:
+        states: chosen state of each unit.
+        objective_s: cost of the chosen states, without the memory price [s].
+        bound_s: lower bound of cost plus price times memory over all choices [s].
+        num_bytes: memory of the chosen states [bytes].
+        fractional: units that the linear programme left undecided.
+    """
+
+    states: tuple[int, ...]
+    objective_s: float
+    bound_s: float
+    num_bytes: float
+    fractional: int
+
+
+def consistent_states(problem: Problem) -> list[Ints]:
+    """States of each unit that have a partner on every edge, to a fix-point.
+
+    Raises:
+        InfeasibleError: a unit is left without a state.
+    """
+    alive = [np.ones(len(unit.seconds), dtype=bool) for unit in problem.units]
+    around: list[list[Edge]] = [[] for _ in problem.units]
+    for edge in problem.edges:
+        around[edge.tail].append(edge)
+        around[edge.head].append(edge)
+    queue = list(range(len(problem.units)))
+    while queue:
+        unit = queue.pop()
+        for edge in around[unit]:
+            other = edge.head if unit == edge.tail else edge.tail
+            if other == unit:
+                continue
+            reachable = np.isfinite(edge.table.distance)
+            if other == edge.head:
+                from_here = reachable[np.unique(edge.made[alive[unit]])].any(0)
+                keep = alive[other] & from_here[edge.read]
+            else:
+                to_here = reachable[:, np.unique(edge.read[alive[unit]])].any(1)
+                keep = alive[other] & to_here[edge.made]
+            if keep.sum() < alive[other].sum():
+                _require_states(problem, other, keep)
+                alive[other] = keep
+                queue.append(other)
+    return [np.flatnonzero(states) for states in alive]
+
+
+def _require_states(problem: Problem, unit: int, keep: np.ndarray) -> None:
+    if not keep.any():
+        raise InfeasibleError(
+            need="a strategy that its neighbours can be converted to",
+            got=f"none left for {problem.units[unit].label} on mesh {problem.mesh}",
+            hint="choose sizes with more common factors, or another mesh",
+            constraint="divisibility",
+        )
+
+
+class FlowModel:
+    """The linear programme of one problem, kept in HiGHS for warm starts at other prices."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self._alive = consistent_states(problem)
+        self._offset = np.concatenate([[0], np.cumsum([len(a) for a in self._alive])]).astype(int)
+        self._weights = int(self._offset[-1])
+        self._seconds = self._per_state([unit.seconds for unit in problem.units])
+        self._bytes = self._per_state([unit.num_bytes for unit in problem.units])
+        self._highs = self._build()
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of the programme."""
+        return int(self._highs.getNumCol())
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the programme."""
+        return int(self._highs.getNumRow())
+
+    def solve(self, price_s_per_byte: float = 0.0, time_limit_s: float = 60.0) -> Solution:
+        """Optimum at a memory price; later calls start from the last basis.
+
+        Args:
+            price_s_per_byte: what one byte of memory costs [s/byte].
+            time_limit_s: limit for the integer programme, if one is needed [s].
+        """
+        cost = self._seconds + price_s_per_byte * self._bytes
+        columns = np.arange(self._weights, dtype=np.int32)
+        self._highs.changeColsCost(self._weights, columns, cost * SCALE)
+        self._highs.run()
+        self._require_optimal()
+        bound = self._highs.getInfo().objective_function_value / SCALE
+        weights = np.array(self._highs.getSolution().col_value)[: self._weights]
+        undecided = (weights > INTEGRAL) & (weights < 1.0 - INTEGRAL)
+        fractional = int(sum(undecided[a:b].any() for a, b in self._spans()))
+        if fractional:
+            weights, bound = self._solve_integer(time_limit_s, bound)
+        states = tuple(
+            int(alive[int(np.argmax(weights[a:b]))])
+            for alive, (a, b) in zip(self._alive, self._spans(), strict=True)
+        )
+        return Solution(
+            states=states,
+            objective_s=self.problem.objective(states),
+            bound_s=bound,
+            num_bytes=self.problem.num_bytes(states),
+            fractional=fractional,
+        )
+
+    def _spans(self) -> list[tuple[int, int]]:
+        return [(int(a), int(b)) for a, b in zip(self._offset, self._offset[1:], strict=False)]
+
+    def _per_state(self, per_unit: list[Floats]) -> Floats:
+        return np.concatenate([v[a] for v, a in zip(per_unit, self._alive, strict=True)])
+
+    def _require_optimal(self) -> None:
+        status = self._highs.getModelStatus()
+        if status != highspy.HighsModelStatus.kOptimal:
+            raise InfeasibleError(
+                need="an optimum of the planning programme",
+                got=f"HiGHS says {self._highs.modelStatusToString(status)}",
+                hint="this should not happen after the consistency check; report the program",
+            )
+
+    def _solve_integer(self, time_limit_s: float, relaxed: float) -> tuple[Floats, float]:
+        """The same programme with binary weights, then relaxed again for later prices."""
+        columns = np.arange(self._weights, dtype=np.int32)
+        highs = self._highs
+        integer = np.full(self._weights, int(highspy.HighsVarType.kInteger), dtype=np.uint8)
+        highs.changeColsIntegrality(self._weights, columns, integer)
+        highs.setOptionValue("time_limit", highs.getRunTime() + time_limit_s)
+        highs.run()
+        info = highs.getInfo()
+        bound = max(info.mip_dual_bound / SCALE, relaxed)
+        weights = np.array(highs.getSolution().col_value)[: self._weights]
+        continuous = np.full(self._weights, int(highspy.HighsVarType.kContinuous), dtype=np.uint8)
+        highs.changeColsIntegrality(self._weights, columns, continuous)
+        highs.setOptionValue("time_limit", math.inf)
+        return weights, bound
+
+    def _build(self) -> highspy.Highs:
+        rows = _Rows(self.problem, self._alive, self._offset)
+        highs = highspy.Highs()
+        highs.setOptionValue("output_flag", False)
+        highs.setOptionValue("threads", 1)
+        highs.setOptionValue("mip_rel_gap", 1e-4)
+        model = highspy.HighsLp()
+        cost = np.concatenate([self._seconds, *rows.hop_seconds]) * SCALE
+        model.num_col_ = len(cost)
+        model.num_row_ = rows.count
+        model.col_cost_ = cost
+        model.col_lower_ = np.zeros(len(cost))
+        model.col_upper_ = np.full(len(cost), highspy.kHighsInf)
+        model.row_lower_ = model.row_upper_ = rows.right_hand_side()
+        start, index, value = rows.by_row()
+        model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        model.a_matrix_.start_, model.a_matrix_.index_, model.a_matrix_.value_ = start, index, value
+        highs.passModel(model)
+        return highs
+
+
+SCALE = 1e6
+"""The programme counts microseconds: HiGHS' tolerances are absolute."""
+
+
+class _Rows:
+    """Collects the rows of the programme; lives only while it is built."""
+
+    def __init__(self, problem: Problem, alive: list[Ints], offset: Ints) -> None:
+        self.count = len(problem.units)
+        self.hop_seconds: list[Floats] = []
+        self._columns = int(offset[-1])
+        self._row: list[Ints] = []
+        self._column: list[Ints] = []
+        self._value: list[Floats] = []
+        for unit, states in enumerate(alive):
+            self._put(np.full(len(states), unit), offset[unit] + np.arange(len(states)), 1.0)
+        for edge in problem.edges:
+            self._add(edge, alive, offset)
+        self._units = len(problem.units)
+
+    def _put(self, row: Ints, column: Ints, value: float) -> None:
+        self._row.append(row)
+        self._column.append(column)
+        self._value.append(np.full(len(row), value))
+
+    def _add(self, edge: Edge, alive: list[Ints], offset: Ints) -> None:
+        """Conservation at each sharding that lies on some way from the tail to the head."""
+        made, read = edge.made[alive[edge.tail]], edge.read[alive[edge.head]]
+        table = edge.table
+        reach = np.isfinite(table.distance)
+        useful = reach[np.unique(made)].any(0) & reach[:, np.unique(read)].any(1)
+        hops = np.flatnonzero(useful[table.source] & useful[table.target])
+        used = np.unique(np.concatenate([made, read, table.source[hops], table.target[hops]]))
+        row = np.full(len(table.states), -1)
+        row[used] = self.count + np.arange(len(used))
+        self.count += len(used)
+        column = self._columns + np.arange(len(hops))
+        self._columns += len(hops)
+        self.hop_seconds.append(table.seconds[hops] * edge.count)
+        self._put(row[made], offset[edge.tail] + np.arange(len(made)), 1.0)
+        self._put(row[read], offset[edge.head] + np.arange(len(read)), -1.0)
+        self._put(row[table.source[hops]], column, -1.0)
+        self._put(row[table.target[hops]], column, 1.0)
+
+    def right_hand_side(self) -> Floats:
+        side = np.zeros(self.count)
+        side[: self._units] = 1.0
+        return side
+
+    def by_row(self) -> tuple[Ints, Ints, Floats]:
+        """Matrix in compressed rows, entries of one cell added up."""
+        row, column = np.concatenate(self._row), np.concatenate(self._column)
+        value = np.concatenate(self._value)
+        key = row * np.int64(self._columns) + column
+        cells, where = np.unique(key, return_inverse=True)
+        summed = np.bincount(where, weights=value, minlength=len(cells))
+        filled = summed != 0.0
+        cells, summed = cells[filled], summed[filled]
+        counts = np.bincount((cells // self._columns).astype(int), minlength=self.count)
+        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        return start, (cells % self._columns).astype(np.int32), summed

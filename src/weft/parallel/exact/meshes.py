@@ -1,0 +1,35 @@
+"""Which mesh shapes are worth planning on.
+
+One axis, or two whose inner one stays inside a node or fills it: devices of a node are then
+consecutive on the inner axis, where links are fast. At the best level three axes as well,
+for machines small enough for the larger programme.
+"""
+
+from __future__ import annotations
+
+from weft.machine.model import Machine
+from weft.parallel.placement import Mesh
+from weft.parallel.plan import Level
+
+__all__ = ["candidate_meshes"]
+
+
+def candidate_meshes(machine: Machine, level: Level) -> tuple[Mesh, ...]:
+    """Mesh shapes over all devices of a machine, most promising first.
+
+    Example:
+        >>> from weft.machine.presets import preset
+        >>> [str(m) for m in candidate_meshes(preset("dgx-h100x1"), Level.FAST)]
+        ['8', '4x2', '2x4']
+    """
+    total = machine.num_devices
+    node = min(group.devices_per_node for group in machine.groups)
+    inner = [n for n in _divisors(total) if 1 < n < total and (node % n == 0 or n % node == 0)]
+    if level is Level.FAST:
+        inner = [n for n in inner if n <= node or n == 2 * node]
+    shapes = [(total,), *((total // n, n) for n in inner)]
+    return tuple(Mesh(shape) for shape in shapes)
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]

@@ -1,0 +1,235 @@
+"""Hand-written plans: what a good engineer would configure, and what a search has to beat.
+
+A degree of each classical scheme makes one mesh axis:
+
+    data parallel       the batch is cut; gradients are summed
+    fully sharded       data parallel, and parameters, gradients and optimizer state are cut as
+                        well; weights are gathered for use
+    tensor parallel     weights of matrix products are cut by columns, then by rows, so that one
+                        all-reduce joins each pair
+    sequence parallel   between such pairs, activations are cut along the sequence
+
+Sources: PyTorch DDP (Li et al., arXiv 2006.15704), ZeRO (Rajbhandari et al., arXiv 1910.02054),
+Megatron-LM (Shoeybi et al., arXiv 1909.08053; Korthikanti et al., arXiv 2205.05198).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from weft.core.errors import InputError
+from weft.machine.model import Machine
+from weft.parallel.candidate import Candidate, assemble
+from weft.parallel.copies import Decision, copies_for
+from weft.parallel.greedy import greedy_axis
+from weft.parallel.placement import Mesh, Placement
+from weft.parallel.plan import Level, ParallelPlan
+from weft.parallel.propagate import AxisRules, combine
+from weft.parallel.reshard import Resharding
+from weft.parallel.roles import WeightCut, residual_nodes, weight_cuts
+from weft.program.graph import Program, Role
+
+if TYPE_CHECKING:
+    from weft.parallel.planner import PlanRequest
+
+__all__ = ["Expert", "expert_candidate", "expert_candidates", "expert_plan"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expert:
+    """Degrees of the classical schemes: devices = data * tensor.
+
+    Attributes:
+        data: ways the batch is cut.
+        tensor: ways weights are cut.
+        sharded: parameters and optimizer state are cut over the data axis.
+        sequence: activations are cut along the sequence over the tensor axis.
+    """
+
+    data: int = 1
+    tensor: int = 1
+    sharded: bool = False
+    sequence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.data < 1 or self.tensor < 1 or (self.sequence and self.tensor == 1):
+            raise InputError(
+                need="degrees of at least 1, and a tensor degree above 1 for sequence parallel",
+                got=f"data {self.data}, tensor {self.tensor}, sequence {self.sequence}",
+                hint="for example --dp 16 --tp 4 --sp",
+            )
+
+    @property
+    def name(self) -> str:
+        """What engineers call it."""
+        data = f"{'FSDP' if self.sharded else 'DDP'} {self.data}" if self.data > 1 else ""
+        tensor = f"TP {self.tensor}{' + SP' if self.sequence else ''}" if self.tensor > 1 else ""
+        return " x ".join(part for part in (data, tensor) if part) or "one device"
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh: data outside, tensor inside; axes of one device are left out."""
+        shape = tuple(n for n in (self.data, self.tensor) if n > 1)
+        return Mesh(shape or (1,))
+
+
+def expert_plan(
+    program: Program,
+    machine: Machine,
+    *,
+    dp: int = 1,
+    tp: int = 1,
+    fsdp: bool = False,
+    sp: bool = False,
+) -> ParallelPlan:
+    """The plan that an engineer writes with these degrees.
+
+    Args:
+        program: one training step.
+        machine: at least dp * tp devices.
+        dp: data-parallel degree.
+        tp: tensor-parallel degree.
+        fsdp: cut parameters and optimizer state over the data-parallel axis (ZeRO-3).
+        sp: cut activations along the sequence between tensor-parallel pairs.
+
+    Raises:
+        InputError: the degrees do not divide the batch or the weights, or are too many.
+    """
+    expert = Expert(data=dp, tensor=tp, sharded=fsdp, sequence=sp)
+    limit = min(group.device.memory_bytes.value for group in machine.groups)
+    return expert_candidate(program, machine, expert, memory_limit_bytes=limit).plan
+
+
+def expert_candidate(
+    program: Program, machine: Machine, expert: Expert, *, memory_limit_bytes: float
+) -> Candidate:
+    """An expert's plan, simulated."""
+    axes: list[AxisRules] = []
+    if expert.data > 1 or expert.tensor == 1:
+        axes.append(_data_axis(program, expert))
+    if expert.tensor > 1:
+        axes.append(_tensor_axis(program, expert, axes))
+    resharding = Resharding(machine, expert.mesh)
+    decision = Decision(combine(axes), {})
+    return assemble(
+        expert.name,
+        program,
+        machine,
+        expert.mesh,
+        decision.strategies,
+        copies_for(program, decision, resharding),
+        memory_limit_bytes=memory_limit_bytes,
+        level=Level.EXPERT,
+    )
+
+
+def expert_candidates(request: PlanRequest) -> list[Candidate]:
+    """All experts' plans over all devices that the program's sizes allow.
+
+    Degrees that do not divide are left out: an engineer would not configure them.
+    """
+    found: list[Candidate] = []
+    for expert in _experts(request):
+        if request.mesh is not None and expert.mesh != request.mesh:
+            continue
+        try:
+            found.append(
+                expert_candidate(
+                    request.program,
+                    request.machine,
+                    expert,
+                    memory_limit_bytes=request.limit_bytes,
+                )
+            )
+        except InputError:
+            continue
+    return found
+
+
+def _experts(request: PlanRequest) -> list[Expert]:
+    total = request.machine.num_devices
+    node = min(group.devices_per_node for group in request.machine.groups)
+    if total == 1:
+        return [Expert()]
+    tensor = [n for n in (2, 4, 8, 16) if n <= node and total % n == 0]
+    return [
+        *(Expert(data=total, sharded=sharded) for sharded in (False, True)),
+        *(
+            Expert(data=total // n, tensor=n, sharded=sharded, sequence=sequence)
+            for n in tensor
+            for sharded in ((False, True) if total > n else (False,))
+            for sequence in (False, True)
+        ),
+    ]
+
+
+def _data_axis(program: Program, expert: Expert) -> AxisRules:
+    pinned: dict[int, Placement] = {}
+    for source in program.inputs:
+        shape = program.nodes[source.node].outputs[0].shape
+        if source.role is Role.BATCH and shape:
+            pinned[source.node] = 0
+    gathered: frozenset[int] = frozenset()
+    if expert.sharded:
+        stored = _stored(program, expert.data)
+        pinned |= stored
+        gathered = frozenset(
+            i.node for i in program.inputs if i.role is Role.PARAMETER and i.node in stored
+        )
+    rules = greedy_axis(program, pinned, expert.data, (), gathered)
+    return AxisRules(size=expert.data, rules=rules)
+
+
+def _stored(program: Program, size: int) -> dict[int, Placement]:
+    """The first dim that divides, of each parameter and of the optimizer state of its shape."""
+    stored: dict[int, Placement] = {}
+    for source in program.inputs:
+        if source.role not in (Role.PARAMETER, Role.STATE):
+            continue
+        shape = program.nodes[source.node].outputs[0].shape
+        dim = next((d for d, n in enumerate(shape) if n > 1 and n % size == 0), None)
+        if dim is not None:
+            stored[source.node] = dim
+    return stored
+
+
+def _tensor_axis(program: Program, expert: Expert, outer: list[AxisRules]) -> AxisRules:
+    cuts = weight_cuts(program)
+    pinned = _cut_weights(program, cuts, expert.tensor, outer)
+    if expert.sequence:
+        for node in residual_nodes(program, cuts):
+            shape = program.nodes[node].outputs[0].shape
+            if len(shape) >= 3 and shape[1] % expert.tensor == 0:
+                pinned[node] = 1
+    rules = greedy_axis(program, pinned, expert.tensor, outer)
+    return AxisRules(size=expert.tensor, rules=rules)
+
+
+def _cut_weights(
+    program: Program, cuts: dict[int, WeightCut], size: int, outer: list[AxisRules]
+) -> dict[int, Placement]:
+    """Placement of each cut weight and of the optimizer state that belongs to it."""
+    pinned: dict[int, Placement] = {}
+    names = {i.node: i.name for i in program.inputs}
+    by_name = {names[node]: cut for node, cut in cuts.items()}
+    for source in program.inputs:
+        cut = by_name.get(source.parameter or source.name)
+        shape = program.nodes[source.node].outputs[0].shape
+        if cut is None or source.role not in (Role.PARAMETER, Role.STATE):
+            continue
+        if len(shape) <= cut.dim or len(shape) != cut.rank:
+            continue
+        parts = size
+        for axis in outer:
+            if axis.rules[source.node].outputs[0] == cut.dim:
+                parts *= axis.size
+        if shape[cut.dim] % parts == 0:
+            pinned[source.node] = cut.dim
+    if not any(program.input_by_node[n].role is Role.PARAMETER for n in pinned):
+        raise InputError(
+            need=f"weights whose columns or rows divide by a tensor degree of {size}",
+            got="none",
+            hint="choose a smaller tensor degree",
+        )
+    return pinned

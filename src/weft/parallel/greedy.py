@@ -1,0 +1,272 @@
+"""Rules for a whole program along one mesh axis, from a few pinned placements.
+
+How an expert writes a plan: pin the batch and some weights, and let everything else follow by
+the least movement. Nodes are decided in execution order; each takes the rule that moves the
+fewest bytes, given where its operands were made. Two kinds of nodes look further than that:
+
+- *floating* nodes depend on no data (constants, masks, positions); they take the placement
+  that their readers want;
+- update nodes know where the parameters and optimizer states have to end up, and gradients
+  are moved there once, for all of them.
+
+This is no search: `weft.parallel.exact` is. It makes the baselines that a search must beat.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
+from math import inf
+
+from weft.core.errors import InputError
+from weft.parallel.placement import (
+    PARTIAL,
+    REPLICATED,
+    Placement,
+    format_sharding,
+    is_partial,
+)
+from weft.parallel.propagate import Axis, AxisRules
+from weft.parallel.rules import Rule
+from weft.program.graph import Phase, Program, Value
+
+__all__ = ["greedy_axis", "moved_bytes"]
+
+
+def moved_bytes(before: Placement, after: Placement, num_bytes: float, size: int) -> float:
+    """Bytes that leave each device when a value changes its placement along one axis.
+
+    Args:
+        before: placement as made.
+        after: placement as read.
+        num_bytes: the value on one device if the axis replicates it [bytes].
+        size: devices along the axis.
+
+    Returns:
+        Ring volumes: (n - 1) / n of the value for a gather or a reduce-scatter, twice that for
+        an all-reduce, an n-th of it for an all-to-all; infinite if no collective does it.
+
+    Example:
+        >>> from weft.parallel.placement import PARTIAL, REPLICATED
+        >>> moved_bytes(PARTIAL, REPLICATED, 100.0, 4), moved_bytes(0, 1, 100.0, 4)
+        (150.0, 18.75)
+    """
+    ring = num_bytes * (size - 1) / size
+    if before == after or (before == REPLICATED and after >= 0):
+        return 0.0
+    if is_partial(after) or before == REPLICATED:
+        return inf
+    if is_partial(before):
+        return 2 * ring if after == REPLICATED else ring if before == PARTIAL else inf
+    return ring if after == REPLICATED else ring / size
+
+
+def greedy_axis(
+    program: Program,
+    pinned: Mapping[int, Placement],
+    axis_size: int,
+    previous: Sequence[AxisRules] = (),
+    gathered: Set[int] = frozenset(),
+) -> tuple[Rule, ...]:
+    """One rule for each node of a program, along one mesh axis.
+
+    Args:
+        program: the step.
+        pinned: placement of the first output, by node number. Inputs that are not pinned are
+            replicated.
+        axis_size: devices along the axis.
+        previous: what earlier, outer axes do.
+        gathered: pinned inputs whose cut is for storage only (fully sharded data parallelism):
+            forward and backward nodes read them whole, the update reads them as they lie.
+
+    Returns:
+        The rules, in node order. Where a reader's placement is not the maker's, a collective
+        has to move the value.
+
+    Raises:
+        RuleError: no rule covers an operator.
+        InputError: a pin that the node cannot have, or that no collective can reach.
+    """
+    return _Greedy(Axis(program, axis_size, previous), pinned, gathered).run()
+
+
+class _Greedy:
+    """Decides node after node; lives only inside `greedy_axis`."""
+
+    def __init__(self, axis: Axis, pinned: Mapping[int, Placement], gathered: Set[int]) -> None:
+        self.axis = axis
+        self.program = axis.program
+        self.pinned = {i.node: REPLICATED for i in self.program.inputs} | dict(pinned)
+        self.chosen: dict[int, Rule] = {}
+        self.stored = {Value(node) for node in gathered}
+        self.floating: dict[Value, frozenset[Placement]] = {}
+        self.required: defaultdict[Value, Counter[Placement]] = defaultdict(Counter)
+        self.copies: defaultdict[tuple[Value, Phase], set[Placement]] = defaultdict(set)
+        self.wanted = self._wanted_by_update()
+
+    def run(self) -> tuple[Rule, ...]:
+        for node in range(len(self.program.nodes)):
+            if not self._floats(node):
+                self._decide(node)
+        self._settle_floating()
+        return tuple(self.chosen[node] for node in range(len(self.program.nodes)))
+
+    # --- what the update wants -----------------------------------------------------------
+
+    def _wanted_by_update(self) -> Mapping[Value, Counter[Placement]]:
+        """How many readers of a value want it where, seen back from the step's results."""
+        wanted: defaultdict[Value, Counter[Placement]] = defaultdict(Counter)
+        for node, value in self.program.updates:
+            wanted[value][self.pinned[node]] += 1
+        for node in reversed(range(len(self.program.nodes))):
+            goals = wanted.get(Value(node))
+            if goals is None or self.program.nodes[node].phase is not Phase.UPDATE:
+                continue
+            for goal in goals:
+                makers = [rule for rule in self.axis.rules(node) if rule.outputs[0] == goal]
+                if len(makers) == 1:
+                    for value, place in zip(
+                        self.program.operands(node), makers[0].operands, strict=True
+                    ):
+                        wanted[value][place] += 1
+        return wanted
+
+    # --- nodes that depend on no data ----------------------------------------------------
+
+    def _floats(self, node: int) -> bool:
+        """Note the options of a node that depends on no data; False if it is not one."""
+        if node in self.pinned:
+            return False
+        operands = self.program.operands(node)
+        if not all(value in self.floating or self._is_whole_scalar(value) for value in operands):
+            return False
+        options = self._floating_rules(node)
+        for output in range(len(self.program.nodes[node].outputs)):
+            self.floating[Value(node, output)] = frozenset(r.outputs[output] for r in options)
+        return True
+
+    def _is_whole_scalar(self, value: Value) -> bool:
+        rule = self.chosen.get(value.node)
+        whole = rule is not None and rule.outputs[value.output] == REPLICATED
+        return whole and self.program.type_of(value).num_elements == 1
+
+    def _floating_rules(self, node: int) -> list[Rule]:
+        nowhere_else = frozenset({REPLICATED})
+        return [
+            rule
+            for rule in self.axis.rules(node)
+            if all(
+                place in self.floating.get(value, nowhere_else)
+                for value, place in zip(self.program.operands(node), rule.operands, strict=True)
+            )
+        ]
+
+    def _settle_floating(self) -> None:
+        """Give floating nodes the placement that their readers want, last node first."""
+        for node in reversed(range(len(self.program.nodes))):
+            if node in self.chosen:
+                continue
+            best = min(self._floating_rules(node), key=lambda rule: self._misses(node, rule))
+            self._choose(node, best)
+
+    def _misses(self, node: int, rule: Rule) -> tuple[float, int]:
+        """Bytes and moves that the readers of a floating node need if it takes a rule."""
+        moved, moves = 0.0, 0
+        for output, place in enumerate(rule.outputs):
+            value = Value(node, output)
+            for goal, readers in self.required[value].items():
+                moved += moved_bytes(place, goal, self.axis.num_bytes(value), self.axis.size)
+                moves += readers * (goal != place)
+        return moved, moves
+
+    # --- nodes that do ---------------------------------------------------------------------
+
+    def _decide(self, node: int) -> None:
+        options = self._allowed(node)
+        costs = [(self._cost(node, rule), self._moves(node, rule)) for rule in options]
+        best = min(range(len(options)), key=costs.__getitem__, default=None)
+        if best is None or costs[best][0] == inf:
+            raise self._impossible(node, options)
+        self._choose(node, options[best])
+        if self._carries_storage(node):
+            self.stored.add(Value(node))
+
+    def _allowed(self, node: int) -> list[Rule]:
+        options = self.axis.rules(node)
+        pin = self.pinned.get(node)
+        if pin is not None:
+            return [rule for rule in options if rule.outputs[0] == pin]
+        if self._carries_storage(node):
+            (value,) = self.program.operands(node)
+            lies = self.chosen[value.node].outputs[value.output]
+            return [rule for rule in options if rule.operands == (lies,)] or list(options)
+        return list(options)
+
+    def _carries_storage(self, node: int) -> bool:
+        """True for the cast of a stored weight: it is cheaper to gather afterwards."""
+        this = self.program.nodes[node]
+        return this.op == "cast" and self._reads_stored(self.program.operands(node)[0], this.phase)
+
+    def _reads_stored(self, value: Value, phase: Phase) -> bool:
+        return value in self.stored and phase is not Phase.UPDATE
+
+    def _cost(self, node: int, rule: Rule) -> float:
+        """Bytes moved to read the operands, and later to bring an update to its goal."""
+        this = self.program.nodes[node]
+        reads = set(zip(self.program.operands(node), rule.operands, strict=True))
+        total = sum(self._read_bytes(node, value, place) for value, place in reads)
+        if this.phase is Phase.UPDATE:
+            for output, place in enumerate(rule.outputs):
+                value = Value(node, output)
+                goals = self.wanted.get(value)
+                if goals:
+                    total += min(self._bytes(value, place, goal) for goal in goals)
+        return total
+
+    def _read_bytes(self, node: int, value: Value, place: Placement) -> float:
+        phase = self.program.nodes[node].phase
+        cost = min(self._bytes(value, here, place) for here in self._places(node, value))
+        goals = self.wanted.get(value)
+        if phase is Phase.UPDATE and goals and place in goals:
+            # All readers that want it there share the one move.
+            return cost / goals[place]
+        return cost
+
+    def _places(self, node: int, value: Value) -> Iterable[Placement]:
+        """Placements in which a value is at hand for a node."""
+        phase = self.program.nodes[node].phase
+        if value in self.floating:
+            return self.floating[value]
+        made = self.chosen[value.node].outputs[value.output]
+        if self._reads_stored(value, phase) and not self._carries_storage(node):
+            return (REPLICATED,)
+        return (made, *self.copies[value, phase])
+
+    def _moves(self, node: int, rule: Rule) -> int:
+        reads = zip(self.program.operands(node), rule.operands, strict=True)
+        return sum(place not in self._places(node, value) for value, place in reads)
+
+    def _bytes(self, value: Value, before: Placement, after: Placement) -> float:
+        return moved_bytes(before, after, self.axis.num_bytes(value), self.axis.size)
+
+    def _choose(self, node: int, rule: Rule) -> None:
+        self.chosen[node] = rule
+        phase = self.program.nodes[node].phase
+        for value, place in zip(self.program.operands(node), rule.operands, strict=True):
+            if value in self.floating:
+                self.required[value][place] += 1
+            else:
+                self.copies[value, phase].add(place)
+
+    def _impossible(self, node: int, options: Sequence[Rule]) -> InputError:
+        this = self.program.nodes[node]
+        can = sorted({rule.outputs[0] for rule in self.axis.rules(node)}, reverse=True)
+        pin = self.pinned.get(node)
+        wish = "any placement" if pin is None else format_sharding((pin,))
+        why = "no collective brings its operands there" if options else "no rule makes that"
+        return InputError(
+            need=f"a placement that %{node} {this.op} {this.outputs[0]} can have on "
+            f"{self.axis.size} devices",
+            got=f"{wish}{f' in {this.scope}' if this.scope else ''}: {why}",
+            hint=f"it can have {format_sharding(tuple(can))}",
+        )

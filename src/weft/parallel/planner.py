@@ -1,0 +1,126 @@
+"""Planning: one call, several planners behind one protocol.
+
+Whatever planner is asked, the experts' hand-written plans are simulated too, and a plan that
+is slower than the best of them that fits is never returned.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from weft.core.errors import InfeasibleError, InputError
+from weft.core.units import format_bytes
+from weft.machine.model import Machine
+from weft.machine.topology import smallest_machine
+from weft.parallel.candidate import Candidate, best_of
+from weft.parallel.experts import expert_candidates
+from weft.parallel.placement import Mesh
+from weft.parallel.plan import Level, ParallelPlan
+from weft.program.graph import Program
+
+__all__ = ["PlanRequest", "Planner", "plan_request"]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """What is asked of a planner.
+
+    Attributes:
+        program: one training step.
+        machine: what it runs on.
+        level: how hard to look.
+        memory_limit_bytes: limit of one device; the device's own memory if 0 [bytes].
+        mesh: plan on this mesh only.
+        time_limit_s: stop looking for better plans after this time [s].
+    """
+
+    program: Program
+    machine: Machine
+    level: Level = Level.FAST
+    memory_limit_bytes: float = 0.0
+    mesh: Mesh | None = None
+    time_limit_s: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if self.mesh is not None and self.mesh.num_devices > self.machine.num_devices:
+            raise InputError(
+                need=f"a mesh of at most {self.machine.num_devices} devices",
+                got=f"mesh {self.mesh}",
+                hint=f"{self.machine.name} has no more; choose a larger machine",
+            )
+
+    @property
+    def limit_bytes(self) -> float:
+        """Memory that a plan may use on each device [bytes]."""
+        own = min(group.device.memory_bytes.value for group in self.machine.groups)
+        return min(self.memory_limit_bytes or own, own)
+
+
+class Planner(Protocol):
+    """Finds candidates; the best is chosen among them and the experts' plans."""
+
+    name: str
+
+    def candidates(self, request: PlanRequest, progress: Progress) -> list[Candidate]:
+        """Simulated plans, in any order, whether they fit or not."""
+        ...
+
+
+def plan_request(
+    request: PlanRequest, planner: Planner, progress: Progress = lambda _: None
+) -> ParallelPlan:
+    """The best plan that a planner and the experts know.
+
+    Args:
+        request: what to plan.
+        planner: who looks.
+        progress: told in words what is going on.
+
+    Raises:
+        InfeasibleError: nothing fits; names the tightest constraint and a machine that would do.
+        RuleError: an operator has no sharding rule.
+    """
+    started = time.perf_counter()
+    searched = planner.candidates(request, progress)
+    progress("simulating the experts' plans")
+    experts = expert_candidates(request)
+    best = best_of([*searched, *experts])
+    if not best.fits:
+        raise _infeasible(request, best)
+    return replace(
+        best.plan,
+        planner=planner.name,
+        level=request.level,
+        search_s=time.perf_counter() - started,
+        notes=_notes(best, experts),
+    )
+
+
+def _notes(best: Candidate, experts: list[Candidate]) -> tuple[str, ...]:
+    if best.name in {candidate.name for candidate in experts}:
+        return (f"the search found nothing faster than the hand-written plan: {best.name}",)
+    return ()
+
+
+def _infeasible(request: PlanRequest, smallest: Candidate) -> InfeasibleError:
+    limit = request.limit_bytes
+    state = smallest.plan.prediction.state_bytes
+    wanted = smallest.peak_bytes * request.machine.num_devices
+    larger = smallest_machine(request.machine, wanted)
+    rest = smallest.peak_bytes - state
+    part = "parameters and optimizer state" if state > rest else "activations and gradients"
+    return InfeasibleError(
+        need=f"at most {format_bytes(limit)} on each device of {request.machine.name}",
+        got=f"{format_bytes(smallest.peak_bytes)} in the smallest plan found ({smallest.name}): "
+        f"{format_bytes(state)} of parameters and optimizer state, "
+        f"{format_bytes(rest)} of activations, gradients and buffers",
+        hint=f"a machine such as {larger.name} ({larger.num_devices} devices), a smaller batch, "
+        "or compute_dtype=torch.bfloat16",
+        constraint=part,
+        options=(larger.name,),
+    )

@@ -1,0 +1,246 @@
+"""What a few placements force on the rest of a program, along one mesh axis.
+
+A seed says where one value lies. A node that can only agree with what is known by one
+placement of another value forces it, forward to its readers and backward to its producers,
+until nothing changes. Where no rule agrees, data has to move: that is a conflict, and it is
+reported, not solved. `weft.parallel.greedy` solves it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import prod
+
+from weft.core.errors import InputError
+from weft.parallel.placement import Placement, Sharding, format_sharding
+from weft.parallel.plan import Strategy
+from weft.parallel.rules import Rule, rules
+from weft.program.graph import Arg, Program, Value, map_values
+from weft.program.types import TensorType
+
+__all__ = ["Axis", "AxisRules", "Conflict", "Propagation", "combine", "propagate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxisRules:
+    """What one mesh axis of `size` devices does: a rule for each node of a program."""
+
+    size: int
+    rules: tuple[Rule, ...]
+
+
+def combine(axes: Sequence[AxisRules]) -> tuple[Strategy, ...]:
+    """Strategies of a mesh, one for each node, from the rules of its axes, outermost first."""
+    return tuple(
+        Strategy(
+            outputs=tuple(zip(*(rule.outputs for rule in of_node), strict=True)),
+            operands=tuple(zip(*(rule.operands for rule in of_node), strict=True)),
+        )
+        for of_node in zip(*(axis.rules for axis in axes), strict=True)
+    )
+
+
+class Axis:
+    """One mesh axis of `size` devices, after the axes outside it have been decided."""
+
+    def __init__(self, program: Program, size: int, previous: Sequence[AxisRules] = ()) -> None:
+        if size < 1 or any(len(axis.rules) != len(program.nodes) for axis in previous):
+            raise InputError(
+                need=f"at least one device, and earlier rules for {len(program.nodes)} nodes",
+                got=f"{size} devices, rules for {[len(axis.rules) for axis in previous]} nodes",
+                hint="make the rules of every axis from the same program",
+            )
+        self.program = program
+        self.size = size
+        self._previous = previous
+        self._known: dict[object, tuple[Rule, ...]] = {}
+
+    def rules(self, node: int) -> tuple[Rule, ...]:
+        """Rules of a node whose cut dims divide, given what earlier axes already cut.
+
+        Raises:
+            RuleError: no rule covers the operator.
+        """
+        this = self.program.nodes[node]
+        operands = tuple(self.program.type_of(value) for value in self.program.operands(node))
+        earlier = tuple(axis.rules[node] for axis in self._previous)
+        key = (this.op, _anonymous(this.args), operands, this.outputs, earlier)
+        found = self._known.get(key)
+        if found is None:
+            legal = rules(this.op, this.args, operands, this.outputs)
+            found = tuple(
+                rule for rule in legal if self._divides(rule, earlier, operands, this.outputs)
+            )
+            self._known[key] = found
+        return found
+
+    def num_bytes(self, value: Value) -> float:
+        """Bytes of a value on one device if this axis replicates it, as earlier axes cut it."""
+        shares = (
+            axis.size
+            for axis in self._previous
+            if axis.rules[value.node].outputs[value.output] >= 0
+        )
+        return self.program.type_of(value).num_bytes / prod(shares)
+
+    def _divides(
+        self,
+        rule: Rule,
+        earlier: tuple[Rule, ...],
+        operands: tuple[TensorType, ...],
+        outputs: tuple[TensorType, ...],
+    ) -> bool:
+        cuts = zip(
+            rule.outputs + rule.operands,
+            outputs + operands,
+            zip(*(past.outputs + past.operands for past in earlier), strict=True)
+            if earlier
+            else ((),) * (len(outputs) + len(operands)),
+            strict=True,
+        )
+        return all(
+            dim < 0 or tensor.shape[dim] % (self.size * self._parts(dim, past)) == 0
+            for dim, tensor, past in cuts
+        )
+
+    def _parts(self, dim: int, past: Sharding) -> int:
+        pairs = zip(past, self._previous, strict=True)
+        return prod(axis.size for placement, axis in pairs if placement == dim)
+
+
+def _anonymous(args: tuple[Arg, ...]) -> tuple[Arg, ...]:
+    """Arguments without the identity of their values, so that equal layers share their rules."""
+    return map_values(args, lambda _: Value(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """A node that no rule lets agree with what is known: data must move there.
+
+    `operands` and `outputs` are the placements known at the time, None where unknown.
+    """
+
+    node: int
+    op: str
+    scope: str
+    operands: tuple[Placement | None, ...]
+    outputs: tuple[Placement | None, ...]
+
+    def __str__(self) -> str:
+        where = f" ({self.scope})" if self.scope else ""
+        return (
+            f"%{self.node} {self.op}{where}: no rule makes {_known_text(self.outputs)} "
+            f"from {_known_text(self.operands)}"
+        )
+
+
+def _known_text(placements: tuple[Placement | None, ...]) -> str:
+    return ",".join("?" if p is None else format_sharding((p,)) for p in placements) or "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Propagation:
+    """Placements that follow from seeds, and the nodes where they clash."""
+
+    placements: Mapping[Value, Placement]
+    conflicts: tuple[Conflict, ...]
+
+
+def propagate(
+    program: Program,
+    seeds: Mapping[Value, Placement],
+    axis_size: int,
+    previous: Sequence[AxisRules] = (),
+) -> Propagation:
+    """Placements that seeds force without any data movement, forward and backward.
+
+    Args:
+        program: the step.
+        seeds: placements that are given.
+        axis_size: devices along the axis.
+        previous: what earlier, outer axes do.
+
+    Returns:
+        All placements that follow, seeds included, and the conflicts in execution order. A
+        node in conflict forces nothing further.
+
+    Raises:
+        RuleError: no rule covers an operator.
+        InputError: a seed is no value of the program.
+    """
+    axis = Axis(program, axis_size, previous)
+    for value in seeds:
+        _require_value(program, value)
+    known = dict(seeds)
+    conflicts: dict[int, Conflict] = {}
+    waiting = deque(dict.fromkeys(chain.from_iterable(_around(program, v) for v in seeds)))
+    while waiting:
+        node = waiting.popleft()
+        if node in conflicts:
+            continue
+        values = _values(program, node)
+        agreeing = [rule for rule in axis.rules(node) if _agrees(rule, values, known)]
+        if not agreeing:
+            conflicts[node] = _conflict(program, node, known)
+            continue
+        for value, options in zip(
+            values, zip(*map(_placements, agreeing), strict=True), strict=True
+        ):
+            if value not in known and len(set(options)) == 1:
+                known[value] = options[0]
+                waiting.extend(n for n in _around(program, value) if n != node)
+    return Propagation(
+        placements=known, conflicts=tuple(conflicts[node] for node in sorted(conflicts))
+    )
+
+
+def _values(program: Program, node: int) -> tuple[Value, ...]:
+    made = (Value(node, output) for output in range(len(program.nodes[node].outputs)))
+    return (*made, *program.operands(node))
+
+
+def _placements(rule: Rule) -> Sharding:
+    return rule.outputs + rule.operands
+
+
+def _agrees(rule: Rule, values: Sequence[Value], known: Mapping[Value, Placement]) -> bool:
+    """True if the rule has known values where they are, and reads a repeated value in one place."""
+    mine: dict[Value, Placement] = {}
+    return all(
+        known.get(value, place) == place and mine.setdefault(value, place) == place
+        for value, place in zip(values, _placements(rule), strict=True)
+    )
+
+
+def _around(program: Program, value: Value) -> Iterator[int]:
+    """The node that makes a value and those that read it."""
+    yield value.node
+    for reader, position in program.users[value.node]:
+        if program.operands(reader)[position] == value:
+            yield reader
+
+
+def _conflict(program: Program, node: int, known: Mapping[Value, Placement]) -> Conflict:
+    this = program.nodes[node]
+    return Conflict(
+        node=node,
+        op=this.op,
+        scope=this.scope,
+        operands=tuple(known.get(value) for value in program.operands(node)),
+        outputs=tuple(known.get(Value(node, output)) for output in range(len(this.outputs))),
+    )
+
+
+def _require_value(program: Program, value: Value) -> None:
+    if not (
+        0 <= value.node < len(program.nodes)
+        and 0 <= value.output < len(program.nodes[value.node].outputs)
+    ):
+        raise InputError(
+            need=f"seeds that are values of {program.name}",
+            got=str(value),
+            hint=f"it has nodes 0 to {len(program.nodes) - 1}",
+        )

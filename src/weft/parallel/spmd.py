@@ -1,0 +1,233 @@
+"""From a plan to the local program: the instructions that every rank executes.
+
+Nodes become `Run` instructions on local types; copies become collectives. A reduction starts
+as soon as its summands exist, so that it overlaps with what follows. A gather waits for its
+first reader, so that it holds memory for a short time, but the gather of a weight is moved
+one reader ahead, so that it overlaps with what comes before.
+"""
+
+from __future__ import annotations
+
+from weft.core.errors import VerifyError
+from weft.parallel.local import (
+    Collective,
+    CollectiveKind,
+    Instruction,
+    LocalInput,
+    LocalProgram,
+    Run,
+)
+from weft.parallel.placement import PARTIAL_MAX, Sharding, format_sharding, is_partial, local_type
+from weft.parallel.plan import Copy, ParallelPlan
+from weft.parallel.prefetch import prefetch_weights
+from weft.parallel.recompute import with_recompute
+from weft.parallel.reshard import hop_kind
+from weft.program.graph import Arg, Phase, Program, Value, map_values
+from weft.program.types import TensorType
+
+__all__ = ["lower"]
+
+
+def lower(program: Program, plan: ParallelPlan) -> LocalProgram:
+    """The local program of a plan.
+
+    Args:
+        program: as captured; the plan's recomputation is applied here.
+        plan: made for this program.
+
+    Raises:
+        VerifyError: a reader wants a value in a sharding that no copy of the plan makes.
+    """
+    return prefetch_weights(_Lowering(with_recompute(program, plan.recompute), plan).run())
+
+
+class _Lowering:
+    """Accumulates instructions and slots; lives only inside `lower`."""
+
+    def __init__(self, program: Program, plan: ParallelPlan) -> None:
+        if len(plan.strategies) != len(program.nodes):
+            raise VerifyError(
+                need=f"a strategy for each of the {len(program.nodes)} nodes",
+                got=f"{len(plan.strategies)} strategies",
+                hint="plan this program again",
+            )
+        self._program = program
+        self._plan = plan
+        self._slots: list[TensorType] = []
+        self._instructions: list[Instruction] = []
+        self._slot: dict[tuple[Value, Sharding, Phase], int] = {}
+        self._copies = {(c.value, c.phase, c.target): c for c in plan.copies}
+        self._by_value: dict[Value, list[Copy]] = {}
+        for copy in plan.copies:
+            self._by_value.setdefault(copy.value, []).append(copy)
+
+    def run(self) -> LocalProgram:
+        inputs: list[LocalInput] = []
+        for number, node in enumerate(self._program.nodes):
+            source = self._program.input_by_node.get(number)
+            if source is None:
+                self._add_run(number)
+            else:
+                sharding = self._plan.strategies[number].outputs[0]
+                slot = self._new_slot(node.outputs[0], sharding)
+                self._slot[Value(number), sharding, Phase.FORWARD] = slot
+                inputs.append(LocalInput(name=source.name, slot=slot, sharding=sharding))
+        whole = (-1,) * self._plan.mesh.num_axes
+        loss = self._read(self._program.loss, whole, Phase.FORWARD)
+        names = {i.node: i.name for i in self._program.inputs}
+        updates = tuple(
+            (names[n], self._read(value, self._plan.strategies[n].outputs[0], Phase.UPDATE))
+            for n, value in self._program.updates
+        )
+        return LocalProgram(
+            mesh=self._plan.mesh,
+            slots=tuple(self._slots),
+            inputs=tuple(inputs),
+            instructions=tuple(self._instructions),
+            last_use=(),
+            loss=loss,
+            updates=updates,
+        )
+
+    def _new_slot(self, full: TensorType, sharding: Sharding) -> int:
+        self._slots.append(local_type(self._plan.mesh, sharding, full))
+        return len(self._slots) - 1
+
+    def _add_run(self, number: int) -> None:
+        node, strategy = self._program.nodes[number], self._plan.strategies[number]
+        slots = iter(
+            [
+                self._read(value, wanted, node.phase)
+                for value, wanted in zip(
+                    self._program.operands(number), strategy.operands, strict=True
+                )
+            ]
+        )
+        args = map_values(node.args, lambda _: Value(next(slots)))
+        outputs = tuple(
+            self._new_slot(tensor, sharding)
+            for tensor, sharding in zip(node.outputs, strategy.outputs, strict=True)
+        )
+        args = _localized(node.op, args, tuple(self._slots[s].shape for s in outputs), self._slots)
+        self._instructions.append(
+            Run(
+                node=number,
+                op=node.op,
+                args=args,
+                outputs=outputs,
+                strategy=strategy,
+                phase=node.phase,
+            )
+        )
+        for output, sharding in enumerate(strategy.outputs):
+            value = Value(number, output)
+            self._slot[value, sharding, node.phase] = outputs[output]
+            self._start_copies(value, sharding, node.phase)
+
+    def _start_copies(self, value: Value, made: Sharding, phase: Phase) -> None:
+        """Copies that should not wait for a reader: reductions, and what is kept for later."""
+        pending = any(is_partial(p) for p in made)
+        for copy in self._by_value.get(value, ()):
+            if copy.phase is phase and (copy.kept or (pending and copy.origin == made)):
+                self._read(value, copy.target, phase)
+            elif phase is Phase.BACKWARD and copy.origin == made and pending:
+                self._read(value, copy.target, copy.phase)
+
+    def _find(self, value: Value, sharding: Sharding, phase: Phase) -> int | None:
+        """Slot of a value in a sharding: of this phase, or as made or kept in an earlier one."""
+        found = self._slot.get((value, sharding, phase))
+        if found is not None:
+            return found
+        made = self._plan.strategies[value.node].outputs[value.output]
+        for earlier in _BEFORE[phase]:
+            copy = self._copies.get((value, earlier, sharding))
+            if sharding == made or (copy is not None and copy.kept):
+                found = self._slot.get((value, sharding, earlier), found)
+        return found
+
+    def _read(self, value: Value, wanted: Sharding, phase: Phase) -> int:
+        """Slot of a value in a sharding; emits the collectives that are missing."""
+        found = self._find(value, wanted, phase)
+        if found is not None:
+            return found
+        copy = self._copies.get((value, phase, wanted))
+        if copy is None:
+            made = self._plan.strategies[value.node].outputs[value.output]
+            raise VerifyError(
+                need=f"a copy of %{value.node} as {format_sharding(wanted)} in {phase.value}",
+                got=f"it is made as {format_sharding(made)} and the plan has no such copy",
+                hint="the plan file is damaged or was edited; plan again",
+            )
+        slot, state = self._read(value, copy.origin, phase), copy.origin
+        for hop in copy.hops:
+            after = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
+            known = self._slot.get((value, after, phase))
+            slot = (
+                self._add_hop(value, slot, state, hop.axis, after, phase)
+                if known is None
+                else known
+            )
+            state = after
+        return slot
+
+    def _add_hop(
+        self, value: Value, source: int, before: Sharding, axis: int, after: Sharding, phase: Phase
+    ) -> int:
+        kind = hop_kind(before[axis], after[axis])
+        target = self._new_slot(self._program.type_of(value), after)
+        reduces = kind in (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER)
+        self._instructions.append(
+            Collective(
+                kind=kind,
+                axis=axis,
+                source=source,
+                target=target,
+                node=value.node,
+                phase=phase,
+                reduce=("max" if before[axis] == PARTIAL_MAX else "sum") if reduces else "",
+                source_dim=max(before[axis], -1),
+                target_dim=max(after[axis], -1),
+            )
+        )
+        self._slot[value, after, phase] = target
+        return target
+
+
+_BEFORE = {
+    Phase.FORWARD: (),
+    Phase.BACKWARD: (Phase.FORWARD,),
+    Phase.UPDATE: (Phase.FORWARD, Phase.BACKWARD),
+}
+
+
+def _localized(
+    op: str,
+    args: tuple[Arg, ...],
+    shapes: tuple[tuple[int, ...], ...],
+    slots: list[TensorType],
+) -> tuple[Arg, ...]:
+    """Arguments with global sizes replaced by the sizes of the local output."""
+    shape = shapes[0]
+    if op in ("view", "expand", "slice_backward"):
+        return (args[0], shape, *args[2:])
+    if op == "full":
+        return (shape, *args[1:])
+    if op == "uniform":
+        return (*args[:2], shape, *args[3:])
+    if op == "iota":
+        return (shape[0], *args[1:])
+    if op == "embedding_dense_backward.default":
+        return (*args[:2], shape[0], *args[3:])
+    if op == "slice" and isinstance(args[0], Value):
+        return _whole_slice(args, shape, slots[args[0].node].shape)
+    return args
+
+
+def _whole_slice(
+    args: tuple[Arg, ...], shape: tuple[int, ...], operand: tuple[int, ...]
+) -> tuple[Arg, ...]:
+    """A slice of a cut dim is one of its whole extent: it keeps all of the local rows."""
+    dim = args[1]
+    if isinstance(dim, int) and shape[dim] == operand[dim]:
+        return (args[0], dim, 0, operand[dim], 1)
+    return args

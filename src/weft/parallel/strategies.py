@@ -1,0 +1,120 @@
+"""Strategies of one node on a mesh: rules of each axis, multiplied and filtered.
+
+A strategy takes one rule for each mesh axis. It is kept if every cut dim of every output and
+operand is a multiple of the devices that cut it. Nodes of equal operator, constants and types
+share their strategies and costs, so a deep model costs no more than a shallow one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from weft.cost.roofline import operator_seconds
+from weft.machine.model import Device
+from weft.parallel.placement import Mesh, Sharding, divides, local_type
+from weft.parallel.plan import Strategy
+from weft.parallel.reshard import Floats
+from weft.parallel.rules import rules
+from weft.program.graph import Arg, Program, Value, map_values
+from weft.program.operators import Kind, operator
+from weft.program.types import TensorType
+
+__all__ = ["Choices", "StrategyTable", "localize"]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Strategies of a node and the time that each takes on one device [s]."""
+
+    strategies: tuple[Strategy, ...]
+    seconds: Floats
+
+
+class StrategyTable:
+    """Makes and keeps the strategies of a program's nodes on one mesh of one device type."""
+
+    def __init__(self, program: Program, mesh: Mesh, device: Device) -> None:
+        self._program = program
+        self._mesh = mesh
+        self._device = device
+        self._known: dict[object, Choices] = {}
+
+    def choices(self, node: int) -> Choices:
+        """All legal strategies of a node, with costs.
+
+        Raises:
+            RuleError: no rule covers the operator; carries the node's scope and source line.
+        """
+        this = self._program.nodes[node]
+        operands = tuple(self._program.type_of(v) for v in self._program.operands(node))
+        key = (this.op, _shape_of(this.args), operands, this.outputs)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._build(node, operands)
+        return found
+
+    def _build(self, node: int, operands: tuple[TensorType, ...]) -> Choices:
+        this = self._program.nodes[node]
+        if operator(this.op).kind is Kind.INPUT:
+            return _placements_of(self._mesh, this.outputs[0])
+        single = rules(this.op, this.args, operands, this.outputs)
+        strategies: dict[Strategy, None] = {}
+        for combination in itertools.product(single, repeat=self._mesh.num_axes):
+            strategy = Strategy(
+                outputs=tuple(zip(*(rule.outputs for rule in combination), strict=True)),
+                operands=tuple(zip(*(rule.operands for rule in combination), strict=True)),
+            )
+            if fits(self._mesh, strategy, operands, this.outputs):
+                strategies[strategy] = None
+        seconds = [self._seconds(node, strategy, operands) for strategy in strategies]
+        return Choices(tuple(strategies), np.array(seconds))
+
+    def _seconds(self, node: int, strategy: Strategy, operands: tuple[TensorType, ...]) -> float:
+        this = self._program.nodes[node]
+        reads, writes = localize(self._mesh, strategy, operands, this.outputs)
+        return operator_seconds(this.op, this.args, reads, writes, self._device)
+
+
+def fits(
+    mesh: Mesh,
+    strategy: Strategy,
+    operands: tuple[TensorType, ...],
+    outputs: tuple[TensorType, ...],
+) -> bool:
+    """True if every cut dim of a strategy divides."""
+    pairs = itertools.chain(
+        zip(strategy.outputs, outputs, strict=True), zip(strategy.operands, operands, strict=True)
+    )
+    return all(divides(mesh, sharding, tensor.shape) for sharding, tensor in pairs)
+
+
+def localize(
+    mesh: Mesh,
+    strategy: Strategy,
+    operands: tuple[TensorType, ...],
+    outputs: tuple[TensorType, ...],
+) -> tuple[tuple[TensorType, ...], tuple[TensorType, ...]]:
+    """Local types of operands and outputs under a strategy."""
+    return (
+        tuple(local_type(mesh, s, t) for s, t in zip(strategy.operands, operands, strict=True)),
+        tuple(local_type(mesh, s, t) for s, t in zip(strategy.outputs, outputs, strict=True)),
+    )
+
+
+def _placements_of(mesh: Mesh, tensor: TensorType) -> Choices:
+    """An input may lie in any sharding without pending reductions, at no cost."""
+    dims = (-1, *(d for d, size in enumerate(tensor.shape) if size > 1))
+    shardings: list[Sharding] = [
+        sharding
+        for sharding in itertools.product(dims, repeat=mesh.num_axes)
+        if divides(mesh, sharding, tensor.shape)
+    ]
+    return Choices(tuple(Strategy((s,), ()) for s in shardings), np.zeros(len(shardings)))
+
+
+def _shape_of(args: tuple[Arg, ...]) -> tuple[Arg, ...]:
+    """Arguments without the identity of their values, for use as a key."""
+    return map_values(args, lambda _: Value(0))

@@ -1,0 +1,205 @@
+"""What a benchmark claims, and how it says so.
+
+A benchmark script measures and returns a `BenchReport`: a table for people and claims, each
+a value next to its target. A missed claim is a finding, not a failure, so nothing here raises
+when a target is not met. The last line that a benchmark prints is one line of JSON.
+
+Example:
+    >>> report = BenchReport(
+    ...     bench="scaling",
+    ...     claims=(at_least("two ranks over one, in the same run", 1.72, 1.6),),
+    ... )
+    >>> report.claims[0].ok, report.claims[0].target
+    (True, '>= 1.6')
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weft.core.errors import InputError
+from weft.report.table import Table, format_table
+
+__all__ = [
+    "BenchReport",
+    "Claim",
+    "at_least",
+    "at_most",
+    "environment",
+    "exactly",
+    "print_report",
+    "report_json",
+    "save_report",
+]
+
+_VERSIONS = ("weft", "torch", "numpy", "highspy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One sentence with a number, and whether the number is good enough.
+
+    Attributes:
+        claim: what is measured, with its unit: "median error of the predicted step [share]".
+        value: what was measured.
+        target: the condition in text: "<= 0.2".
+        ok: whether the value meets the target.
+    """
+
+    claim: str
+    value: float
+    target: str
+    ok: bool
+
+
+def at_most(claim: str, value: float, limit: float) -> Claim:
+    """A claim that holds if `value <= limit`; a value that is not a number misses it."""
+    return Claim(claim=claim, value=value, target=f"<= {limit:g}", ok=value <= limit)
+
+
+def at_least(claim: str, value: float, limit: float) -> Claim:
+    """A claim that holds if `value >= limit`; a value that is not a number misses it."""
+    return Claim(claim=claim, value=value, target=f">= {limit:g}", ok=value >= limit)
+
+
+def exactly(claim: str, value: float, wanted: float) -> Claim:
+    """A claim that holds if the value is the wanted one."""
+    return Claim(claim=claim, value=value, target=f"= {wanted:g}", ok=value == wanted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchReport:
+    """What one run of a benchmark found.
+
+    Attributes:
+        bench: name of the benchmark, as in `weft bench NAME`.
+        claims: what has to hold.
+        table: the measurements behind the claims, for people.
+        facts: further JSON values that belong to the result (settings, repetitions).
+    """
+
+    bench: str
+    claims: tuple[Claim, ...]
+    table: Table | None = None
+    facts: Mapping[str, object] = field(default_factory=dict[str, object])
+
+    @property
+    def ok(self) -> bool:
+        """True if every claim holds."""
+        return all(claim.ok for claim in self.claims)
+
+
+def environment() -> dict[str, object]:
+    """Where and when: hardware, date, versions and commit of this run."""
+    return {
+        "hardware": f"{_processor()}, {os.cpu_count()} CPUs",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: v for name in _VERSIONS if (v := _version(name))},
+        },
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    """Short commit of the checkout around this file; empty outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def report_json(report: BenchReport) -> str:
+    """One line of JSON: the benchmark, its claims, its facts and where it ran.
+
+    A value that is not a finite number becomes null, since JSON has no such numbers.
+
+    Raises:
+        InputError: a fact has a name that the report uses itself.
+    """
+    claims = [
+        {
+            "claim": c.claim,
+            "value": c.value if math.isfinite(c.value) else None,
+            "target": c.target,
+            "ok": c.ok,
+        }
+        for c in report.claims
+    ]
+    own = {"bench": report.bench, "claims": claims, "ok": report.ok, **environment()}
+    clash = sorted(set(own) & set(report.facts))
+    if clash:
+        raise InputError(
+            need="facts with names of their own",
+            got=f"facts {', '.join(clash)} in the report of {report.bench}",
+            hint="rename them: these names belong to the report itself",
+        )
+    return json.dumps({**own, **report.facts}, allow_nan=False)
+
+
+def print_report(
+    report: BenchReport,
+    *,
+    write: Callable[[str], object] | None = None,
+    only_json: bool = False,
+) -> None:
+    """Print the table, the claims and, last, the line of JSON."""
+    write = write or sys.stdout.write
+    if not only_json:
+        if report.table is not None:
+            write(format_table(report.table) + "\n\n")
+        write(format_table(claim_table(report)) + "\n")
+    write(report_json(report) + "\n")
+
+
+def claim_table(report: BenchReport) -> Table:
+    """The claims as a table."""
+    return Table(
+        columns=("claim", "value", "target", "holds"),
+        rows=tuple(
+            (c.claim, f"{c.value:.4g}", c.target, "yes" if c.ok else "NO")
+            for c in report.claims
+        ),
+    )
+
+
+def save_report(report: BenchReport, folder: Path) -> Path:
+    """Append the report to `<bench>_<hardware>_<yyyymm>.jsonl` in a folder; returns the file."""
+    facts = environment()
+    hardware = re.sub(r"[^a-z0-9]+", "-", str(facts["hardware"]).lower()).strip("-")
+    month = str(facts["date"])[:7].replace("-", "")
+    path = folder / f"{report.bench}_{hardware}_{month}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(report_json(report) + "\n")
+    return path

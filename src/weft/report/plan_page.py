@@ -1,0 +1,267 @@
+"""The page of a plan: what was decided, what it will cost and why others lost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from weft.core.records import Record
+from weft.core.units import format_bytes, format_seconds
+from weft.cost.timeline import Timeline
+from weft.machine.model import Machine
+from weft.parallel.placement import Sharding, format_sharding, is_partial
+from weft.parallel.plan import ParallelPlan
+from weft.program.graph import Program
+from weft.report.machine_table import describe_machine
+from weft.report.markup import Markup, join, tag
+from weft.report.page import Figure, Page, Section, html_table
+from weft.report.placements import TensorRow, activation_rows, axis_names, parameter_rows
+from weft.report.plan_summary import (
+    alternatives_table,
+    format_share,
+    plan_plain,
+    plan_sentence,
+    prediction_table,
+)
+from weft.report.plot import Bar, bar_plot, memory_plot, mesh_plot, timeline_plot
+from weft.report.plot.scale import second_ticks
+
+__all__ = ["mesh_section", "plan_page", "plan_sections", "plan_sources", "timeline_section"]
+
+
+def plan_page(
+    plan: ParallelPlan,
+    program: Program,
+    machine: Machine,
+    timeline: Timeline,
+    *,
+    explanation: str = "",
+    records: Sequence[Record] = (),
+    sources: Sequence[tuple[str, str]] = (),
+) -> Page:
+    """The page of a plan.
+
+    Args:
+        plan, program, machine: the decision and what it is about.
+        timeline: the simulated step.
+        explanation: the plan in words.
+        records: what was measured when the plan ran; those of kind "step" are compared with
+            the prediction.
+        sources: files that the numbers come from, as (what, where).
+    """
+    own = Record(kind="plan", fields=plan_plain(plan))
+    return Page(
+        title=f"{plan.program_name} on {plan.machine_name}",
+        kicker=f"weft plan for {describe_machine(machine)}",
+        sentence=plan_sentence(plan),
+        figures=_figures(plan),
+        picture=timeline_section(timeline),
+        sections=(
+            *_measured_section(plan, records),
+            *plan_sections(plan, program, machine, timeline, explanation),
+        ),
+        sources=(*plan_sources(plan), *sources),
+        records=(own, *records),
+    )
+
+
+def plan_sections(
+    plan: ParallelPlan,
+    program: Program,
+    machine: Machine,
+    timeline: Timeline,
+    explanation: str = "",
+) -> tuple[Section, ...]:
+    """The plan itself: comparison, mesh, placements, memory, words."""
+    return (
+        *_comparison_section(plan),
+        mesh_section(plan, program, machine),
+        *_placement_sections(plan, program),
+        _memory_section(plan, timeline),
+        Section(
+            heading="The prediction in numbers",
+            body=html_table(prediction_table(plan, machine)),
+        ),
+        *_words_section(plan, explanation),
+    )
+
+
+def plan_sources(plan: ParallelPlan) -> tuple[tuple[str, str], ...]:
+    """What a plan's numbers are about, by digest."""
+    return (
+        ("program", f"{plan.program_name}, digest {plan.program_digest}"),
+        ("machine", f"{plan.machine_name}, digest {plan.machine_digest}"),
+        ("planner", f"{plan.planner}, level {plan.level.value}"),
+    )
+
+
+def timeline_section(timeline: Timeline) -> Section:
+    """The step as the simulator sees it."""
+    if timeline.exposed_s > 0:
+        text = (
+            f"For {format_seconds(timeline.exposed_s)} of {format_seconds(timeline.step_s)}"
+            " the device only communicates."
+        )
+    else:
+        text = "Computation hides all communication."
+    return Section(
+        heading="One step of one device, simulated", text=text, body=timeline_plot(timeline)
+    )
+
+
+def _figures(plan: ParallelPlan) -> tuple[Figure, ...]:
+    p = plan.prediction
+    hidden = 1 - p.exposed_s / p.communication_s if p.communication_s > 0 else 1.0
+    figures = [
+        Figure(value=format_seconds(p.step_s), meaning="predicted step"),
+        Figure(value=format_bytes(p.peak_bytes), meaning="peak memory of a device"),
+        Figure(value=format_share(hidden), meaning="of communication hidden"),
+    ]
+    losers = [a.step_s for a in plan.alternatives if a.fits]
+    if losers and p.step_s > 0:
+        ratio = f"{min(losers) / p.step_s:.2f}x"
+        figures.append(Figure(value=ratio, meaning="faster than the best plan by hand"))
+    if p.bound_s > 0:
+        figures.append(Figure(value=format_share(p.gap), meaning="above the proven bound"))
+    return tuple(figures)
+
+
+def _measured_section(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Section, ...]:
+    times_s = measured_steps(records)
+    if not times_s:
+        return ()
+    typical_s = statistics.median(times_s)
+    predicted_s = plan.prediction.step_s
+    error = predicted_s / typical_s - 1
+    bars = (
+        Bar(name="predicted", value=predicted_s, text=format_seconds(predicted_s), style="fill-1"),
+        Bar(name="measured", value=typical_s, text=format_seconds(typical_s), style="fill-2"),
+    )
+    ticks = second_ticks(0.0, max(predicted_s, typical_s))
+    how = "above" if error > 0 else "below"
+    text = (
+        f"The prediction is {format_share(abs(error))} {how} the median of"
+        f" {len(times_s)} measured steps."
+    )
+    plot = bar_plot(bars, ticks, title="Predicted and measured step time", x_title="step")
+    return (Section(heading="Predicted beside measured", text=text, body=plot),)
+
+
+def measured_steps(records: Sequence[Record]) -> list[float]:
+    """Measured step times, without the first step, which pays for warming up [s]."""
+    times = [r.fields.get("step_s") for r in records if r.kind == "step"]
+    numbers = [float(t) for t in times if isinstance(t, int | float)]
+    return numbers[1:] if len(numbers) > 1 else numbers
+
+
+def _comparison_section(plan: ParallelPlan) -> tuple[Section, ...]:
+    if not plan.alternatives:
+        return ()
+    chosen_s = plan.prediction.step_s
+    rivals = sorted(plan.alternatives, key=lambda a: (not a.fits, a.step_s))
+    bars = [Bar(name="this plan", value=chosen_s, text=format_seconds(chosen_s), style="fill-1")]
+    bars += [
+        Bar(
+            name=a.name,
+            value=a.step_s,
+            text=format_seconds(a.step_s) + ("" if a.fits else ", does not fit"),
+            style="fill-2" if a.fits else "fill-3",
+        )
+        for a in rivals
+    ]
+    ticks = second_ticks(0.0, max(bar.value for bar in bars))
+    plot = bar_plot(bars, ticks, title="Step time of the compared plans", x_title="step")
+    table = html_table(alternatives_table(plan), chosen=(0,))
+    text = "What experts write by hand, priced by the same simulator."
+    return (Section(heading="Why this plan", text=text, body=join(plot, table)),)
+
+
+def mesh_section(plan: ParallelPlan, program: Program, machine: Machine) -> Section:
+    """The grid of devices."""
+    names = axis_names(program, plan)
+    shape = " x ".join(f"{n} {s}" for n, s in zip(names, plan.mesh.shape, strict=True))
+    per_node = machine.groups[0].devices_per_node
+    text = f"{shape}. Neighbours on the last axis come first in a node of {per_node}."
+    return Section(heading="The mesh", text=text, body=mesh_plot(plan.mesh, names, per_node))
+
+
+def _placement_sections(plan: ParallelPlan, program: Program) -> tuple[Section, ...]:
+    names = axis_names(program, plan)
+    return (
+        Section(
+            heading="Where the parameters lie",
+            text="One word for each mesh axis: S0 cuts dim 0, R keeps a whole copy, P holds a"
+            " summand. Where a weight is read in another way than it is kept, it is gathered"
+            " first.",
+            body=_tensor_table(parameter_rows(program, plan), names, with_reads=True),
+        ),
+        Section(
+            heading="Where the activations lie",
+            body=_tensor_table(activation_rows(program, plan), names, with_reads=False),
+        ),
+    )
+
+
+def _tensor_table(
+    rows: Sequence[TensorRow], names: tuple[str, ...], *, with_reads: bool
+) -> Markup:
+    axes = " x ".join(names)
+    columns = ("tensor", "count", "type", f"kept ({axes})", "read as", "on a device")
+    if not with_reads:
+        columns = ("result", "count", "type", f"made ({axes})", "on a device")
+    styles = {"count": "number", "on a device": "number"}
+    head = tag("tr", *(tag("th", c, class_=styles.get(c)) for c in columns))
+    body = (_tensor_line(row, with_reads=with_reads) for row in rows)
+    table = tag("table", tag("thead", head), tag("tbody", *body))
+    return tag("div", table, class_="scroll")
+
+
+def _tensor_line(row: TensorRow, *, with_reads: bool) -> Markup:
+    reads = [sharding_tags(s) for s in row.read] if row.read else [Markup("")]
+    return tag(
+        "tr",
+        tag("td", tag("code", row.name)),
+        tag("td", str(row.count), class_="number"),
+        tag("td", tag("code", str(row.type))),
+        tag("td", sharding_tags(row.stored)),
+        tag("td", *reads) if with_reads else None,
+        tag("td", format_bytes(row.local_bytes), class_="number"),
+    )
+
+
+def sharding_tags(sharding: Sharding) -> Markup:
+    """A sharding as coloured words, one for each mesh axis."""
+    words = format_sharding(sharding).split(",")
+    return join(
+        *(
+            tag("code", word, class_=f"tag {_tag_style(placement)}")
+            for word, placement in zip(words, sharding, strict=True)
+        )
+    )
+
+
+def _tag_style(placement: int) -> str:
+    if is_partial(placement):
+        return "tag-sum"
+    return "tag-cut" if placement >= 0 else "tag-whole"
+
+
+def _memory_section(plan: ParallelPlan, timeline: Timeline) -> Section:
+    plot = memory_plot(
+        timeline,
+        limit_bytes=plan.memory_limit_bytes,
+        state_bytes=plan.prediction.state_bytes,
+    )
+    limit = plan.memory_limit_bytes
+    text = f"The peak is {format_bytes(timeline.peak_bytes)}"
+    text += f", {format_share(timeline.peak_bytes / limit)} of the limit." if limit else "."
+    if plan.recompute:
+        text += f" {len(plan.recompute)} forward operators are computed again to save memory."
+    return Section(heading="Memory over the step", text=text, body=plot)
+
+
+def _words_section(plan: ParallelPlan, explanation: str) -> tuple[Section, ...]:
+    lines = [explanation, *plan.notes] if explanation else list(plan.notes)
+    if not lines:
+        return ()
+    return (Section(heading="The plan in words", body=tag("pre", "\n".join(lines))),)

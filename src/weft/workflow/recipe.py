@@ -1,0 +1,138 @@
+"""Recipes: workloads named as "path.py:function".
+
+A recipe is a plain Python file with functions that take no arguments and return a
+`Workload`. The file's folder is importable while it is loaded, so that recipes may share
+code. Knows files and functions; does not know what a workload does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from weft.core.errors import FileError, InputError, WeftError
+
+if TYPE_CHECKING:
+    from weft.capture import Workload
+
+__all__ = ["load_workload", "split_recipe"]
+
+
+def split_recipe(recipe: str) -> tuple[Path, str]:
+    """File and function of a recipe's name.
+
+    Raises:
+        InputError: the text is not a Python file, a colon and a name.
+
+    Example:
+        >>> path, function = split_recipe("recipes/gpt.py:gpt_small")
+        >>> path.name, function
+        ('gpt.py', 'gpt_small')
+    """
+    path, colon, function = recipe.rpartition(":")
+    if not colon or not path.endswith(".py") or not function.isidentifier():
+        raise InputError(
+            need="a recipe as FILE.py:FUNCTION",
+            got=repr(recipe),
+            hint="for example recipes/gpt.py:gpt_small",
+        )
+    return Path(path), function
+
+
+def load_workload(recipe: str) -> Workload:
+    """Import the file and call the function.
+
+    Raises:
+        FileError: the file is missing or cannot be imported.
+        InputError: the function is missing, wants arguments or returns something else.
+    """
+    from weft.capture import Workload
+
+    path, name = split_recipe(recipe)
+    function = _function(_import(path), path, name)
+    try:
+        workload = function()
+    except WeftError as error:
+        raise error.within(recipe)
+    if not isinstance(workload, Workload):
+        raise InputError(
+            need="a recipe function that returns a weft.Workload",
+            got=f"{recipe} returned {type(workload).__name__}",
+            hint="end the function with `return weft.Workload(name=..., model=..., ...)`",
+        )
+    return workload
+
+
+def _import(path: Path) -> ModuleType:
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.py") if p.name[0] != "_")
+        raise FileError(
+            need="a Python file with recipes",
+            got=f"{path}, which does not exist",
+            hint=f"there are {', '.join(near)}" if near else f"look at {path.parent}/",
+        )
+    # A name of its own, so that recipes/gpt.py cannot shadow a package called gpt.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    name = f"weft_recipe_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise FileError(
+            need=f"a recipe file that Python can import: {path}",
+            got=f"{type(error).__name__}: {error}",
+            hint="run `python " + str(path) + "` to see where it fails",
+        ) from error
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _function(module: ModuleType, path: Path, name: str) -> Callable[[], object]:
+    recipes = {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
+        and _needs_no_arguments(value)
+    }
+    if name not in recipes:
+        known = getattr(module, name, None)
+        got = (
+            f"no function {name} in {path}"
+            if known is None
+            else f"{name} in {path}, which is {_describe(known)}"
+        )
+        raise InputError(
+            need="a function without required arguments that returns a Workload",
+            got=got,
+            hint=f"{path} has {', '.join(sorted(recipes))}"
+            if recipes
+            else f"{path} has no function that could be a recipe",
+        )
+    return recipes[name]
+
+
+def _needs_no_arguments(function: Callable[..., object]) -> bool:
+    return all(
+        p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        for p in inspect.signature(function).parameters.values()
+    )
+
+
+def _describe(thing: object) -> str:
+    if inspect.isfunction(thing):
+        return f"a function with arguments {inspect.signature(thing)}"
+    return f"of type {type(thing).__name__}"

@@ -1,0 +1,67 @@
+"""What a plan written by hand would cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weft.workflow.capture_recipe import capture_recipe
+from weft.workflow.planned import Planned
+from weft.workflow.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from weft.capture import Workload
+    from weft.machine.model import Machine
+    from weft.parallel.plan import Prediction
+
+__all__ = ["score", "score_expert"]
+
+
+def score_expert(
+    recipe: str,
+    machine: Machine,
+    *,
+    dp: int = 1,
+    tp: int = 1,
+    fsdp: bool = False,
+    sp: bool = False,
+    progress: Progress = silent,
+) -> Planned:
+    """Capture the recipe's step and price the plan that an expert would write.
+
+    Args:
+        recipe: "file.py:function".
+        machine: what to price it on.
+        dp, tp: devices over which the batch and the layers are split.
+        fsdp: also split parameters, gradients and optimizer state over `dp`.
+        sp: also split activations between tensor-parallel regions along the sequence.
+        progress: told what is going on.
+
+    Raises:
+        InputError: `dp * tp` is not the machine's number of devices, or does not divide.
+    """
+    from weft.parallel import expert_plan
+
+    captured = capture_recipe(recipe, progress=progress)
+    program = captured.program
+    plan = expert_plan(program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp)
+    return Planned(plan=plan, program=program, machine=machine, capture_s=captured.capture_s)
+
+
+def score(
+    workload: Workload,
+    machine: Machine,
+    *,
+    dp: int = 1,
+    tp: int = 1,
+    fsdp: bool = False,
+    sp: bool = False,
+) -> Prediction:
+    """What a plan written by hand would cost on a machine: time of a step and peak memory.
+
+    See `score_expert` for the arguments.
+    """
+    from weft.capture import capture
+    from weft.parallel import expert_plan
+
+    program = capture(workload)
+    return expert_plan(program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp).prediction
