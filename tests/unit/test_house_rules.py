@@ -15,7 +15,10 @@ MAX_MODULE_LINES, MAX_FUNCTION_LINES = 500, 60
 def long_functions(text):
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, functions) and (node.end_lineno or 0) - node.lineno > MAX_FUNCTION_LINES:
+        if (
+            isinstance(node, functions)
+            and (node.end_lineno or 0) - node.lineno > MAX_FUNCTION_LINES
+        ):
             yield f"{node.name} (line {node.lineno})"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.cost.collective import collective_seconds
+from weft.cost.fusion import program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.cost.simulate import Task, simulate
 from weft.cost.timeline import Stream, Timeline
@@ -77,6 +78,7 @@ class _Pricing:
         self._groups: tuple[Group, ...] = tuple(
             axis_group(machine, local.mesh.shape, axis) for axis in range(local.mesh.num_axes)
         )
+        self._paid = program_traffic(program)
         self._known: dict[object, float] = {}
         self._storage = _storage(local)
 
@@ -129,7 +131,7 @@ class _Pricing:
             reads = tuple(self._local.slots[slot] for slot in slots_read(instruction))
             writes = tuple(self._local.slots[slot] for slot in instruction.outputs)
             args = map_values(instruction.args, lambda _: Value(0))
-            key = (instruction.op, args, reads, writes)
+            key = (instruction.op, args, reads, writes, self._paid[instruction.node])
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._price(instruction)
@@ -139,7 +141,10 @@ class _Pricing:
         if isinstance(instruction, Run):
             reads = tuple(self._local.slots[slot] for slot in slots_read(instruction))
             writes = tuple(self._local.slots[slot] for slot in instruction.outputs)
-            return operator_seconds(instruction.op, instruction.args, reads, writes, self._device)
+            paid = self._paid[instruction.node]
+            return operator_seconds(
+                instruction.op, instruction.args, reads, writes, self._device, paid
+            )
         if instruction.kind is CollectiveKind.SLICE:
             return SLICE_S
         payload = float(self._local.slots[instruction.source].num_bytes)

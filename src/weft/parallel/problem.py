@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weft.parallel.placement import Mesh, Sharding, divides, is_partial
+from weft.parallel.placement import PARTIAL_MAX, Mesh, Sharding, divides, is_partial
 from weft.parallel.plan import Strategy
 from weft.parallel.reshard import Floats, HopTable, Ints, Resharding
 from weft.parallel.strategies import StrategyTable
@@ -143,6 +143,7 @@ class _Builder:
         self.unit_of: dict[int, int] = {}
         self.cluster_shape: dict[int, tuple[int, ...]] = {}
         self.kept = _kept_values(program)
+        self.maxima: frozenset[Value] = frozenset()
 
     # --- units ---------------------------------------------------------------------------
 
@@ -156,6 +157,7 @@ class _Builder:
                 self._add_cluster(clusters[clustered[node]])
             else:
                 self._add_node(node)
+        self.maxima = self._values_with_maxima()
         everywhere = np.zeros(1)
         self.sink = len(self.units)
         self.units.append(Unit("loss", {}, everywhere, everywhere))
@@ -297,7 +299,7 @@ class _Builder:
         yield program.loss, Phase.FORWARD, _Reader(self.sink, -3)
 
     def _add_hub(self, hub: Hub, tail: int, made: Ints) -> tuple[int, Ints]:
-        table = self._table(hub.value, self.unit_of[hub.value.node])
+        table = self._table(hub.value)
         times = self.folding.multiplicity[hub.value.node]
         num_bytes = np.zeros(len(table.states))
         if hub.phase is Phase.BACKWARD and hub.value in self.kept:
@@ -310,20 +312,34 @@ class _Builder:
         return number, states
 
     def _add_edge(self, value: Value, tail: int, made: Ints, reader: _Reader, count: int) -> None:
-        origin = self.unit_of[value.node]
-        table = self._table(value, origin)
+        table = self._table(value)
         read = self._read(reader, table)
         if len(made) == 1 and len(read) == 1 and made[0] == read[0]:
             return
         self.edges.append(Edge(tail, reader.unit, made, read, table, count))
 
-    def _table(self, value: Value, unit: int) -> HopTable:
-        strategies = self.units[unit].strategies[value.node]
-        maximum = any(-3 in s.outputs[value.output] for s in strategies)
+    def _table(self, value: Value) -> HopTable:
+        maximum = value in self.maxima
         return self.resharding.table(self.program.type_of(value), maximum=maximum)
 
+    def _values_with_maxima(self) -> frozenset[Value]:
+        """Values that some strategy makes or reads as a pending maximum."""
+        found: set[Value] = set()
+        for unit in self.units:
+            for node, strategies in unit.strategies.items():
+                operands = self.program.operands(node)
+                for strategy in strategies:
+                    for output, sharding in enumerate(strategy.outputs):
+                        if PARTIAL_MAX in sharding:
+                            found.add(Value(node, output))
+                    for value, sharding in zip(operands, strategy.operands, strict=True):
+                        if PARTIAL_MAX in sharding:
+                            representative = self.folding.representative[value.node]
+                            found.add(Value(representative, value.output))
+        return frozenset(found)
+
     def _made(self, unit: int, value: Value) -> Ints:
-        index = self._table(value, unit).index
+        index = self._table(value).index
         strategies = self.units[unit].strategies[value.node]
         return np.array([index[s.outputs[value.output]] for s in strategies])
 

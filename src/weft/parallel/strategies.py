@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weft.cost.fusion import program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device
 from weft.parallel.placement import Mesh, Sharding, divides, local_type
@@ -40,6 +41,7 @@ class StrategyTable:
         self._program = program
         self._mesh = mesh
         self._device = device
+        self._paid = program_traffic(program)
         self._known: dict[object, Choices] = {}
 
     def choices(self, node: int) -> Choices:
@@ -50,7 +52,7 @@ class StrategyTable:
         """
         this = self._program.nodes[node]
         operands = tuple(self._program.type_of(v) for v in self._program.operands(node))
-        key = (this.op, _shape_of(this.args), operands, this.outputs)
+        key = (this.op, _shape_of(this.args), operands, this.outputs, self._paid[node])
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._build(node, operands)
@@ -75,7 +77,8 @@ class StrategyTable:
     def _seconds(self, node: int, strategy: Strategy, operands: tuple[TensorType, ...]) -> float:
         this = self._program.nodes[node]
         reads, writes = localize(self._mesh, strategy, operands, this.outputs)
-        return operator_seconds(this.op, this.args, reads, writes, self._device)
+        paid = self._paid[node]
+        return operator_seconds(this.op, this.args, reads, writes, self._device, paid)
 
 
 def fits(

@@ -48,7 +48,7 @@ class Value:
         return f"%{self.node}" if self.output == 0 else f"%{self.node}.{self.output}"
 
 
-Arg: TypeAlias = "Value | int | float | bool | str | None | tuple[Arg, ...]"
+Arg: TypeAlias = "Value | int | float | bool | str | tuple[Arg, ...] | None"
 """An argument: a value, a constant, or a tuple of arguments. Element types are strings."""
 
 

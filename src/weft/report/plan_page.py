@@ -26,7 +26,15 @@ from weft.report.plan_summary import (
 from weft.report.plot import Bar, bar_plot, memory_plot, mesh_plot, timeline_plot
 from weft.report.plot.scale import second_ticks
 
-__all__ = ["mesh_section", "plan_page", "plan_sections", "plan_sources", "timeline_section"]
+__all__ = [
+    "measured_section",
+    "measured_steps",
+    "plan_page",
+    "plan_sections",
+    "plan_sources",
+    "sharding_tags",
+    "timeline_section",
+]
 
 
 def plan_page(
@@ -57,7 +65,7 @@ def plan_page(
         figures=_figures(plan),
         picture=timeline_section(timeline),
         sections=(
-            *_measured_section(plan, records),
+            *measured_section(plan, records),
             *plan_sections(plan, program, machine, timeline, explanation),
         ),
         sources=(*plan_sources(plan), *sources),
@@ -75,7 +83,7 @@ def plan_sections(
     """The plan itself: comparison, mesh, placements, memory, words."""
     return (
         *_comparison_section(plan),
-        mesh_section(plan, program, machine),
+        _mesh_section(plan, program, machine),
         *_placement_sections(plan, program),
         _memory_section(plan, timeline),
         Section(
@@ -126,7 +134,8 @@ def _figures(plan: ParallelPlan) -> tuple[Figure, ...]:
     return tuple(figures)
 
 
-def _measured_section(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Section, ...]:
+def measured_section(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Section, ...]:
+    """Predicted beside measured step time; nothing where nothing was measured."""
     times_s = measured_steps(records)
     if not times_s:
         return ()
@@ -176,8 +185,7 @@ def _comparison_section(plan: ParallelPlan) -> tuple[Section, ...]:
     return (Section(heading="Why this plan", text=text, body=join(plot, table)),)
 
 
-def mesh_section(plan: ParallelPlan, program: Program, machine: Machine) -> Section:
-    """The grid of devices."""
+def _mesh_section(plan: ParallelPlan, program: Program, machine: Machine) -> Section:
     names = axis_names(program, plan)
     shape = " x ".join(f"{n} {s}" for n, s in zip(names, plan.mesh.shape, strict=True))
     per_node = machine.groups[0].devices_per_node

@@ -183,7 +183,7 @@ class FlowModel:
         highs = highspy.Highs()
         highs.setOptionValue("output_flag", False)
         highs.setOptionValue("threads", 1)
-        highs.setOptionValue("mip_rel_gap", 1e-4)
+        highs.setOptionValue("mip_rel_gap", 1e-6)
         model = highspy.HighsLp()
         cost = np.concatenate([self._seconds, *rows.hop_seconds]) * SCALE
         model.num_col_ = len(cost)

@@ -107,11 +107,12 @@ def blocks_of(events: Iterable[Event], finest_s: float) -> list[Block]:
 
 def _joins(open_: list[Event], event: Event, finest_s: float) -> bool:
     end_s = open_[-1].start_s + open_[-1].duration_s
+    if max(event.duration_s, open_[-1].duration_s) >= finest_s:
+        return False
     if event.start_s - end_s > finest_s / 2:
         return False
-    if end_s - open_[0].start_s < finest_s:
-        return event.duration_s < finest_s
-    return event.duration_s < finest_s and style_of(event) == style_of(open_[-1])
+    still_short = end_s - open_[0].start_s < finest_s
+    return still_short or style_of(event) == style_of(open_[-1])
 
 
 def _close(events: list[Event]) -> Block:

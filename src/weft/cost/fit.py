@@ -1,0 +1,257 @@
+"""From measured times to a machine: the figures with which `weft.cost` gives those times back.
+
+The laws of `weft.cost.roofline` and `weft.cost.collective` are fitted by relative error, since a
+plan is as wrong as its operators are, however short they are. Knows numbers only; what measures
+them is `weft.runtime.probe`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from statistics import fmean, median
+from typing import TypeAlias
+
+from weft.core.errors import InputError
+from weft.core.provenance import Quantity, derived, measured
+from weft.cost.roofline import TRAFFIC
+from weft.machine.curve import Curve
+from weft.machine.model import CollectiveCurve, Device, Link, Machine, NodeGroup
+from weft.program.operators import operator
+
+__all__ = ["AttentionTime", "Measurements", "Points", "ProductTime", "fit_machine"]
+
+Points: TypeAlias = tuple[tuple[float, float], ...]
+"""Measured (bytes, seconds)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductTime:
+    """Measured time of one product of [rows, depth] by [depth, columns]."""
+
+    dtype: str
+    rows: int
+    depth: int
+    columns: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttentionTime:
+    """Measured time of attention over `size` = (batch, heads, queries, head width) in f32.
+
+    There are as many keys as queries.
+    """
+
+    size: tuple[int, int, int, int]
+    causal: bool
+    backward: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """What a probe found, as each of `num_ranks` ranks saw it while all were at work.
+
+    Attributes:
+        name: of the machine.
+        device_name: of the processor.
+        kind: "cpu" or "cuda".
+        fuses: see `Device`.
+        num_ranks: ranks on this host.
+        source: machine, date and versions, for the provenance of every figure.
+        products: of at least one element type.
+        attention: causal and full, of the same sizes; may be empty.
+        operators: by operator name, at the sizes of `roofline.measured_size_bytes`; "traffic"
+            for a plain element-wise operator.
+        launch_s: an operator on next to nothing [s].
+        stream_bytes_per_s: reads and writes of tensors too large for caches.
+        memory_bytes: what one rank can allocate.
+        collectives: by collective name, against the bytes of the whole tensor.
+        overlap: share of a collective that a matrix product hides.
+    """
+
+    name: str
+    device_name: str
+    kind: str
+    fuses: bool
+    num_ranks: int
+    source: str
+    products: tuple[ProductTime, ...]
+    attention: tuple[AttentionTime, ...]
+    operators: Mapping[str, Points]
+    launch_s: float
+    stream_bytes_per_s: float
+    memory_bytes: float
+    collectives: Mapping[str, Points]
+    overlap: float
+
+
+def fit_machine(found: Measurements) -> Machine:
+    """The machine whose predicted times come nearest to the measured ones.
+
+    Raises:
+        InputError: there are no products, or no operator tells the rate of arithmetic.
+    """
+    link = _link(found)
+    group = NodeGroup(
+        device=_device(found), devices_per_node=found.num_ranks, num_nodes=1, link=link
+    )
+    return Machine(
+        name=found.name,
+        groups=(group,),
+        network=link,
+        overlap=measured(min(1.0, max(0.0, found.overlap)), "share", found.source),
+        notes="measured with all ranks at work at once; one node, so the network is the link",
+    )
+
+
+def _device(found: Measurements) -> Device:
+    width, depth = _half_sizes(found)
+    rates = _rates(found, width, depth)
+
+    def figure(value: float, unit: str) -> Quantity:
+        return measured(value, unit, found.source)
+
+    share, block = _attention(found, rates, width)
+    return Device(
+        name=found.device_name,
+        kind=found.kind,
+        matmul_flops_per_s={dtype: figure(rate, "FLOP/s") for dtype, rate in rates.items()},
+        vector_flops_per_s=figure(_vector_rate(found), "op/s"),
+        memory_bytes=figure(found.memory_bytes, "B"),
+        memory_bytes_per_s=figure(found.stream_bytes_per_s, "B/s"),
+        launch_s=figure(found.launch_s, "s"),
+        fuses=found.fuses,
+        matmul_half_width=figure(width, "elements"),
+        matmul_half_depth=figure(depth, "elements"),
+        attention_share=None if share is None else figure(share, "share"),
+        attention_block=None if block is None else figure(block, "elements"),
+        operator_curves={
+            name: _curve(points, found.source) for name, points in found.operators.items()
+        },
+    )
+
+
+_HALVES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+
+
+def _half_sizes(found: Measurements) -> tuple[float, float]:
+    """Width and depth of half rate that leave the least spread of full rates."""
+    if not found.products:
+        raise InputError(
+            need="at least one measured matrix product", got="none", hint="probe again"
+        )
+    return min(
+        ((width, depth) for width in _HALVES for depth in _HALVES),
+        key=lambda halves: sum(
+            _spread(_full_rates(found, dtype, *halves)) for dtype in _dtypes(found)
+        ),
+    )
+
+
+def _rates(found: Measurements, width: float, depth: float) -> dict[str, float]:
+    return {
+        dtype: math.exp(fmean(map(math.log, _full_rates(found, dtype, width, depth))))
+        for dtype in _dtypes(found)
+    }
+
+
+def _dtypes(found: Measurements) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(product.dtype for product in found.products))
+
+
+def _full_rates(found: Measurements, dtype: str, width: float, depth: float) -> list[float]:
+    """Rate that a device of these half sizes would need to match each measured product."""
+    rates: list[float] = []
+    for p in found.products:
+        if p.dtype == dtype:
+            lost = (1 + width / p.rows) * (1 + width / p.columns) * (1 + depth / p.depth)
+            net_s = max(p.seconds - found.launch_s, p.seconds / 10)
+            rates.append(2.0 * p.rows * p.columns * p.depth * lost / net_s)
+    return rates
+
+
+def _spread(rates: Sequence[float]) -> float:
+    logs = [math.log(rate) for rate in rates]
+    middle = fmean(logs)
+    return sum((x - middle) ** 2 for x in logs)
+
+
+_REFERENCE_HEAD = 128
+
+
+def _attention(
+    found: Measurements, rates: Mapping[str, float], width: float
+) -> tuple[float | None, float | None]:
+    """Share of the product rate, from full attention, and tile of keys, from causal."""
+    full = {(a.size, a.backward): a for a in found.attention if not a.causal}
+    if not full:
+        return None, None
+    rate = rates.get("f32", max(rates.values()))
+    shares: list[float] = []
+    for a in full.values():
+        batch, heads, queries, head = a.size
+        flops = (10.0 if a.backward else 4.0) * batch * heads * queries * queries * head
+        lost = (1 + width / queries) ** 2 * (1 + width / head) / (1 + width / _REFERENCE_HEAD)
+        shares.append(flops * lost / (max(a.seconds - found.launch_s, a.seconds / 10) * rate))
+    blocks: list[float] = []
+    for a in found.attention:
+        whole = full.get((a.size, a.backward))
+        if a.causal and whole is not None:
+            computed = min(1.0, a.seconds / whole.seconds)
+            blocks.append(max(0.0, 2.0 * computed - 1.0) * a.size[2])
+    # A tile longer than a sequence shows as the whole sequence: the largest estimate counts.
+    return math.exp(fmean(map(math.log, shares))), max(blocks, default=None)
+
+
+def _vector_rate(found: Measurements) -> float:
+    """Simple operations a second, from operators that do at least ten an element.
+
+    Taken at the middle of the measured sizes, where neither the launch nor memory rules.
+    """
+    rates: list[float] = []
+    for name, points in found.operators.items():
+        ops = 0.0 if name == TRAFFIC else operator(name).vector_ops
+        if ops >= 10.0:
+            num_bytes, seconds = points[len(points) // 2]
+            # One f32 read and one written for each element.
+            rates.append(ops * num_bytes / 8.0 / seconds)
+    if rates:
+        return median(rates)
+    # Devices that fuse are not measured operator by operator: memory rules there.
+    return found.stream_bytes_per_s * 10.0
+
+
+def _curve(points: Points, source: str) -> Curve:
+    ordered = sorted(points)
+    seconds = tuple(accumulate((seconds for _, seconds in ordered), max))
+    return Curve(sizes_bytes=tuple(b for b, _ in ordered), seconds=seconds, source=source)
+
+
+def _link(found: Measurements) -> Link:
+    if found.num_ranks == 1 or not found.collectives:
+        return Link(
+            bytes_per_s=derived(
+                found.stream_bytes_per_s, "B/s", "one rank sends nothing: its memory's bandwidth"
+            ),
+            latency_s=derived(found.launch_s, "s", "one rank sends nothing: a launch"),
+        )
+    curves = tuple(
+        CollectiveCurve(
+            collective=kind, num_devices=found.num_ranks, curve=_curve(points, found.source)
+        )
+        for kind, points in found.collectives.items()
+    )
+    gather = next((c for c in curves if c.collective == "all-gather"), curves[0]).curve
+    n, largest = found.num_ranks, gather.sizes_bytes[-1]
+    ring = "fitted to all-gather as a ring: "
+    return Link(
+        bytes_per_s=measured(
+            largest * (n - 1) / n / gather.seconds[-1], "B/s", f"{ring}{found.source}"
+        ),
+        latency_s=measured(gather.seconds[0] / (n - 1), "s", f"{ring}{found.source}"),
+        curves=curves,
+    )

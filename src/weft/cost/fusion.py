@@ -1,0 +1,160 @@
+"""Which tensors never reach memory, where a compiler fuses neighbouring operators.
+
+Element-wise operators, reductions and normalisations that follow one another in one phase
+become one kernel: what one hands to the next stays in registers, and a tensor that several of
+them read is read once. Matrix products, attention, convolutions, lookups and collectives are
+kernels of their own, and so is whatever crosses from forward to backward.
+
+A fused kernel cannot wait for another one. Each step gets a depth, the largest number of kernel
+boundaries on a way to it; only steps of equal depth share a kernel. This is the discount that a
+cost model needs, not a fusion plan: it takes no account of registers or of differing loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from weft.program.graph import Program
+from weft.program.operators import OPERATORS, Kind
+
+__all__ = ["Paid", "Step", "fused_traffic", "program_traffic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What fusion has to know of an operator or a collective.
+
+    Attributes:
+        op: operator name; any other name stands for something that does not fuse.
+        phase: steps of different phases are compiled apart.
+        reads: (earlier step, output) of each operand; step -1 for what was there before.
+        num_outputs: how many it makes.
+    """
+
+    op: str
+    phase: str
+    reads: tuple[tuple[int, int], ...]
+    num_outputs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """Which operands a step reads from memory and which outputs it writes there."""
+
+    reads: tuple[bool, ...]
+    writes: tuple[bool, ...]
+
+
+def fused_traffic(
+    steps: Sequence[Step], kept: Collection[tuple[int, int]] = ()
+) -> tuple[Paid, ...]:
+    """What each step pays for on a device that fuses.
+
+    Args:
+        steps: in execution order.
+        kept: (step, output) of what has to be in memory at the end.
+
+    Returns:
+        One `Paid` for each step. Views pay nothing and pass on what they view.
+
+    Example:
+        >>> steps = [Step("exp.default", "forward", ((-1, 0),)),
+        ...          Step("neg.default", "forward", ((0, 0),))]
+        >>> [p.writes for p in fused_traffic(steps, kept={(1, 0)})]
+        [(False,), (True,)]
+    """
+    roots = _roots(steps)
+    depths = _depths(steps, roots)
+    written = {roots.get(value, value) for value in kept}
+    reads: list[tuple[bool, ...]] = []
+    loaded: set[tuple[tuple[int, int], int]] = set()
+    for i, step in enumerate(steps):
+        pays: list[bool] = []
+        for operand in step.reads:
+            value = roots.get(operand, operand)
+            if _is_view(step) or _shares_kernel(steps, depths, value[0], i):
+                pays.append(False)
+                continue
+            written.add(value)
+            # Steps of one depth that read the same tensor are one kernel and load it once.
+            key = (value, depths[i])
+            pays.append(key not in loaded or not _fuses(step))
+            if _fuses(step) and value[0] >= 0:
+                loaded.add(key)
+        reads.append(tuple(pays))
+    return tuple(
+        Paid(reads[i], tuple(_writes(step, i, o, written) for o in range(step.num_outputs)))
+        for i, step in enumerate(steps)
+    )
+
+
+def program_traffic(program: Program) -> tuple[Paid, ...]:
+    """What each node of a program pays for on a device that fuses."""
+    steps = [
+        Step(
+            op=node.op,
+            phase=node.phase.value,
+            reads=tuple((v.node, v.output) for v in program.operands(n)),
+            num_outputs=len(node.outputs),
+        )
+        for n, node in enumerate(program.nodes)
+    ]
+    results = (program.loss, *(value for _, value in program.updates))
+    return fused_traffic(steps, {(value.node, value.output) for value in results})
+
+
+_FUSED_KINDS = frozenset({Kind.CREATE, Kind.POINTWISE, Kind.REDUCE, Kind.NORMALIZE})
+
+
+def _kind(step: Step) -> Kind | None:
+    row = OPERATORS.get(step.op)
+    return None if row is None else row.kind
+
+
+def _is_view(step: Step) -> bool:
+    # A slice is read through like a view: see `weft.program.work`.
+    return _kind(step) is Kind.VIEW or step.op == "slice"
+
+
+def _fuses(step: Step) -> bool:
+    return _kind(step) in _FUSED_KINDS
+
+
+def _roots(steps: Sequence[Step]) -> dict[tuple[int, int], tuple[int, int]]:
+    """For each view, the value that it shows."""
+    roots: dict[tuple[int, int], tuple[int, int]] = {}
+    for i, step in enumerate(steps):
+        if _is_view(step):
+            roots[i, 0] = roots.get(step.reads[0], step.reads[0])
+    return roots
+
+
+def _depths(steps: Sequence[Step], roots: dict[tuple[int, int], tuple[int, int]]) -> list[int]:
+    depths: list[int] = []
+    for step in steps:
+        depth = 0
+        for operand in step.reads:
+            producer = roots.get(operand, operand)[0]
+            if producer >= 0:
+                boundary = not (_fuses(step) and _fuses(steps[producer]))
+                boundary = boundary or steps[producer].phase != step.phase
+                depth = max(depth, depths[producer] + boundary)
+        depths.append(depth)
+    return depths
+
+
+def _shares_kernel(
+    steps: Sequence[Step], depths: Sequence[int], producer: int, reader: int
+) -> bool:
+    return (
+        producer >= 0
+        and _fuses(steps[producer])
+        and _fuses(steps[reader])
+        and steps[producer].phase == steps[reader].phase
+        and depths[producer] == depths[reader]
+    )
+
+
+def _writes(step: Step, i: int, output: int, written: Collection[tuple[int, int]]) -> bool:
+    return not _is_view(step) and ((i, output) in written or not _fuses(step))

@@ -1,0 +1,223 @@
+"""Time of one operator on one device: arithmetic, memory and launch, whichever rules.
+
+    seconds = max(launch + arithmetic, launch + bytes / bandwidth)
+
+A device that carries measured curves replaces the second term by the curve of the operator,
+or by its curve "traffic" where the operator was not measured; curves hold the launch. Times
+were measured in f32: types of 8 bytes move and compute twice as much, types of fewer than 4 are
+moved at their own size where no curve is known and computed as f32 where one is.
+
+Small products do not reach the full rate. With h the width and d the depth at which a device
+reaches half of it, a product of m x k by k x n runs at
+
+    rate = full rate x m / (m + h) x n / (n + h) x k / (k + d)
+
+which is 1 / (1 + lost / size) for each side: a last tile that is part empty (m, n), a pipeline
+that fills and drains (k). Attention runs at
+
+    rate = full rate x share x T / (T + h) x S / (S + h) x [D / (D + h)] / [128 / (128 + h)]
+
+for T queries, S keys and heads of D; the share is the one at D = 128. Causal attention skips
+whole tiles of `attention_block` keys, so it computes (1 + block / S) / 2 of all scores.
+
+Knows types, work and devices. Does not know what runs beside the operator: that is `simulate`;
+nor which neighbours share a kernel with it: `weft.cost.fusion` says so, and is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from math import prod
+from types import MappingProxyType
+from typing import TypeAlias
+
+from weft.core.errors import InputError
+from weft.core.provenance import Quantity
+from weft.cost.fusion import Paid
+from weft.machine.model import Device
+from weft.program.graph import Arg
+from weft.program.operators import Kind, operator
+from weft.program.types import TensorType
+from weft.program.work import NO_WORK, Work, work
+
+__all__ = ["TRAFFIC", "measured_size_bytes", "operator_seconds"]
+
+_Types: TypeAlias = tuple[TensorType, ...]
+_Args: TypeAlias = tuple[Arg, ...]
+
+TRAFFIC = "traffic"
+"""Name of the curve that stands for operators that were not measured."""
+
+_MEASURED_ITEM_BYTES = 4
+_REFERENCE_HEAD = 128
+
+
+def operator_seconds(
+    op: str,
+    args: _Args,
+    operands: _Types,
+    outputs: _Types,
+    device: Device,
+    paid: Paid | None = None,
+) -> float:
+    """Time of an operator on local tensors.
+
+    Args:
+        op: operator name.
+        args: arguments in schema order.
+        operands: type of each value among the arguments, in order, repeats included.
+        outputs: type of each output.
+        device: where it runs.
+        paid: which operands and outputs go through memory, for a device that fuses; all of
+            them where absent. A device that does not fuse takes no notice.
+
+    Returns:
+        Time from start to end, launch included [s]; 0 for inputs and views.
+
+    Raises:
+        InputError: the device has no rate for products of this element type.
+        VerifyError: no such operator.
+
+    Source: roofline model (Williams et al., CACM 2009); laws for small products and attention
+        derived in the module docstring, checked against measurements by `weft bench predict`.
+
+    Example:
+        >>> from weft.machine.presets import preset
+        >>> from weft.program.graph import Value
+        >>> from weft.program.types import DType
+        >>> x = TensorType(DType.BF16, (8192, 8192))
+        >>> h100 = preset("dgx-h100x1").groups[0].device
+        >>> 1e-3 < operator_seconds("einsum", ("ab,bc->ac", Value(0), Value(1)), (x, x), (x,), h100)
+        True
+    """
+    done = work(op, args, operands, outputs)
+    if done == NO_WORK:
+        return 0.0
+    launch_s = device.launch_s.value
+    if done.flops:
+        compute_s = done.flops / _product_rate(op, args, operands, outputs, done, device)
+    else:
+        compute_s = done.vector_ops / device.vector_flops_per_s.value
+    if device.fuses and paid is not None:
+        moved = _moved_bytes(done, operands, outputs, paid)
+        if not any(paid.writes):
+            launch_s = 0.0  # its kernel is another operator's
+    else:
+        moved = done.read_bytes + done.written_bytes
+    curve = device.operator_curves.get(op)
+    if curve is not None and not done.flops:
+        return curve.seconds_at(_as_measured(moved, operands, outputs))
+    traffic = device.operator_curves.get(TRAFFIC)
+    if traffic is not None:
+        return max(launch_s + compute_s, traffic.seconds_at(moved))
+    return launch_s + max(compute_s, moved / device.memory_bytes_per_s.value)
+
+
+def measured_size_bytes(op: str, args: _Args, operands: _Types, outputs: _Types) -> float:
+    """Size at which a curve of `Device.operator_curves` is measured and read [bytes].
+
+    Bytes that the operator moves by `weft.program.work`, at 4 bytes an element or more.
+    """
+    done = work(op, args, operands, outputs)
+    return _as_measured(done.read_bytes + done.written_bytes, operands, outputs)
+
+
+def _as_measured(moved_bytes: float, operands: _Types, outputs: _Types) -> float:
+    # Narrow types are widened to f32 in registers: as slow as f32 for each element.
+    widest = max((t.dtype.num_bytes for t in (*operands, *outputs) if t.dtype.is_float), default=4)
+    return moved_bytes * max(1.0, _MEASURED_ITEM_BYTES / widest)
+
+
+def _moved_bytes(done: Work, operands: _Types, outputs: _Types, paid: Paid) -> float:
+    """Traffic without the operands and outputs that stay in registers."""
+    kept_read = sum(t.num_bytes for t, pays in zip(operands, paid.reads, strict=True) if not pays)
+    kept_write = sum(t.num_bytes for t, pays in zip(outputs, paid.writes, strict=True) if not pays)
+    # An operator may touch less than its whole operand: a gather, a slice.
+    return max(0.0, done.read_bytes - kept_read) + max(0.0, done.written_bytes - kept_write)
+
+
+def _product_rate(
+    op: str, args: _Args, operands: _Types, outputs: _Types, done: Work, device: Device
+) -> float:
+    """Reachable rate of a matrix product, convolution or attention of this size [FLOP/s]."""
+    rate = device.matmul_flops_per_s.get(done.flops_dtype)
+    if rate is None:
+        raise InputError(
+            need=f"a rate of {device.name} for matrix products in {done.flops_dtype}",
+            got=f"rates for {', '.join(device.matmul_flops_per_s)}",
+            hint="compute in one of these types, or add the rate to the machine file",
+        )
+    return rate.value * _SATURATION[operator(op).kind](args, operands, outputs, device)
+
+
+def _einsum_saturation(args: _Args, operands: _Types, outputs: _Types, device: Device) -> float:
+    a, b = operands
+    rows, columns, depth = _einsum_dims(str(args[0]))
+    return _saturation(
+        prod(a.shape[d] for d in rows),
+        prod(b.shape[d] for d in columns),
+        prod(a.shape[d] for d in depth),
+        device,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _einsum_dims(equation: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Dims of a that are rows, of b that are columns, of a that are contracted."""
+    sides, _, out = equation.partition("->")
+    a, _, b = sides.partition(",")
+    return (
+        tuple(d for d, x in enumerate(a) if x in out and x not in b),
+        tuple(d for d, x in enumerate(b) if x in out and x not in a),
+        tuple(d for d, x in enumerate(a) if x not in out),
+    )
+
+
+def _convolution_saturation(
+    args: _Args, operands: _Types, outputs: _Types, device: Device
+) -> float:
+    """As the product that a convolution amounts to: places x (weights of a channel) x channels."""
+    backward = len(outputs) == 3
+    driven, weight = (operands[0], operands[2]) if backward else (outputs[0], operands[1])
+    places = driven.num_elements // max(1, driven.shape[1])
+    return _saturation(places, weight.shape[0], prod(weight.shape[1:]), device)
+
+
+def _attention_saturation(args: _Args, operands: _Types, outputs: _Types, device: Device) -> float:
+    backward = len(outputs) == 3
+    q, k = (operands[1], operands[2]) if backward else (operands[0], operands[1])
+    causal = args[6 if backward else 3] is True
+    num_keys, head = k.shape[2], q.shape[3]
+    width = _value(device.matmul_half_width, 0.0)
+    share = _value(device.attention_share, 1.0)
+    full = _part(head, width) / _part(_REFERENCE_HEAD, width)
+    rate = share * full * _part(q.shape[2], width) * _part(num_keys, width)
+    if causal:
+        # Work counts half of the scores; a device computes the tiles that touch the diagonal.
+        block = _value(device.attention_block, 0.0)
+        rate *= 0.5 / min(1.0, (1.0 + block / max(1, num_keys)) / 2.0)
+    return rate
+
+
+_SATURATION: Mapping[Kind, Callable[[_Args, _Types, _Types, Device], float]] = MappingProxyType(
+    {
+        Kind.CONTRACT: _einsum_saturation,
+        Kind.CONVOLUTION: _convolution_saturation,
+        Kind.ATTENTION: _attention_saturation,
+    }
+)
+
+
+def _saturation(rows: int, columns: int, depth: int, device: Device) -> float:
+    width = _value(device.matmul_half_width, 0.0)
+    fill = _value(device.matmul_half_depth, 0.0)
+    return _part(rows, width) * _part(columns, width) * _part(depth, fill)
+
+
+def _part(size: int, half: float) -> float:
+    return size / (size + half) if size else 1.0
+
+
+def _value(quantity: Quantity | None, default: float) -> float:
+    return default if quantity is None else quantity.value

@@ -1,0 +1,180 @@
+"""How each collective of a local program becomes nodes of a torch graph: a start and a finish.
+
+The start stands where the instruction stands; the finish, which waits, stands before the first
+reader, so that what is between them overlaps. Torch's collectives work along the first dim;
+other dims are moved there and back, which costs one copy where the dims before them are not
+all of size 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import fx
+
+from weft.core.errors import VerifyError
+from weft.parallel.local import Collective, CollectiveKind
+from weft.program.types import DType, TensorType
+from weft.runtime.emit import Place
+
+__all__ = ["Finish", "Transfer", "emit_start"]
+
+aten = torch.ops.aten
+c10d = torch.ops._c10d_functional
+
+Finish: TypeAlias = Callable[[], fx.Node]
+"""Appends what remains to be done before the result can be read, and returns its node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """One collective on its way into a graph: `source` and `target` are local types."""
+
+    graph: fx.Graph
+    collective: Collective
+    value: fx.Node
+    source: TensorType
+    target: TensorType
+    place: Place
+
+    @property
+    def count(self) -> int:
+        """Ranks that take part."""
+        return self.place.mesh.shape[self.collective.axis]
+
+    @property
+    def group(self) -> str:
+        """Name of the group of those ranks."""
+        return self.place.groups[self.collective.axis]
+
+    def add(self, target: Callable[..., Any], *args: object) -> fx.Node:
+        """Append a function call."""
+        return self.graph.call_function(target, cast("Any", args))
+
+    def reshape(self, node: fx.Node, *size: int) -> fx.Node:
+        """Append a reshape."""
+        return self.add(aten.reshape.default, node, list(size))
+
+    def move_dim(self, node: fx.Node, source: int, target: int, rank: int) -> fx.Node:
+        """Append a permutation that takes one dim to another position."""
+        if source == target:
+            return node
+        order = [dim for dim in range(rank) if dim != source]
+        order.insert(target, source)
+        return self.add(aten.permute.default, node, order)
+
+    def contiguous(self, node: fx.Node) -> fx.Node:
+        """Append a copy into row-major order, free for what is in it already."""
+        return self.add(aten.contiguous.default, node)
+
+    def waited(self, node: fx.Node) -> fx.Node:
+        """Append the wait for a collective."""
+        return self.add(c10d.wait_tensor.default, node)
+
+
+def emit_start(transfer: Transfer) -> Finish:
+    """Append the start of a collective.
+
+    Returns:
+        What appends the rest, to be called once, before the first reader.
+
+    Raises:
+        VerifyError: the collective cannot be done on this element type.
+    """
+    if transfer.count == 1:
+        return lambda: transfer.value
+    return _STARTS[transfer.collective.kind](transfer)
+
+
+def _slice(transfer: Transfer) -> Finish:
+    dim = transfer.collective.target_dim
+    size = transfer.target.shape[dim]
+    first = transfer.place.coordinate[transfer.collective.axis] * size
+    node = transfer.add(aten.slice.Tensor, transfer.value, dim, first, first + size)
+    return lambda: node
+
+
+def _all_reduce(transfer: Transfer) -> Finish:
+    reduce = _reduction(transfer)
+    value = transfer.contiguous(transfer.value)
+    node = transfer.add(c10d.all_reduce.default, value, reduce, transfer.group)
+    return lambda: transfer.waited(node)
+
+
+def _all_gather(transfer: Transfer) -> Finish:
+    dim, count, shape = transfer.collective.source_dim, transfer.count, transfer.source.shape
+    value = transfer.contiguous(transfer.value)
+    node = transfer.add(c10d.all_gather_into_tensor.default, value, count, transfer.group)
+
+    def finish() -> fx.Node:
+        result = transfer.waited(node)
+        if dim == 0:
+            return result
+        parts = transfer.reshape(result, count, *shape)
+        moved = transfer.move_dim(parts, 0, dim, len(shape) + 1)
+        return transfer.reshape(moved, *transfer.target.shape)
+
+    return finish
+
+
+def _reduce_scatter(transfer: Transfer) -> Finish:
+    count = transfer.count
+    value = _parts_first(transfer)
+    node = transfer.add(
+        c10d.reduce_scatter_tensor.default, value, _reduction(transfer), count, transfer.group
+    )
+    return lambda: transfer.reshape(transfer.waited(node), *transfer.target.shape)
+
+
+def _all_to_all(transfer: Transfer) -> Finish:
+    count, dim = transfer.count, transfer.collective.source_dim
+    one_each = [1] * count
+    value = transfer.reshape(_parts_first(transfer), count, -1)
+    node = transfer.add(
+        c10d.all_to_all_single.default, value, one_each, one_each, transfer.group
+    )
+
+    def finish() -> fx.Node:
+        part = list(transfer.target.shape)
+        part[dim] //= count
+        parts = transfer.reshape(transfer.waited(node), count, *part)
+        moved = transfer.move_dim(parts, 0, dim, len(part) + 1)
+        return transfer.reshape(moved, *transfer.target.shape)
+
+    return finish
+
+
+def _parts_first(transfer: Transfer) -> fx.Node:
+    """The source with the parts of its cut-to-be dim as contiguous blocks: [count * before, ...]."""
+    dim, count, shape = transfer.collective.target_dim, transfer.count, transfer.source.shape
+    value = transfer.value
+    if math.prod(shape[:dim]) > 1:
+        split = transfer.reshape(value, *shape[:dim], count, shape[dim] // count, *shape[dim + 1 :])
+        value = transfer.move_dim(split, dim, 0, len(shape) + 1)
+    return transfer.contiguous(transfer.reshape(value, count, -1))
+
+
+def _reduction(transfer: Transfer) -> str:
+    """Name of the reduction; sums of truth values have no meaning that all back ends share."""
+    reduce = transfer.collective.reduce
+    if reduce not in ("sum", "max") or transfer.source.dtype is DType.BOOL:
+        raise VerifyError(
+            need="a sum or a maximum of numbers",
+            got=f"{reduce or 'no reduction'} of {transfer.source} in a "
+            f"{transfer.collective.kind.value}",
+            hint="cast truth values before they are reduced",
+        )
+    return reduce
+
+
+_STARTS: dict[CollectiveKind, Callable[[Transfer], Finish]] = {
+    CollectiveKind.ALL_GATHER: _all_gather,
+    CollectiveKind.ALL_REDUCE: _all_reduce,
+    CollectiveKind.ALL_TO_ALL: _all_to_all,
+    CollectiveKind.REDUCE_SCATTER: _reduce_scatter,
+    CollectiveKind.SLICE: _slice,
+}

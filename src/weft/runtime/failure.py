@@ -1,0 +1,233 @@
+"""A rank that fails takes the whole run down, and everyone says which rank it was and why.
+
+Each rank has a watcher thread with its own connection to the store. It leaves a sign of life
+twice a second and looks for a failure. A rank that raises writes its rank, step and cause into
+the store; the first to write wins. The others notice through the watcher, or because their
+collectives break when the failed process goes away. A rank whose main thread does not come
+back from a collective, a loop or a lock in time is ended from outside the interpreter.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch.distributed as dist
+
+from weft.core.errors import RunError
+from weft.runtime.world import World
+
+__all__ = ["Failure", "Progress", "guard"]
+
+SIGN_OF_LIFE_S = 0.5
+"""Time between two signs of life of a rank [s]."""
+
+INQUIRY_S = 3.0
+"""How long a rank whose collective broke looks for the one that broke it: several signs of
+life, so that silence means death."""
+
+GRACE_S = 10.0
+"""Time that a process has to end by itself after its run has failed [s]."""
+
+_FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Which rank failed, in which step (-1: outside any), and why."""
+
+    rank: int
+    step: int
+    cause: str
+
+    def to_error(self, size: int) -> RunError:
+        """The error that every rank raises."""
+        when = f" in step {self.step}" if self.step >= 0 else ""
+        return RunError(
+            need=f"all {size} ranks to finish",
+            got=f"rank {self.rank} failed{when}: {self.cause}",
+            hint="the cause is in that rank's own output; resume from the last checkpoint",
+            rank=self.rank,
+            step=self.step,
+        )
+
+
+class Progress:
+    """How far this rank is; the loop moves it, the watcher reads it."""
+
+    def __init__(self) -> None:
+        self.step = -1
+
+
+@contextmanager
+def guard(world: World) -> Iterator[Progress]:
+    """Run a block of work that ranks do together.
+
+    Args:
+        world: the ranks.
+
+    Yields:
+        The progress; set its `step` as steps begin.
+
+    Raises:
+        RunError: this or another rank failed. It names the first rank that did, its step and
+            its cause; the error of this rank, if it has one, is its context.
+    """
+    progress = Progress()
+    if world.store is None:
+        try:
+            yield progress
+        except Exception as error:
+            failure = Failure(rank=0, step=progress.step, cause=_first_line(error))
+            raise failure.to_error(1) from error
+        return
+    watcher = _Watcher(world, world.store, progress)
+    watcher.start()
+    try:
+        yield progress
+    except Exception as error:
+        # The process must end even if a collective, a destructor or an exit hook hangs.
+        faulthandler.dump_traceback_later(GRACE_S + INQUIRY_S, exit=True)
+        failure = _first_failure(world, world.store, progress, error)
+        _leave_last_words(world, failure)
+        watcher.linger(failure)
+        raise failure.to_error(world.size) from error
+    finally:
+        watcher.stop()
+
+
+class _Watcher(threading.Thread):
+    """Gives signs of life and looks for a failure, until stopped."""
+
+    def __init__(self, world: World, store: dist.Store, progress: Progress) -> None:
+        super().__init__(name="weft-watcher", daemon=True)
+        self._world = world
+        # The main thread may hold its connection for as long as a time-out.
+        self._store = store.clone()
+        self._progress = progress
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        beat = 0
+        while not self._done.wait(SIGN_OF_LIFE_S):
+            beat += 1
+            try:
+                self._store.set(f"life/{self._world.rank}", f"{beat}:{self._progress.step}")
+                failure = _read_failure(self._store)
+            except RuntimeError as error:
+                host = Failure(rank=-1, step=self._progress.step, cause=_first_line(error))
+                self._take_down(host)
+                return
+            if failure is not None:
+                self._store.set(f"seen/{self._world.rank}", "1")
+                self._take_down(failure)
+                return
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._done.set()
+        self.join()
+
+    def linger(self, failure: Failure) -> None:
+        """Wait until the others have seen a failure, in case the store ends with this process."""
+        deadline = time.monotonic() + INQUIRY_S
+        others = [f"seen/{r}" for r in range(self._world.size) if r != failure.rank]
+        try:
+            while time.monotonic() < deadline and not self._store.check(others):
+                time.sleep(SIGN_OF_LIFE_S / 5)
+        except RuntimeError:
+            return  # the store is gone, and with it whoever could have read it
+
+    def _take_down(self, failure: Failure) -> None:
+        """End the process if the main thread does not get out by itself."""
+        if self._done.wait(GRACE_S / 2):
+            return
+        sys.stderr.write(f"weft: rank {self._world.rank}: {failure.to_error(self._world.size)}\n")
+        sys.stderr.flush()
+        faulthandler.dump_traceback_later(GRACE_S / 2, exit=True)
+
+
+def _first_failure(
+    world: World, store: dist.Store, progress: Progress, error: Exception
+) -> Failure:
+    """The failure that started it: what the store says, else silence, else this rank's own."""
+    own = Failure(rank=world.rank, step=progress.step, cause=_first_line(error))
+    try:
+        if isinstance(error, RunError) and error.rank >= 0:
+            own = Failure(rank=error.rank, step=error.step, cause=error.got)
+        elif _is_communication(error):
+            return _inquire(world, store, own)
+        return _record(store, own)
+    except RuntimeError as lost:
+        cause = f"the store is gone ({_first_line(lost)}), after: {own.cause}"
+        return Failure(rank=world.rank, step=progress.step, cause=cause)
+
+
+def _inquire(world: World, store: dist.Store, own: Failure) -> Failure:
+    """Who broke this rank's collective."""
+    store.set(f"broken/{world.rank}", str(own.step))
+    before = _signs_of_life(world, store)
+    deadline = time.monotonic() + INQUIRY_S
+    while time.monotonic() < deadline:
+        found = _read_failure(store)
+        if found is not None:
+            return found
+        time.sleep(SIGN_OF_LIFE_S / 5)
+    after = _signs_of_life(world, store)
+    for rank in range(world.size):
+        if before[rank] == after[rank] and rank != world.rank:
+            step = int(after[rank].partition(":")[2] or -1)
+            cause = "its process is gone (killed, out of memory, or its machine was lost)"
+            return _record(store, Failure(rank=rank, step=step, cause=cause))
+    for rank in range(world.size):
+        if not store.check([f"broken/{rank}"]):
+            step = int(after[rank].partition(":")[2] or -1)
+            cause = f"it did not come to a collective within {world.timeout_s:g} s"
+            return _record(store, Failure(rank=rank, step=step, cause=cause))
+    return _record(store, own)
+
+
+def _signs_of_life(world: World, store: dist.Store) -> list[str]:
+    keys = [f"life/{rank}" for rank in range(world.size)]
+    return [store.get(key).decode() if store.check([key]) else "" for key in keys]
+
+
+def _record(store: dist.Store, failure: Failure) -> Failure:
+    """Write a failure unless there is one, and return the one that stands."""
+    store.compare_set(_FAILURE, "", json.dumps(asdict(failure)))
+    return _read_failure(store) or failure
+
+
+def _read_failure(store: dist.Store) -> Failure | None:
+    if not store.check([_FAILURE]):
+        return None
+    return Failure(**json.loads(store.get(_FAILURE)))
+
+
+def _leave_last_words(world: World, failure: Failure) -> None:
+    """Tell the launcher, in the form in which torchrun reads it."""
+    if world.error_file is None:
+        return
+    text = str(failure.to_error(world.size))
+    extra = {"timestamp": str(int(time.time())), "py_callstack": text, **asdict(failure)}
+    world.error_file.write_text(json.dumps({"message": {"message": text, "extraInfo": extra}}))
+
+
+def _is_communication(error: Exception) -> bool:
+    """True if the error may only say that another rank is gone."""
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError)
+        and any(word in text for word in ("gloo", "nccl", "monitoredbarrier", "connection"))
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

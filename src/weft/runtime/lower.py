@@ -1,0 +1,202 @@
+"""The torch form of a local program: one graph module for this rank's whole step.
+
+Nodes are ATen overloads, weft's own torch operators and functional collectives, so the same
+instructions run eagerly and through Inductor. In the eager form the inputs come in a list, and
+each is taken out of it before its first reader, so that nothing outside keeps it alive after
+its last one. In the other form the inputs are placeholders and the next state is copied over
+the old one, which a compiler turns into kernels that write in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from weft.core.errors import WeftError
+from weft.parallel.local import Collective, CollectiveKind, LocalProgram, Run
+from weft.program.graph import Arg, Program, Value, map_values
+from weft.program.operators import Kind, operator
+from weft.program.types import TensorType
+from weft.runtime.emit import Call, Place, emit_run
+from weft.runtime.emit_collective import Transfer, emit_start
+
+__all__ = ["eager_module", "in_place_module", "take"]
+
+aten = torch.ops.aten
+
+
+def eager_module(local: LocalProgram, program: Program, place: Place) -> fx.GraphModule:
+    """The step as `module(inputs) -> (loss, next value of each update in order)`.
+
+    Args:
+        local: what every rank executes.
+        program: the program with the plan's recomputation applied, for sizes of whole tensors.
+        place: where this rank stands.
+
+    Returns:
+        A module that takes one list of tensors in the order of `local.inputs` and leaves None
+        in each place of it that it has read.
+
+    Raises:
+        VerifyError: an instruction has no torch form; the message names the instruction.
+    """
+    emission = _Emission(local, program, place)
+    box = emission.graph.placeholder("inputs")
+    for position, source in enumerate(local.inputs):
+        emission.promise(source.slot, _taking(emission.graph, box, position))
+    emission.emit()
+    emission.graph.output((emission.read(local.loss), *emission.next_values()))
+    return fx.GraphModule(nn.Module(), emission.graph, "EagerStep")
+
+
+def in_place_module(local: LocalProgram, program: Program, place: Place) -> fx.GraphModule:
+    """The step as `module(*inputs) -> (loss,)`, which writes the next state over the old one.
+
+    Args:
+        local: what every rank executes.
+        program: the program with the plan's recomputation applied, for sizes of whole tensors.
+        place: where this rank stands.
+
+    Raises:
+        VerifyError: an instruction has no torch form; the message names the instruction.
+    """
+    emission = _Emission(local, program, place)
+    old: dict[str, fx.Node] = {}
+    for position, source in enumerate(local.inputs):
+        node = old[source.name] = emission.graph.placeholder(f"input_{position}")
+        emission.put(source.slot, node)
+    emission.emit()
+    loss, values = emission.read(local.loss), emission.next_values()
+    for (name, _), value in zip(local.updates, values, strict=True):
+        if value is not old[name]:
+            emission.graph.call_function(aten.copy_.default, (old[name], value))
+    emission.graph.output((loss,))
+    return fx.GraphModule(nn.Module(), emission.graph, "InPlaceStep")
+
+
+def take(inputs: list[Tensor | None], position: int) -> Tensor:
+    """Take a tensor out of a list; the list no longer keeps it alive."""
+    tensor = inputs[position]
+    assert tensor is not None
+    inputs[position] = None
+    return tensor
+
+
+def _taking(graph: fx.Graph, box: fx.Node, position: int) -> Callable[[], fx.Node]:
+    return lambda: graph.call_function(take, (box, position))
+
+
+class _Emission:
+    """Appends instructions to a graph; lives only while a module is built."""
+
+    def __init__(self, local: LocalProgram, program: Program, place: Place) -> None:
+        self.graph = fx.Graph()
+        self._local = local
+        self._program = program
+        self._place = place
+        self._nodes: dict[int, fx.Node] = {}
+        self._promised: dict[int, Callable[[], fx.Node]] = {}
+        self._borrowed = {source.slot for source in local.inputs}
+
+    def put(self, slot: int, node: fx.Node) -> None:
+        """A slot's value is there."""
+        self._nodes[slot] = node
+
+    def promise(self, slot: int, finish: Callable[[], fx.Node]) -> None:
+        """A slot's value will be there once somebody reads it."""
+        self._promised[slot] = finish
+
+    def read(self, slot: int) -> fx.Node:
+        """Node of a slot's value."""
+        finish = self._promised.pop(slot, None)
+        if finish is not None:
+            self._nodes[slot] = finish()
+        return self._nodes[slot]
+
+    def emit(self) -> None:
+        """Append all instructions."""
+        for number, instruction in enumerate(self._local.instructions):
+            try:
+                if isinstance(instruction, Run):
+                    self._add_run(instruction)
+                else:
+                    self._add_collective(instruction)
+            except WeftError as error:
+                raise error.within(f"instruction {number}: {_describe(instruction)}") from None
+
+    def next_values(self) -> list[fx.Node]:
+        """Nodes of the updates' values, in row-major order and never a part of another input."""
+        own = {source.name: source.slot for source in self._local.inputs}
+        values: list[fx.Node] = []
+        for name, slot in self._local.updates:
+            node = self.read(slot)
+            if slot != own[name]:
+                order = {"memory_format": torch.contiguous_format}
+                copies = aten.clone if slot in self._borrowed else aten.contiguous
+                node = self.graph.call_function(copies.default, (node,), cast("Any", order))
+            values.append(node)
+        return values
+
+    def _add_run(self, run: Run) -> None:
+        if all(self._local.last_use[slot] < 0 for slot in run.outputs):
+            return
+        node = self._program.nodes[run.node]
+        read: list[int] = []
+
+        def resolve(value: Value) -> Arg:
+            read.append(value.node)
+            return cast("Arg", self.read(value.node))
+
+        call = Call(
+            graph=self.graph,
+            run=run,
+            args=map_values(run.args, resolve),
+            operands=self._types(tuple(read)),
+            outputs=self._types(run.outputs),
+            whole_operands=tuple(map(self._program.type_of, self._program.operands(run.node))),
+            whole_outputs=node.outputs,
+            place=self._place,
+        )
+        made = emit_run(call)
+        for slot, value in zip(run.outputs, _as_tuple(made), strict=True):
+            self._nodes[slot] = value
+        if _borrows(run) and read[0] in self._borrowed:
+            self._borrowed.update(run.outputs)
+
+    def _add_collective(self, collective: Collective) -> None:
+        if self._local.last_use[collective.target] < 0:
+            return
+        source, target = self._types((collective.source, collective.target))
+        transfer = Transfer(
+            graph=self.graph,
+            collective=collective,
+            value=self.read(collective.source),
+            source=source,
+            target=target,
+            place=self._place,
+        )
+        self.promise(collective.target, emit_start(transfer))
+        passes = transfer.count == 1 or collective.kind is CollectiveKind.SLICE
+        if passes and collective.source in self._borrowed:
+            self._borrowed.add(collective.target)
+
+    def _types(self, slots: tuple[int, ...]) -> tuple[TensorType, ...]:
+        return tuple(self._local.slots[slot] for slot in slots)
+
+
+def _as_tuple(made: fx.Node | tuple[fx.Node, ...]) -> tuple[fx.Node, ...]:
+    return made if isinstance(made, tuple) else (made,)
+
+
+def _borrows(run: Run) -> bool:
+    """True if the result may be the operand's own memory."""
+    return operator(run.op).kind is Kind.VIEW or run.op in ("slice", "cast")
+
+
+def _describe(instruction: Run | Collective) -> str:
+    if isinstance(instruction, Run):
+        return f"{instruction.op} of node %{instruction.node}"
+    return f"{instruction.kind.value} of node %{instruction.node} along axis {instruction.axis}"
