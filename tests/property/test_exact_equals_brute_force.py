@@ -13,6 +13,7 @@ from weft.parallel.exact.flow import FlowModel
 from weft.parallel.placement import Mesh
 from weft.parallel.problem import Edge, Problem, build_problem
 from weft.parallel.reshard import Resharding
+from weft.parallel.skeleton import build_skeleton
 from weft.parallel.strategies import StrategyTable
 from weft.program.builder import Builder
 from weft.program.fold import fold
@@ -51,7 +52,7 @@ def random_program(seed: int) -> Program:
 
 def problem_of(program: Program, mesh: Mesh) -> Problem:
     table = StrategyTable(program, mesh, slowest_device(MACHINE))
-    return build_problem(program, fold(program), mesh, table, Resharding(MACHINE, mesh))
+    return build_problem(build_skeleton(program, fold(program)), mesh, table, Resharding(MACHINE, mesh))
 
 
 def _connected_order(problem: Problem) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROBE = "weft machine probe -o host.yaml"
 
 
@@ -68,7 +68,8 @@ def test_the_machine_file_of_the_reference_page_is_read_and_written_back_the_sam
 
 def test_every_python_block_of_every_page_compiles():
     pages = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
-    found = [(page, text) for page in pages for text in blocks(page, "python")]
+    # Decisions sketch signatures, which are no programs.
+    found = [(p, b) for p in pages if p.parent.name != "decisions" for b in blocks(p, "python")]
     assert len(found) >= 4
     for page, text in found:
         compile(text, str(page), "exec")

@@ -5,6 +5,7 @@ the operators of `weft.program.operators`. `make_step` runs the same step on rea
 """
 
 from weft.capture.optimizer import SGD, Adafactor, AdamW, Optimizer
+from weft.capture.program import capture
 from weft.capture.step import initial_state, make_step
 from weft.capture.workload import Workload
 
@@ -14,6 +15,7 @@ __all__ = [
     "AdamW",
     "Optimizer",
     "Workload",
+    "capture",
     "initial_state",
     "make_step",
 ]

@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 from weft.capture.dtypes import from_torch_dtype
 from weft.program.builder import Builder
 from weft.program.graph import Arg, Phase, Value
-from weft.program.promotion import broadcast, promote, promote_to_float
+from weft.program.promotion import promote, promote_to_float
 from weft.program.types import DType, TensorType
 
 __all__ = ["RULES", "Emit", "Rule", "constant"]
@@ -43,9 +43,7 @@ class Emit:
     """Constant tensors of zeros made so far, shared by all places."""
 
     def __call__(self, op: str, *args: Arg) -> Value:
-        return self.builder.add(
-            op, *args, phase=self.phase, scope=self.scope, source=self.source
-        )
+        return self.builder.add(op, *args, phase=self.phase, scope=self.scope, source=self.source)
 
     def all(self, op: str, *args: Arg) -> tuple[Value, ...]:
         """Add an operator with several outputs."""
@@ -188,7 +186,9 @@ def _scalar_power(emit: Emit, base: Number, exponent: Value) -> Value:
 def _clamp(emit: Emit, x: Value, low: Number | None = None, high: Number | None = None) -> Value:
     limits = [limit for limit in (low, high) if limit is not None]
     x = emit.cast(x, promote(emit.type(x), *limits))
-    return emit("clamp_min.default", x, low) if high is None else emit("clamp.default", x, low, high)
+    return (
+        emit("clamp_min.default", x, low) if high is None else emit("clamp.default", x, low, high)
+    )
 
 
 def _clamp_tensor(
@@ -324,7 +324,9 @@ def _cat(emit: Emit, tensors: Sequence[Value], dim: int = 0) -> Value:
 
 
 def _stack(emit: Emit, tensors: Sequence[Value], dim: int = 0) -> Value:
-    return _cat(emit, [_unsqueeze(emit, t, dim) for t in tensors], dim % (emit.rank(tensors[0]) + 1))
+    return _cat(
+        emit, [_unsqueeze(emit, t, dim) for t in tensors], dim % (emit.rank(tensors[0]) + 1)
+    )
 
 
 def _sum(
@@ -367,9 +369,7 @@ def _softmax_backward(
     emit: Emit, grad: Value, output: Value, dim: int, input_dtype: torch.dtype
 ) -> Value:
     dtype = from_torch_dtype(input_dtype).value
-    return emit(
-        "_softmax_backward_data.default", grad, output, _dim(dim, emit.rank(output)), dtype
-    )
+    return emit("_softmax_backward_data.default", grad, output, _dim(dim, emit.rank(output)), dtype)
 
 
 def _product(equation: str) -> Rule:

@@ -3,6 +3,7 @@
 Random numbers come from the step's seed and the element's place (`weft::uniform`), so that a
 mask does not depend on the device that makes it. Scaled dot-product attention becomes
 `weft::attention` where a fused kernel may run it, and plain products and a softmax elsewhere.
+Batch norm is written out, so that its statistics are sums that devices can share.
 """
 
 from __future__ import annotations
@@ -160,6 +161,40 @@ def _repeat_heads(x: Tensor, groups: int) -> Tensor:
     return wide.reshape(*lead, heads * groups, s, d)
 
 
+def _batch_norm(
+    calls: FunctionalCalls,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
+    shape = (1, -1, *(1 for _ in x.shape[2:]))
+    if training or running_mean is None or running_var is None:
+        over = (0, *range(2, x.dim()))
+        mean = x.mean(over, keepdim=True)
+        var = (x - mean).square().mean(over, keepdim=True)
+        if training and running_mean is not None and running_var is not None:
+            count = x.numel() // x.shape[1]
+            _blend(running_mean, mean, momentum)
+            _blend(running_var, var * (count / max(count - 1, 1)), momentum)
+    else:
+        mean, var = running_mean.view(shape), running_var.view(shape)
+    out = (x - mean) * (var + eps).rsqrt()
+    out = out if weight is None else out * weight.view(shape)
+    out = out if bias is None else out + bias.view(shape)
+    return out.to(input.dtype)
+
+
+def _blend(running: Tensor, value: Tensor, momentum: float) -> None:
+    with torch.no_grad():
+        running.copy_(running * (1.0 - momentum) + value.view(-1).to(running.dtype) * momentum)
+
+
 def _opened(function: FunctionType) -> FunctionType:
     """The function with its own test for overrides switched off.
 
@@ -189,6 +224,7 @@ _REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
     torch.bernoulli: _bernoulli,
     Tensor.bernoulli_: _bernoulli_,
     F.scaled_dot_product_attention: _scaled_dot_product,
+    F.batch_norm: _batch_norm,
 }
 
 _OPENED: Mapping[Callable[..., Any], Callable[..., Any]] = {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from weft.capture.canonical import RULES, Emit, constant
-from weft.capture.trace import Call, Trace
+from weft.capture.record import Call
+from weft.capture.source import describe
+from weft.capture.trace import Trace
 from weft.core.errors import CaptureError, VerifyError
 from weft.program.builder import Builder
-from weft.program.graph import Arg, Program, Value
+from weft.program.graph import Program, Value
 
 __all__ = ["to_program"]
 
@@ -25,7 +28,11 @@ def to_program(trace: Trace) -> Program:
         (builder.input(i.name, i.role, i.type, parameter=i.parameter),) for i in trace.inputs
     ]
     zeros: set[Value] = set()
-    for call in trace.calls:
+    needed = _needed(trace)
+    for number, call in enumerate(trace.calls, start=len(trace.inputs)):
+        if number not in needed:
+            made.append(())
+            continue
         emit = Emit(
             builder=builder,
             phase=call.position.phase,
@@ -50,7 +57,30 @@ def to_program(trace: Trace) -> Program:
     return builder.build(find(trace.loss), tuple(updates))
 
 
-def _apply(emit: Emit, call: Call, made: list[tuple[Value | None, ...]]) -> tuple[Value | None, ...]:
+def _needed(trace: Trace) -> set[int]:
+    """Numbers of the calls that the loss or a next state depends on."""
+    needed: set[int] = set()
+    stack = [trace.loss, *trace.updates.values()]
+    while stack:
+        number = stack.pop().node
+        if number >= len(trace.inputs) and number not in needed:
+            needed.add(number)
+            call = trace.calls[number - len(trace.inputs)]
+            stack.extend(_values((call.args, tuple(call.kwargs.values()))))
+    return needed
+
+
+def _values(arg: Any) -> Iterator[Value]:
+    if isinstance(arg, Value):
+        yield arg
+    elif isinstance(arg, tuple):
+        for a in arg:
+            yield from _values(a)
+
+
+def _apply(
+    emit: Emit, call: Call, made: list[tuple[Value | None, ...]]
+) -> tuple[Value | None, ...]:
     if call.op is None:
         (made_type,) = call.outputs
         assert made_type is not None
@@ -93,8 +123,7 @@ def _require_type(name: str, builder: Builder, old: Value, new: Value) -> None:
 
 
 def _unsupported(call: Call, why: str) -> CaptureError:
-    scope, source = call.position.scope, call.source
-    where = (f" in {scope}" if scope else "") + (f" at {source}" if source else "")
+    where = describe(call.position.scope, call.source)
     operands = ", ".join(str(t) for t in call.outputs if t is not None)
     return CaptureError(
         need="operators that have a form in weft.program.operators",

@@ -9,33 +9,28 @@ to rewrite and writes down the rest.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
-from torch._subclasses import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._subclasses import FakeTensorMode
 
-from weft.capture.decompose import decomposition
 from weft.capture.dtypes import type_of
 from weft.capture.optimizer import state_name
-from weft.capture.position import Position, at, here
+from weft.capture.position import at, here
+from weft.capture.record import Call, Recorder
+from weft.capture.source import describe, first_line, line_of_error
 from weft.capture.step import State, bind_step
 from weft.capture.tensors import ModuleTensors, module_tensors
 from weft.capture.workload import Workload, build_model
 from weft.core.errors import CaptureError, WeftError
-from weft.program.graph import Phase, Role, Value
+from weft.program.graph import Role, Value
 from weft.program.types import TensorType
 
-__all__ = ["Call", "Trace", "TracedInput", "make_model", "trace"]
-
-_MAX_CONSTANT_ELEMENTS = 64
+__all__ = ["Trace", "TracedInput", "make_model", "trace"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,22 +41,6 @@ class TracedInput:
     role: Role
     type: TensorType
     parameter: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call: the operator, its arguments with values in place of tensors, its result types.
-
-    Values count inputs first, then calls. A constant that the model made is a call without an
-    operator, whose arguments are its elements in row-major order.
-    """
-
-    op: OpOverload | None
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    outputs: tuple[TensorType | None, ...]
-    position: Position
-    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +66,8 @@ def make_model(workload: Workload) -> nn.Module:
     except (RuntimeError, NotImplementedError) as error:
         raise CaptureError(
             need="a model factory that does not look at the values of its tensors",
-            got=_first_line(error),
-            hint=f"make buffers from Python numbers{_at(_source_of(error.__traceback__))}",
+            got=first_line(error) + describe("", line_of_error(error)),
+            hint="make buffers from Python numbers",
         ) from error
 
 
@@ -115,7 +94,7 @@ def trace(workload: Workload, model: nn.Module) -> Trace:
         )
         seed = torch.zeros((), dtype=torch.int64)
         inputs += (TracedInput(name="seed", role=Role.SEED, type=type_of(seed)),)
-        recorder = _Recorder((*state.values(), *entries.values(), seed))
+        recorder = Recorder((*state.values(), *entries.values(), seed), _functionalized.__code__)
         step = bind_step(workload, model)
         with _scopes(model), recorder, _wrapped_errors():
             loss, new_state = _functionalized(step, state, entries, seed)
@@ -188,162 +167,6 @@ def _unwrap(tensor: Tensor) -> Tensor:
     return torch._from_functional_tensor(tensor)
 
 
-class _Recorder(TorchDispatchMode):
-    """Writes down each call that reaches the back end, with its position in the step."""
-
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.calls: list[Call] = []
-        # Tensors are told apart by identity, so all of them have to stay alive.
-        self._alive: list[Tensor] = list(inputs)
-        self._values = {id(tensor): Value(number) for number, tensor in enumerate(inputs)}
-        self._num_inputs = len(inputs)
-        self._forward: dict[int, tuple[Position, str]] = {}
-        self._in_decomposition: tuple[Position, str] | None = None
-
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        given = dict(kwargs or {})
-        if func.namespace == "prim":
-            return func(*args, **given)
-        place = self._place()
-        rule = decomposition(func)
-        if rule is None:
-            _require_traceable(func, place)
-            out = func(*args, **given)
-            self._record(func, args, given, out, place)
-            return out
-        outer, self._in_decomposition = self._in_decomposition, place
-        try:
-            with self:
-                return rule(*args, **given)
-        finally:
-            self._in_decomposition = outer
-
-    def value_of(self, tensor: Tensor) -> Value:
-        """The value that a tensor of the trace stands for."""
-        found = self._values.get(id(tensor))
-        return self._constant(tensor) if found is None else found
-
-    def _record(
-        self,
-        func: OpOverload,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        out: Any,
-        place: tuple[Position, str],
-    ) -> None:
-        outputs = [out] if isinstance(out, Tensor) else list(out)
-        refer = self._refer
-        plain, named = refer(args), {key: refer(arg) for key, arg in kwargs.items()}
-        number = self._num_inputs + len(self.calls)
-        for output, tensor in enumerate(outputs):
-            if isinstance(tensor, Tensor):
-                self._alive.append(tensor)
-                self._values[id(tensor)] = Value(number, output)
-        self.calls.append(
-            Call(
-                op=func,
-                args=plain,
-                kwargs=named,
-                outputs=tuple(type_of(t) if isinstance(t, Tensor) else None for t in outputs),
-                position=place[0],
-                source=place[1],
-            )
-        )
-
-    def _refer(self, arg: Any) -> Any:
-        if isinstance(arg, Tensor):
-            return self.value_of(arg)
-        if isinstance(arg, list | tuple):
-            return tuple(self._refer(a) for a in arg)
-        return arg
-
-    def _constant(self, tensor: Tensor) -> Value:
-        """A tensor that the step did not make: its elements go into the program if few."""
-        position, source = self._place()
-        if isinstance(tensor, FakeTensor) and tensor.constant is not None:
-            tensor = tensor.constant
-        if isinstance(tensor, FakeTensor) or tensor.is_meta:
-            raise CaptureError(
-                need="tensors that are inputs of the step or made by it",
-                got=f"{type_of(tensor)} from outside{_in(position.scope)}{_at(source)}",
-                hint="make it a registered buffer or an attribute of the module",
-            )
-        if tensor.numel() > _MAX_CONSTANT_ELEMENTS:
-            raise CaptureError(
-                need=f"constants of at most {_MAX_CONSTANT_ELEMENTS} elements in a forward",
-                got=f"{type_of(tensor)}{_in(position.scope)}{_at(source)}",
-                hint="register it as a buffer of the module",
-            )
-        value = Value(self._num_inputs + len(self.calls))
-        self._alive.append(tensor)
-        self._values[id(tensor)] = value
-        self.calls.append(
-            Call(
-                op=None,
-                args=tuple(tensor.flatten().tolist()),
-                kwargs={},
-                outputs=(type_of(tensor),),
-                position=position,
-                source=source,
-            )
-        )
-        return value
-
-    def _place(self) -> tuple[Position, str]:
-        """Position and source line of the call, in backward those of its forward."""
-        if self._in_decomposition is not None:
-            return self._in_decomposition
-        position = here()
-        if position.phase is Phase.BACKWARD:
-            node = torch._C._current_autograd_node()
-            number = -1 if node is None else node._sequence_nr()
-            forward = self._forward.get(number)
-            if forward is None:
-                return position, ""
-            return Position(Phase.BACKWARD, forward[0].scope), forward[1]
-        place = (position, _user_line(sys._getframe(1)))
-        if position.phase is Phase.FORWARD:
-            # The newest autograd node belongs to the first call that follows its making.
-            self._forward.setdefault(torch.autograd._get_sequence_nr() - 1, place)
-        return place
-
-
-_DATA_DEPENDENT = {
-    "aten::_local_scalar_dense": ".item(), bool(tensor) or a branch on a tensor",
-    "aten::equal": "torch.equal",
-    "aten::nonzero": "nonzero, or an index by a mask",
-    "aten::masked_select": "masked_select",
-    "aten::_unique2": "unique",
-    "aten::unique_dim": "unique",
-    "aten::bincount": "bincount",
-    "aten::repeat_interleave.Tensor": "repeat_interleave by a tensor",
-}
-
-
-def _require_traceable(func: OpOverload, place: tuple[Position, str]) -> None:
-    position, source = place
-    if func.name() in _DATA_DEPENDENT or func._schema.name in _DATA_DEPENDENT:
-        words = _DATA_DEPENDENT.get(func.name()) or _DATA_DEPENDENT[func._schema.name]
-        raise CaptureError(
-            need="a step whose operators and shapes do not depend on values",
-            got=f"{words}{_in(position.scope)}{_at(source)}",
-            hint="use torch.where or one-hot products in place of branches and masks",
-        )
-    if func._schema.is_mutable:
-        raise CaptureError(
-            need="operators that change nothing in place",
-            got=f"{func}{_in(position.scope)}{_at(source)}",
-            hint="use the form of the operator that returns its result",
-        )
-
-
 @contextmanager
 def _wrapped_errors() -> Iterator[None]:
     """Turn what goes wrong in the traced step into a capture error with the user's line."""
@@ -354,7 +177,7 @@ def _wrapped_errors() -> Iterator[None]:
     except Exception as error:
         raise CaptureError(
             need="a training step that runs on tensors without values",
-            got=f"{type(error).__name__}: {_first_line(error)}{_at(_source_of(error.__traceback__))}",
+            got=f"{type(error).__name__}: {first_line(error)}" + describe("", line_of_error(error)),
             hint="run the same step on real tensors with weft.capture.make_step to see if it "
             "is the model or the capture that fails",
         ) from error
@@ -385,40 +208,3 @@ def _scopes(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _user_line(frame: FrameType | None) -> str:
-    """The innermost line outside torch and weft, as "file.py:12"; empty if there is none."""
-    while frame is not None and frame.f_code is not _functionalized.__code__:
-        if not _is_ours(frame):
-            return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
-
-
-def _source_of(traceback: TracebackType | None) -> str:
-    """The same for an exception: the innermost line on its way that is the user's."""
-    found = ""
-    while traceback is not None:
-        frame = traceback.tb_frame
-        if not _is_ours(frame):
-            found = f"{frame.f_code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return found
-
-
-def _is_ours(frame: FrameType) -> bool:
-    module = frame.f_globals.get("__name__", "")
-    return module.partition(".")[0] in ("torch", "weft", "contextlib", "functools")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:200]
-
-
-def _in(scope: str) -> str:
-    return f" in {scope}" if scope else ""
-
-
-def _at(source: str) -> str:
-    return f" at {source}" if source else ""

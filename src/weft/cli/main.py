@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="weft",
         description="Plans how a large model's training step is split over devices, and runs it.",
         epilog=_EPILOG,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"weft {weft.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
             description=command.summary,
             epilog=command.example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         command.add_arguments(child)
         child.set_defaults(execute=command.execute)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 
 import torch.distributed as dist
 
-from weft.core.errors import RunError
+from weft.core.errors import RunError, WeftError
 from weft.runtime.world import World
 
 __all__ = ["Failure", "Progress", "guard"]
@@ -78,13 +78,16 @@ def guard(world: World) -> Iterator[Progress]:
     Raises:
         RunError: this or another rank failed. It names the first rank that did, its step and
             its cause; the error of this rank, if it has one, is its context.
+        WeftError: this rank raised it, and is the first that failed.
     """
     progress = Progress()
     if world.store is None:
         try:
             yield progress
+        except WeftError:
+            raise
         except Exception as error:
-            failure = Failure(rank=0, step=progress.step, cause=_first_line(error))
+            failure = Failure(rank=0, step=progress.step, cause=_cause(error))
             raise failure.to_error(1) from error
         return
     watcher = _Watcher(world, world.store, progress)
@@ -97,6 +100,8 @@ def guard(world: World) -> Iterator[Progress]:
         failure = _first_failure(world, world.store, progress, error)
         _leave_last_words(world, failure)
         watcher.linger(failure)
+        if failure.rank == world.rank and isinstance(error, WeftError):
+            raise
         raise failure.to_error(world.size) from error
     finally:
         watcher.stop()
@@ -121,8 +126,7 @@ class _Watcher(threading.Thread):
                 self._store.set(f"life/{self._world.rank}", f"{beat}:{self._progress.step}")
                 failure = _read_failure(self._store)
             except RuntimeError as error:
-                host = Failure(rank=-1, step=self._progress.step, cause=_first_line(error))
-                self._take_down(host)
+                self._take_down(_lost_store(self._world, error, self._progress.step))
                 return
             if failure is not None:
                 self._store.set(f"seen/{self._world.rank}", "1")
@@ -132,7 +136,7 @@ class _Watcher(threading.Thread):
     def stop(self) -> None:
         """End the thread."""
         self._done.set()
-        self.join()
+        self.join(SIGN_OF_LIFE_S * 4)
 
     def linger(self, failure: Failure) -> None:
         """Wait until the others have seen a failure, in case the store ends with this process."""
@@ -157,16 +161,18 @@ def _first_failure(
     world: World, store: dist.Store, progress: Progress, error: Exception
 ) -> Failure:
     """The failure that started it: what the store says, else silence, else this rank's own."""
-    own = Failure(rank=world.rank, step=progress.step, cause=_first_line(error))
+    own = Failure(rank=world.rank, step=progress.step, cause=_cause(error))
     try:
-        if isinstance(error, RunError) and error.rank >= 0:
-            own = Failure(rank=error.rank, step=error.step, cause=error.got)
-        elif _is_communication(error):
-            return _inquire(world, store, own)
-        return _record(store, own)
+        return _inquire(world, store, own) if _is_communication(error) else _record(store, own)
     except RuntimeError as lost:
-        cause = f"the store is gone ({_first_line(lost)}), after: {own.cause}"
-        return Failure(rank=world.rank, step=progress.step, cause=cause)
+        return _lost_store(world, lost, progress.step)
+
+
+def _lost_store(world: World, error: Exception, step: int) -> Failure:
+    """The store went away, and with it the rank or the launcher that held it."""
+    holder = "the launcher" if world.store_rank < 0 else f"rank {world.store_rank}"
+    cause = f"{holder} held the store and is gone ({_cause(error)})"
+    return Failure(rank=max(world.store_rank, -1), step=step, cause=cause)
 
 
 def _inquire(world: World, store: dist.Store, own: Failure) -> Failure:
@@ -221,13 +227,17 @@ def _leave_last_words(world: World, failure: Failure) -> None:
 
 def _is_communication(error: Exception) -> bool:
     """True if the error may only say that another rank is gone."""
-    text = str(error).lower()
+    if isinstance(error, RunError):
+        return error.rank < 0
+    words = ("gloo", "nccl", "connection")
     return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError)
-        and any(word in text for word in ("gloo", "nccl", "monitoredbarrier", "connection"))
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
     )
 
 
-def _first_line(error: BaseException) -> str:
+def _cause(error: Exception) -> str:
+    """One line that says what went wrong."""
+    if isinstance(error, WeftError):
+        return f"{type(error).__name__}: need {error.need}; got {error.got}"
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

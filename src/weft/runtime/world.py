@@ -53,6 +53,7 @@ class World:
         device: where this rank computes.
         timeout_s: how long it waits for the others in one collective.
         store: shared key-value store; None in a world of one rank.
+        store_rank: the rank that holds the store; -1 for the launcher.
         control: group for control data on the CPU; None in a world of one rank.
         error_file: where the launcher looks for this rank's last words; None if nowhere.
     """
@@ -62,6 +63,7 @@ class World:
     device: torch.device
     timeout_s: float = DEFAULT_TIMEOUT_S
     store: dist.Store | None = field(default=None, repr=False)
+    store_rank: int = -1
     control: dist.ProcessGroup | None = field(default=None, repr=False)
     error_file: Path | None = None
 
@@ -127,6 +129,7 @@ def join(
         device=chosen,
         timeout_s=timeout_s,
         store=dist.PrefixStore("weft", store),
+        store_rank=-1 if found.hosted else 0,
         control=control,
         error_file=Path(error_file) if error_file else None,
     )

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from weft.parallel.copies import Decision
 from weft.parallel.placement import Sharding
 from weft.parallel.plan import Strategy
@@ -27,7 +25,7 @@ def decide(problem: Problem, states: Sequence[Sequence[int]], choice: Sequence[i
         choice: for each node of the program, which of `states` it follows; one number per
             layer gives layers of one kind different strategies.
     """
-    program, folding = problem.program, problem.folding
+    program, folding = problem.skeleton.program, problem.skeleton.folding
     table: list[dict[int, Strategy]] = []
     hub_tables: list[dict[tuple[Value, Phase], Sharding]] = []
     for chosen in states:
@@ -36,8 +34,8 @@ def decide(problem: Problem, states: Sequence[Sequence[int]], choice: Sequence[i
         for unit, state in zip(problem.units, chosen, strict=True):
             for node, strategies in unit.strategies.items():
                 mine[node] = strategies[state]
-            if unit.hub is not None:
-                hubs[unit.hub.value, unit.hub.phase] = unit.shardings[state]
+            if unit.spec.value is not None:
+                hubs[unit.spec.value, unit.spec.phase] = unit.shardings[state]
         table.append(mine)
         hub_tables.append(hubs)
     strategies = tuple(
@@ -64,4 +62,4 @@ def _hubs_at(
 
 def single_choice(problem: Problem, states: Sequence[int]) -> Decision:
     """Unfold one choice of states that all layers follow."""
-    return decide(problem, [states], np.zeros(len(problem.program.nodes), dtype=int).tolist())
+    return decide(problem, [states], [0] * len(problem.skeleton.program.nodes))

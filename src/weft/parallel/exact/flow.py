@@ -89,7 +89,7 @@ def _require_states(problem: Problem, unit: int, keep: np.ndarray) -> None:
     if not keep.any():
         raise InfeasibleError(
             need="a strategy that its neighbours can be converted to",
-            got=f"none left for {problem.units[unit].label} on mesh {problem.mesh}",
+            got=f"none left for {problem.label(unit)} on mesh {problem.mesh}",
             hint="choose sizes with more common factors, or another mesh",
             constraint="divisibility",
         )

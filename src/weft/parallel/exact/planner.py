@@ -9,6 +9,7 @@ from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.search import Limits, search_mesh
 from weft.parallel.planner import PlanRequest, Progress
 from weft.parallel.recompute import cheap_nodes, layer_nodes
+from weft.parallel.skeleton import build_skeleton
 from weft.program.fold import fold
 
 __all__ = ["ExactPlanner"]
@@ -26,7 +27,7 @@ class ExactPlanner:
         """The best plan of each mesh, with and without recomputation."""
         started = time.perf_counter()
         program = request.program
-        folding = fold(program)
+        skeleton = build_skeleton(program, fold(program))
         limits = Limits(memory_limit_bytes=request.limit_bytes, level=request.level)
         meshes = (
             (request.mesh,)
@@ -44,7 +45,7 @@ class ExactPlanner:
                 request.machine,
                 mesh,
                 limits,
-                folding,
+                skeleton,
                 lambda: {"cheap": cheap_nodes(program), "full": layer_nodes(program)},
             )
         return found

@@ -27,8 +27,9 @@ from weft.parallel.plan import Level
 from weft.parallel.problem import build_problem
 from weft.parallel.recompute import with_recompute
 from weft.parallel.reshard import Resharding
+from weft.parallel.skeleton import Skeleton, build_skeleton
 from weft.parallel.strategies import StrategyTable
-from weft.program.fold import Folding, fold
+from weft.program.fold import fold
 from weft.program.graph import Program
 
 __all__ = ["Limits", "MeshSearch", "search_mesh"]
@@ -58,7 +59,7 @@ class MeshSearch:
     limits: Limits
     recompute: tuple[int, ...] = ()
     label: str = ""
-    folding: Folding | None = None
+    skeleton: Skeleton | None = None
     bound_s: float = field(default=0.0, init=False)
 
     @cached_property
@@ -75,9 +76,9 @@ class MeshSearch:
     def model(self) -> FlowModel:
         """The flow programme."""
         program = self.expanded
-        folding = fold(program) if self.folding is None else self.folding
+        skeleton = self.skeleton or build_skeleton(program, fold(program))
         table = StrategyTable(program, self.mesh, slowest_device(self.machine))
-        return FlowModel(build_problem(program, folding, self.mesh, table, self.resharding))
+        return FlowModel(build_problem(skeleton, self.mesh, table, self.resharding))
 
     def at_price(self, price_s_per_byte: float) -> tuple[Candidate, Solution]:
         """The plan that is optimal at a price of memory."""
@@ -132,11 +133,11 @@ def search_mesh(
     machine: Machine,
     mesh: Mesh,
     limits: Limits,
-    folding: Folding,
+    skeleton: Skeleton,
     recomputations: Callable[[], dict[str, tuple[int, ...]]],
 ) -> list[Candidate]:
     """Candidates of one mesh: the best without recomputation and, if memory binds, with it."""
-    plain = MeshSearch(program, machine, mesh, limits, folding=folding)
+    plain = MeshSearch(program, machine, mesh, limits, skeleton=skeleton)
     first, memory_binds = plain.within_limit()
     candidates = [first]
     if memory_binds:

@@ -16,9 +16,9 @@ from weft.program.signatures.normalize import NORMALIZE
 from weft.program.signatures.pointwise import POINTWISE
 from weft.program.signatures.products import PRODUCTS, contraction_sizes
 from weft.program.signatures.shapes import SHAPES
-from weft.program.signatures.spatial import SPATIAL, per_dim
+from weft.program.signatures.spatial import SPATIAL, convolved_shape, per_dim, pooled_length
 
-__all__ = ["SIGNATURES", "contraction_sizes", "per_dim"]
+__all__ = ["SIGNATURES", "contraction_sizes", "convolved_shape", "per_dim", "pooled_length"]
 
 SIGNATURES: Mapping[str, Signature] = MappingProxyType(
     {**SHAPES, **POINTWISE, **PRODUCTS, **SPATIAL, **NORMALIZE, **INDEX}

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from weft.program.signatures.law import OFF, Dims, Outputs, Signature, require
 from weft.program.types import DType, TensorType
 
-__all__ = ["SPATIAL", "per_dim", "pooled_length"]
+__all__ = ["SPATIAL", "convolved_shape", "per_dim", "pooled_length"]
 
 
 def per_dim(values: Dims, rank: int, default: int) -> Dims:
@@ -25,23 +25,40 @@ def per_dim(values: Dims, rank: int, default: int) -> Dims:
     return values if len(values) == rank else (values or (default,)) * rank
 
 
-def _conv_output(
-    x: TensorType,
-    weight: TensorType,
+def convolved_shape(
+    x: Dims,
+    weight: Dims,
     steps: tuple[Dims, Dims, Dims],
     transposed: bool,
     output_padding: Dims,
     groups: int,
-) -> TensorType:
-    rank = len(x.shape) - 2
+) -> Dims:
+    """Shape of a convolution's output.
+
+    Args:
+        x: shape of the input [N,C,...].
+        weight: shape of the weight, [O,C/groups,...], or [C,O/groups,...] if transposed.
+        steps: stride, padding and dilation.
+        transposed: whether it is the gradient of a convolution by its input.
+        output_padding: what a transposed convolution adds to the end of each length.
+        groups: blocks of channels that do not mix.
+
+    Raises:
+        VerifyError: the shapes do not fit each other, or the kernel not into the input.
+
+    Example:
+        >>> convolved_shape((1, 3, 8, 8), (5, 3, 3, 3), ((2,), (1,), (1,)), False, (0,), 1)
+        (1, 5, 4, 4)
+    """
+    rank = len(x) - 2
     require(
-        rank in (1, 2, 3) and len(weight.shape) == rank + 2 and x.dtype is weight.dtype,
-        "input [N,C,...] and weight of one type with 1, 2 or 3 spatial dims",
+        rank in (1, 2, 3) and len(weight) == rank + 2,
+        "input [N,C,...] and weight with 1, 2 or 3 spatial dims",
         f"{x} and {weight}",
     )
-    channels = weight.shape[0] if transposed else weight.shape[1] * groups
+    channels = weight[0] if transposed else weight[1] * groups
     require(
-        groups >= 1 and x.shape[1] == channels and weight.shape[0] % groups == 0,
+        groups >= 1 and x[1] == channels and weight[0] % groups == 0,
         f"{channels} input channels in {groups} groups",
         f"{x} and weight {weight}",
     )
@@ -51,14 +68,13 @@ def _conv_output(
     extra = per_dim(output_padding, rank, 0)
     lengths: list[int] = []
     for d in range(rank):
-        length, kernel = x.shape[d + 2], dilation[d] * (weight.shape[d + 2] - 1) + 1
+        length, kernel = x[d + 2], dilation[d] * (weight[d + 2] - 1) + 1
         if transposed:
             lengths.append((length - 1) * stride[d] - 2 * padding[d] + kernel + extra[d])
         else:
             lengths.append((length + 2 * padding[d] - kernel) // stride[d] + 1)
     require(min(lengths) >= 1, "a kernel that fits in the padded input", f"{x} and {weight}")
-    made = weight.shape[1] * groups if transposed else weight.shape[0]
-    return TensorType(x.dtype, (x.shape[0], made, *lengths))
+    return (x[0], weight[1] * groups if transposed else weight[0], *lengths)
 
 
 def _convolution(
@@ -73,13 +89,14 @@ def _convolution(
     groups: int,
 ) -> Outputs:
     steps = (stride, padding, dilation)
-    out = _conv_output(x, weight, steps, transposed, output_padding, groups)
+    shape = convolved_shape(x.shape, weight.shape, steps, transposed, output_padding, groups)
+    require(x.dtype is weight.dtype, "input and weight of one type", f"{x} and {weight}")
     require(
-        bias is None or bias == TensorType(x.dtype, (out.shape[1],)),
-        f"a bias of {out.shape[1]} elements of the input's type",
+        bias is None or bias == TensorType(x.dtype, (shape[1],)),
+        f"a bias of {shape[1]} elements of the input's type",
         bias,
     )
-    return (out,)
+    return (TensorType(x.dtype, shape),)
 
 
 def _convolution_backward(
@@ -95,8 +112,9 @@ def _convolution_backward(
     groups: int,
     output_mask: tuple[bool, ...],
 ) -> Outputs:
-    steps = (stride, padding, dilation)
-    out = _conv_output(x, weight, steps, transposed, output_padding, groups)
+    (out,) = _convolution(
+        x, weight, None, stride, padding, dilation, transposed, output_padding, groups
+    )
     require(grad == out, f"a gradient {out}", grad)
     require(len(output_mask) == 3, "three switches", output_mask)
     made = (x, weight, TensorType(x.dtype, (out.shape[1],)))

@@ -1,0 +1,264 @@
+"""The part of a planning problem that no mesh changes: who decides together, who reads what.
+
+A *unit* is what chooses one state: a node of the folded program, a cluster of update nodes
+that share one sharding, a *hub*, or the sink that wants the loss whole. A hub is a further
+version of a tensor: one for the readers of a phase if they are several, and one for what the
+backward pass starts from. A *link* is a value that flows from one unit to another.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from weft.program.fold import Folding
+from weft.program.graph import Phase, Program, Value
+from weft.program.operators import Kind, operator
+
+__all__ = ["Link", "Skeleton", "UnitKind", "UnitSpec", "build_skeleton"]
+
+
+class UnitKind(Enum):
+    """What decides."""
+
+    NODE = "node"
+    CLUSTER = "cluster"
+    HUB = "hub"
+    SINK = "sink"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSpec:
+    """Something that chooses one of its states.
+
+    Attributes:
+        kind: what it is.
+        nodes: program nodes that it decides; none for hubs and the sink.
+        times: how often it occurs.
+        value, phase: of a hub, the value it is a version of and the phase it serves.
+        keeps: of a hub, whether its version stays on the device through the peak.
+    """
+
+    kind: UnitKind
+    nodes: tuple[int, ...] = ()
+    times: int = 1
+    value: Value | None = None
+    phase: Phase = Phase.FORWARD
+    keeps: bool = False
+
+
+OPERAND, CLUSTER_OPERAND, NEXT_VALUE, WHOLE = 0, -1, -2, -3
+"""Ports from 0 are operand positions; the others say what a head wants of the value: the
+cluster's own sharding, the sharding of the input it is the next value of, or all of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A value that flows from unit `tail` to unit `head`, `count` times a step."""
+
+    value: Value
+    tail: int
+    head: int
+    port: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skeleton:
+    """Units and links of a folded program."""
+
+    program: Program
+    folding: Folding
+    units: tuple[UnitSpec, ...]
+    links: tuple[Link, ...]
+
+
+HUB_PORT = -4
+"""A hub takes a value in any of its states."""
+
+
+def build_skeleton(program: Program, folding: Folding) -> Skeleton:
+    """Units and links of a program."""
+    builder = _Builder(program, folding)
+    builder.add_units()
+    builder.add_links()
+    return Skeleton(
+        program=program,
+        folding=folding,
+        units=tuple(builder.units),
+        links=tuple(builder.links),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    unit: int
+    port: int
+
+
+_Reads = dict[tuple[Value, Phase], dict[_Reader, int]]
+
+
+class _Builder:
+    """Accumulates units and links; lives only inside `build_skeleton`."""
+
+    def __init__(self, program: Program, folding: Folding) -> None:
+        self.program = program
+        self.folding = folding
+        self.units: list[UnitSpec] = []
+        self.links: list[Link] = []
+        self.unit_of: dict[int, int] = {}
+        self.cluster_shape: dict[int, tuple[int, ...]] = {}
+
+    def add_units(self) -> None:
+        clusters = _update_clusters(self.program, self.folding)
+        home = {node: nodes for nodes in clusters for node in nodes}
+        for node, representative in enumerate(self.folding.representative):
+            if node != representative or node in self.unit_of:
+                continue
+            nodes = home.get(node, (node,))
+            kind = UnitKind.CLUSTER if node in home else UnitKind.NODE
+            for member in nodes:
+                self.unit_of[member] = len(self.units)
+                if kind is UnitKind.CLUSTER:
+                    self.cluster_shape[member] = self.program.nodes[member].outputs[0].shape
+            times = self.folding.multiplicity[node]
+            self.units.append(UnitSpec(kind=kind, nodes=nodes, times=times))
+        self.sink = len(self.units)
+        self.units.append(UnitSpec(kind=UnitKind.SINK))
+
+    def add_links(self) -> None:
+        reads, most = self._reads()
+        kept = _kept_values(self.program)
+        for value in dict.fromkeys(value for value, _ in reads):
+            tail = self.unit_of[value.node]
+            for phase in Phase:
+                readers = reads.get((value, phase))
+                if readers is None:
+                    continue
+                start = tail
+                if most[value, phase] > 1 or self._bridges(value, phase, reads):
+                    keeps = phase is Phase.BACKWARD and value in kept
+                    start = self._add_hub(value, phase, tail, keeps=keeps)
+                    if value.node not in self.program.input_by_node:
+                        tail = start
+                for reader, count in readers.items():
+                    self._link(value, start, reader.unit, reader.port, count)
+
+    def _add_hub(self, value: Value, phase: Phase, tail: int, *, keeps: bool) -> int:
+        times = self.folding.multiplicity[value.node]
+        number = len(self.units)
+        self.units.append(
+            UnitSpec(kind=UnitKind.HUB, times=times, value=value, phase=phase, keeps=keeps)
+        )
+        self._link(value, tail, number, HUB_PORT, times)
+        return number
+
+    def _link(self, value: Value, tail: int, head: int, port: int, count: int) -> None:
+        self.links.append(Link(value=value, tail=tail, head=head, port=port, count=count))
+
+    def _bridges(self, value: Value, phase: Phase, reads: _Reads) -> bool:
+        """True for a forward value that the backward pass reads too.
+
+        Its version in the forward pass and the version kept between the passes are hubs, so
+        that what one reduction or all-to-all made is there for both, in the cheapest layout.
+        """
+        made_forward = self.program.nodes[value.node].phase is Phase.FORWARD
+        both = (value, Phase.BACKWARD) in reads and value.node not in self.program.input_by_node
+        return made_forward and both and phase is not Phase.UPDATE
+
+    def _reads(self) -> tuple[_Reads, dict[tuple[Value, Phase], int]]:
+        """Readers of each folded value by phase with their number, and the most of one value."""
+        representative = self.folding.representative
+        reads: _Reads = defaultdict(dict)
+        single: dict[tuple[Value, Phase], set[_Reader]] = defaultdict(set)
+        for value, phase, reader in self._all_reads():
+            before = single[value, phase]
+            if reader in before:
+                continue
+            before.add(reader)
+            readers = reads[Value(representative[value.node], value.output), phase]
+            readers[reader] = readers.get(reader, 0) + 1
+        most: dict[tuple[Value, Phase], int] = defaultdict(int)
+        for (value, phase), readers in single.items():
+            folded = (Value(representative[value.node], value.output), phase)
+            most[folded] = max(most[folded], len(readers))
+        return reads, most
+
+    def _all_reads(self) -> Iterable[tuple[Value, Phase, _Reader]]:
+        program, representative = self.program, self.folding.representative
+        for node, this in enumerate(program.nodes):
+            folded = representative[node]
+            unit, shape = self.unit_of[folded], self.cluster_shape.get(folded)
+            for port, value in enumerate(program.operands(node)):
+                if shape is None:
+                    yield value, this.phase, _Reader(unit, port)
+                elif self.unit_of[representative[value.node]] != unit:
+                    if program.type_of(value).shape == shape:
+                        yield value, this.phase, _Reader(unit, CLUSTER_OPERAND)
+                    else:
+                        yield value, this.phase, _Reader(self.sink, WHOLE)
+        for node, value in program.updates:
+            unit = self.unit_of[representative[node]]
+            if self.unit_of[representative[value.node]] != unit:
+                yield value, Phase.UPDATE, _Reader(unit, NEXT_VALUE)
+        yield program.loss, Phase.FORWARD, _Reader(self.sink, WHOLE)
+
+
+def _update_clusters(program: Program, folding: Folding) -> list[tuple[int, ...]]:
+    """Update nodes that may as well share a sharding: joined element-wise operators of one shape.
+
+    Moving such a chain's tensors half-way through it costs at least as much as before it.
+    """
+    root: dict[int, int] = {}
+
+    def find(node: int) -> int:
+        while root[node] != node:
+            root[node] = root[root[node]]
+            node = root[node]
+        return node
+
+    for node, this in enumerate(program.nodes):
+        if folding.representative[node] != node or not _can_cluster(program, node):
+            continue
+        root[node] = node
+        for value in program.operands(node):
+            same = program.type_of(value).shape == this.outputs[0].shape
+            if same and value.node in root:
+                root[find(value.node)] = find(node)
+    clusters: dict[int, list[int]] = defaultdict(list)
+    for node in root:
+        clusters[find(node)].append(node)
+    return [tuple(nodes) for nodes in clusters.values()]
+
+
+def _can_cluster(program: Program, node: int) -> bool:
+    this = program.nodes[node]
+    if this.phase is not Phase.UPDATE or operator(this.op).kind is not Kind.POINTWISE:
+        return False
+    shape = this.outputs[0].shape
+    operands: Sequence = [program.type_of(value) for value in program.operands(node)]
+    whole = all(t.shape == shape or t.num_elements == 1 for t in operands)
+    return whole and this.outputs[0].num_elements > 1 and any(t.shape == shape for t in operands)
+
+
+def _kept_values(program: Program) -> frozenset[Value]:
+    """Forward values kept for the backward pass; of several views of one tensor, one."""
+    kept: dict[Value, Value] = {}
+    for node, this in enumerate(program.nodes):
+        if this.phase is not Phase.BACKWARD:
+            continue
+        for value in program.operands(node):
+            owner = _owner(program, value)
+            source = program.nodes[owner.node]
+            if source.phase is Phase.FORWARD and owner.node not in program.input_by_node:
+                kept[owner] = owner if value == owner else kept.get(owner, value)
+    return frozenset(kept.values())
+
+
+def _owner(program: Program, value: Value) -> Value:
+    while operator(program.nodes[value.node].op).kind is Kind.VIEW:
+        value = program.operands(value.node)[0]
+    return value

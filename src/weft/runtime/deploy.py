@@ -1,0 +1,162 @@
+"""From a plan and a workload to this rank's `Step`.
+
+Checks that plan, program and world belong together, on this rank and between ranks, puts this
+rank's part of the initial state on its device, and builds the module that runs the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from weft.capture import Workload, initial_state
+from weft.capture.dtypes import to_torch_dtype, type_of
+from weft.core.errors import MismatchError
+from weft.parallel.local import LocalProgram
+from weft.parallel.plan import ParallelPlan
+from weft.parallel.recompute import with_recompute
+from weft.parallel.serialize import plan_digest
+from weft.parallel.spmd import lower
+from weft.program.graph import Program
+from weft.runtime.emit import Place
+from weft.runtime.lower import eager_module, in_place_module
+from weft.runtime.shard import shard_of
+from weft.runtime.step import Advance, Deployment, Step
+from weft.runtime.world import World, device_mesh, join, place_in, require_agreement
+
+__all__ = ["assemble", "deploy"]
+
+
+def deploy(
+    plan: ParallelPlan,
+    workload: Workload,
+    *,
+    compile: bool = False,  # noqa: A002 - the word that torch uses for it
+    world: World | None = None,
+    program: Program | None = None,
+) -> Step:
+    """This rank's share of a planned training step, with the workload's initial state.
+
+    Args:
+        plan: made for the workload's program and as many devices as there are ranks.
+        workload: what to train.
+        compile: whether Inductor compiles the step; takes minutes for a large model.
+        world: the ranks; those that torchrun started if left out.
+        program: the captured workload, if it is at hand; captured here if left out.
+
+    Raises:
+        MismatchError: the plan was made for another program or another number of devices, or
+            the ranks do not hold the same program and plan.
+    """
+    from weft.capture import capture
+
+    world = join() if world is None else world
+    captured = capture(workload) if program is None else program
+    _require_same_program(plan, captured)
+    return assemble(
+        plan, captured, initial_state(workload), seed=workload.seed, compile=compile, world=world
+    )
+
+
+def assemble(
+    plan: ParallelPlan,
+    program: Program,
+    state: Mapping[str, Tensor],
+    *,
+    seed: int,
+    compile: bool = False,  # noqa: A002 - the word that torch uses for it
+    world: World,
+) -> Step:
+    """`deploy` for a program and a whole state that are at hand.
+
+    Args:
+        plan: made for the program.
+        program: as captured.
+        state: whole parameters, buffers and optimizer state by input name, equal on all ranks.
+        seed: what the seeds of the steps are made from.
+        compile: whether Inductor compiles the step.
+        world: the ranks.
+
+    Raises:
+        MismatchError: as `deploy`, or the state is not the program's.
+    """
+    _require_same_program(plan, program)
+    deployment = Deployment(
+        program=with_recompute(program, plan.recompute),
+        plan=plan,
+        local=lower(program, plan),
+        program_digest=program.digest,
+        plan_digest=plan_digest(plan),
+        seed=seed,
+    )
+    devices = device_mesh(world, plan.mesh)
+    require_agreement(world, "program", deployment.program_digest)
+    require_agreement(world, "plan", deployment.plan_digest)
+    place = place_in(world, plan.mesh, devices)
+    build = _compiled if compile else _eager
+    return Step(
+        deployment=deployment,
+        world=world,
+        place=place,
+        devices=devices,
+        advance=build(deployment, place),
+        in_place=compile,
+        state=_own_state(deployment, state, place),
+    )
+
+
+def _require_same_program(plan: ParallelPlan, program: Program) -> None:
+    if plan.program_digest != program.digest:
+        raise MismatchError(
+            need=f"a plan for program {program.name}, digest {program.digest}",
+            got=f"a plan for {plan.program_name}, digest {plan.program_digest}",
+            hint="plan again: the model, the batch, the optimizer or the version of weft has "
+            "changed since",
+        )
+
+
+def _own_state(
+    deployment: Deployment, state: Mapping[str, Tensor], place: Place
+) -> dict[str, Tensor]:
+    """This rank's part of the state."""
+    program, own = deployment.program, dict[str, Tensor]()
+    for source in deployment.local.inputs:
+        described = program.input_by_name[source.name]
+        if not described.role.is_persistent:
+            continue
+        expected, whole = program.nodes[described.node].outputs[0], state.get(source.name)
+        if whole is None or type_of(whole) != expected:
+            raise MismatchError(
+                need=f"a state with {source.name} of type {expected}",
+                got="none" if whole is None else str(type_of(whole)),
+                hint="the state comes from another model than the program",
+            )
+        part = shard_of(whole.detach(), place.mesh, source.sharding, place.coordinate)
+        own[source.name] = part.to(place.device)
+    return own
+
+
+def _eager(deployment: Deployment, place: Place) -> Advance:
+    return cast("Advance", eager_module(deployment.local, deployment.program, place))
+
+
+def _compiled(deployment: Deployment, place: Place) -> Advance:
+    """The step through Inductor."""
+    module = in_place_module(deployment.local, deployment.program, place)
+    compiled = torch._inductor.compile(module, _examples(deployment, place))
+
+    def advance(inputs: list[Tensor | None]) -> tuple[Tensor, ...]:
+        return tuple(compiled(*inputs))
+
+    return advance
+
+
+def _examples(deployment: Deployment, place: Place) -> list[Tensor]:
+    """Tensors like the inputs, for the compiler: types count, values do not."""
+    types = [deployment.local.slots[source.slot] for source in deployment.local.inputs]
+    return [
+        torch.empty(t.shape, dtype=to_torch_dtype(t.dtype), device=place.device) for t in types
+    ]

@@ -1,0 +1,213 @@
+"""One rank's share of a planned training step, ready to be called.
+
+The state stays with the `Step`: each call replaces it by the next one. What a rank holds of a
+tensor is an even, contiguous part, which DTensors describe to checkpoints and to users; the
+arithmetic runs on the parts themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+
+from weft.capture.dtypes import type_of
+from weft.core.errors import InputError
+from weft.parallel.local import LocalProgram
+from weft.parallel.placement import local_type
+from weft.parallel.plan import ParallelPlan
+from weft.program.graph import Input, Program, Role
+from weft.program.types import TensorType
+from weft.runtime.emit import Place
+from weft.runtime.shard import dtensor_placements, shard_of
+from weft.runtime.world import World
+
+__all__ = ["Advance", "Deployment", "Step", "step_seed"]
+
+Advance: TypeAlias = Callable[[list[Tensor | None]], tuple[Tensor, ...]]
+"""Runs a step on the inputs in order. Returns the loss, then the next value of each update, or
+nothing more if it wrote them over the old ones."""
+
+_BATCH = "batch."
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of the random numbers of one step: a different one for each step and run.
+
+    Args:
+        seed: the workload's.
+        step: number of the step, from 0.
+
+    Returns:
+        An integer of 63 bits: the seed above, the step below. What draws from it mixes both.
+
+    Example:
+        >>> step_seed(0, 7), step_seed(1, 0)
+        (7, 4294967296)
+    """
+    return ((seed & 0x7FFFFFFF) << 32) | (step & 0xFFFFFFFF)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What a `Step` was made from; checkpoints and records name it.
+
+    Attributes:
+        program: with the plan's recomputation applied.
+        plan: the decision.
+        local: what every rank executes.
+        program_digest: of the program as captured.
+        plan_digest: of what the plan decides.
+        seed: the workload's.
+    """
+
+    program: Program
+    plan: ParallelPlan
+    local: LocalProgram
+    program_digest: str
+    plan_digest: str
+    seed: int
+
+
+class Step:
+    """A training step on this rank: `loss = step(batch)`.
+
+    Attributes:
+        deployment: what it was made from.
+        world: the ranks it runs on.
+        place: where this rank stands in the mesh.
+        number: how many steps have been done; the next one's random numbers follow from it.
+    """
+
+    def __init__(
+        self,
+        *,
+        deployment: Deployment,
+        world: World,
+        place: Place,
+        devices: DeviceMesh | None,
+        advance: Advance,
+        in_place: bool,
+        state: dict[str, Tensor],
+    ) -> None:
+        self.deployment = deployment
+        self.world = world
+        self.place = place
+        self.number = 0
+        self._devices = devices
+        self._advance = advance
+        self._in_place = in_place
+        self._state = state
+        self._shardings = {i.name: i.sharding for i in deployment.local.inputs}
+        self._updated = dict.fromkeys(name for name, _ in deployment.local.updates)
+
+    def __call__(self, batch: Mapping[str, Tensor], *, is_local: bool = False) -> Tensor:
+        """Do one step.
+
+        Args:
+            batch: the global batch by key, of which this rank takes its part; with `is_local`,
+                the part itself.
+            is_local: whether `batch` is this rank's part already.
+
+        Returns:
+            The loss of the whole batch, the same on every rank [scalar].
+
+        Raises:
+            InputError: an entry is missing or has another type than the captured one.
+        """
+        inputs = self._inputs(self._own_part(batch, is_local=is_local))
+        with torch.no_grad():
+            loss, *values = self._advance(inputs)
+        self._state.update(zip(self._updated, map(_alone_in_storage, values), strict=bool(values)))
+        self.number += 1
+        return loss
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Trainable parameters by name, as DTensors; plain tensors in a world of one rank."""
+        return self._named(lambda i: i.role is Role.PARAMETER)
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters, buffers and optimizer state by name, as DTensors.
+
+        They share memory with the step's own parts until the next call.
+        """
+        return self._named(lambda i: i.role.is_persistent)
+
+    def full_state(self) -> dict[str, Tensor]:
+        """The whole state by name, gathered on every rank: for tests and small models."""
+        return {
+            name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            for name, tensor in self.state().items()
+        }
+
+    def _named(self, wanted: Callable[[Input], bool]) -> dict[str, Tensor]:
+        inputs = self.deployment.program.inputs
+        return {i.name: self._as_dtensor(i) for i in inputs if wanted(i)}
+
+    def _as_dtensor(self, source: Input) -> Tensor:
+        local = self._state[source.name]
+        if self._devices is None:
+            return local
+        placements = dtensor_placements(self._shardings[source.name])
+        return DTensor.from_local(local, self._devices, placements, run_check=False)
+
+    def _inputs(self, batch: dict[str, Tensor]) -> list[Tensor | None]:
+        """Inputs in order. What the step replaces is given away, so that it can be freed."""
+        inputs: list[Tensor | None] = []
+        for source in self.deployment.local.inputs:
+            role = self.deployment.program.input_by_name[source.name].role
+            if role is Role.SEED:
+                seed = step_seed(self.deployment.seed, self.number)
+                inputs.append(torch.tensor(seed, dtype=torch.int64, device=self.place.device))
+            elif role is Role.BATCH:
+                inputs.append(batch[source.name])
+            elif source.name in self._updated and not self._in_place:
+                inputs.append(self._state.pop(source.name))
+            else:
+                inputs.append(self._state[source.name])
+        return inputs
+
+    def _own_part(self, batch: Mapping[str, Tensor], *, is_local: bool) -> dict[str, Tensor]:
+        program, part = self.deployment.program, dict[str, Tensor]()
+        for source in program.inputs:
+            if source.role is not Role.BATCH:
+                continue
+            key = source.name.removeprefix(_BATCH)
+            sharding, whole = self._shardings[source.name], program.nodes[source.node].outputs[0]
+            expected = local_type(self.place.mesh, sharding, whole) if is_local else whole
+            tensor = _entry(batch, key, expected)
+            if not is_local:
+                tensor = shard_of(tensor, self.place.mesh, sharding, self.place.coordinate)
+            part[source.name] = tensor.to(self.place.device).contiguous()
+        return part
+
+
+def _entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tensor:
+    """An entry of a batch, checked against the type that was captured."""
+    tensor = batch.get(key)
+    if tensor is None:
+        raise InputError(
+            need=f"a batch entry {key!r} of type {expected}",
+            got=f"entries {', '.join(map(repr, batch)) or 'none'}",
+            hint="every batch has the entries of the one that was captured",
+        )
+    if type_of(tensor) != expected:
+        raise InputError(
+            need=f"batch entry {key!r} of type {expected}",
+            got=str(type_of(tensor)),
+            hint="all steps have the shapes that were captured; drop or pad a last short batch, "
+            "or plan again for the new shape",
+        )
+    return tensor
+
+
+def _alone_in_storage(tensor: Tensor) -> Tensor:
+    """The tensor, copied if it is a small part of a larger storage that it would keep alive."""
+    if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
+        return tensor.clone(memory_format=torch.contiguous_format)
+    return tensor
