@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.program.builder import Builder
-from weft.program.graph import Arg, Phase, Program, Role, Value
+from weft.program.graph import Arg, Phase, Program, Role, Value, compact
 from weft.program.types import DType, TensorType
 
 Gradient = Callable[[Value], None]
@@ -230,7 +230,8 @@ class Tape:
                 updates.append((state, step))
             scaled = self._update(name, "mul.Scalar", step, -rate)
             updates.append((parameter, self._update(name, "add.Tensor", parameter, scaled)))
-        return self.builder.build(loss, tuple(updates))
+        # The gradients of batch entries are of no use.
+        return compact(self.builder.build(loss, tuple(updates)))
 
     def _update(self, name: str, op: str, *args: Arg) -> Value:
         return self.builder.add(op, *args, phase=Phase.UPDATE, scope=f"optimizer.{name}")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from weft.machine import Machine as Machine
     from weft.machine import load_machine as load_machine
     from weft.parallel import ParallelPlan as ParallelPlan
-    from weft.parallel import explain as explain
     from weft.parallel import expert_plan as expert_plan
+    from weft.parallel import explain as explain
     from weft.parallel import load_plan as load_plan
     from weft.parallel import plan as plan
     from weft.parallel import save_plan as save_plan
@@ -63,18 +63,18 @@ _SUBPACKAGES = frozenset(
 )
 
 __all__ = [  # sorted, as a test checks
+    "SGD",
     "Adafactor",
     "AdamW",
     "Machine",
     "ParallelPlan",
     "Program",
-    "SGD",
     "WeftError",
     "Workload",
     "capture",
     "deploy",
-    "explain",
     "expert_plan",
+    "explain",
     "load_machine",
     "load_plan",
     "plan",

@@ -35,7 +35,7 @@ def pretended_mesh(num_devices):
         dist.destroy_process_group()
 
 
-def dtensor_rules(mesh, aten, args, operands, kwargs=None):
+def dtensor_rules(mesh, aten, args, operands, num_outputs, kwargs=None):
     """DTensor's rules of one call.
 
     Args:
@@ -43,6 +43,7 @@ def dtensor_rules(mesh, aten, args, operands, kwargs=None):
         aten: the ATen overload.
         args: weft's arguments, in the overload's schema order.
         operands: type of each value among the arguments.
+        num_outputs: how many outputs weft's operator has; the overload may have more.
         kwargs: keyword arguments of the overload.
 
     Returns:
@@ -57,21 +58,21 @@ def dtensor_rules(mesh, aten, args, operands, kwargs=None):
     if aten in propagator.op_single_dim_strategy_funcs:
         table = propagator.op_single_dim_strategy_funcs[aten]
         rows = table.func(aten, _bind(args, iter(metas)), kwargs or {})
-        return _split(rows, len(metas))
+        return _split(rows, num_outputs)
     if aten in propagator.op_strategy_funcs:
-        return set(_asked(propagator, mesh, aten, args, metas, kwargs or {}))
+        asked = _asked(propagator, mesh, aten, args, metas, kwargs or {})
+        return {(outputs[:num_outputs], inputs) for outputs, inputs in asked}
     raise LookupError(str(aten))
 
 
 def dtensor_einsum_rules(equation):
     """DTensor's rules of a product of two tensors, as `dtensor_rules`."""
-    return _split(gen_single_dim_einsum_strategies(equation), 2)
+    return _split(gen_single_dim_einsum_strategies(equation), num_outputs=1)
 
 
-def _split(rows, num_operands):
-    """Rows of a table as pairs. DTensor adds the row with everything replicated itself."""
-    num_outputs = len(rows[0]) - num_operands if rows else 1
-    found = {((REPLICATED,) * num_outputs, (REPLICATED,) * num_operands)}
+def _split(rows, num_outputs):
+    """Rows of a table as pairs, without those that speak of other reductions."""
+    found = set()
     for row in rows:
         outputs = tuple(map(_code, row[:num_outputs]))
         # An index "operand" of a masked lookup is a replica that carries the mask.
@@ -85,7 +86,10 @@ def _asked(propagator, mesh, aten, args, metas, kwargs):
     """Answers of a strategy function for every combination of the operands' placements."""
     function = propagator.op_strategy_funcs[aten]
     info = propagator.op_to_schema_info.get(aten)
-    for combination in itertools.product(*map(_placements, metas)):
+    # Attention lists all its strategies whatever it is given, so asking once is enough.
+    listed = "scaled_dot_product" in str(aten)
+    choices = [(Replicate(),) if listed else _placements(meta, mesh.size()) for meta in metas]
+    for combination in itertools.product(*choices):
         given = [
             OpStrategy([OpSpec(DTensorSpec(mesh, (place,), tensor_meta=meta))])
             for place, meta in zip(combination, metas, strict=True)
@@ -104,8 +108,8 @@ def _asked(propagator, mesh, aten, args, metas, kwargs):
                 yield outputs, inputs
 
 
-def _placements(meta):
-    shards = (Shard(dim) for dim, size in enumerate(meta.shape) if size > 1)
+def _placements(meta, num_devices):
+    shards = (Shard(d) for d, size in enumerate(meta.shape) if size and size % num_devices == 0)
     return (Replicate(), *shards, Partial(), Partial("max"))
 
 

@@ -14,7 +14,7 @@ from weft.program.infer import infer_types
 from weft.program.operators import OPERATORS, Kind
 from weft.program.types import DType, TensorType
 
-F, I, B = DType.F64, DType.I64, DType.BOOL
+F, INT, B = DType.F64, DType.I64, DType.BOOL
 SIZES = st.sampled_from((6, 6, 6, 6, 2, 3, 1))
 
 
@@ -60,7 +60,7 @@ FORMS = {
     "threshold_backward.default": ("tvs",),
 }
 TWO_TENSORS = ("maximum", "minimum", "logical_and", "logical_or", "bitwise_and", "bitwise_or")
-ONE_TYPE = {"logical_not.default": (I, B), "bitwise_not.default": (I, B)}
+ONE_TYPE = {"logical_not.default": (INT, B), "bitwise_not.default": (INT, B)}
 INTEGRAL = ("bitwise_and.Tensor", "bitwise_or.Tensor", "bitwise_not.default")
 
 
@@ -79,7 +79,7 @@ def form(op):
 def pointwise(draw, op):
     letters = draw(form(op))
     shape = draw(shapes(max_rank=3))
-    dtype = I if op in INTEGRAL else F
+    dtype = INT if op in INTEGRAL else F
     args, operands = [], []
     for letter in letters:
         if letter in "s0":
@@ -89,8 +89,8 @@ def pointwise(draw, op):
         args.append(Value(len(operands)))
         operands.append(TensorType(B if letter == "b" else dtype, mine))
     if op == "cast":
-        target = draw(st.sampled_from((F, I, B)))
-        operands = [TensorType(draw(st.sampled_from((F, I, B))), shape)]
+        target = draw(st.sampled_from((F, INT, B)))
+        operands = [TensorType(draw(st.sampled_from((F, INT, B))), shape)]
         args.append(target.value)
     if len(operands) == 2 and operands[0].shape == operands[1].shape and draw(st.booleans()):
         # One value read twice; both reads are operands of their own.
@@ -169,7 +169,7 @@ def cat(draw, op):
 @st.composite
 def reduction(draw, op):
     shape = draw(shapes(min_rank=1))
-    dtype = draw(st.sampled_from((F, I, B))) if op == "sum" else F
+    dtype = draw(st.sampled_from((F, INT, B))) if op == "sum" else F
     dims = draw(st.sets(st.integers(0, len(shape) - 1), min_size=1).map(sorted))
     return (Value(0), tuple(dims), draw(st.booleans())), [TensorType(dtype, shape)], {}
 
@@ -233,7 +233,7 @@ def convolution(draw, op):
             return (*values(0, 1), None, *constants), [x, weight], {}
         return (*values(0, 1, 2), *constants), [x, weight, bias], {}
     mask = tuple(draw(st.booleans()) for _ in range(3))
-    sizes = draw(st.sampled_from((None, (made,))))
+    sizes = (made,) if mask[2] else None
     forward = (*values(0, 1), None, *constants)
     (grad,) = infer_types("convolution.default", forward, (x, weight))
     return (*values(0, 1, 2), sizes, *constants, mask), [grad, x, weight], {}
@@ -298,7 +298,7 @@ def layer_norm(draw, op):
 @st.composite
 def embedding(draw, op):
     rows, columns = draw(SIZES), draw(SIZES)
-    ids = TensorType(I, draw(shapes(max_rank=2)))
+    ids = TensorType(INT, draw(shapes(max_rank=2)))
     padding = draw(st.sampled_from((-1, rows - 1)))
     if op == "embedding.default":
         table = TensorType(F, (rows, columns))
@@ -313,10 +313,10 @@ def lookup(draw, op):
     dim = draw(st.integers(0, len(shape) - 1))
     x = TensorType(F, shape)
     if op == "index_select.default":
-        return (Value(0), dim, Value(1)), [x, TensorType(I, (draw(SIZES),))], {1: shape[dim]}
+        return (Value(0), dim, Value(1)), [x, TensorType(INT, (draw(SIZES),))], {1: shape[dim]}
     smaller = [draw(st.sampled_from((n, n, max(n // 2, 1)))) for n in shape]
     smaller[dim] = draw(SIZES)
-    index = TensorType(I, tuple(smaller))
+    index = TensorType(INT, tuple(smaller))
     if op == "gather.default":
         return (Value(0), dim, Value(1)), [x, index], {1: shape[dim]}
     larger = tuple(n + draw(st.sampled_from((0, 0, n))) for n in smaller)
@@ -341,7 +341,7 @@ def creation(draw, op):
         return (shape, draw(st.sampled_from((0.0, 1.5))), "f64"), [], {}
     if op == "iota":
         return (draw(SIZES), draw(st.integers(-2, 2)), draw(st.integers(1, 3)), "i64"), [], {}
-    return (Value(0), draw(st.integers(0, 9)), shape), [TensorType(I, ())], {}
+    return (Value(0), draw(st.integers(0, 9)), shape), [TensorType(INT, ())], {}
 
 
 BY_NAME = {

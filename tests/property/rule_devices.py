@@ -9,8 +9,11 @@ import itertools
 import numpy as np
 
 from weft.parallel.placement import PARTIAL, PARTIAL_MAX, REPLICATED, Mesh, local_type
-from weft.program.graph import Value, map_values
+from weft.program.evaluate import apply_operator
+from weft.program.graph import Value
+from weft.program.infer import infer_types
 from weft.program.random import row_major_strides, uniform
+from weft.program.types import DType, TensorType
 
 
 def distribute(array, sharding, mesh_shape, rng):
@@ -78,7 +81,7 @@ def offsets(sharding, mesh_shape, coordinate, shape):
     return tuple(start)
 
 
-def run_locally(apply, sample, strategy, mesh_shape, coordinate, arrays):
+def run_locally(sample, strategy, mesh_shape, coordinate, arrays):
     """One device's outputs: the same operator on its own parts, with localised arguments."""
     made = strategy.outputs[0]
     start = offsets(made, mesh_shape, coordinate, sample.outputs[0].shape)
@@ -96,9 +99,9 @@ def run_locally(apply, sample, strategy, mesh_shape, coordinate, arrays):
             args = (local[0], args[1] + start[0] * args[2], *args[2:])
         case "embedding.default":
             rows = offsets(strategy.operands[0], mesh_shape, coordinate, sample.operands[0].shape)
-            return masked_lookup(apply, sample, arrays, rows[0])
+            return masked_lookup(sample, arrays, rows[0])
         case "embedding_dense_backward.default":
-            return masked_backward(apply, sample, arrays, start[0], local[0])
+            return masked_backward(sample, arrays, start[0], local[0])
         case "convolution_backward.default" if args[3] is not None:
             channels = arrays[0].shape[1]
             args = (*args[:3], (channels,), *args[4:])
@@ -117,7 +120,7 @@ def whole_slice(sample, args, operand, made):
     return args
 
 
-def masked_lookup(apply, sample, arrays, first):
+def masked_lookup(sample, arrays, first):
     """Rows of the device's part of the table; zeros for ids of other parts."""
     table, ids = arrays
     mine = (ids >= first) & (ids < first + len(table))
@@ -126,7 +129,7 @@ def masked_lookup(apply, sample, arrays, first):
     return (np.where(mine[..., None], out, 0.0),)
 
 
-def masked_backward(apply, sample, arrays, first, num_rows):
+def masked_backward(sample, arrays, first, num_rows):
     """Gradient of the device's part of the table; ids of other parts and padding add nothing."""
     grad, ids = arrays
     mine = (ids >= first) & (ids < first + num_rows) & (ids != sample.args[3])
@@ -135,7 +138,7 @@ def masked_backward(apply, sample, arrays, first, num_rows):
     return apply(sample.op, (*sample.args[:2], num_rows, -1, False), (kept, shifted))
 
 
-def run_split(apply, sample, strategy, mesh_shape, arrays, rng):
+def run_split(sample, strategy, mesh_shape, arrays, rng):
     """Outputs of the operator, computed by all devices of the mesh and put together."""
     shards = [
         distribute(array, sharding, mesh_shape, rng)
@@ -143,9 +146,7 @@ def run_split(apply, sample, strategy, mesh_shape, arrays, rng):
     ]
     devices = list(itertools.product(*map(range, mesh_shape)))
     made = {
-        device: run_locally(
-            apply, sample, strategy, mesh_shape, device, tuple(s[device] for s in shards)
-        )
+        device: run_locally(sample, strategy, mesh_shape, device, tuple(s[device] for s in shards))
         for device in devices
     }
     return tuple(
@@ -154,7 +155,18 @@ def run_split(apply, sample, strategy, mesh_shape, arrays, rng):
     )
 
 
-def numbered(args):
-    """The arguments with values numbered in the order in which they are read."""
-    count = itertools.count()
-    return map_values(args, lambda _: Value(next(count)))
+def apply(op, args, arrays):
+    """The reference operator on arrays, which stand for the values in the order of reading."""
+    types = tuple(TensorType(DTYPES[array.dtype.kind], array.shape) for array in arrays)
+    given = iter(arrays)
+    return apply_operator(op, filled(args, given), infer_types(op, args, types))
+
+
+DTYPES = {"f": DType.F64, "i": DType.I64, "b": DType.BOOL}
+
+
+def filled(args, given):
+    return tuple(
+        next(given) if isinstance(a, Value) else filled(a, given) if isinstance(a, tuple) else a
+        for a in args
+    )

@@ -1,14 +1,25 @@
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import weft
+
+SOURCE = Path(weft.__file__).parents[1]
 
 
 def modules_after(code):
     """Names of the modules that a fresh interpreter has loaded after running some code."""
     script = f"import sys\n{code}\nprint('\\n'.join(sys.modules), file=sys.stderr)"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     return set(done.stderr.split())
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from weft.capture.lower import to_program
+from weft.capture.simplify import simplify
 from weft.capture.trace import make_model, trace
 from weft.capture.workload import Workload
 from weft.core.errors import WeftError
-from weft.program.graph import Program, compact
+from weft.program.graph import Program
 from weft.program.verify import verify
 
 __all__ = ["capture"]
@@ -44,7 +45,7 @@ def capture(workload: Workload) -> Program:
         weight, bias, optimizer.step, batch.x, seed
     """
     try:
-        program = compact(to_program(trace(workload, make_model(workload))))
+        program = simplify(to_program(trace(workload, make_model(workload))))
         verify(program)
     except WeftError as error:
         raise error.within(workload.name) from error.__cause__

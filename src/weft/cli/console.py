@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
@@ -18,7 +18,7 @@ from weft.workflow.progress import Progress, silent
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-
+    from rich.progress import TaskID
 
 __all__ = ["Console"]
 
@@ -72,7 +72,7 @@ class Console:
             self._err.flush()
 
     @contextmanager
-    def progress(self) -> Iterator[Progress]:
+    def progress(self) -> Generator[Progress]:
         """A bar for the stages of long work; silent where nobody watches."""
         if self._rich is None:
             yield silent
@@ -84,18 +84,18 @@ class Console:
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}", style="dim"),
         )
         with Bar(*columns, console=self._rich) as bar:
-            tasks: dict[str, int] = {}
+            tasks: dict[str, TaskID] = {}
 
-            def show(stage: str, share: float) -> None:
+            def show(stage: str, share: float | None, detail: str = "") -> None:
                 if stage not in tasks:
-                    tasks[stage] = bar.add_task(stage, total=1.0)
-                bar.update(tasks[stage], completed=share)  # pyright: ignore[reportArgumentType]
+                    tasks[stage] = bar.add_task(stage, total=None, detail="")
+                done = {} if share is None else {"total": 1.0, "completed": share}
+                bar.update(tasks[stage], detail=detail, **done)
 
             yield show
-
-
 
 
 def _rich(out: TextIO) -> RichConsole | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from statistics import fmean, median
 from typing import TypeAlias
@@ -102,7 +102,7 @@ def fit_machine(found: Measurements) -> Machine:
     return Machine(
         name=found.name,
         groups=(group,),
-        network=link,
+        network=replace(link, curves=()),
         overlap=measured(min(1.0, max(0.0, found.overlap)), "share", found.source),
         notes="measured with all ranks at work at once; one node, so the network is the link",
     )
@@ -227,8 +227,13 @@ def _vector_rate(found: Measurements) -> float:
 
 def _curve(points: Points, source: str) -> Curve:
     ordered = sorted(points)
-    seconds = tuple(accumulate((seconds for _, seconds in ordered), max))
-    return Curve(sizes_bytes=tuple(b for b, _ in ordered), seconds=seconds, source=source)
+    # More bytes never take less time. Disturbances only lengthen, so the shorter time is right.
+    falling = accumulate((seconds for _, seconds in reversed(ordered)), min)
+    return Curve(
+        sizes_bytes=tuple(num_bytes for num_bytes, _ in ordered),
+        seconds=tuple(reversed(tuple(falling))),
+        source=source,
+    )
 
 
 def _link(found: Measurements) -> Link:

@@ -164,10 +164,14 @@ def _check(tasks: Sequence[Task], overlap: float, resident_bytes: float) -> None
             got=f"overlap {overlap}, {resident_bytes} resident bytes",
             hint="overlap is the share of a collective that computation can hide",
         )
-    freed = [False] * len(tasks)
+    alive = [True] * len(tasks)
     for i, task in enumerate(tasks):
         wrong = [d for d in task.depends if not 0 <= d < i]
-        wrong += [f for f in task.frees if not 0 <= f <= i or freed[f]]
+        for f in task.frees:
+            if 0 <= f <= i and alive[f]:
+                alive[f] = False
+            else:
+                wrong.append(f)
         if wrong or not task.seconds >= 0 or not task.allocates_bytes >= 0:
             raise InputError(
                 need="tasks of at least 0 s and 0 bytes that depend on earlier tasks and "
@@ -176,5 +180,3 @@ def _check(tasks: Sequence[Task], overlap: float, resident_bytes: float) -> None
                 f"bad references {wrong}",
                 hint="list tasks in order of issue",
             )
-        for f in task.frees:
-            freed[f] = True

@@ -91,7 +91,7 @@ def machine_to_text(machine: Machine) -> str:
     """Text of a machine file."""
     plain: dict[str, object] = {"weft_machine": VERSION}
     plain |= cast(dict[str, object], _plain(machine))
-    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=True)
 
 
 class _Line(dict[str, object]):
@@ -141,7 +141,7 @@ def _bad(key: str, need: str, got: object) -> FileError:
     return FileError(
         need=f"{key or 'machine file'}: {need}",
         got=text if len(text) < 80 else text[:77] + "...",
-        hint="docs/reference/machine-file lists every key",
+        hint="the machine file reference in the documentation lists every key",
     )
 
 

@@ -208,8 +208,11 @@ def _localized(
 ) -> tuple[Arg, ...]:
     """Arguments with global sizes replaced by the sizes of the local output."""
     shape = shapes[0]
-    if op in ("view", "expand", "slice_backward"):
+    if op in ("view", "expand"):
         return (args[0], shape, *args[2:])
+    if op == "slice_backward":
+        local = (args[0], shape, *args[2:])
+        return _whole_slice(local, 2, shape, _shape_of(args[0], slots))
     if op == "full":
         return (shape, *args[1:])
     if op == "uniform":
@@ -218,16 +221,24 @@ def _localized(
         return (shape[0], *args[1:])
     if op == "embedding_dense_backward.default":
         return (*args[:2], shape[0], *args[3:])
-    if op == "slice" and isinstance(args[0], Value):
-        return _whole_slice(args, shape, slots[args[0].node].shape)
+    if op == "convolution_backward.default" and args[3] is not None:
+        return (*args[:3], (_shape_of(args[0], slots)[1],), *args[4:])
+    if op == "slice":
+        return _whole_slice(args, 1, shape, _shape_of(args[0], slots))
     return args
 
 
+def _shape_of(arg: Arg, slots: list[TensorType]) -> tuple[int, ...]:
+    if not isinstance(arg, Value):
+        raise VerifyError(need="a tensor argument", got=repr(arg))
+    return slots[arg.node].shape
+
+
 def _whole_slice(
-    args: tuple[Arg, ...], shape: tuple[int, ...], operand: tuple[int, ...]
+    args: tuple[Arg, ...], at: int, made: tuple[int, ...], operand: tuple[int, ...]
 ) -> tuple[Arg, ...]:
-    """A slice of a cut dim is one of its whole extent: it keeps all of the local rows."""
-    dim = args[1]
-    if isinstance(dim, int) and shape[dim] == operand[dim]:
-        return (args[0], dim, 0, operand[dim], 1)
+    """A slice along a cut dim takes all of it, so it takes all of the local rows."""
+    dim = args[at]
+    if isinstance(dim, int) and made[dim] == operand[dim]:
+        return (*args[: at + 1], 0, made[dim], 1)
     return args

@@ -12,6 +12,7 @@ ATen counterpart: see `weft.program.operators`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -203,10 +204,13 @@ def map_values(args: tuple[Arg, ...], change: Callable[[Value], Arg]) -> tuple[A
 
 
 def _plain(args: tuple[Arg, ...]) -> list[object]:
-    return [
-        str(arg) if isinstance(arg, Value) else _plain(arg) if isinstance(arg, tuple) else arg
-        for arg in args
-    ]
+    return [_plain(arg) if isinstance(arg, tuple) else _plain_one(arg) for arg in args]
+
+
+def _plain_one(arg: Arg) -> object:
+    # JSON has no infinity, which masks are filled with.
+    foreign = isinstance(arg, Value) or (isinstance(arg, float) and not math.isfinite(arg))
+    return str(arg) if foreign else arg
 
 
 def compact(program: Program) -> Program:

@@ -174,12 +174,12 @@ def print_report(
     only_json: bool = False,
 ) -> None:
     """Print the table, the claims and, last, the line of JSON."""
-    write = write or sys.stdout.write
+    say = sys.stdout.write if write is None else write
     if not only_json:
         if report.table is not None:
-            write(format_table(report.table) + "\n\n")
-        write(format_table(claim_table(report)) + "\n")
-    write(report_json(report) + "\n")
+            say(format_table(report.table) + "\n\n")
+        say(format_table(claim_table(report)) + "\n")
+    say(report_json(report) + "\n")
 
 
 def claim_table(report: BenchReport) -> Table:
@@ -187,8 +187,7 @@ def claim_table(report: BenchReport) -> Table:
     return Table(
         columns=("claim", "value", "target", "holds"),
         rows=tuple(
-            (c.claim, f"{c.value:.4g}", c.target, "yes" if c.ok else "NO")
-            for c in report.claims
+            (c.claim, f"{c.value:.4g}", c.target, "yes" if c.ok else "NO") for c in report.claims
         ),
     )
 

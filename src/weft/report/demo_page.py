@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from weft.core.records import Record
@@ -16,10 +15,10 @@ from weft.report.machine_table import describe_machine
 from weft.report.page import Figure, Page, Section
 from weft.report.plan_page import (
     measured_section,
-    measured_steps,
     plan_sections,
     plan_sources,
     timeline_section,
+    typical_step_s,
 )
 from weft.report.plan_summary import format_share, plan_plain
 
@@ -29,12 +28,12 @@ __all__ = ["demo_page", "demo_sentence"]
 def demo_sentence(plan: ParallelPlan, records: Sequence[Record]) -> str:
     """What the demo found: equal losses, and predicted beside measured step time."""
     losses = compare_losses(records)
-    measured_s = statistics.median(measured_steps(records))
+    measured_s = typical_step_s(records)
     predicted_s = plan.prediction.step_s
     return (
         f"{plan.mesh.num_devices} ranks train {plan.program_name} with the loss of one process"
         f" (largest relative difference {losses.relative:.1e} over {losses.steps} steps),"
-        f" in {format_seconds(measured_s)} a step where {format_seconds(predicted_s)} were predicted"
+        f" in {format_seconds(measured_s)} a step; predicted were {format_seconds(predicted_s)}"
     )
 
 
@@ -74,7 +73,7 @@ def demo_page(
 
 
 def _figures(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Figure, ...]:
-    measured_s = statistics.median(measured_steps(records))
+    measured_s = typical_step_s(records)
     losses = compare_losses(records)
     error = abs(plan.prediction.step_s / measured_s - 1)
     figures = [

@@ -40,9 +40,9 @@ def losses_of(records: Sequence[Record], kind: str) -> dict[int, float]:
     found: dict[int, float] = {}
     for record in records:
         step, loss = record.fields.get("step"), record.fields.get("loss")
-        # A loss that is no number is written as text, which `float` reads.
-        if record.kind == kind and isinstance(step, int) and isinstance(loss, int | float | str):
-            found[step] = float(loss)
+        if record.kind == kind and isinstance(step, int):
+            # A loss that is no number is written as text, which `float` reads, or left empty.
+            found[step] = float(loss) if isinstance(loss, int | float | str) else math.nan
     return found
 
 

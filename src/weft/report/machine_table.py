@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
+from typing import cast
 
 from weft.core.provenance import Quantity
 from weft.core.units import format_bytes, format_seconds
@@ -53,7 +54,7 @@ def format_quantity(quantity: Quantity) -> str:
 
 
 def machine_tables(machine: Machine) -> tuple[Table, ...]:
-    """One table a node group, one for what joins them, and one for measured curves if any."""
+    """One table a node group, one for what joins them, and one a source of measured curves."""
     groups = tuple(_group_table(machine, group) for group in machine.groups)
     shared = {**_link_figures("between nodes", machine.network), "overlap": machine.overlap}
     return (*groups, _figures("between nodes and streams", shared), *_curve_table(machine))
@@ -62,9 +63,9 @@ def machine_tables(machine: Machine) -> tuple[Table, ...]:
 def _group_table(machine: Machine, group: NodeGroup) -> Table:
     fuses = "element-wise operators fuse" if group.device.fuses else "no fusion"
     title = f"{machine.name}: {_nodes(group)} of {group.devices_per_node} {group.device.name}"
-    figures = {
-        _label(key): q for key, q in device_figures(group.device).items()
-    } | _link_figures("inside a node", group.link)
+    figures = {_label(key): q for key, q in device_figures(group.device).items()} | _link_figures(
+        "inside a node", group.link
+    )
     return _figures(f"{title}, {fuses}", figures)
 
 
@@ -76,7 +77,7 @@ def device_figures(device: Device) -> dict[str, Quantity]:
         if isinstance(value, Quantity):
             found[field.name] = value
         elif isinstance(value, Mapping):
-            items: Iterable[tuple[object, object]] = value.items()
+            items = cast("Mapping[str, object]", value).items()
             found |= {f"{field.name}, {k}": q for k, q in items if isinstance(q, Quantity)}
     return found
 
@@ -108,9 +109,15 @@ def _curve_table(machine: Machine) -> tuple[Table, ...]:
     }
     for where, link in _links(machine).items():
         curves |= {f"{c.collective} of {c.num_devices} {where}": c.curve for c in link.curves}
-    rows = tuple((name, *_curve_ends(curve), curve.source) for name, curve in curves.items())
-    columns = ("measured curve", "smallest", "takes", "largest", "takes", "source")
-    return (Table(caption="measured curves", columns=columns, rows=rows),) if rows else ()
+    columns = ("measured curve", "smallest", "takes", "largest", "takes")
+    return tuple(
+        Table(
+            caption=source,
+            columns=columns,
+            rows=tuple((n, *_curve_ends(c)) for n, c in curves.items() if c.source == source),
+        )
+        for source in dict.fromkeys(curve.source for curve in curves.values())
+    )
 
 
 def _links(machine: Machine) -> dict[str, Link]:

@@ -65,9 +65,7 @@ def html_table(table: Table, *, chosen: Sequence[int] = ()) -> Markup:
     """A table; the rows numbered in `chosen` stand out."""
     right = numeric_columns(table)
     styles = ["number" if is_right else None for is_right in right]
-    head = tag(
-        "tr", *(tag("th", c, class_=s) for c, s in zip(table.columns, styles, strict=True))
-    )
+    head = tag("tr", *(tag("th", c, class_=s) for c, s in zip(table.columns, styles, strict=True)))
     rows = (
         tag(
             "tr",
@@ -91,9 +89,7 @@ def render(page: Page) -> str:
         tag("title", page.title),
         tag("style", Markup(style)),
     )
-    figures = (
-        tag("li", tag("b", f.value), tag("span", f.meaning)) for f in page.figures
-    )
+    figures = (tag("li", tag("b", f.value), tag("span", f.meaning)) for f in page.figures)
     body = tag(
         "main",
         tag("p", page.kicker, class_="kicker"),

@@ -75,8 +75,7 @@ def activation_rows(program: Program, plan: ParallelPlan) -> tuple[TensorRow, ..
             (node.outputs[0], plan.strategies[number].outputs[0], ()),
         )
         for number, node in enumerate(whole.nodes)
-        if node.phase is Phase.FORWARD
-        and (operator(node.op).kind in _HEAVY or node.op in _EXTRA)
+        if node.phase is Phase.FORWARD and (operator(node.op).kind in _HEAVY or node.op in _EXTRA)
     ]
     return _rows(plan, named)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from weft.core.errors import InputError
 from weft.core.records import Record
 from weft.core.units import format_bytes, format_seconds
 from weft.cost.timeline import Timeline
@@ -34,6 +35,7 @@ __all__ = [
     "plan_sources",
     "sharding_tags",
     "timeline_section",
+    "typical_step_s",
 ]
 
 
@@ -139,7 +141,7 @@ def measured_section(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Sec
     times_s = measured_steps(records)
     if not times_s:
         return ()
-    typical_s = statistics.median(times_s)
+    typical_s = typical_step_s(records)
     predicted_s = plan.prediction.step_s
     error = predicted_s / typical_s - 1
     bars = (
@@ -161,6 +163,22 @@ def measured_steps(records: Sequence[Record]) -> list[float]:
     times = [r.fields.get("step_s") for r in records if r.kind == "step"]
     numbers = [float(t) for t in times if isinstance(t, int | float)]
     return numbers[1:] if len(numbers) > 1 else numbers
+
+
+def typical_step_s(records: Sequence[Record]) -> float:
+    """Median of the measured step times [s].
+
+    Raises:
+        InputError: no step was measured.
+    """
+    times_s = measured_steps(records)
+    if not times_s:
+        raise InputError(
+            need="records of kind step that say how long a step took",
+            got="none",
+            hint="`weft run --records FILE` writes them",
+        )
+    return statistics.median(times_s)
 
 
 def _comparison_section(plan: ParallelPlan) -> tuple[Section, ...]:
@@ -210,9 +228,7 @@ def _placement_sections(plan: ParallelPlan, program: Program) -> tuple[Section, 
     )
 
 
-def _tensor_table(
-    rows: Sequence[TensorRow], names: tuple[str, ...], *, with_reads: bool
-) -> Markup:
+def _tensor_table(rows: Sequence[TensorRow], names: tuple[str, ...], *, with_reads: bool) -> Markup:
     axes = " x ".join(names)
     columns = ("tensor", "count", "type", f"kept ({axes})", "read as", "on a device")
     if not with_reads:

@@ -110,7 +110,9 @@ def prediction_table(plan: ParallelPlan, machine: Machine | None = None) -> Tabl
 def alternatives_table(plan: ParallelPlan) -> Table:
     """This plan and what it was compared with, fastest first, those that fit before others."""
     chosen = plan.prediction.step_s
-    rows = [("this plan", format_seconds(chosen), "1.00x", format_bytes(plan.prediction.peak_bytes), "")]
+    rows = [
+        ("this plan", format_seconds(chosen), "1.00x", format_bytes(plan.prediction.peak_bytes), "")
+    ]
     for a in sorted(plan.alternatives, key=lambda a: (not a.fits, a.step_s)):
         ratio = f"{a.step_s / chosen:.2f}x" if chosen > 0 else ""
         note = a.note if a.fits else f"does not fit. {a.note}".strip()

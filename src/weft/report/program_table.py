@@ -46,6 +46,4 @@ def program_table(program: Program, capture_s: float) -> Table:
 
 
 def _bytes(program: Program, role: Role) -> int:
-    return sum(
-        program.nodes[i.node].outputs[0].num_bytes for i in program.inputs if i.role is role
-    )
+    return sum(program.nodes[i.node].outputs[0].num_bytes for i in program.inputs if i.role is role)

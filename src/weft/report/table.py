@@ -53,9 +53,7 @@ def numeric_columns(table: Table) -> tuple[bool, ...]:
     """
     return tuple(
         any(cells) and all(_NUMBER.match(cell) for cell in cells if cell)
-        for cells in (
-            [row[c] for row in table.rows] for c in range(len(table.columns))
-        )
+        for cells in ([row[c] for row in table.rows] for c in range(len(table.columns)))
     )
 
 

@@ -21,6 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from weft.core.errors import InputError, MismatchError, RunError
 from weft.parallel.placement import Mesh
+from weft.runtime.allocator import keep_freed_memory
 from weft.runtime.emit import Place
 
 __all__ = [
@@ -96,6 +97,8 @@ def join(
 ) -> World:
     """Meet the other ranks that torchrun started; a world of one rank where it did not.
 
+    The process is a rank from then on: it keeps the memory of freed tensors for the next step.
+
     Args:
         environment: torchrun's variables: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT;
             the process's own if left out.
@@ -107,6 +110,7 @@ def join(
         RunError: the other ranks did not come within the time-out.
     """
     given = os.environ if environment is None else environment
+    keep_freed_memory()
     if "RANK" not in given:
         return alone(_device(device, 0))
     found = _read_environment(given)

@@ -33,7 +33,7 @@ def capture_recipe(recipe: str, *, progress: Progress = silent) -> Captured:
     from weft.capture import capture
 
     workload = load_workload(recipe)
-    progress("capture", 0.0)
+    progress("capture", None)
     start_s = time.perf_counter()
     program = capture(workload)
     capture_s = time.perf_counter() - start_s

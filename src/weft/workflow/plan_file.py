@@ -33,8 +33,8 @@ def save_planned(planned: Planned, path: Path) -> None:
         FileError: the file cannot be written.
     """
     from weft.machine.yaml import machine_to_text
-    from weft.parallel import plan_to_json
-    from weft.program import to_text
+    from weft.parallel.serialize import plan_to_json
+    from weft.program.text import to_text
 
     outer = json.loads(plan_to_json(planned.plan))
     outer[_KEY] = {
@@ -67,7 +67,7 @@ def open_planned(
         FileError: the file is missing, damaged, or has no basis and none is given.
         MismatchError: the plan was made for another program or machine.
     """
-    from weft.parallel import load_plan
+    from weft.parallel.serialize import load_plan
 
     plan = load_plan(path)
     if program is None or machine is None:
@@ -90,7 +90,7 @@ def _basis(path: Path) -> dict[str, Any]:
 
 
 def _read_program(basis: dict[str, Any], path: Path) -> Program:
-    from weft.program import from_text
+    from weft.program.text import from_text
 
     return from_text(_unpack(basis, "program", path))
 

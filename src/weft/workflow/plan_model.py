@@ -10,9 +10,10 @@ from weft.workflow.progress import Progress, silent
 
 if TYPE_CHECKING:
     from weft.machine.model import Machine
-    from weft.parallel.plan import Level
+    from weft.parallel.plan import Level, ParallelPlan
+    from weft.program.graph import Program
 
-__all__ = ["plan_model"]
+__all__ = ["plan_model", "plan_program"]
 
 
 def plan_model(
@@ -20,7 +21,7 @@ def plan_model(
     machine: Machine,
     *,
     level: Level,
-    memory_limit_bytes: float | None = None,
+    memory_limit_bytes: float = 0.0,
     progress: Progress = silent,
 ) -> Planned:
     """Capture the recipe's step and search for the fastest way to split it.
@@ -29,20 +30,42 @@ def plan_model(
         recipe: "file.py:function".
         machine: what to plan for.
         level: how hard to look.
-        memory_limit_bytes: most bytes on a device; the device's own memory if not given.
+        memory_limit_bytes: most bytes on a device; the device's own memory if 0.
         progress: told what is going on.
 
     Raises:
         CaptureError: the workload cannot become a program.
         InfeasibleError: no plan fits the machine.
     """
-    from weft.parallel import plan
-
     captured = capture_recipe(recipe, progress=progress)
-    program = captured.program
-    progress("plan", 0.0)
-    decided = plan(program, machine, level=level.value, memory_limit_bytes=memory_limit_bytes)
-    progress("plan", 1.0)
-    return Planned(
-        plan=decided, program=program, machine=machine, capture_s=captured.capture_s
+    plan = plan_program(
+        captured.program,
+        machine,
+        level=level,
+        memory_limit_bytes=memory_limit_bytes,
+        progress=progress,
     )
+    return Planned(
+        plan=plan, program=captured.program, machine=machine, capture_s=captured.capture_s
+    )
+
+
+def plan_program(
+    program: Program,
+    machine: Machine,
+    *,
+    level: Level,
+    memory_limit_bytes: float = 0.0,
+    progress: Progress = silent,
+) -> ParallelPlan:
+    """`weft.plan`, with its progress told; see `plan_model` for the arguments."""
+    from weft.parallel.exact.planner import ExactPlanner
+    from weft.parallel.planner import PlanRequest, plan_request
+
+    request = PlanRequest(
+        program=program, machine=machine, level=level, memory_limit_bytes=memory_limit_bytes
+    )
+    progress("plan", None)
+    plan = plan_request(request, ExactPlanner(), lambda text: progress("plan", None, text))
+    progress("plan", 1.0)
+    return plan

@@ -37,7 +37,7 @@ def timeline_of(planned: Planned) -> Timeline:
     Raises:
         VerifyError: the plan is not legal for the program.
     """
-    from weft.parallel import simulate_plan
+    from weft.parallel.candidate import simulate_plan
 
     return simulate_plan(planned.plan, planned.program, planned.machine)[0]
 

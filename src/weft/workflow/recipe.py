@@ -59,7 +59,7 @@ def load_workload(recipe: str) -> Workload:
     try:
         workload = function()
     except WeftError as error:
-        raise error.within(recipe)
+        raise error.within(recipe) from error.__cause__
     if not isinstance(workload, Workload):
         raise InputError(
             need="a recipe function that returns a weft.Workload",

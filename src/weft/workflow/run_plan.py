@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["RunSettings", "StepReport", "run_plan"]
+from weft.workflow.recipe import load_workload
+
+if TYPE_CHECKING:
+    from weft.runtime.train import Outcome, StepDone
+
+__all__ = ["RunSettings", "run_recipe"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +25,8 @@ class RunSettings:
         steps: number of steps in all, those before a resume included.
         records: file for what is measured; None for none.
         checkpoint: folder for checkpoints; None for none.
-        checkpoint_every: steps between checkpoints; 0 for none but the last.
-        resume: whether to go on from the last checkpoint.
+        checkpoint_every: steps between checkpoints; 0 for one at the end only.
+        resume: whether to go on from the newest checkpoint.
         compile: whether Inductor compiles the step.
     """
 
@@ -34,14 +40,36 @@ class RunSettings:
     compile: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """One finished step: its number, the loss and the time it took [s]."""
+def run_recipe(
+    settings: RunSettings, *, on_step: Callable[[StepDone], None] | None = None
+) -> Outcome:
+    """Train; called by every rank.
 
-    step: int
-    loss: float
-    step_s: float
+    Args:
+        settings: what to run.
+        on_step: told of each finished step, on rank 0.
 
+    Raises:
+        FileError: the plan file is missing or damaged, or no checkpoint is whole.
+        MismatchError: the plan was made for another program or another number of ranks.
+        RunError: a rank failed.
+    """
+    from weft.core.records import RecordLog
+    from weft.parallel.serialize import load_plan
+    from weft.runtime.train import Schedule, run_plan
 
-def run_plan(settings: RunSettings, *, on_step: Callable[[StepReport], None]) -> None:
-    raise NotImplementedError
+    schedule = Schedule(
+        steps=settings.steps,
+        checkpoints=settings.checkpoint,
+        checkpoint_every=settings.checkpoint_every,
+        resume=settings.resume,
+    )
+    plan = load_plan(settings.plan)
+    return run_plan(
+        plan,
+        load_workload(settings.recipe),
+        schedule,
+        compile=settings.compile,
+        log=None if settings.records is None else RecordLog(settings.records),
+        on_step=on_step,
+    )

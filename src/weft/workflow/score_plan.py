@@ -39,7 +39,7 @@ def score_expert(
     Raises:
         InputError: `dp * tp` is not the machine's number of devices, or does not divide.
     """
-    from weft.parallel import expert_plan
+    from weft.parallel.experts import expert_plan
 
     captured = capture_recipe(recipe, progress=progress)
     program = captured.program
@@ -61,7 +61,7 @@ def score(
     See `score_expert` for the arguments.
     """
     from weft.capture import capture
-    from weft.parallel import expert_plan
+    from weft.parallel.experts import expert_plan
 
     program = capture(workload)
     return expert_plan(program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp).prediction

@@ -64,10 +64,7 @@ def test_an_error_of_weft_prints_its_three_parts_without_a_traceback(run):
     code, out, err = run(refuse)
     assert (code, out) == (2, "")
     assert err == (
-        "weft: this input cannot be used.\n"
-        "  need  a number\n"
-        "  got   a word\n"
-        "  try   type digits\n"
+        "weft: this input cannot be used.\n  need  a number\n  got   a word\n  try   type digits\n"
     )
 
 

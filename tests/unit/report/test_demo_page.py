@@ -8,9 +8,7 @@ from weft.report.page import render
 def records(error=0.0):
     own = toy_plan.step_records(step_s=10e-3)
     reference = [replace(r, kind="reference") for r in own]
-    moved = [
-        replace(r, fields={**r.fields, "loss": r.fields["loss"] * (1 + error)}) for r in own
-    ]
+    moved = [replace(r, fields={**r.fields, "loss": r.fields["loss"] * (1 + error)}) for r in own]
     return [*moved, *reference]
 
 

@@ -28,8 +28,9 @@ def test_only_steps_that_both_have_are_compared():
     assert (found.steps, found.difference) == (1, 0.0)
 
 
-def test_a_loss_that_is_no_number_is_infinitely_far():
-    found = compare_losses(curve("step", ["nan"]) + curve("reference", [2.0]))
+@pytest.mark.parametrize("nothing", ["nan", "inf", None])
+def test_a_loss_that_is_no_number_is_infinitely_far(nothing):
+    found = compare_losses(curve("step", [nothing]) + curve("reference", [2.0]))
     assert found.difference == math.inf
 
 

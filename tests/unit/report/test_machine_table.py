@@ -55,5 +55,5 @@ def test_measured_curves_are_listed_with_their_ends():
         curves=(CollectiveCurve(collective="all-gather", num_devices=2, curve=curve),),
     )
     table = machine_tables(replace(machine, network=measured_link))[-1]
-    row = ("all-gather of 2 between nodes", "1.0 KiB", "100 us", "1.0 MiB", "2 ms", "this host")
-    assert table.rows == (row,)
+    row = ("all-gather of 2 between nodes", "1.0 KiB", "100 us", "1.0 MiB", "2 ms")
+    assert (table.caption, table.rows) == ("this host", (row,))

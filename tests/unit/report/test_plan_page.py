@@ -58,7 +58,9 @@ def test_without_measurements_nothing_is_said_about_them():
 
 def test_the_numbers_of_the_plan_lie_in_the_page_as_a_record():
     _, text = draw()
-    line = unescape(elements(text[text.index("<details") : text.index("</details>") + 10], "pre")[0].text)
+    line = unescape(
+        elements(text[text.index("<details") : text.index("</details>") + 10], "pre")[0].text
+    )
     record = json.loads(line)
     assert record["kind"] == "plan"
     assert record["fields"]["step_s"] == toy_plan.plan().prediction.step_s

@@ -48,7 +48,8 @@ def test_the_hidden_share_is_what_is_not_exposed():
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0.0, "0 %"), (0.0213, "2.1 %"), (0.5, "50 %"), (0.999, "100 %"), (2, "200 %")]
+    ("share", "text"),
+    [(0.0, "0 %"), (0.0213, "2.1 %"), (0.5, "50 %"), (0.999, "100 %"), (2, "200 %")],
 )
 def test_shares_are_percentages(share, text):
     assert format_share(share) == text

@@ -24,7 +24,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         captured = capture_recipe(args.recipe, progress=progress)
     console.table(program_table(captured.program, captured.capture_s))
     if args.text is not None:
-        from weft.program import to_text
+        from weft.program.text import to_text
 
         args.text.write_text(to_text(captured.program))
         console.line(f"wrote {args.text}")

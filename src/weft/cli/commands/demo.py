@@ -7,16 +7,70 @@ from pathlib import Path
 
 from weft.cli.command import Command
 from weft.cli.console import Console
+from weft.core.units import format_seconds
+from weft.report.demo_page import demo_page, demo_sentence
+from weft.report.loss import compare_losses
+from weft.report.page import write_page
+from weft.report.plan_page import typical_step_s
+from weft.report.plan_summary import format_share, plan_plain
+from weft.workflow.demo import DemoResult, find_demo_recipe, run_demo
+from weft.workflow.planned import explain_plan, timeline_of
 
 __all__ = ["COMMAND"]
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("demo.html"))
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, default=Path("demo.html"), help="the page"
+    )
+    parser.add_argument(
+        "--folder", metavar="DIR", type=Path, default=Path("demo_output"), help="everything else"
+    )
+    parser.add_argument("--recipe", metavar="RECIPE", help="another workload than the small GPT")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps to train (20)")
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
-    raise NotImplementedError
+    with console.progress() as progress:
+        recipe = args.recipe or find_demo_recipe()
+        result = run_demo(recipe, args.folder, steps=args.steps, progress=progress)
+    explanation = explain_plan(result.planned)
+    console.line(explanation)
+    console.line(_measured_line(result))
+    console.line(demo_sentence(result.planned.plan, result.records))
+    planned = result.planned
+    page = demo_page(
+        planned.plan,
+        planned.program,
+        planned.machine,
+        timeline_of(planned),
+        explanation=explanation,
+        records=result.records,
+        sources=result.files,
+    )
+    write_page(page, args.output)
+    console.line(f"wrote {args.output}, a page to open in any browser")
+    console.result(_plain(result))
+
+
+def _measured_line(result: DemoResult) -> str:
+    predicted_s = result.planned.plan.prediction.step_s
+    measured_s = typical_step_s(result.records)
+    error = format_share(abs(predicted_s / measured_s - 1))
+    return (
+        f"  step      {format_seconds(predicted_s)} predicted,"
+        f" {format_seconds(measured_s)} measured ({error} apart)"
+    )
+
+
+def _plain(result: DemoResult) -> dict[str, object]:
+    losses = compare_losses(result.records)
+    return {
+        **plan_plain(result.planned.plan),
+        "measured_step_s": typical_step_s(result.records),
+        "steps": losses.steps,
+        "largest_relative_loss_difference": losses.relative,
+    }
 
 
 COMMAND = Command(

@@ -8,6 +8,7 @@ from pathlib import Path
 from weft.cli.command import Command
 from weft.cli.console import Console
 from weft.report.machine_table import machine_plain, machine_tables
+from weft.workflow.probe_host import probe_host
 
 __all__ = ["COMMAND"]
 
@@ -25,12 +26,8 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         _list(tuple(preset_names()), console)
         return
     if args.name == "probe":
-        from weft.runtime import probe
-
         with console.progress() as progress:
-            progress("measuring this host", 0.0)
-            machine = probe(num_ranks=args.ranks)
-            progress("measuring this host", 1.0)
+            machine = probe_host(args.ranks, progress=progress)
     else:
         machine = load_machine(args.name)
     for table in machine_tables(machine):

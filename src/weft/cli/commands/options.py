@@ -35,6 +35,6 @@ def read_machine(args: argparse.Namespace) -> Machine:
     return load_machine(args.machine)
 
 
-def memory_limit(args: argparse.Namespace) -> float | None:
-    """The memory limit that the arguments name [bytes]."""
-    return None if args.memory is None else float(parse_bytes(args.memory))
+def memory_limit(args: argparse.Namespace) -> float:
+    """The memory limit that the arguments name; 0 for the device's own [bytes]."""
+    return 0.0 if args.memory is None else float(parse_bytes(args.memory))

@@ -10,8 +10,8 @@ from weft.cli.commands.options import add_machine, add_recipe, memory_limit, rea
 from weft.cli.console import Console
 from weft.core.units import format_seconds
 from weft.report.plan_summary import plan_plain
-from weft.workflow.plan_model import plan_model
 from weft.workflow.plan_file import save_planned
+from weft.workflow.plan_model import plan_model
 from weft.workflow.planned import explain_plan
 
 __all__ = ["COMMAND"]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weft.cli.command import Command
 from weft.cli.commands.options import add_recipe
 from weft.cli.console import Console
-from weft.core.units import format_seconds
-from weft.workflow.run_plan import RunSettings, StepReport, run_plan
+from weft.core.units import format_bytes, format_seconds
+from weft.workflow.run_plan import RunSettings, run_recipe
+
+if TYPE_CHECKING:
+    from weft.runtime.train import Outcome, StepDone
 
 __all__ = ["COMMAND"]
 
@@ -38,20 +43,31 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         resume=args.resume,
         compile=args.compile,
     )
-    reports: list[StepReport] = []
 
-    def show(report: StepReport) -> None:
-        reports.append(report)
-        took = format_seconds(report.step_s)
-        console.line(f"step {report.step:>5}  loss {report.loss:.6f}  {took}")
+    def show(done: StepDone) -> None:
+        took = format_seconds(done.step_s)
+        console.line(f"step {done.step:>5}  loss {done.loss:.6f}  {took}")
 
-    run_plan(settings, on_step=show)
+    outcome = run_recipe(settings, on_step=show)
+    console.line(_closing_line(outcome, args))
     console.result(
         {
             "plan": str(args.plan),
-            "steps": [{"step": r.step, "loss": r.loss, "step_s": r.step_s} for r in reports],
+            "steps": [{"step": d.step, "loss": d.loss, "step_s": d.step_s} for d in outcome.done],
+            "stopped": outcome.stopped,
+            "peak_bytes": list(outcome.peak_bytes),
         }
     )
+
+
+def _closing_line(outcome: Outcome, args: argparse.Namespace) -> str:
+    if not outcome.done:
+        return "nothing left to do: the checkpoint has all the steps"
+    typical_s = statistics.median(d.step_s for d in outcome.done)
+    ended = "stopped early" if outcome.stopped else "done"
+    peak = format_bytes(max(outcome.peak_bytes))
+    where = f"; recorded in {args.records}" if args.records else ""
+    return f"{ended}: median step {format_seconds(typical_s)}, peak of a rank {peak}{where}"
 
 
 COMMAND = Command(

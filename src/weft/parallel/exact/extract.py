@@ -41,17 +41,16 @@ def decide(problem: Problem, states: Sequence[Sequence[int]], choice: Sequence[i
     strategies = tuple(
         table[choice[node]][folding.representative[node]] for node in range(len(program.nodes))
     )
+    by_node = [_hubs_by_node(hubs) for hubs in hub_tables]
     hubs = {
         (Value(node, value.output), phase): sharding
-        for node in range(len(program.nodes))
-        for (value, phase), sharding in _hubs_at(hub_tables[choice[node]])
-        .get(folding.representative[node], {})
-        .items()
+        for node, representative in enumerate(folding.representative)
+        for (value, phase), sharding in by_node[choice[node]].get(representative, {}).items()
     }
     return Decision(strategies, hubs)
 
 
-def _hubs_at(
+def _hubs_by_node(
     hubs: dict[tuple[Value, Phase], Sharding],
 ) -> dict[int, dict[tuple[Value, Phase], Sharding]]:
     by_node: dict[int, dict[tuple[Value, Phase], Sharding]] = {}

@@ -16,7 +16,7 @@ _erf_of_objects = np.frompyfunc(math.erf, 1, 1)
 
 
 def _erf(x: Array) -> Array:
-    return np.asarray(_erf_of_objects(x.astype(np.float64)), dtype=np.float64).astype(x.dtype)
+    return np.asarray(_erf_of_objects(x.astype(np.float64)), dtype=np.float64)
 
 
 def _sigmoid(x: Array) -> Array:
@@ -57,15 +57,47 @@ def _clamp(x: Array, low: float | None = None, high: float | None = None) -> Arr
 
 
 def _add(x: Array, other: Array, alpha: float = 1) -> Array:
-    return np.add(x, np.multiply(other, alpha) if alpha != 1 else other)
+    return np.add(x, other if alpha == 1 else np.multiply(other, alpha))
 
 
 def _subtract(x: Array, other: Array, alpha: float = 1) -> Array:
-    return _add(x, other, -alpha)
+    return np.subtract(x, other if alpha == 1 else np.multiply(other, alpha))
 
 
 def _reverse_subtract(x: Array, other: float, alpha: float = 1) -> Array:
-    return other - (x * alpha if alpha != 1 else x)
+    return np.subtract(other, x if alpha == 1 else np.multiply(x, alpha))
+
+
+def _rsqrt(x: Array) -> Array:
+    return 1.0 / np.sqrt(x)
+
+
+def _reciprocal(x: Array) -> Array:
+    return 1.0 / x
+
+
+def _tanh_backward(grad: Array, out: Array) -> Array:
+    return grad * (1.0 - out**2)
+
+
+def _sigmoid_backward(grad: Array, out: Array) -> Array:
+    return grad * out * (1.0 - out)
+
+
+def _relu(x: Array) -> Array:
+    return np.maximum(x, 0)
+
+
+def _threshold_backward(grad: Array, x: Array, threshold: float) -> Array:
+    return np.where(x <= threshold, 0, grad)
+
+
+def _silu(x: Array) -> Array:
+    return x * _sigmoid(x)
+
+
+def _masked_fill(x: Array, mask: Array, value: float) -> Array:
+    return np.where(mask, value, x)
 
 
 def _same(x: Array, dtype: str) -> Array:
@@ -90,30 +122,30 @@ ELEMENTWISE: Mapping[str, Callable[..., Array]] = MappingProxyType(
         "pow.Tensor_Scalar": np.power,
         "pow.Scalar": np.power,
         "sqrt.default": np.sqrt,
-        "rsqrt.default": lambda x: 1.0 / np.sqrt(x),
-        "reciprocal.default": lambda x: 1.0 / x,
+        "rsqrt.default": _rsqrt,
+        "reciprocal.default": _reciprocal,
         "exp.default": np.exp,
         "log.default": np.log,
         "log1p.default": np.log1p,
         "sin.default": np.sin,
         "cos.default": np.cos,
         "tanh.default": np.tanh,
-        "tanh_backward.default": lambda grad, out: grad * (1.0 - out**2),
+        "tanh_backward.default": _tanh_backward,
         "erf.default": _erf,
         "sigmoid.default": _sigmoid,
-        "sigmoid_backward.default": lambda grad, out: grad * out * (1.0 - out),
-        "relu.default": lambda x: np.maximum(x, 0),
-        "threshold_backward.default": lambda grad, x, threshold: np.where(x <= threshold, 0, grad),
+        "sigmoid_backward.default": _sigmoid_backward,
+        "relu.default": _relu,
+        "threshold_backward.default": _threshold_backward,
         "gelu.default": _gelu,
         "gelu_backward.default": _gelu_backward,
-        "silu.default": lambda x: x * _sigmoid(x),
+        "silu.default": _silu,
         "silu_backward.default": _silu_backward,
         "maximum.default": np.maximum,
         "minimum.default": np.minimum,
         "clamp.default": _clamp,
         "clamp_min.default": _clamp,
         "where.self": np.where,
-        "masked_fill.Scalar": lambda x, mask, value: np.where(mask, value, x),
+        "masked_fill.Scalar": _masked_fill,
         "eq.Scalar": np.equal,
         "eq.Tensor": np.equal,
         "ne.Scalar": np.not_equal,

@@ -15,6 +15,14 @@ __all__ = ["SHAPES"]
 _Dims = tuple[int, ...]
 
 
+def _full(size: _Dims, value: float, dtype: str) -> Array:
+    return np.full(size, value)
+
+
+def _uniform(seed: Array, salt: int, size: _Dims) -> Array:
+    return uniform(int(seed), salt, size)
+
+
 def _iota(n: int, start: float, step: float, dtype: str) -> Array:
     return start + step * np.arange(n)
 
@@ -35,12 +43,20 @@ def _slice_backward(
     return whole
 
 
+def _cat(tensors: tuple[Array, ...], dim: int = 0) -> Array:
+    return np.concatenate(tensors, axis=dim)
+
+
 def _sum(x: Array, dims: _Dims, keepdim: bool = False) -> Array:
     return np.sum(x, axis=dims, keepdims=keepdim)
 
 
 def _amax(x: Array, dims: _Dims, keepdim: bool = False) -> Array:
     return np.max(x, axis=dims, keepdims=keepdim)
+
+
+def _cumsum(x: Array, dim: int) -> Array:
+    return np.cumsum(x, axis=dim)
 
 
 def _argmax(x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
@@ -63,7 +79,7 @@ def _embedding_backward(
 
 def _places(index: Array, dim: int) -> tuple[Array, ...]:
     """For each element of an index, where in the tensor it points: along `dim` as it says."""
-    places = list(np.indices(index.shape, sparse=True))
+    places: list[Array] = list(np.indices(index.shape, sparse=True))
     places[dim] = index
     return tuple(places)
 
@@ -78,6 +94,10 @@ def _scatter_add(x: Array, dim: int, index: Array, src: Array) -> Array:
     return out
 
 
+def _index_select(x: Array, dim: int, index: Array) -> Array:
+    return np.take(x, index, axis=dim)
+
+
 def _topk(
     x: Array, k: int, dim: int, largest: bool = True, is_sorted: bool = True
 ) -> tuple[Array, Array]:
@@ -88,24 +108,24 @@ def _topk(
 
 SHAPES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = MappingProxyType(
     {
-        "full": lambda size, value, dtype: np.full(size, value),
+        "full": _full,
         "iota": _iota,
-        "uniform": lambda seed, salt, size: uniform(int(seed), salt, size),
+        "uniform": _uniform,
         "view": np.reshape,
         "permute": np.transpose,
         "expand": np.broadcast_to,
         "slice": _slice,
         "slice_backward": _slice_backward,
-        "cat": lambda tensors, dim=0: np.concatenate(tensors, axis=dim),
+        "cat": _cat,
         "sum": _sum,
         "amax": _amax,
-        "cumsum": lambda x, dim: np.cumsum(x, axis=dim),
+        "cumsum": _cumsum,
         "argmax.default": _argmax,
         "embedding.default": _embedding,
         "embedding_dense_backward.default": _embedding_backward,
         "gather.default": _gather,
         "scatter_add.default": _scatter_add,
-        "index_select.default": lambda x, dim, index: np.take(x, index, axis=dim),
+        "index_select.default": _index_select,
         "topk.default": _topk,
     }
 )

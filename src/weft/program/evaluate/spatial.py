@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from types import MappingProxyType
+from types import EllipsisType, MappingProxyType
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class _Window:
             widths.append((self.padding[d], max(self.padding[d], last + 1 - length)))
         return np.pad(x, widths, constant_values=fill)
 
-    def views(self) -> Iterator[tuple[_Dims, tuple[object, ...]]]:
+    def views(self) -> Iterator[tuple[_Dims, tuple[slice | EllipsisType, ...]]]:
         """Each place of the kernel and the elements of the padded input that it meets."""
         for place in product(*map(range, self.kernel)):
             starts = [p * step for p, step in zip(place, self.dilation, strict=True)]

@@ -55,9 +55,7 @@ def figure(width: float, height: float, description: str, *parts: Markup) -> Mar
 
 def legend(entries: Sequence[tuple[str, str]]) -> Markup:
     """Names beside colour patches; the second of each pair is a CSS class of the patch."""
-    items = (
-        tag("li", tag("span", class_=f"patch {style}"), name) for name, style in entries
-    )
+    items = (tag("li", tag("span", class_=f"patch {style}"), name) for name, style in entries)
     return tag("ul", *items, class_="legend")
 
 

@@ -56,9 +56,7 @@ def _area(points: Sequence[MemoryPoint], end_s: float, x: Scale, y: Scale) -> Ma
     words = [f"M{x(points[0].time_s):.1f},{y.start:.1f}"]
     words += [
         f"V{y(point.num_bytes):.1f}H{x(following):.1f}"
-        for point, following in zip(
-            points, [*(p.time_s for p in points[1:]), end_s], strict=True
-        )
+        for point, following in zip(points, [*(p.time_s for p in points[1:]), end_s], strict=True)
     ]
     return tag("path", d="".join([*words, f"V{y.start:.1f}Z"]), class_="area fill-memory")
 

@@ -30,9 +30,7 @@ def mesh_plot(mesh: Mesh, axis_names: tuple[str, ...], devices_per_node: int) ->
     outer = math.prod(mesh.shape[:-1])
     columns, rows = min(outer, _MOST_COLUMNS), min(inner, _MOST_ROWS)
     down = f"{axis_names[-1]} {inner}"
-    across = " x ".join(
-        f"{n} {s}" for n, s in zip(axis_names[:-1], mesh.shape[:-1], strict=True)
-    )
+    across = " x ".join(f"{n} {s}" for n, s in zip(axis_names[:-1], mesh.shape[:-1], strict=True))
     left = text_width(down) + 24
     cell = min(_LARGEST, (_WIDTH - left - 30) / columns)
     squares = [

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -27,8 +28,8 @@ def checkout(tmp_path, monkeypatch, request):
     (folder / "run.py").write_text(SCRIPT.replace("NAME", name))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for module in [m for m in __import__("sys").modules if m.split(".")[0] == "benchmarks"]:
-        monkeypatch.delitem(__import__("sys").modules, module)
+    for module in [m for m in sys.modules if m.split(".")[0] == "benchmarks"]:
+        monkeypatch.delitem(sys.modules, module)
     return name
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def test_drawing_events_together_loses_none_of_them_and_no_time(events, finest_s
 @given(lanes(), st.sampled_from([0.05, 0.5]))
 def test_blocks_follow_each_other(events, finest_s):
     blocks = blocks_of(events, finest_s)
-    for before, after in zip(blocks, blocks[1:], strict=False):
+    for before, after in pairwise(blocks):
         assert before.end_s <= after.start_s + 1e-9
 
 

@@ -1,0 +1,331 @@
+"""What one rank of a probe measures, and how.
+
+Each rank runs on one thread, as under torchrun, and measures what the runtime executes: ATen
+operators, weft's own, and functional collectives. The ranks meet at a barrier before each item,
+so that they are at work on the same thing at the same time.
+
+An item is a key and numbers: "product|f32|512|512|512|nn" -> [seconds]. The keys are read by
+`weft.runtime.probe`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from statistics import quantiles
+from typing import TypeAlias
+
+import torch
+import torch.distributed as dist
+
+from weft.capture.operators import attention, attention_backward
+from weft.program.types import DType
+from weft.runtime.allocator import keep_freed_memory
+from weft.runtime.probe_operators import OPERATOR_ITEMS, operator_run
+
+__all__ = ["main"]
+
+aten = torch.ops.aten
+c10d = torch.ops._c10d_functional
+
+_Item: TypeAlias = tuple[str, Callable[[], list[float]]]
+_Size4: TypeAlias = tuple[int, int, int, int]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Body of a rank process: folder, rank, number of ranks, seconds."""
+    folder, rank, num_ranks = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    seconds = float(arguments[3])
+    cuda = torch.cuda.is_available()
+    torch.set_num_threads(1)
+    torch.manual_seed(rank)
+    keep_freed_memory()
+    if cuda:
+        torch.cuda.set_device(rank)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo",
+        init_method=f"file://{folder / 'rendezvous'}",
+        rank=rank,
+        world_size=num_ranks,
+        timeout=timedelta(seconds=60 + 2 * seconds),
+    )
+    try:
+        found = _measure(torch.device("cuda" if cuda else "cpu"), rank, num_ranks, seconds)
+        (folder / f"{rank}.json").write_text(json.dumps(found))
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def _measure(
+    device: torch.device, rank: int, num_ranks: int, seconds: float
+) -> dict[str, list[float]]:
+    bench = _Bench(device=device)
+    items = _items(bench, num_ranks)
+    bench.budget_s = seconds / len(items)
+    _touch_memory(bench)
+    found: dict[str, list[float]] = {}
+    for number, (key, item) in enumerate(items):
+        if rank == 0 and number % max(1, len(items) // 10) == 0:
+            sys.stdout.write(f"item {number} of {len(items)}: {key.replace('|', ' ')}\n")
+            sys.stdout.flush()
+        dist.barrier()
+        found[key] = item()
+    return found
+
+
+def _items(bench: _Bench, num_ranks: int) -> list[_Item]:
+    items: list[_Item] = [
+        ("memory", lambda: [_available_bytes(bench, num_ranks)]),
+        ("launch", lambda: [_launch_s(bench)]),
+        ("stream", lambda: _stream(bench)),
+        *_product_items(bench),
+    ]
+    if bench.device.type == "cpu":
+        # Devices that fuse never run these alone, and flash attention takes no f32.
+        items += _attention_items(bench)
+        items += [(key, lambda k=key: _operator(bench, k)) for key in OPERATOR_ITEMS]
+    if num_ranks > 1:
+        items += _collective_items(bench, num_ranks)
+        items.append(("overlap", lambda: [_overlap(bench)]))
+    return items
+
+
+@dataclass(slots=True)
+class _Bench:
+    """Times functions on a device."""
+
+    device: torch.device
+    budget_s: float = 0.0
+
+    def seconds(self, run: Callable[[], object]) -> float:
+        """Time of one call, over as many calls as the budget allows, five at least."""
+        run()
+        times: list[float] = []
+        end = time.perf_counter() + self.budget_s
+        while len(times) < 5 or time.perf_counter() < end:
+            times.append(self._once(run))
+        return _typical(times)
+
+    def joint_seconds(self, run: Callable[[], object]) -> float:
+        """As `seconds`, for what needs all ranks: they agree on the number of calls first."""
+        run()
+        once_s = self.largest(self._once(run))
+        count = int(max(5, min(200, self.budget_s / once_s)))
+        return _typical([self._once(run) for _ in range(count)])
+
+    def largest(self, number: float) -> float:
+        """Maximum over ranks."""
+        everyone = torch.tensor(number, dtype=torch.float64, device=self.device)
+        dist.all_reduce(everyone, op=dist.ReduceOp.MAX)
+        return float(everyone)
+
+    def _once(self, run: Callable[[], object]) -> float:
+        self._finish()
+        start = time.perf_counter()
+        run()
+        self._finish()
+        return time.perf_counter() - start
+
+    def _finish(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Random numbers on the device."""
+        return torch.randn(size, device=self.device).to(dtype)
+
+
+def _typical(times: Sequence[float]) -> float:
+    """Lower quartile: a call that the system interrupts tells of the system."""
+    return quantiles(times, n=4)[0]
+
+
+_TOUCHED_BYTES = 2**29
+
+
+def _touch_memory(bench: _Bench) -> None:
+    """Make the system hand out pages before anything is timed; freed ones are reused."""
+    if bench.device.type == "cpu":
+        torch.zeros(_TOUCHED_BYTES // 4).add_(1.0)
+
+
+def _available_bytes(bench: _Bench, num_ranks: int) -> float:
+    """What a rank can allocate now that all ranks are loaded."""
+    if bench.device.type == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    kibibytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return float(kibibytes) * 1024.0 / num_ranks
+
+
+_CALLS = 100
+
+
+def _launch_s(bench: _Bench) -> float:
+    x = bench.normal(8)
+
+    def many() -> None:
+        for _ in range(_CALLS):
+            aten.neg.default(x)
+
+    return bench.seconds(many) / _CALLS
+
+
+def _stream(bench: _Bench) -> list[float]:
+    """Bytes and seconds of adding tensors that no cache holds, into memory that is there."""
+    size = 2**28 if bench.device.type == "cuda" else 2**24
+    x = torch.ones(size, device=bench.device)
+    y, out = torch.ones_like(x), torch.zeros_like(x)
+    return [3.0 * 4.0 * size, bench.seconds(lambda: torch.add(x, y, out=out))]
+
+
+_PRODUCTS = (
+    (512, 512, 512),
+    (128, 128, 128),
+    (1024, 256, 256),
+    (1024, 256, 1024),
+    (1024, 1024, 256),
+    (256, 2048, 256),
+    (1024, 64, 256),
+    (1024, 256, 64),
+    (64, 1024, 64),
+    (32, 256, 256),
+)
+"""Rows, depth and columns of products in f32; the first also in the other element types."""
+
+_LAYOUTS = ("nn", "nt", "tn")
+"""Operands as they lie in memory: plain, of a linear layer, of a weight gradient."""
+
+
+def _product_items(bench: _Bench) -> list[_Item]:
+    scale = 8 if bench.device.type == "cuda" else 1
+    cases = [("f32", size, layout) for size in _PRODUCTS for layout in _LAYOUTS]
+    cases += [(dtype, _PRODUCTS[0], layout) for dtype in ("f64", "bf16") for layout in _LAYOUTS]
+    return [
+        (
+            f"product|{dtype}|{m * scale}|{k * scale}|{n * scale}|{layout}",
+            lambda t=dtype, s=(m * scale, k * scale, n * scale), o=layout: _product(bench, t, s, o),
+        )
+        for dtype, (m, k, n), layout in cases
+    ]
+
+
+def _product(bench: _Bench, dtype: str, size: tuple[int, int, int], layout: str) -> list[float]:
+    m, k, n = size
+    kind = _TORCH[DType(dtype)]
+    a = bench.normal(*((k, m) if layout[0] == "t" else (m, k)), dtype=kind)
+    b = bench.normal(*((n, k) if layout[1] == "t" else (k, n)), dtype=kind)
+    a = a.t() if layout[0] == "t" else a
+    b = b.t() if layout[1] == "t" else b
+    return [bench.seconds(lambda: aten.mm.default(a, b))]
+
+
+_TORCH = {DType.F32: torch.float32, DType.F64: torch.float64, DType.BF16: torch.bfloat16}
+
+_ATTENTION = ((4, 4, 128, 32), (4, 4, 128, 64), (2, 4, 512, 64), (1, 2, 1024, 64))
+
+
+def _attention_items(bench: _Bench) -> list[_Item]:
+    return [
+        (
+            f"attention|{'|'.join(map(str, size))}|{'causal' if causal else 'full'}|{direction}",
+            lambda s=size, c=causal, d=direction: _attention(bench, s, c, d),
+        )
+        for size in _ATTENTION
+        for causal in (True, False)
+        for direction in ("forward", "backward")
+    ]
+
+
+def _attention(bench: _Bench, size: _Size4, causal: bool, direction: str) -> list[float]:
+    # As models make them: [batch, position, head, width] in memory.
+    b, h, t, d = size
+    q, k, v, grad = (bench.normal(b, t, h, d).transpose(1, 2) for _ in range(4))
+    scale = d**-0.5
+    if direction == "forward":
+        return [bench.seconds(lambda: attention(q, k, v, causal, scale))]
+    out, logsumexp = attention(q, k, v, causal, scale)
+    return [bench.seconds(lambda: attention_backward(grad, q, k, v, out, logsumexp, causal, scale))]
+
+
+def _operator(bench: _Bench, key: str) -> list[float]:
+    """Bytes moved, by weft's own count, and seconds."""
+    num_bytes, run = operator_run(key, bench.device)
+    return [num_bytes, bench.seconds(run)]
+
+
+_PAYLOADS = tuple(4**power for power in range(5, 13))
+"""Bytes of the whole tensor: 1 KiB to 16 MiB."""
+
+
+def _collective_items(bench: _Bench, num_ranks: int) -> list[_Item]:
+    return [
+        (
+            f"collective|{kind}|{num_bytes}",
+            lambda k=kind, b=num_bytes: _collective(bench, num_ranks, k, b),
+        )
+        for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
+        for num_bytes in _PAYLOADS
+    ]
+
+
+def _collective(bench: _Bench, num_ranks: int, kind: str, payload_bytes: int) -> list[float]:
+    group = _group_name()
+    part = max(1, payload_bytes // 4 // num_ranks)
+    whole, own = bench.normal(num_ranks, part), bench.normal(part)
+    parts = bench.normal(num_ranks, max(1, part // num_ranks))
+    ones = [1] * num_ranks
+    starts: Mapping[str, Callable[[], torch.Tensor]] = {
+        "all-reduce": lambda: c10d.all_reduce.default(whole, "sum", group),
+        "all-gather": lambda: c10d.all_gather_into_tensor.default(own, num_ranks, group),
+        "reduce-scatter": lambda: c10d.reduce_scatter_tensor.default(
+            whole, "sum", num_ranks, group
+        ),
+        "all-to-all": lambda: c10d.all_to_all_single.default(parts, ones, ones, group),
+    }
+    start = starts[kind]
+    seconds = bench.joint_seconds(lambda: c10d.wait_tensor.default(start()))
+    size = parts.numel() * num_ranks if kind == "all-to-all" else whole.numel()
+    return [4.0 * size, seconds]
+
+
+def _group_name() -> str:
+    group = dist.group.WORLD
+    assert group is not None
+    return group.group_name
+
+
+_OVERLAP_BYTES = 2**22
+_OVERLAP_SIZE = 512
+
+
+def _overlap(bench: _Bench) -> float:
+    """Share of an all-reduce that products hide: what is saved by running both at once."""
+    group = _group_name()
+    x = bench.normal(_OVERLAP_BYTES // 4)
+    a = bench.normal(_OVERLAP_SIZE, _OVERLAP_SIZE)
+
+    def communicate() -> torch.Tensor:
+        return c10d.all_reduce.default(x, "sum", group)
+
+    sent_s = bench.joint_seconds(lambda: c10d.wait_tensor.default(communicate()))
+    one_s = bench.seconds(lambda: aten.mm.default(a, a))
+    count = int(bench.largest(max(1, round(sent_s / one_s))))
+
+    def compute() -> None:
+        for _ in range(count):
+            aten.mm.default(a, a)
+
+    def both() -> None:
+        pending = communicate()
+        compute()
+        c10d.wait_tensor.default(pending)
+
+    compute_s, both_s = bench.joint_seconds(compute), bench.joint_seconds(both)
+    return min(1.0, max(0.0, (sent_s + compute_s - both_s) / min(sent_s, compute_s)))

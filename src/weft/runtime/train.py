@@ -1,0 +1,272 @@
+"""The training loop that every rank of a run goes through: steps, records, checkpoints, an end.
+
+Rank 0 writes the records. A run may be asked to stop (Ctrl-C, or SIGTERM from a scheduler); the
+ranks then agree on the step after which they all stop, and leave a checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from weft.capture import Workload
+from weft.core.errors import InputError
+from weft.core.records import RecordLog
+from weft.parallel.plan import ParallelPlan
+from weft.program.graph import Program
+from weft.runtime.checkpoint import load_checkpoint, save_checkpoint
+from weft.runtime.deploy import deploy
+from weft.runtime.failure import Progress, guard
+from weft.runtime.step import Step
+from weft.runtime.world import World, gather_objects, joined, largest
+
+__all__ = ["Outcome", "Schedule", "StepDone", "run_plan", "train"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How long to train and what to keep.
+
+    Attributes:
+        steps: number of steps in all, those before a resume included.
+        checkpoints: folder for checkpoints; None for none.
+        checkpoint_every: steps between two checkpoints; 0 for one at the end only.
+        keep: how many of the newest checkpoints stay.
+        resume: whether to go on from the newest checkpoint, if there is one.
+    """
+
+    steps: int
+    checkpoints: Path | None = None
+    checkpoint_every: int = 0
+    keep: int = 2
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.checkpoint_every < 0 or self.keep < 1:
+            raise InputError(
+                need="steps and checkpoint_every of at least 0, keep of at least 1",
+                got=f"steps {self.steps}, checkpoint_every {self.checkpoint_every}, "
+                f"keep {self.keep}",
+                hint="keep at least one checkpoint",
+            )
+        if self.checkpoints is None and (self.resume or self.checkpoint_every):
+            raise InputError(
+                need="a folder for checkpoints",
+                got="none, with checkpoint_every or resume set",
+                hint="name one, for example --checkpoint runs/first",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone:
+    """One step: its number from 0, its loss, and the time from the batch to the loss [s]."""
+
+    step: int
+    loss: float
+    step_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        done: the steps of this run, in order; those before a resume are not among them.
+        stopped: whether it was asked to stop before its last step.
+        peak_bytes: most memory that each rank has used, in order of rank [bytes].
+    """
+
+    done: tuple[StepDone, ...]
+    stopped: bool
+    peak_bytes: tuple[int, ...]
+
+
+def run_plan(
+    plan: ParallelPlan,
+    workload: Workload,
+    schedule: Schedule,
+    *,
+    program: Program | None = None,
+    compile: bool = False,  # noqa: A002 - the word that torch uses for it
+    log: RecordLog | None = None,
+    on_step: Callable[[StepDone], None] | None = None,
+    timeout_s: float = 300.0,
+) -> Outcome:
+    """Join the ranks that torchrun started, deploy the plan and train: a rank's whole life.
+
+    Args:
+        plan: made for the workload's program and as many devices as there are ranks.
+        workload: what to train.
+        schedule: how long, and what to keep.
+        program: the captured workload, if it is at hand.
+        compile: whether Inductor compiles the step.
+        log: where rank 0 records what it measures.
+        on_step: called on rank 0 after each step.
+        timeout_s: how long a rank waits for the others before the run is given up [s].
+
+    Raises:
+        RunError: a rank failed.
+        MismatchError: plan, workload, checkpoint and ranks do not belong together.
+        FileError: a checkpoint could not be written, or none is whole.
+    """
+    with joined(timeout_s=timeout_s) as world, guard(world) as progress:
+        step = deploy(plan, workload, compile=compile, world=world, program=program)
+        return train(
+            step, workload.batch, schedule, progress=progress, log=log, on_step=on_step
+        )
+
+
+def train(
+    step: Step,
+    batch: Callable[[int], Mapping[str, Tensor]],
+    schedule: Schedule,
+    *,
+    progress: Progress | None = None,
+    log: RecordLog | None = None,
+    on_step: Callable[[StepDone], None] | None = None,
+) -> Outcome:
+    """Train until the schedule ends or the run is asked to stop; all ranks call it together.
+
+    Args:
+        step: this rank's share of the step.
+        batch: the global batch of a step number.
+        schedule: how long, and what to keep.
+        progress: where to note the step that runs, as `guard` gives it.
+        log: where rank 0 records what it measures.
+        on_step: called on rank 0 after each step.
+    """
+    progress = Progress() if progress is None else progress
+    log = log if step.world.is_first else None
+    if schedule.resume and schedule.checkpoints is not None:
+        about = load_checkpoint(schedule.checkpoints, step)
+        if log is not None and about is not None:
+            log.append("resume", step=about.step, plan=about.plan_digest, ranks=about.world_size)
+    _record_start(log, step)
+    done: list[StepDone] = []
+    with _stop_requests() as requested:
+        stopped = False
+        while step.number < schedule.steps and not stopped:
+            progress.step = step.number
+            entries = batch(step.number)
+            finished = _one_step(step, entries)
+            done.append(finished)
+            _record_step(log, finished, entries)
+            if on_step is not None and step.world.is_first:
+                on_step(finished)
+            stopped = bool(largest(step.world, int(requested())))
+            _checkpoint(log, step, schedule, is_last=stopped)
+    progress.step = -1
+    outcome = Outcome(
+        done=tuple(done),
+        stopped=stopped,
+        peak_bytes=tuple(gather_objects(step.world, _peak_bytes(step.world))),
+    )
+    if log is not None:
+        log.append(
+            "end", steps=len(done), stopped=stopped, peak_bytes=list(outcome.peak_bytes)
+        )
+    return outcome
+
+
+def _one_step(step: Step, entries: Mapping[str, Tensor]) -> StepDone:
+    number, start = step.number, time.perf_counter()
+    loss = float(step(entries))
+    if step.place.device.type == "cuda":
+        torch.cuda.synchronize(step.place.device)
+    return StepDone(step=number, loss=loss, step_s=time.perf_counter() - start)
+
+
+def _checkpoint(log: RecordLog | None, step: Step, schedule: Schedule, *, is_last: bool) -> None:
+    if schedule.checkpoints is None:
+        return
+    every = schedule.checkpoint_every
+    is_due = every > 0 and step.number % every == 0
+    if is_due or is_last or step.number == schedule.steps:
+        start = time.perf_counter()
+        path = save_checkpoint(schedule.checkpoints, step, keep=schedule.keep)
+        if log is not None:
+            seconds = time.perf_counter() - start
+            log.append("checkpoint", step=step.number, path=str(path), seconds=seconds)
+
+
+def _record_start(log: RecordLog | None, step: Step) -> None:
+    if log is None:
+        return
+    plan, world = step.deployment.plan, step.world
+    log.append(
+        "run",
+        program=plan.program_name,
+        program_digest=step.deployment.program_digest,
+        plan_digest=step.deployment.plan_digest,
+        machine=plan.machine_name,
+        machine_digest=plan.machine_digest,
+        mesh=list(plan.mesh.shape),
+        ranks=world.size,
+        device=_device_name(world),
+        threads=torch.get_num_threads(),
+        first_step=step.number,
+        predicted_step_s=plan.prediction.step_s,
+        predicted_peak_bytes=plan.prediction.peak_bytes,
+        torch=torch.__version__,
+        python=platform.python_version(),
+    )
+
+
+def _record_step(log: RecordLog | None, done: StepDone, entries: Mapping[str, Tensor]) -> None:
+    if log is None:
+        return
+    # JSON has no NaN; a loss that is no number is recorded as none.
+    loss = done.loss if math.isfinite(done.loss) else None
+    sizes = {tensor.shape[0] for tensor in entries.values() if tensor.dim() > 0}
+    samples = sizes.pop() if len(sizes) == 1 else None
+    log.append("step", step=done.step, loss=loss, step_s=done.step_s, samples=samples)
+
+
+def _device_name(world: World) -> str:
+    if world.device.type == "cuda":
+        return torch.cuda.get_device_name(world.device)
+    return f"cpu {platform.processor() or platform.machine()}"
+
+
+def _peak_bytes(world: World) -> int:
+    """Most memory that this rank has used: allocated on a GPU, resident on a CPU."""
+    if world.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(world.device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGTERM or SIGINT into a request; a second one interrupts as usual."""
+    event = threading.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():
+        yield event.is_set  # signals reach the main thread only
+        return
+    previous = {number: signal.getsignal(number) for number in signals}
+
+    def request(number: int, _: FrameType | None) -> None:
+        event.set()
+        signal.signal(number, previous[number] or signal.SIG_DFL)
+
+    for number in signals:
+        signal.signal(number, request)
+    try:
+        yield event.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)

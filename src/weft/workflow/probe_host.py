@@ -1,0 +1,53 @@
+"""Measure this host, with progress for who watches."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from weft.workflow.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from weft.machine.model import Machine
+
+__all__ = ["probe_host"]
+
+_STAGE = "measure this machine"
+
+
+def probe_host(num_ranks: int, *, seconds: float = 20.0, progress: Progress = silent) -> Machine:
+    """`weft.probe`, whose log is told as progress.
+
+    Args:
+        num_ranks: how many ranks run at once.
+        seconds: time to spend on measuring [s].
+        progress: told what is going on.
+
+    Raises:
+        RunError: a rank failed or did not end in time.
+    """
+    from weft.runtime.probe import probe
+
+    log = logging.getLogger("weft.runtime.probe")
+    handler, level = _Teller(progress), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    progress(_STAGE, None)
+    try:
+        machine = probe(num_ranks=num_ranks, seconds=seconds)
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+    progress(_STAGE, 1.0)
+    return machine
+
+
+class _Teller(logging.Handler):
+    """Turns lines of a log into progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.INFO)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress(_STAGE, None, record.getMessage().removeprefix("probe: "))

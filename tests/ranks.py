@@ -1,0 +1,141 @@
+"""All ranks of a local program in one process, on NumPy arrays: the oracle for the lowering.
+
+Knows what each instruction promises and nothing of torch. Slower than the runtime and simpler.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.property.rule_devices import collect, distribute, offsets
+from weft.parallel.local import Collective, CollectiveKind, LocalProgram, Run
+from weft.parallel.plan import ParallelPlan
+from weft.parallel.recompute import with_recompute
+from weft.parallel.spmd import lower
+from weft.program.evaluate import apply_operator
+from weft.program.graph import Program, Value, map_values
+from weft.program.random import row_major_strides, uniform
+
+Array = NDArray[np.generic]
+Parts = dict[tuple[int, ...], Array]
+
+
+def run_plan(
+    program: Program, plan: ParallelPlan, inputs: Mapping[str, Array]
+) -> tuple[float, dict[str, Array]]:
+    """Loss and next values of a step executed by all ranks of a plan."""
+    local = lower(program, plan)
+    ranks = Ranks(with_recompute(program, plan.recompute), local, inputs)
+    for instruction in local.instructions:
+        if isinstance(instruction, Run):
+            ranks.apply(instruction)
+        else:
+            ranks.communicate(instruction)
+    shape = local.mesh.shape
+    sharding = {i.name: i.sharding for i in local.inputs}
+    whole = (-1,) * len(shape)
+    updates = {
+        name: collect(ranks.slots[slot], sharding[name], shape) for name, slot in local.updates
+    }
+    return float(collect(ranks.slots[local.loss], whole, shape)), updates
+
+
+class Ranks:
+    """The slots of every rank."""
+
+    def __init__(
+        self, program: Program, local: LocalProgram, inputs: Mapping[str, Array]
+    ) -> None:
+        self.program = program
+        self.local = local
+        self.shape = local.mesh.shape
+        self.devices = list(itertools.product(*map(range, self.shape)))
+        self.slots: dict[int, Parts] = {}
+        rng = np.random.default_rng(0)
+        for given in local.inputs:
+            self._put(
+                given.slot, distribute(inputs[given.name], given.sharding, self.shape, rng)
+            )
+
+    def _put(self, slot: int, parts: Parts) -> None:
+        for part in parts.values():
+            assert part.shape == self.local.slots[slot].shape, (part.shape, self.local.slots[slot])
+        assert slot not in self.slots, "each slot is written once"
+        self.slots[slot] = parts
+
+    def apply(self, run: Run) -> None:
+        made: list[Parts] = [{} for _ in run.outputs]
+        for device in self.devices:
+            for output, array in enumerate(self._on(device, run)):
+                made[output][device] = array
+        for slot, parts in zip(run.outputs, made, strict=True):
+            self._put(slot, parts)
+
+    def _on(self, device: tuple[int, ...], run: Run) -> tuple[Array, ...]:
+        arrays: list[Array] = []
+
+        def numbered(value: Value) -> Value:
+            arrays.append(self.slots[value.node][device])
+            return Value(len(arrays) - 1)
+
+        args = map_values(run.args, numbered)
+        full = self.program.nodes[run.node].outputs[0].shape
+        start = offsets(run.strategy.outputs[0], self.shape, device, full)
+        match run.op:
+            case "uniform":
+                strides = row_major_strides(full)
+                return (uniform(int(arrays[0]), args[1], args[2], start, strides),)
+            case "iota":
+                args = (args[0], args[1] + start[0] * args[2], *args[2:])
+            case "embedding.default":
+                table = self.program.type_of(self.program.operands(run.node)[0]).shape
+                first = offsets(run.strategy.operands[0], self.shape, device, table)[0]
+                return self._lookup(run, arrays, first)
+            case "embedding_dense_backward.default":
+                grad, ids = arrays
+                rows = args[2]
+                mine = (ids >= start[0]) & (ids < start[0] + rows) & (ids != args[3])
+                arrays = [np.where(mine[..., None], grad, 0.0), np.where(mine, ids - start[0], 0)]
+                args = (*args[:3], -1, *args[4:])
+        return apply_operator(run.op, args, tuple(arrays))
+
+    def _lookup(self, run: Run, arrays: list[Array], first: int) -> tuple[Array, ...]:
+        table, ids = arrays
+        mine = (ids >= first) & (ids < first + len(table))
+        shifted = np.where(mine, ids - first, 0)
+        args = (Value(0), Value(1), -1, False, False)
+        (out,) = apply_operator(run.op, args, (table, shifted))
+        return (np.where(mine[..., None], out, 0.0),)
+
+    def communicate(self, step: Collective) -> None:
+        source, target = self.slots[step.source], {}
+        for device in self.devices:
+            line = [
+                source[(*device[: step.axis], other, *device[step.axis + 1 :])]
+                for other in range(self.shape[step.axis])
+            ]
+            target[device] = self._result(step, line, device[step.axis])
+        self._put(step.target, target)
+
+    def _result(self, step: Collective, line: list[Array], position: int) -> Array:
+        size = len(line)
+        reduce = np.maximum.reduce if step.reduce == "max" else sum
+
+        def own(array: Array) -> Array:
+            return np.split(array, size, axis=step.target_dim)[position]
+
+        match step.kind:
+            case CollectiveKind.ALL_REDUCE:
+                return reduce(line)
+            case CollectiveKind.REDUCE_SCATTER:
+                return own(reduce(line))
+            case CollectiveKind.ALL_GATHER:
+                return np.concatenate(line, axis=step.source_dim)
+            case CollectiveKind.ALL_TO_ALL:
+                return own(np.concatenate(line, axis=step.source_dim))
+            case CollectiveKind.SLICE:
+                return own(line[position])
