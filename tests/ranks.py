@@ -17,7 +17,7 @@ from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
 from weft.parallel.spmd import lower
 from weft.program.evaluate import apply_operator
-from weft.program.graph import Program, Value, map_values
+from weft.program.graph import Program, Value
 from weft.program.random import row_major_strides, uniform
 
 Array = NDArray[np.generic]
@@ -76,39 +76,42 @@ class Ranks:
             self._put(slot, parts)
 
     def _on(self, device: tuple[int, ...], run: Run) -> tuple[Array, ...]:
-        arrays: list[Array] = []
-
-        def numbered(value: Value) -> Value:
-            arrays.append(self.slots[value.node][device])
-            return Value(len(arrays) - 1)
-
-        args = map_values(run.args, numbered)
+        args = self._filled(run.args, device)
         full = self.program.nodes[run.node].outputs[0].shape
         start = offsets(run.strategy.outputs[0], self.shape, device, full)
+        outputs = tuple(self.local.slots[slot] for slot in run.outputs)
         match run.op:
             case "uniform":
                 strides = row_major_strides(full)
-                return (uniform(int(arrays[0]), args[1], args[2], start, strides),)
+                return (uniform(int(args[0]), args[1], args[2], start, strides),)
             case "iota":
                 args = (args[0], args[1] + start[0] * args[2], *args[2:])
             case "embedding.default":
-                table = self.program.type_of(self.program.operands(run.node)[0]).shape
-                first = offsets(run.strategy.operands[0], self.shape, device, table)[0]
-                return self._lookup(run, arrays, first)
+                return self._lookup(run, args, device, outputs)
             case "embedding_dense_backward.default":
-                grad, ids = arrays
-                rows = args[2]
-                mine = (ids >= start[0]) & (ids < start[0] + rows) & (ids != args[3])
-                arrays = [np.where(mine[..., None], grad, 0.0), np.where(mine, ids - start[0], 0)]
-                args = (*args[:3], -1, *args[4:])
-        return apply_operator(run.op, args, tuple(arrays))
+                grad, ids, rows, padding = args[:4]
+                mine = (ids >= start[0]) & (ids < start[0] + rows) & (ids != padding)
+                grad, ids = np.where(mine[..., None], grad, 0.0), np.where(mine, ids - start[0], 0)
+                args = (grad, ids, rows, -1, *args[4:])
+        return apply_operator(run.op, args, outputs)
 
-    def _lookup(self, run: Run, arrays: list[Array], first: int) -> tuple[Array, ...]:
-        table, ids = arrays
+    def _filled(self, args: tuple, device: tuple[int, ...]) -> tuple:
+        return tuple(
+            self.slots[arg.node][device]
+            if isinstance(arg, Value)
+            else self._filled(arg, device)
+            if isinstance(arg, tuple)
+            else arg
+            for arg in args
+        )
+
+    def _lookup(self, run: Run, args: tuple, device: tuple[int, ...], outputs: tuple) -> tuple:
+        table, ids = args[:2]
+        full = self.program.type_of(self.program.operands(run.node)[0]).shape
+        first = offsets(run.strategy.operands[0], self.shape, device, full)[0]
         mine = (ids >= first) & (ids < first + len(table))
         shifted = np.where(mine, ids - first, 0)
-        args = (Value(0), Value(1), -1, False, False)
-        (out,) = apply_operator(run.op, args, (table, shifted))
+        (out,) = apply_operator(run.op, (table, shifted, *args[2:]), outputs)
         return (np.where(mine[..., None], out, 0.0),)
 
     def communicate(self, step: Collective) -> None:

@@ -63,8 +63,8 @@ def test_experts(name: str, expert: str) -> None:
     assert_same(program, candidate.plan)
 
 
-@pytest.mark.parametrize("mesh", [(2,), (4,), (2, 2), (2, 1, 2)])
-@pytest.mark.parametrize("weight", [0.0, 1e-3, 0.1, 10.0, 1000.0])
+@pytest.mark.parametrize("mesh", [(4,), (2, 2)])
+@pytest.mark.parametrize("weight", [0.0, 0.1, 1000.0])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_searched_plans_at_every_price_of_memory(
     name: str, mesh: tuple[int, ...], weight: float

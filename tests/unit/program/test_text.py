@@ -54,7 +54,7 @@ RELU = next(n for n, line in enumerate(LINES) if "relu" in line)
         ("(%4)", "(%4", r"'\)'"),
         ("(%4)", "(%x)", "a value, a number"),
         ("(%4)", '("\\q")', "a constant that Python can hold"),
-        ("(%4)", " %4", "arguments in brackets"),
+        ("(%4)", "%4", "arguments in brackets"),
         ("f32[", "f33[", "a tensor type"),
         ("f32[", "f32", "a type or #"),
         ("# forward", "# sideways", "one of forward, backward, update, not 'sideways'"),
