@@ -8,6 +8,8 @@ every rank; rank 0 writes what came out next to them.
 from __future__ import annotations
 
 import functools
+import json
+import os
 import sys
 import tempfile
 import time
@@ -18,11 +20,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from weft.capture import Workload
-from weft.parallel import ParallelPlan, load_plan, save_plan
+from weft.capture import Workload, capture
+from weft.parallel.plan import ParallelPlan
+from weft.parallel.serialize import load_plan, save_plan
+from weft.program.graph import Program
+from weft.runtime import World, deploy, guard, joined, launch
 from weft.workflow.recipe import load_workload
 
-__all__ = ["Job", "Outcome", "in_double", "run_jobs", "workload_of"]
+__all__ = ["Job", "Outcome", "in_double", "program_of", "run_jobs", "workload_of"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +37,6 @@ class Job:
     """A plan to run on local ranks.
 
     Attributes:
-        name: for people, unique among the jobs of one launch.
         recipe: "gpt.py:gpt_tiny", a function of a file in recipes/.
         double: whether everything is computed in float64.
         plan: what to run; its mesh has as many devices as there are ranks.
@@ -40,9 +44,8 @@ class Job:
         keeps_state: whether the final state is wanted as whole tensors.
     """
 
-    name: str
     recipe: str
-    double: bool
+    double: bool = False
     plan: ParallelPlan
     steps: int
     keeps_state: bool = False
@@ -50,17 +53,30 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a job did: the loss and the time [s] of each step, and the final state if wanted."""
+    """What a job did.
+
+    Attributes:
+        losses: of each step.
+        seconds: from a step's batch to its loss, of each step, on rank 0 [s].
+        state: parameters, buffers and optimizer state after the last step, if wanted.
+    """
 
     losses: tuple[float, ...]
     seconds: tuple[float, ...]
     state: Mapping[str, Tensor]
 
 
-def workload_of(recipe: str, *, double: bool) -> Workload:
+@functools.cache
+def workload_of(recipe: str, *, double: bool = False) -> Workload:
     """A workload of recipes/, in double precision if wanted."""
     workload = load_workload(str(ROOT / "recipes" / recipe))
     return in_double(workload) if double else workload
+
+
+@functools.cache
+def program_of(recipe: str, *, double: bool = False) -> Program:
+    """The captured step of a workload of recipes/."""
+    return capture(workload_of(recipe, double=double))
 
 
 def in_double(workload: Workload) -> Workload:
@@ -73,3 +89,60 @@ def in_double(workload: Workload) -> Workload:
             for key, entry in workload.batch(step).items()
         },
     )
+
+
+def run_jobs(jobs: Sequence[Job], num_ranks: int, *, timeout_s: float) -> tuple[Outcome, ...]:
+    """Run jobs on ranks of this host with one thread each.
+
+    Raises:
+        RunError: a rank failed, or the time was up.
+    """
+    with tempfile.TemporaryDirectory(prefix="weft-bench-") as name:
+        folder = Path(name)
+        for number, job in enumerate(jobs):
+            save_plan(job.plan, folder / f"{number}.plan.json")
+            about = {
+                "recipe": job.recipe,
+                "double": job.double,
+                "steps": job.steps,
+                "keeps_state": job.keeps_state,
+            }
+            (folder / f"{number}.job.json").write_text(json.dumps(about))
+        path = os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])
+        command = ["-m", "benchmarks.job", name, str(len(jobs))]
+        launch(command, num_ranks, timeout_s=timeout_s, env={"PYTHONPATH": path})
+        saved = [torch.load(folder / f"{number}.outcome.pt") for number in range(len(jobs))]
+    return tuple(Outcome(**fields) for fields in saved)
+
+
+def main(folder: Path, count: int) -> None:
+    """Life of a rank: every job in turn."""
+    with joined() as world, guard(world) as progress:
+        for number in range(count):
+            about = json.loads((folder / f"{number}.job.json").read_text())
+            job = Job(plan=load_plan(folder / f"{number}.plan.json"), **about)
+            progress.step = number
+            outcome = run_job(job, world)
+            if world.is_first:
+                fields = {"losses": outcome.losses, "seconds": outcome.seconds}
+                torch.save({**fields, "state": outcome.state}, folder / f"{number}.outcome.pt")
+
+
+def run_job(job: Job, world: World) -> Outcome:
+    """One job on this rank."""
+    workload = workload_of(job.recipe, double=job.double)
+    program = program_of(job.recipe, double=job.double)
+    step = deploy(job.plan, workload, world=world, program=program)
+    losses: list[float] = []
+    seconds: list[float] = []
+    for number in range(job.steps):
+        batch = workload.batch(number)
+        start = time.perf_counter()
+        losses.append(float(step(batch)))
+        seconds.append(time.perf_counter() - start)
+    state = step.full_state() if job.keeps_state else {}
+    return Outcome(losses=tuple(losses), seconds=tuple(seconds), state=state)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

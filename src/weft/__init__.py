@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from weft.core.errors import WeftError as WeftError
     from weft.machine import Machine as Machine
     from weft.machine import load_machine as load_machine
-    from weft.parallel import ParallelPlan as ParallelPlan
-    from weft.parallel import expert_plan as expert_plan
-    from weft.parallel import explain as explain
-    from weft.parallel import load_plan as load_plan
-    from weft.parallel import plan as plan
-    from weft.parallel import save_plan as save_plan
-    from weft.program import Program as Program
+    from weft.parallel.explanation import explain as explain
+    from weft.parallel.experts import expert_plan as expert_plan
+    from weft.parallel.plan import ParallelPlan as ParallelPlan
+    from weft.parallel.planning import plan as plan
+    from weft.parallel.serialize import load_plan as load_plan
+    from weft.parallel.serialize import save_plan as save_plan
+    from weft.program.graph import Program as Program
     from weft.runtime import deploy as deploy
-    from weft.runtime import probe as probe
+    from weft.runtime.probe import probe as probe
     from weft.workflow.score_plan import score as score
 
 __version__ = "0.1.0"
@@ -40,19 +40,19 @@ _HOME = {
     "AdamW": "weft.capture",
     "Adafactor": "weft.capture",
     "Machine": "weft.machine",
-    "ParallelPlan": "weft.parallel",
-    "Program": "weft.program",
+    "ParallelPlan": "weft.parallel.plan",
+    "Program": "weft.program.graph",
     "SGD": "weft.capture",
     "WeftError": "weft.core.errors",
     "Workload": "weft.capture",
     "deploy": "weft.runtime",
-    "expert_plan": "weft.parallel",
-    "explain": "weft.parallel",
+    "expert_plan": "weft.parallel.experts",
+    "explain": "weft.parallel.explanation",
     "load_machine": "weft.machine",
-    "load_plan": "weft.parallel",
-    "plan": "weft.parallel",
-    "probe": "weft.runtime",
-    "save_plan": "weft.parallel",
+    "load_plan": "weft.parallel.serialize",
+    "plan": "weft.parallel.planning",
+    "probe": "weft.runtime.probe",
+    "save_plan": "weft.parallel.serialize",
     "score": "weft.workflow.score_plan",
 }
 """Where each name of the root lives. `capture` is missing because it is also a subpackage,

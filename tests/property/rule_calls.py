@@ -60,7 +60,6 @@ FORMS = {
     "threshold_backward.default": ("tvs",),
 }
 TWO_TENSORS = ("maximum", "minimum", "logical_and", "logical_or", "bitwise_and", "bitwise_or")
-ONE_TYPE = {"logical_not.default": (INT, B), "bitwise_not.default": (INT, B)}
 INTEGRAL = ("bitwise_and.Tensor", "bitwise_or.Tensor", "bitwise_not.default")
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+
+from torch import nn
+
 from weft.capture.lower import to_program
+from weft.capture.replicate import BASE_DEPTH, replicate
 from weft.capture.simplify import simplify
+from weft.capture.stack import Stack, cut, find_stack
 from weft.capture.trace import make_model, trace
 from weft.capture.workload import Workload
-from weft.core.errors import WeftError
+from weft.core.errors import CaptureError, WeftError
 from weft.program.graph import Program
 from weft.program.verify import verify
 
 __all__ = ["capture"]
+
+_log = logging.getLogger("weft.capture")
+
+_MIN_DEPTH = 16
+"""From this depth on, tracing 11 layers and one forward is quicker than tracing all."""
 
 
 def capture(workload: Workload) -> Program:
@@ -45,8 +56,43 @@ def capture(workload: Workload) -> Program:
         weight, bias, optimizer.step, batch.x, seed
     """
     try:
-        program = simplify(to_program(trace(workload, make_model(workload))))
+        model = make_model(workload)
+        stack = find_stack(model, _MIN_DEPTH)
+        program = None if stack is None else _by_replication(workload, model, stack)
+        if program is None:
+            program = _by_full_trace(workload, make_model(workload) if stack else model)
         verify(program)
     except WeftError as error:
         raise error.within(workload.name) from error.__cause__
     return program
+
+
+def _by_full_trace(workload: Workload, model: nn.Module) -> Program:
+    return simplify(to_program(trace(workload, model)))
+
+
+def _by_replication(workload: Workload, model: nn.Module, stack: Stack) -> Program | None:
+    """Trace few layers and repeat the middle one; None if that is not what the model does.
+
+    The whole model's forward is traced as well, and the repeated forward has to equal it node
+    by node. That backward and update repeat in the same way is checked on one more layer.
+
+    The model is cut on the way and must not be used again.
+    """
+    forward = to_program(trace(workload, model, forward_only=True))
+    try:
+        cut(model, stack, BASE_DEPTH + 1)
+        longer = _by_full_trace(workload, model)
+        cut(model, stack, BASE_DEPTH)
+        base = _by_full_trace(workload, model)
+        base_forward = to_program(trace(workload, model, forward_only=True))
+    except CaptureError as error:
+        _log.info("%s: traced whole: cut to %d layers, %s", workload.name, BASE_DEPTH, error)
+        return None
+    checks = ((base, longer, BASE_DEPTH + 1), (base_forward, forward, stack.depth))
+    for start, traced, depth in checks:
+        grown = replicate(start, stack.path, depth)
+        if grown is None or grown.digest != traced.digest:
+            _log.info("%s: traced whole: layers of %s differ", workload.name, stack.path)
+            return None
+    return replicate(base, stack.path, stack.depth)

@@ -19,7 +19,15 @@ from weft.capture.workload import Workload, build_model
 from weft.core.errors import CaptureError
 from weft.program.graph import Phase
 
-__all__ = ["Step", "State", "bind_step", "initial_state", "make_step", "state_of"]
+__all__ = [
+    "State",
+    "Step",
+    "bind_forward",
+    "bind_step",
+    "initial_state",
+    "make_step",
+    "state_of",
+]
 
 State: TypeAlias = dict[str, Tensor]
 """Parameters, buffers and optimizer state by input name."""
@@ -77,18 +85,10 @@ def bind_step(workload: Workload, model: nn.Module) -> Step:
 
     def step(state: State, batch: Mapping[str, Tensor], seed: Tensor) -> tuple[Tensor, State]:
         leaves = {name: state[name].detach().requires_grad_() for name in tensors.trainable}
-        with at(Phase.FORWARD, ""), torch.enable_grad():
-            # A forward may change its buffers in place; the given state must stay as it is.
-            fixed = {name: state[name].detach().clone() for name in tensors.fixed}
-            values = {n: _cast(leaf, workload.compute_dtype) for n, leaf in leaves.items()} | fixed
-            entries = {key: _cast(value, workload.compute_dtype) for key, value in batch.items()}
-            with tensors.replaced(values) as assigned, FunctionalCalls(seed):
-                loss = workload.loss(model, entries)
-            _require_scalar(loss)
+        loss, fixed = _forward(workload, model, tensors, state | leaves, batch, seed)
         with at(Phase.BACKWARD, ""):
             gradients = _gradients(loss, leaves)
         with torch.no_grad():
-            fixed |= {name: assigned[name].detach() for name in fixed if name in assigned}
             parameters = {name: state[name] for name in leaves}
             parameters, slots = workload.pure_optimizer.update(gradients, state, parameters)
         return loss.detach(), parameters | fixed | slots
@@ -96,8 +96,44 @@ def bind_step(workload: Workload, model: nn.Module) -> Step:
     return step
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+def bind_forward(workload: Workload, model: nn.Module) -> Step:
+    """The forward of `bind_step` alone: no gradients, no update."""
+    tensors = module_tensors(model)
+
+    def forward(state: State, batch: Mapping[str, Tensor], seed: Tensor) -> tuple[Tensor, State]:
+        leaves = {name: state[name].detach().requires_grad_() for name in tensors.trainable}
+        loss, fixed = _forward(workload, model, tensors, state | leaves, batch, seed)
+        return loss.detach(), fixed
+
+    return forward
+
+
+def _forward(
+    workload: Workload,
+    model: nn.Module,
+    tensors: ModuleTensors,
+    state: State,
+    batch: Mapping[str, Tensor],
+    seed: Tensor,
+) -> tuple[Tensor, State]:
+    """Loss, and the next values of buffers."""
+    dtype = workload.compute_dtype
+    with at(Phase.FORWARD, ""), torch.enable_grad():
+        # A forward may change its buffers in place; the given state must stay as it is.
+        fixed = {name: state[name].detach().clone() for name in tensors.fixed}
+        values = {name: _cast(state[name], dtype, name) for name in tensors.trainable} | fixed
+        entries = {key: _cast(value, dtype) for key, value in batch.items()}
+        with tensors.replaced(values) as assigned, FunctionalCalls(seed):
+            loss = workload.loss(model, entries)
+        _require_scalar(loss)
+    return loss, {name: assigned.get(name, fixed[name]).detach() for name in fixed}
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype | None, name: str = "") -> Tensor:
+    if dtype is None or not tensor.is_floating_point():
+        return tensor
+    with at(Phase.FORWARD, name.rpartition(".")[0]):
+        return tensor.to(dtype)
 
 
 def _require_scalar(loss: object) -> None:

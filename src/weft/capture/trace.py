@@ -23,7 +23,7 @@ from weft.capture.optimizer import state_name
 from weft.capture.position import at, here
 from weft.capture.record import Call, Recorder
 from weft.capture.source import describe, first_line, line_of_error
-from weft.capture.step import State, bind_step
+from weft.capture.step import State, bind_forward, bind_step
 from weft.capture.tensors import ModuleTensors, module_tensors
 from weft.capture.workload import Workload, build_model
 from weft.core.errors import CaptureError, WeftError
@@ -71,12 +71,13 @@ def make_model(workload: Workload) -> nn.Module:
         ) from error
 
 
-def trace(workload: Workload, model: nn.Module) -> Trace:
+def trace(workload: Workload, model: nn.Module, *, forward_only: bool = False) -> Trace:
     """Run one training step of a module on fake tensors and write down what it did.
 
     Args:
         workload: what to train.
         model: the workload's module, from `make_model`; only its structure is used.
+        forward_only: stop at the loss.
 
     Raises:
         CaptureError: the step depends on the values of tensors, calls an operator that no
@@ -95,7 +96,7 @@ def trace(workload: Workload, model: nn.Module) -> Trace:
         seed = torch.zeros((), dtype=torch.int64)
         inputs += (TracedInput(name="seed", role=Role.SEED, type=type_of(seed)),)
         recorder = Recorder((*state.values(), *entries.values(), seed), _functionalized.__code__)
-        step = bind_step(workload, model)
+        step = (bind_forward if forward_only else bind_step)(workload, model)
         with _scopes(model), recorder, _wrapped_errors():
             loss, new_state = _functionalized(step, state, entries, seed)
         updates = {name: recorder.value_of(tensor) for name, tensor in new_state.items()}

@@ -1,1 +1,1 @@
-"""parallel."""
+"""How a program is split over devices: placements, rules, planners, lowering."""

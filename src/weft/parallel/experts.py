@@ -16,7 +16,6 @@ Megatron-LM (Shoeybi et al., arXiv 1909.08053; Korthikanti et al., arXiv 2205.05
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from weft.core.errors import InputError
 from weft.machine.model import Machine
@@ -26,12 +25,10 @@ from weft.parallel.greedy import greedy_axis
 from weft.parallel.placement import Mesh, Placement
 from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.propagate import AxisRules, combine
+from weft.parallel.request import PlanRequest
 from weft.parallel.reshard import Resharding
 from weft.parallel.roles import WeightCut, residual_nodes, weight_cuts
 from weft.program.graph import Program, Role
-
-if TYPE_CHECKING:
-    from weft.parallel.planner import PlanRequest
 
 __all__ = ["Expert", "expert_candidate", "expert_candidates", "expert_plan"]
 

@@ -37,26 +37,32 @@ def prefetch_weights(local: LocalProgram) -> LocalProgram:
 
 
 def _weight_only(local: LocalProgram) -> list[bool]:
-    """For each instruction, whether it prepares a weight: collectives on parameters, and what feeds them.
+    """For each instruction, whether it is a gather of a weight or prepares one.
 
-    Casts and views of parameters count only together with a collective behind them in the
-    same phase; the update phase is left as it is.
+    A cast or view of a parameter moves only together with a gather behind it. The update
+    phase is left as it is.
     """
     known = {i.slot for i in local.inputs}
-    ready: list[bool] = []
-    for instruction in local.instructions:
-        prepares = (
-            isinstance(instruction, Collective)
-            and instruction.phase is not Phase.UPDATE
-            and instruction.source in known
-        )
-        if isinstance(instruction, Run) and instruction.op in ("cast", "view", "permute"):
-            if all(slot in known for slot in slots_read(instruction)):
+    early = [False] * len(local.instructions)
+    for number, instruction in enumerate(local.instructions):
+        if all(slot in known for slot in slots_read(instruction)):
+            if isinstance(instruction, Collective):
+                early[number] = instruction.phase is not Phase.UPDATE
+                known.add(instruction.target)
+            elif instruction.op in ("cast", "view", "permute"):
                 known.update(instruction.outputs)
-        elif prepares and isinstance(instruction, Collective):
-            known.add(instruction.target)
-        ready.append(prepares)
-    return ready
+    needed = {
+        slot
+        for number, instruction in enumerate(local.instructions)
+        if early[number]
+        for slot in slots_read(instruction)
+    }
+    for number in reversed(range(len(local.instructions))):
+        instruction = local.instructions[number]
+        if isinstance(instruction, Run) and not needed.isdisjoint(instruction.outputs):
+            early[number] = True
+            needed.update(slots_read(instruction))
+    return early
 
 
 def with_last_use(local: LocalProgram) -> LocalProgram:

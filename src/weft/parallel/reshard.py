@@ -96,6 +96,37 @@ class HopTable:
     following: Ints
     """First state after i on the cheapest way from i to j."""
 
+    def useful_hops(self, made: Ints, read: Ints) -> Ints:
+        """Numbers of the hops on the cheapest ways from any of `made` to any of `read`.
+
+        One cheapest way for each pair is enough: more would only give the flow programme
+        columns that tie.
+        """
+        key = (np.unique(made).tobytes(), np.unique(read).tobytes())
+        found = self._useful.get(key)
+        if found is None:
+            found = self._useful[key] = self._on_ways(np.unique(made), np.unique(read))
+        return found
+
+    def _on_ways(self, made: Ints, read: Ints) -> Ints:
+        number = {
+            (int(a), int(b)): n
+            for n, (a, b) in enumerate(zip(self.source, self.target, strict=True))
+        }
+        used: set[int] = set()
+        for goal in read:
+            for start in made[np.isfinite(self.distance[made, goal])]:
+                here = int(start)
+                while here != goal:
+                    step = int(self.following[here, goal])
+                    used.add(number[here, step])
+                    here = step
+        return np.array(sorted(used), dtype=np.int64)
+
+    @cached_property
+    def _useful(self) -> dict[tuple[bytes, bytes], Ints]:
+        return {}
+
     @cached_property
     def index(self) -> dict[Sharding, int]:
         """Number of each sharding."""

@@ -23,10 +23,11 @@ spellings of one thing or none that can be split:
     einsum(equation, a, b)                      every matrix product, batched or not; each
                                                 letter once per operand, two operands
     attention(q, k, v, causal, scale)           -> (out, logsumexp); q [B,H,T,D]; k, v [B,H,S,D];
-                                                logsumexp f32 [B,H,T]
+                                                logsumexp [B,H,T], f64 if q is, else f32
     attention_backward(grad, q, k, v, out, logsumexp, causal, scale)   -> (dq, dk, dv)
 
-Element types in arguments are the strings of `DType`. Random numbers, matrix products,
+Element types in arguments are the strings of `DType`. Dims count from 0 and the bounds of slices
+lie inside the tensor: see `weft.program.signatures`. Random numbers, matrix products,
 means, variances, cross entropy and batch norm never appear in another form.
 """
 
@@ -86,7 +87,7 @@ def _rows() -> dict[str, Operator]:
     rows: list[Operator] = [
         Operator("input", Kind.INPUT, 0.0),
         *(Operator(n, Kind.CREATE) for n in ("full", "iota")),
-        Operator("uniform", Kind.CREATE, 12.0),
+        Operator("uniform", Kind.CREATE, 26.0),  # two rounds of `weft.program.random.mix`
         *(Operator(n, Kind.VIEW, 0.0) for n in ("view", "permute", "expand")),
         *(Operator(n, Kind.MOVE, 0.0) for n in ("slice", "slice_backward", "cat")),
         *(Operator(n, Kind.REDUCE) for n in ("sum", "amax", "cumsum")),

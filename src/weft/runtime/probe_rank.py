@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import TypeAlias
 
 import torch
@@ -104,20 +104,27 @@ class _Bench:
     budget_s: float = 0.0
 
     def seconds(self, run: Callable[[], object]) -> float:
-        """Time of one call, over as many calls as the budget allows, five at least."""
-        run()
+        """Median time of one call, over as many as the budget allows, five at least.
+
+        On a CPU it is the time that the thread worked, so that other processes do not count.
+        """
+        clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
+        self._once(run, clock)
         times: list[float] = []
         end = time.perf_counter() + self.budget_s
         while len(times) < 5 or time.perf_counter() < end:
-            times.append(self._once(run))
-        return _typical(times)
+            times.append(self._once(run, clock))
+        return median(times)
 
     def joint_seconds(self, run: Callable[[], object]) -> float:
-        """As `seconds`, for what needs all ranks: they agree on the number of calls first."""
-        run()
-        once_s = self.largest(self._once(run))
+        """Time of one call of what needs all ranks, as a clock on the wall sees it.
+
+        The lowest tenth: a call for which a rank had to wait for a core tells of the system.
+        """
+        self._once(run, time.perf_counter)
+        once_s = self.largest(self._once(run, time.perf_counter))
         count = int(max(5, min(200, self.budget_s / once_s)))
-        return _typical([self._once(run) for _ in range(count)])
+        return quantiles([self._once(run, time.perf_counter) for _ in range(count)], n=10)[0]
 
     def largest(self, number: float) -> float:
         """Maximum over ranks."""
@@ -125,12 +132,12 @@ class _Bench:
         dist.all_reduce(everyone, op=dist.ReduceOp.MAX)
         return float(everyone)
 
-    def _once(self, run: Callable[[], object]) -> float:
+    def _once(self, run: Callable[[], object], clock: Callable[[], float]) -> float:
         self._finish()
-        start = time.perf_counter()
+        start = clock()
         run()
         self._finish()
-        return time.perf_counter() - start
+        return clock() - start
 
     def _finish(self) -> None:
         if self.device.type == "cuda":
@@ -139,11 +146,6 @@ class _Bench:
     def normal(self, *size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Random numbers on the device."""
         return torch.randn(size, device=self.device).to(dtype)
-
-
-def _typical(times: Sequence[float]) -> float:
-    """Lower quartile: a call that the system interrupts tells of the system."""
-    return quantiles(times, n=4)[0]
 
 
 _TOUCHED_BYTES = 2**29

@@ -59,13 +59,15 @@ def plan_program(
     progress: Progress = silent,
 ) -> ParallelPlan:
     """`weft.plan`, with its progress told; see `plan_model` for the arguments."""
-    from weft.parallel.exact.planner import ExactPlanner
-    from weft.parallel.planner import PlanRequest, plan_request
+    from weft.parallel.planning import plan as search
 
-    request = PlanRequest(
-        program=program, machine=machine, level=level, memory_limit_bytes=memory_limit_bytes
-    )
     progress("plan", None)
-    plan = plan_request(request, ExactPlanner(), lambda text: progress("plan", None, text))
+    plan = search(
+        program,
+        machine,
+        level=level,
+        memory_limit_bytes=memory_limit_bytes,
+        progress=lambda text: progress("plan", None, text),
+    )
     progress("plan", 1.0)
     return plan

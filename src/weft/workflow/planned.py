@@ -44,6 +44,6 @@ def timeline_of(planned: Planned) -> Timeline:
 
 def explain_plan(planned: Planned) -> str:
     """The plan in words, numbers first, with the alternatives that lost."""
-    from weft.parallel import explain
+    from weft.parallel.explanation import explain
 
     return explain(planned.plan, planned.program, planned.machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 from weft.workflow.progress import Progress, silent
@@ -50,4 +51,6 @@ class _Teller(logging.Handler):
         self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._progress(_STAGE, None, record.getMessage().removeprefix("probe: "))
+        text = record.getMessage().removeprefix("probe: ")
+        item = re.match(r"item (\d+) of (\d+)", text)
+        self._progress(_STAGE, int(item[1]) / int(item[2]) if item else None, text)

@@ -1,5 +1,7 @@
 """A plan made by hand: four layers of two products on a 2 x 2 mesh, and a simulated step."""
 
+from dataclasses import replace
+
 from weft.core.provenance import ported
 from weft.core.records import Record
 from weft.cost.timeline import Event, MemoryPoint, Stream, Timeline
@@ -124,3 +126,10 @@ def step_records(step_s=10e-3, count=5):
         Record(kind="step", fields={"step": n, "step_s": step_s, "loss": 3.0 - n}, time_s=0.0)
         for n in range(count)
     )
+
+
+def changed(program):
+    """The program with its last node changed: another program, with another digest."""
+    last = program.nodes[-1]
+    other = replace(last, args=(last.args[0], (1, 0), False))
+    return replace(program, nodes=(*program.nodes[:-1], other))

@@ -1,6 +1,7 @@
 """Simplification: the same step with fewer nodes and with dims that can be split.
 
-One pass in execution order with the rules of this package, then what nothing reads is dropped.
+Passes in execution order with the rules of this package, until nothing changes; what nothing
+reads is dropped.
 Values do not change beyond rounding: a division by one is left out, no sum is reordered.
 """
 
@@ -8,8 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from weft.capture.simplify.constants import CONSTANTS
-from weft.capture.simplify.products import PRODUCTS, merge_transposed
+from weft.capture.simplify.products import PRODUCTS
 from weft.capture.simplify.rewriter import Rewriter, Rule
+from weft.capture.simplify.sharing import share
 from weft.capture.simplify.unmerge import UNMERGE
 from weft.capture.simplify.views import VIEWS
 from weft.program.graph import Program, compact
@@ -32,7 +34,7 @@ def simplify(program: Program) -> Program:
     Simplifying twice gives what simplifying once gives.
     """
     while True:
-        simpler = merge_transposed(compact(Rewriter(_RULES).run(program)))
+        simpler = compact(Rewriter(_RULES).run(program))
         if simpler.digest == program.digest:
-            return simpler
+            return share(program)
         program = simpler

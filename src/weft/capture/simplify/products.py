@@ -8,14 +8,13 @@ batched products with all batch dims merged into one. Here every dim gets its le
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from weft.capture.simplify.dims import leading_parts_of, parts_of
 from weft.capture.simplify.rewriter import Results, Rewriter, Rule, Shape
 from weft.capture.simplify.unmerge import is_free
-from weft.program.graph import Arg, Node, Phase, Program, Value
+from weft.program.graph import Arg, Value
 
-__all__ = ["PRODUCTS", "merge_transposed"]
+__all__ = ["PRODUCTS"]
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -143,22 +142,3 @@ def _permute(r: Rewriter, args: tuple[Arg, ...]) -> Results | None:
 
 
 PRODUCTS: Mapping[str, tuple[Rule, ...]] = {"einsum": (_einsum,), "permute": (_permute,)}
-
-
-def merge_transposed(program: Program) -> Program:
-    """Compute a product once where it is wanted with its dims in several orders."""
-    first: dict[tuple[Phase, str, str, frozenset[str], Arg, Arg], tuple[int, str]] = {}
-    nodes: list[Node] = []
-    for number, node in enumerate(program.nodes):
-        nodes.append(node)
-        if node.op != "einsum":
-            continue
-        equation, a, b = node.args
-        assert isinstance(equation, str)
-        left, right, out = _terms(equation)
-        key = (node.phase, left, right, frozenset(out), a, b)
-        made, order = first.setdefault(key, (number, out))
-        if made != number:
-            dims = tuple(order.index(letter) for letter in out)
-            nodes[-1] = replace(node, op="permute", args=(Value(made), dims))
-    return replace(program, nodes=tuple(nodes))

@@ -25,6 +25,11 @@ def _view(r: Rewriter, args: tuple[Arg, ...]) -> Results | None:
         return r.add_all("uniform", *made[:2], size)
     if (inner := r.made_by(x, "expand")) is not None:
         return _view_of_expand(r, _value(inner[0]), r.shape(x), size)
+    for op in ("sum", "amax"):
+        if (inner := r.made_by(x, op)) is not None and inner[2]:
+            dims = _shape(inner[1])
+            if size == tuple(n for d, n in enumerate(r.shape(x)) if d not in dims):
+                return r.add_all(op, inner[0], dims, False)
     return None
 
 

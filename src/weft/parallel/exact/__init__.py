@@ -1,1 +1,1 @@
-"""exact."""
+"""The exact planner: flow programmes solved by HiGHS."""

@@ -183,6 +183,8 @@ class FlowModel:
         highs = highspy.Highs()
         highs.setOptionValue("output_flag", False)
         highs.setOptionValue("threads", 1)
+        # Presolve costs more here than it saves, and would throw the basis away between prices.
+        highs.setOptionValue("presolve", "off")
         highs.setOptionValue("mip_rel_gap", 1e-6)
         model = highspy.HighsLp()
         cost = np.concatenate([self._seconds, *rows.hop_seconds]) * SCALE
@@ -228,9 +230,7 @@ class _Rows:
         """Conservation at each sharding that lies on some way from the tail to the head."""
         made, read = edge.made[alive[edge.tail]], edge.read[alive[edge.head]]
         table = edge.table
-        reach = np.isfinite(table.distance)
-        useful = reach[np.unique(made)].any(0) & reach[:, np.unique(read)].any(1)
-        hops = np.flatnonzero(useful[table.source] & useful[table.target])
+        hops = table.useful_hops(made, read)
         used = np.unique(np.concatenate([made, read, table.source[hops], table.target[hops]]))
         row = np.full(len(table.states), -1)
         row[used] = self.count + np.arange(len(used))

@@ -7,8 +7,9 @@ import time
 from weft.parallel.candidate import Candidate
 from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.search import Limits, search_mesh
-from weft.parallel.planner import PlanRequest, Progress
+from weft.parallel.planner import Progress
 from weft.parallel.recompute import cheap_nodes, layer_nodes
+from weft.parallel.request import PlanRequest
 from weft.parallel.skeleton import build_skeleton
 from weft.program.fold import fold
 

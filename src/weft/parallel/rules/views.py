@@ -2,6 +2,7 @@
 
 A cut of a dim that is split or merged survives only in the first factor: equal blocks of the
 first factor are equal contiguous blocks of the whole group, those of a later factor are not.
+Sums and maxima pass: an element is moved, whichever device holds how much of it.
 """
 
 from __future__ import annotations
@@ -78,15 +79,12 @@ def slice_rules(call: Call) -> Iterator[Rule]:
 
 
 def slice_backward_rules(call: Call) -> Iterator[Rule]:
-    """Rules of padding with zeros: the unpadded dims. Zeros are no lower bound, so no maxima."""
-    for dim, size in enumerate(call.outputs[0].shape):
-        if size == call.operands[0].shape[dim]:
-            yield Rule((dim,), (dim,))
-    yield Rule((PARTIAL,), (PARTIAL,))
+    """Rules of padding with zeros: the unpadded dims. Zeros everywhere sum and max to zero."""
+    yield from slice_rules(call)
 
 
 def cat_rules(call: Call) -> Iterator[Rule]:
-    """Rules of a concatenation: every other dim in all operands, summands in all operands."""
+    """Rules of a concatenation: every other dim, sums and maxima, in all operands alike."""
     (out,), count = call.outputs, len(call.operands)
     rank = len(out.shape)
     # ATen lets an empty vector stand among tensors of any rank; it has no dims to cut.
@@ -96,3 +94,4 @@ def cat_rules(call: Call) -> Iterator[Rule]:
             if dim != joined:
                 yield Rule((dim,), (dim,) * count)
     yield Rule((PARTIAL,), (PARTIAL,) * count)
+    yield Rule((PARTIAL_MAX,), (PARTIAL_MAX,) * count)

@@ -1,0 +1,80 @@
+"""One door to all planners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from weft.core.errors import InputError
+from weft.machine.model import Machine
+from weft.parallel.exact.planner import ExactPlanner
+from weft.parallel.placement import Mesh
+from weft.parallel.plan import Level, ParallelPlan
+from weft.parallel.planner import Planner, Progress, plan_request
+from weft.parallel.request import PlanRequest
+from weft.program.graph import Program
+
+__all__ = ["PLANNERS", "plan"]
+
+PLANNERS: Mapping[str, Callable[[], Planner]] = MappingProxyType({"exact": ExactPlanner})
+"""Planners by name."""
+
+
+def plan(
+    program: Program,
+    machine: Machine,
+    *,
+    planner: str = "exact",
+    level: Level | str = Level.FAST,
+    memory_limit_bytes: float = 0.0,
+    mesh: tuple[int, ...] | None = None,
+    time_limit_s: float = float("inf"),
+    progress: Progress = lambda _: None,
+) -> ParallelPlan:
+    """Decide how a training step is split over a machine.
+
+    Args:
+        program: one training step, as `weft.capture` makes it.
+        machine: what it runs on.
+        planner: who decides; see `PLANNERS`.
+        level: "fast" or "best": how hard to look.
+        memory_limit_bytes: limit of one device; its own memory if 0 [bytes].
+        mesh: plan on this device grid only.
+        time_limit_s: stop looking for better plans after this time [s].
+        progress: told in words what is going on.
+
+    Returns:
+        The fastest plan found in the simulator, never slower than an expert's that fits.
+
+    Raises:
+        InputError: no such planner or level, or a mesh that the machine is too small for.
+        InfeasibleError: nothing fits; names the tightest constraint and a machine that would do.
+        RuleError: an operator has no sharding rule.
+    """
+    make = PLANNERS.get(planner)
+    if make is None:
+        raise InputError(
+            need="the name of a planner",
+            got=repr(planner),
+            hint=f"there are {', '.join(sorted(PLANNERS))}",
+        )
+    request = PlanRequest(
+        program=program,
+        machine=machine,
+        level=_level(level),
+        memory_limit_bytes=memory_limit_bytes,
+        mesh=None if mesh is None else Mesh(tuple(mesh)),
+        time_limit_s=time_limit_s,
+    )
+    return plan_request(request, make(), progress)
+
+
+def _level(level: Level | str) -> Level:
+    if isinstance(level, Level):
+        return level
+    try:
+        return {"fast": Level.FAST, "best": Level.BEST}[level]
+    except KeyError:
+        raise InputError(
+            need="a level, fast or best", got=repr(level), hint="fast is the default"
+        ) from None

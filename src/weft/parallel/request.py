@@ -1,0 +1,48 @@
+"""What is asked of a planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft.core.errors import InputError
+from weft.machine.model import Machine
+from weft.parallel.placement import Mesh
+from weft.parallel.plan import Level
+from weft.program.graph import Program
+
+__all__ = ["PlanRequest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """What is asked of a planner.
+
+    Attributes:
+        program: one training step.
+        machine: what it runs on.
+        level: how hard to look.
+        memory_limit_bytes: limit of one device; the device's own memory if 0 [bytes].
+        mesh: plan on this mesh only.
+        time_limit_s: stop looking for better plans after this time [s].
+    """
+
+    program: Program
+    machine: Machine
+    level: Level = Level.FAST
+    memory_limit_bytes: float = 0.0
+    mesh: Mesh | None = None
+    time_limit_s: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if self.mesh is not None and self.mesh.num_devices > self.machine.num_devices:
+            raise InputError(
+                need=f"a mesh of at most {self.machine.num_devices} devices",
+                got=f"mesh {self.mesh}",
+                hint=f"{self.machine.name} has no more; choose a larger machine",
+            )
+
+    @property
+    def limit_bytes(self) -> float:
+        """Memory that a plan may use on each device [bytes]."""
+        own = min(group.device.memory_bytes.value for group in self.machine.groups)
+        return min(self.memory_limit_bytes or own, own)
