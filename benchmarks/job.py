@@ -27,7 +27,16 @@ from weft.program.graph import Program
 from weft.runtime import World, deploy, guard, joined, launch
 from weft.workflow.recipe import load_workload
 
-__all__ = ["Job", "Outcome", "in_double", "program_of", "run_jobs", "workload_of"]
+__all__ = [
+    "ROOT",
+    "Job",
+    "Outcome",
+    "in_double",
+    "program_of",
+    "python_path",
+    "run_jobs",
+    "workload_of",
+]
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,6 +100,11 @@ def in_double(workload: Workload) -> Workload:
     )
 
 
+def python_path() -> dict[str, str]:
+    """Variables with which a child process finds this folder and all that this process finds."""
+    return {"PYTHONPATH": os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])}
+
+
 def run_jobs(jobs: Sequence[Job], num_ranks: int, *, timeout_s: float) -> tuple[Outcome, ...]:
     """Run jobs on ranks of this host with one thread each.
 
@@ -108,9 +122,8 @@ def run_jobs(jobs: Sequence[Job], num_ranks: int, *, timeout_s: float) -> tuple[
                 "keeps_state": job.keeps_state,
             }
             (folder / f"{number}.job.json").write_text(json.dumps(about))
-        path = os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])
         command = ["-m", "benchmarks.job", name, str(len(jobs))]
-        launch(command, num_ranks, timeout_s=timeout_s, env={"PYTHONPATH": path})
+        launch(command, num_ranks, timeout_s=timeout_s, env=python_path())
         saved = [torch.load(folder / f"{number}.outcome.pt") for number in range(len(jobs))]
     return tuple(Outcome(**fields) for fields in saved)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from weft.capture import Workload, initial_state, make_step
+from weft.runtime import step_seed
 
 __all__ = ["Trace", "train_plainly", "train_purely"]
 
@@ -45,6 +46,7 @@ def train_purely(workload: Workload, steps: int) -> Trace:
     step, state = make_step(workload), initial_state(workload)
     losses: list[float] = []
     for number in range(steps):
-        loss, state = step(state, workload.batch(number), torch.tensor(number))
+        seed = torch.tensor(step_seed(workload.seed, number))
+        loss, state = step(state, workload.batch(number), seed)
         losses.append(loss.item())
     return Trace(losses=tuple(losses), state=state)

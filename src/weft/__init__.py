@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from weft.core.errors import WeftError as WeftError
     from weft.machine import Machine as Machine
     from weft.machine import load_machine as load_machine
-    from weft.parallel.explanation import explain as explain
     from weft.parallel.experts import expert_plan as expert_plan
+    from weft.parallel.explanation import explain as explain
     from weft.parallel.plan import ParallelPlan as ParallelPlan
     from weft.parallel.planning import plan as plan
     from weft.parallel.serialize import load_plan as load_plan

@@ -95,7 +95,7 @@ def _asked(propagator, mesh, aten, args, metas, kwargs):
             for place, meta in zip(combination, metas, strict=True)
         ]
         bound = _bind(args, iter(given), group=TupleStrategy)
-        for spec in function(OpSchema(aten, bound, kwargs, info)).strategies:
+        for spec in _strategies(function, OpSchema(aten, bound, kwargs, info)):
             made = spec.output_specs
             made = made if isinstance(made, (tuple, list)) else (made,)
             # Where a strategy does not say how it reads its operands, they lie as the output.
@@ -106,6 +106,15 @@ def _asked(propagator, mesh, aten, args, metas, kwargs):
             )
             if _OTHER not in outputs + inputs:
                 yield outputs, inputs
+
+
+def _strategies(function, schema):
+    try:
+        return function(schema).strategies
+    except RuntimeError as error:
+        if "unevenly sharded" not in str(error):
+            raise
+        return ()  # a view whose result would not divide
 
 
 def _placements(meta, num_devices):

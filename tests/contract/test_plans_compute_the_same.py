@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pytest
 
@@ -13,9 +15,11 @@ from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.experts import Expert, expert_candidate
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
-from weft.parallel.recompute import cheap_nodes, layer_nodes
+from weft.parallel.recompute import Expanded, cheap_nodes, expand, layer_nodes
+from weft.parallel.skeleton import build_skeleton
 from weft.parallel.validate import validate
 from weft.program.evaluate import evaluate
+from weft.program.fold import fold
 from weft.program.graph import Program
 from weft.program.types import DType
 
@@ -71,9 +75,7 @@ def test_searched_plans_at_every_price_of_memory(
 ) -> None:
     """A price moves the plan through the whole space: replicas, shards, ZeRO."""
     program = PROGRAMS[name]
-    search = MeshSearch(
-        program, MACHINE, Mesh(mesh), Limits(memory_limit_bytes=1e12, level=Level.FAST)
-    )
+    search = search_of(program, mesh)
     free = search.model.solve()
     price = weight * free.objective_s / free.num_bytes
     candidate, _ = search.at_price(price)
@@ -81,16 +83,27 @@ def test_searched_plans_at_every_price_of_memory(
 
 
 @pytest.mark.parametrize("nodes", [cheap_nodes, layer_nodes])
-def test_recomputation(nodes: object) -> None:
+def test_recomputation(nodes: Callable[[Program], tuple[int, ...]]) -> None:
+    """With a limit of nothing the plan recomputes and still does not fit."""
     program = PROGRAMS["transformer"]
-    chosen = nodes(program)
-    assert chosen
-    search = MeshSearch(
-        program,
+    expanded = expand(program, nodes(program))
+    assert len(expanded.program.nodes) > len(program.nodes)
+    search = search_of(program, (2, 2), {"some": expanded})
+    for price in (0.0, 1.0):
+        _, solution = search.at_price(price)
+        candidate = search.recomputing(solution)
+        assert candidate is not None
+        assert candidate.plan.recompute == expanded.chosen
+        assert_same(program, candidate.plan)
+
+
+def search_of(
+    program: Program, mesh: tuple[int, ...], recomputations: Mapping[str, Expanded] | None = None
+) -> MeshSearch:
+    return MeshSearch(
+        build_skeleton(program, fold(program)),
         MACHINE,
-        Mesh((2, 2)),
-        Limits(memory_limit_bytes=1e12, level=Level.FAST),
-        recompute=chosen,
+        Mesh(mesh),
+        Limits(memory_limit_bytes=0.0 if recomputations else 1e12, level=Level.FAST),
+        recomputations or {},
     )
-    candidate, _ = search.at_price(0.0)
-    assert_same(program, candidate.plan)

@@ -235,6 +235,26 @@ def _rms_norm_backward(
     return dx, dw
 
 
+def _group_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    num_rows: int,
+    num_channels: int,
+    num_pixels: int,
+    num_groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grouped = x.reshape(num_rows, num_groups, -1)
+    var, mean = _var_mean(grouped, (2,), correction=0, keepdim=True)
+    scale = torch.rsqrt(var + eps)
+    out = ((grouped - mean) * scale).view(x.shape)
+    shape = (num_channels, *(1 for _ in x.shape[2:]))
+    out = out if weight is None else out * weight.view(shape)
+    out = out if bias is None else out + bias.view(shape)
+    return out, mean.squeeze(2), scale.squeeze(2)
+
+
 def _pad(x: Tensor, pad: Sequence[int], value: float = 0) -> Tensor:
     for pair in range(len(pad) // 2):
         dim, (before, after) = x.dim() - 1 - pair, pad[2 * pair : 2 * pair + 2]
@@ -403,6 +423,8 @@ _REWRITES: Mapping[OpOverload, Rewrite] = MappingProxyType(
         aten.var.correction: _var,
         aten.std.correction: _std,
         aten.var_mean.correction: _var_mean,
+        aten.native_group_norm.default: _group_norm,
+        aten.expm1.default: lambda x: torch.exp(x) - 1,
         aten.linalg_vector_norm.default: _norm,
         aten._log_softmax.default: _log_softmax,
         aten._log_softmax_backward_data.default: _log_softmax_backward,

@@ -195,6 +195,13 @@ def _blend(running: Tensor, value: Tensor, momentum: float) -> None:
         running.copy_(running * (1.0 - momentum) + value.view(-1).to(running.dtype) * momentum)
 
 
+def _one_hot(calls: FunctionalCalls, tensor: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 0:
+        return F.one_hot(tensor)
+    # ATen's own form checks the values of the tensor, and writes by index.
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
+
+
 def _opened(function: FunctionType) -> FunctionType:
     """The function with its own test for overrides switched off.
 
@@ -225,6 +232,7 @@ _REPLACED: Mapping[Callable[..., Any], Callable[..., Any]] = {
     Tensor.bernoulli_: _bernoulli_,
     F.scaled_dot_product_attention: _scaled_dot_product,
     F.batch_norm: _batch_norm,
+    F.one_hot: _one_hot,
 }
 
 _OPENED: Mapping[Callable[..., Any], Callable[..., Any]] = {

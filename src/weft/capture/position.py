@@ -24,12 +24,13 @@ class Position:
     scope: str = ""
 
 
-_HERE: ContextVar[Position] = ContextVar("weft_position", default=Position())
+_START = Position()
+_HERE: ContextVar[Position] = ContextVar("weft_position")
 
 
 def here() -> Position:
     """The position of the caller."""
-    return _HERE.get()
+    return _HERE.get(_START)
 
 
 @contextmanager

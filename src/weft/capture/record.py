@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch._subclasses import FakeTensor
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    unset_fake_temporarily,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft.capture.decompose import decomposition
@@ -88,6 +92,7 @@ class Recorder(TorchDispatchMode):
         place = self._place()
         if func is torch.ops.aten._local_scalar_dense.default:
             return self._item(args[0], place)
+        _require_seedless(func, place)
         rule = decomposition(func)
         if rule is None:
             return self._record(func, args, given, place)
@@ -108,7 +113,10 @@ class Recorder(TorchDispatchMode):
         self, func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any], place: _Place
     ) -> Any:
         _require_traceable(func, place)
-        out = func(*args, **kwargs)
+        try:
+            out = func(*args, **kwargs)
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise _data_dependent(str(func), place) from error
         refer = self._refer
         plain, named = refer(args), {key: refer(arg) for key, arg in kwargs.items()}
         outputs = [out] if isinstance(out, Tensor) else list(out)
@@ -249,6 +257,15 @@ def _data_dependent(what: str, place: _Place) -> CaptureError:
         got=f"{what}{place}",
         hint="use torch.where or one-hot products in place of branches and masks",
     )
+
+
+def _require_seedless(func: OpOverload, place: _Place) -> None:
+    if torch.Tag.nondeterministic_seeded in func.tags:
+        raise CaptureError(
+            need="random numbers that follow from the step's seed",
+            got=f"{func}{place}",
+            hint="use dropout, torch.rand, torch.rand_like or torch.bernoulli",
+        )
 
 
 def _require_traceable(func: OpOverload, place: _Place) -> None:

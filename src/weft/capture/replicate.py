@@ -35,7 +35,7 @@ class _Copy:
     layer: int = _OUTSIDE
 
 
-class _NoPattern(Exception):  # noqa: N818
+class _NoPattern(Exception):
     """The program has no pattern that this module can repeat."""
 
 

@@ -52,7 +52,8 @@ def initial_state(workload: Workload) -> State:
         >>> print(*initial_state(workload), sep=", ")
         weight, bias, optimizer.step, optimizer.momentum.weight, optimizer.momentum.bias
     """
-    return state_of(workload, module_tensors(build_model(workload)))
+    tensors = module_tensors(_built_for_real(workload))
+    return state_of(workload, tensors)
 
 
 def state_of(workload: Workload, tensors: ModuleTensors) -> State:
@@ -73,10 +74,23 @@ def make_step(workload: Workload) -> Step:
         program's input names) and the seed of the step [scalar int64].
 
     Raises:
-        CaptureError: in the step, if the loss is not a scalar or a trainable parameter gets
-            no gradient.
+        CaptureError: the model is on the meta device; or, in the step: the loss is not a scalar,
+            a trainable parameter gets no gradient or is changed by the forward.
     """
-    return bind_step(workload, build_model(workload))
+    return bind_step(workload, _built_for_real(workload))
+
+
+def _built_for_real(workload: Workload) -> nn.Module:
+    model = build_model(workload)
+    tensors = module_tensors(model)
+    empty = [name for name, t in (tensors.trainable | tensors.fixed).items() if t.is_meta]
+    if empty:
+        raise CaptureError(
+            need="a model with values, on a real device",
+            got=f"{empty[0]} on the meta device",
+            hint="leave the device out of the factory; capture needs no memory for it anyway",
+        ).within(workload.name)
+    return model
 
 
 def bind_step(workload: Workload, model: nn.Module) -> Step:
@@ -119,13 +133,15 @@ def _forward(
     """Loss, and the next values of buffers."""
     dtype = workload.compute_dtype
     with at(Phase.FORWARD, ""), torch.enable_grad():
-        # A forward may change its buffers in place; the given state must stay as it is.
+        # A forward may change buffers and batch in place; what is given must stay as it is.
         fixed = {name: state[name].detach().clone() for name in tensors.fixed}
         values = {name: _cast(state[name], dtype, name) for name in tensors.trainable} | fixed
-        entries = {key: _cast(value, dtype) for key, value in batch.items()}
+        entries = {key: _cast(value.clone(), dtype) for key, value in batch.items()}
+        versions = {name: values[name]._version for name in tensors.trainable}
         with tensors.replaced(values) as assigned, FunctionalCalls(seed):
             loss = workload.loss(model, entries)
         _require_scalar(loss)
+        _require_unchanged(values, versions)
     return loss, {name: assigned.get(name, fixed[name]).detach() for name in fixed}
 
 
@@ -145,6 +161,16 @@ def _require_scalar(loss: object) -> None:
         got=got,
         hint="end the workload's loss with .mean() or .sum()",
     )
+
+
+def _require_unchanged(values: State, versions: Mapping[str, int]) -> None:
+    changed = [name for name, version in versions.items() if values[name]._version != version]
+    if changed:
+        raise CaptureError(
+            need="a forward that leaves trainable parameters as they are",
+            got=f"{changed[0]} changed in place",
+            hint="make it a buffer, or compute the changed value as a new tensor",
+        )
 
 
 def _gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ to rewrite and writes down the rest.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from weft.capture.dtypes import type_of
 from weft.capture.optimizer import state_name
@@ -26,11 +28,13 @@ from weft.capture.source import describe, first_line, line_of_error
 from weft.capture.step import State, bind_forward, bind_step
 from weft.capture.tensors import ModuleTensors, module_tensors
 from weft.capture.workload import Workload, build_model
-from weft.core.errors import CaptureError, WeftError
+from weft.core.errors import CaptureError, InputError, WeftError
 from weft.program.graph import Role, Value
 from weft.program.types import TensorType
 
 __all__ = ["Trace", "TracedInput", "make_model", "trace"]
+
+_log = logging.getLogger("weft.capture")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,20 +59,56 @@ class Trace:
 
 
 def make_model(workload: Workload) -> nn.Module:
-    """The workload's module without memory for its tensors.
+    """The workload's module with next to no memory for its tensors.
+
+    All tensors are made on the meta device. If the factory looks at values of tensors, small
+    ones are made for real instead.
 
     Raises:
-        CaptureError: the factory needs the values of its tensors, or leaves memory behind.
+        CaptureError: the factory needs the values of large tensors as well.
     """
     try:
         with torch.device("meta"):
             return build_model(workload)
     except (RuntimeError, NotImplementedError) as error:
+        _log.info("%s: small tensors are made for real: %s", workload.name, first_line(error))
+    try:
+        with _LargeOnMeta():
+            return build_model(workload)
+    except (RuntimeError, NotImplementedError) as error:
         raise CaptureError(
-            need="a model factory that does not look at the values of its tensors",
+            need="a model factory that does not look at the values of large tensors",
             got=first_line(error) + describe("", line_of_error(error)),
-            hint="make buffers from Python numbers",
+            hint="compute what the model's structure depends on from Python numbers",
         ) from error
+
+
+class _LargeOnMeta(TorchFunctionMode):
+    """While active, tensors of many elements are made on the meta device."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        if func in _CONSTRUCTORS and given.get("device") is None:
+            empty = func(*args, **{**given, "device": "meta"})
+            if empty.numel() > _MAX_REAL_ELEMENTS:
+                return empty
+        return func(*args, **given)
+
+
+_MAX_REAL_ELEMENTS = 4096
+
+_CONSTRUCTORS = frozenset(
+    {
+        *(torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn),
+        *(torch.randint, torch.randperm, torch.arange, torch.linspace, torch.eye, torch.tensor),
+    }
+)
 
 
 def trace(workload: Workload, model: nn.Module, *, forward_only: bool = False) -> Trace:
@@ -86,6 +126,7 @@ def trace(workload: Workload, model: nn.Module, *, forward_only: bool = False) -
     """
     tensors = module_tensors(model)
     batch = workload.batch(0)
+    _require_tensors(batch)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         state, inputs = _fake_state(workload, tensors)
         entries = {key: fake.from_tensor(value) for key, value in batch.items()}
@@ -97,7 +138,7 @@ def trace(workload: Workload, model: nn.Module, *, forward_only: bool = False) -
         inputs += (TracedInput(name="seed", role=Role.SEED, type=type_of(seed)),)
         recorder = Recorder((*state.values(), *entries.values(), seed), _functionalized.__code__)
         step = (bind_forward if forward_only else bind_step)(workload, model)
-        with _scopes(model), recorder, _wrapped_errors():
+        with _wrapped_errors(), _quiet(), _scopes(model), recorder:
             loss, new_state = _functionalized(step, state, entries, seed)
         updates = {name: recorder.value_of(tensor) for name, tensor in new_state.items()}
         return Trace(
@@ -107,6 +148,16 @@ def trace(workload: Workload, model: nn.Module, *, forward_only: bool = False) -
             loss=recorder.value_of(loss),
             updates=updates,
         )
+
+
+def _require_tensors(batch: Mapping[str, Tensor]) -> None:
+    for key, value in batch.items():
+        if not isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                need="a tensor for every entry of a batch",
+                got=f"{key} = {value!r}",
+                hint="give constants to the loss or the model instead",
+            )
 
 
 def _fake_state(
@@ -122,7 +173,7 @@ def _fake_state(
         for name, parameter in parameters.items()
         for slot in optimizer.slot_names(parameter)
     }
-    roles = {n: Role.PARAMETER for n in parameters} | {n: Role.BUFFER for n in fixed}
+    roles = dict.fromkeys(parameters, Role.PARAMETER) | dict.fromkeys(fixed, Role.BUFFER)
     state = parameters | fixed | slots
     inputs = tuple(
         TracedInput(
@@ -151,13 +202,6 @@ def _functionalized(
         loss, new_state = step(wrapped, entries, wrap(seed))
     finally:
         torch._disable_functionalization()
-    for name, before in wrapped.items():
-        if torch._functionalize_has_data_mutation(before):
-            raise CaptureError(
-                need="a step that leaves its inputs as they are",
-                got=f"{name} changed in place",
-                hint="give the model a buffer instead of an outside tensor",
-            )
     return _unwrap(loss), {name: _unwrap(tensor) for name, tensor in new_state.items()}
 
 
@@ -166,6 +210,12 @@ def _unwrap(tensor: Tensor) -> Tensor:
         return tensor
     torch._sync(tensor)
     return torch._from_functional_tensor(tensor)
+
+
+_HINTS = (
+    "see with weft.capture.make_step, which runs the step on real tensors, if the model fails too",
+    "the model keeps a tensor where capture does not look, in a list say: register it as a buffer",
+)
 
 
 @contextmanager
@@ -182,6 +232,17 @@ def _wrapped_errors() -> Iterator[None]:
             hint="run the same step on real tensors with weft.capture.make_step to see if it "
             "is the model or the capture that fails",
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from printing the traceback of what is raised and reported anyway."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 @contextmanager

@@ -103,9 +103,7 @@ def simulate_plan(
 
 def best_of(candidates: Sequence[Candidate]) -> Candidate:
     """The fastest that fits, with the others as its alternatives; the smallest if none fits."""
-    order = sorted(
-        candidates, key=lambda c: (not c.fits, c.step_s if c.fits else c.peak_bytes, c.name)
-    )
+    order = sorted(candidates, key=lambda c: (not c.fits, c.step_s if c.fits else c.peak_bytes))
     best = order[0]
     others = tuple(
         Alternative(name=c.name, step_s=c.step_s, peak_bytes=c.peak_bytes, fits=c.fits)

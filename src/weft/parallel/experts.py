@@ -22,12 +22,17 @@ from weft.machine.model import Machine
 from weft.parallel.candidate import Candidate, assemble
 from weft.parallel.copies import Decision, copies_for
 from weft.parallel.greedy import greedy_axis
-from weft.parallel.placement import Mesh, Placement
+from weft.parallel.placement import REPLICATED, Mesh, Placement
 from weft.parallel.plan import Level, ParallelPlan
-from weft.parallel.propagate import AxisRules, combine
+from weft.parallel.propagate import Axis, AxisRules, combine
 from weft.parallel.request import PlanRequest
 from weft.parallel.reshard import Resharding
-from weft.parallel.roles import WeightCut, residual_nodes, weight_cuts
+from weft.parallel.roles import (
+    WeightCut,
+    boundary_nodes,
+    product_placements,
+    weight_cuts,
+)
 from weft.program.graph import Program, Role
 
 __all__ = ["Expert", "expert_candidate", "expert_candidates", "expert_plan"]
@@ -192,15 +197,28 @@ def _stored(program: Program, size: int) -> dict[int, Placement]:
 
 
 def _tensor_axis(program: Program, expert: Expert, outer: list[AxisRules]) -> AxisRules:
+    """Products follow their weights; activations between are whole, or cut along the sequence."""
     cuts = weight_cuts(program)
     pinned = _cut_weights(program, cuts, expert.tensor, outer)
-    if expert.sequence:
-        for node in residual_nodes(program, cuts):
-            shape = program.nodes[node].outputs[0].shape
-            if len(shape) >= 3 and shape[1] % expert.tensor == 0:
-                pinned[node] = 1
+    cuts = {node: cut for node, cut in cuts.items() if node in pinned}
+    products = product_placements(program, cuts)
+    between = {
+        node: 1 if expert.sequence and _has_sequence(program, node, expert.tensor) else REPLICATED
+        for node in boundary_nodes(program, products)
+    }
+    axis = Axis(program, expert.tensor, outer)
+    pinned |= {
+        node: placement
+        for node, placement in (between | products).items()
+        if any(rule.outputs[0] == placement for rule in axis.rules(node))
+    }
     rules = greedy_axis(program, pinned, expert.tensor, outer)
     return AxisRules(size=expert.tensor, rules=rules)
+
+
+def _has_sequence(program: Program, node: int, size: int) -> bool:
+    shape = program.nodes[node].outputs[0].shape
+    return len(shape) >= 3 and shape[1] % size == 0
 
 
 def _cut_weights(

@@ -15,7 +15,7 @@ This is no search: `weft.parallel.exact` is. It makes the baselines that a searc
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from math import inf
 
 from weft.core.errors import InputError
@@ -214,25 +214,59 @@ class _Greedy:
         """Bytes moved to read the operands, and later to bring an update to its goal."""
         this = self.program.nodes[node]
         reads = set(zip(self.program.operands(node), rule.operands, strict=True))
-        total = sum(self._read_bytes(node, value, place) for value, place in reads)
+        anchored = any(place >= 0 and self._lies(value, place) for value, place in reads)
+        total = sum(self._read_bytes(node, value, place, anchored) for value, place in reads)
         if this.phase is Phase.UPDATE:
             for output, place in enumerate(rule.outputs):
                 value = Value(node, output)
                 goals = self.wanted.get(value)
                 if goals:
                     total += min(self._bytes(value, place, goal) for goal in goals)
-        return total
+            return total
+        return total + self._pending_bytes(node, rule)
 
-    def _read_bytes(self, node: int, value: Value, place: Placement) -> float:
+    def _pending_bytes(self, node: int, rule: Rule) -> float:
+        """Bytes that summands let through will still move, in the element type they came in.
+
+        Letting them through is right where they get fewer (sums) and wrong where they get more
+        (repetition, or three gradients from one).
+        """
+        reads = zip(self.program.operands(node), rule.operands, strict=True)
+        held = {value for value, place in reads if place == PARTIAL}
+        made = (Value(node, k) for k, place in enumerate(rule.outputs) if place == PARTIAL)
+        num_held, num_made = (
+            sum(self.program.type_of(value).num_elements for value in values)
+            for values in (held, made)
+        )
+        if num_held == 0:
+            return 0.0
+        whole = sum(self._bytes(value, PARTIAL, REPLICATED) for value in held)
+        return whole * num_made / num_held
+
+    def _read_bytes(self, node: int, value: Value, place: Placement, anchored: bool) -> float:
+        """Bytes moved to read one operand.
+
+        What a reduce-scatter or an all-to-all saves against making the value whole is paid by
+        the gather of its result, unless the result stays cut: because another operand lies so
+        already (`anchored`), or because it is on its way to a cut parameter.
+        """
         phase = self.program.nodes[node].phase
-        cost = min(self._bytes(value, here, place) for here in self._places(node, value))
+        places = self._places(node, value)
+        cost = min(self._bytes(value, here, place) for here in places)
+        if phase is not Phase.UPDATE:
+            if place < 0 or anchored or place in places:
+                return cost
+            return max(cost, min(self._bytes(value, here, REPLICATED) for here in places))
         goals = self.wanted.get(value)
-        if phase is Phase.UPDATE and goals and place in goals:
-            # All readers that want it there share the one move.
-            return cost / goals[place]
-        return cost
+        # All readers that want it there share the one move.
+        return cost / goals[place] if goals and place in goals else cost
 
-    def _places(self, node: int, value: Value) -> Iterable[Placement]:
+    def _lies(self, value: Value, place: Placement) -> bool:
+        """True if data was made in this placement; what floats follows and does not count."""
+        rule = self.chosen.get(value.node)
+        return rule is not None and rule.outputs[value.output] == place
+
+    def _places(self, node: int, value: Value) -> Collection[Placement]:
         """Placements in which a value is at hand for a node."""
         phase = self.program.nodes[node].phase
         if value in self.floating:
@@ -260,7 +294,7 @@ class _Greedy:
 
     def _impossible(self, node: int, options: Sequence[Rule]) -> InputError:
         this = self.program.nodes[node]
-        can = sorted({rule.outputs[0] for rule in self.axis.rules(node)}, reverse=True)
+        can = dict.fromkeys(rule.outputs[0] for rule in self.axis.rules(node))
         pin = self.pinned.get(node)
         wish = "any placement" if pin is None else format_sharding((pin,))
         why = "no collective brings its operands there" if options else "no rule makes that"

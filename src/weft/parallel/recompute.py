@@ -11,13 +11,13 @@ Source: gradient checkpointing (Chen et al., arXiv 1604.06174).
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from weft.core.errors import VerifyError
-from weft.program.graph import Node, Phase, Program, Value, compact, map_values
+from weft.program.graph import Node, Phase, Program, Value, compact, map_values, used_nodes
 from weft.program.operators import Kind, operator
 
-__all__ = ["cheap_nodes", "layer_nodes", "with_recompute"]
+__all__ = ["Expanded", "cheap_nodes", "expand", "layer_nodes", "with_recompute"]
 
 
 def with_recompute(program: Program, nodes: Collection[int]) -> Program:
@@ -30,8 +30,28 @@ def with_recompute(program: Program, nodes: Collection[int]) -> Program:
     Raises:
         VerifyError: a node is not a forward node, or is an input.
     """
+    return expand(program, nodes).program
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """A program with recomputation.
+
+    Attributes:
+        program: with the clones.
+        origin: for each of its nodes, the node of the program as captured it was made from.
+        chosen: nodes of the program as captured that are recomputed.
+    """
+
+    program: Program
+    origin: tuple[int, ...]
+    chosen: tuple[int, ...] = ()
+
+
+def expand(program: Program, nodes: Collection[int]) -> Expanded:
+    """`with_recompute`, with the way back to the program as captured."""
     if not nodes:
-        return program
+        return Expanded(program, tuple(range(len(program.nodes))))
     chosen = frozenset(nodes)
     for node in chosen:
         this = program.nodes[node]
@@ -40,7 +60,7 @@ def with_recompute(program: Program, nodes: Collection[int]) -> Program:
                 need="forward nodes that are no inputs",
                 got=f"node {node}, {this.op} in phase {this.phase.value}",
             )
-    return compact(_Rebuild(program, chosen).program())
+    return _Rebuild(program, chosen).expanded()
 
 
 class _Rebuild:
@@ -52,13 +72,20 @@ class _Rebuild:
         self._nodes: list[Node] = []
         self._number: dict[int, int] = {}
         self._clone: dict[int, int] = {}
+        self._origin: list[int] = []
 
-    def program(self) -> Program:
+    def expanded(self) -> Expanded:
+        rebuilt = self._rebuilt()
+        kept = used_nodes(rebuilt)
+        origin = tuple(old for old, used in zip(self._origin, kept, strict=True) if used)
+        return Expanded(compact(rebuilt), origin, tuple(sorted(self._chosen)))
+
+    def _rebuilt(self) -> Program:
         for number, node in enumerate(self._old.nodes):
             change = self._backward if node.phase is Phase.BACKWARD else self._same
             args = map_values(node.args, change)
             self._number[number] = len(self._nodes)
-            self._nodes.append(replace(node, args=args))
+            self._append(replace(node, args=args), number)
         return replace(
             self._old,
             nodes=tuple(self._nodes),
@@ -94,7 +121,11 @@ class _Rebuild:
                 this = self._old.nodes[top]
                 args = map_values(this.args, self._backward)
                 self._clone[top] = len(self._nodes)
-                self._nodes.append(replace(this, args=args, phase=Phase.BACKWARD))
+                self._append(replace(this, args=args, phase=Phase.BACKWARD), top)
+
+    def _append(self, node: Node, origin: int) -> None:
+        self._nodes.append(node)
+        self._origin.append(origin)
 
 
 _HEAVY = frozenset({Kind.INPUT, Kind.CONTRACT, Kind.CONVOLUTION, Kind.ATTENTION})

@@ -10,13 +10,13 @@ Source: Megatron-LM (Shoeybi et al., arXiv 1909.08053, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
+from weft.parallel.placement import PARTIAL, Placement
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
-__all__ = ["WeightCut", "residual_nodes", "weight_cuts"]
+__all__ = ["WeightCut", "boundary_nodes", "product_placements", "weight_cuts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,18 +67,65 @@ def weight_cuts(program: Program) -> dict[int, WeightCut]:
     return found
 
 
-def residual_nodes(program: Program, cuts: dict[int, WeightCut]) -> Collection[int]:
-    """Forward nodes that first read the sum of a row-cut product as a whole: residual additions."""
-    pending = {cut.reader for cut in cuts.values() if not cut.column}
+def product_placements(program: Program, cuts: dict[int, WeightCut]) -> dict[int, Placement]:
+    """Where each product with a cut weight, and each product that makes its gradient, lies.
+
+    The letter of the weight that is cut decides: if the result has it, the result is cut
+    there; if not, the result is a sum over devices.
+    """
+    weights = _parameter_values(program)
+    names = {program.input_by_node[node].name: cut for node, cut in cuts.items()}
+    found: dict[int, Placement] = {}
+    for number, node in enumerate(program.nodes):
+        if node.op != "einsum" or node.phase is Phase.UPDATE:
+            continue
+        left, _, result = str(node.args[0]).partition("->")
+        for term, value in zip(left.split(","), program.operands(number), strict=True):
+            if value not in weights:
+                continue
+            for dim, letter in enumerate(term):
+                origin, original = _original_dim(program, value, dim)
+                if origin in cuts and original == cuts[origin].dim:
+                    found[number] = result.index(letter) if letter in result else PARTIAL
+        if number not in found and node.phase is Phase.BACKWARD:
+            cut = names.get(_gradient_of(program, number))
+            if cut is not None and len(node.outputs[0].shape) == cut.rank:
+                found[number] = cut.dim
+    return found
+
+
+def _gradient_of(program: Program, number: int) -> str:
+    """Name of the parameter whose gradient a product makes, empty if it makes none.
+
+    Follows casts and sums of gradients to the update that reads them.
+    """
+    while True:
+        readers = [reader for reader, _ in program.users[number]]
+        updates = [r for r in readers if program.nodes[r].phase is Phase.UPDATE]
+        if updates:
+            return program.nodes[updates[0]].scope.removeprefix("optimizer.")
+        if len(readers) != 1 or program.nodes[readers[0]].op not in ("cast", "add.Tensor"):
+            return ""
+        number = readers[0]
+
+
+def boundary_nodes(program: Program, placements: dict[int, Placement]) -> list[int]:
+    """Nodes that first read a pending sum as a whole: residual additions, norms in backward.
+
+    Sums and casts of pending sums stay pending; a table looked up in forward counts as one.
+    """
+    pending = {number for number, placement in placements.items() if placement == PARTIAL}
     found: list[int] = []
     for number, node in enumerate(program.nodes):
-        if node.phase is not Phase.FORWARD or number in pending:
+        if number in pending or node.phase is Phase.UPDATE:
             continue
-        if any(v.node in pending for v in program.operands(number)):
-            if operator(node.op).kind is Kind.VIEW:
-                pending.add(number)
-            else:
-                found.append(number)
+        reads = [value.node in pending for value in program.operands(number)]
+        row = operator(node.op)
+        stays = row.kind is Kind.VIEW or (row.linear in ("one", "all") and all(reads))
+        if any(reads) and stays:
+            pending.add(number)
+        elif any(reads) or node.op == "embedding.default":
+            found.append(number)
     return found
 
 

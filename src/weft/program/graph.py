@@ -34,6 +34,7 @@ __all__ = [
     "compact",
     "map_values",
     "require_input",
+    "used_nodes",
     "values_in",
 ]
 
@@ -213,11 +214,8 @@ def _plain_one(arg: Arg) -> object:
     return str(arg) if foreign else arg
 
 
-def compact(program: Program) -> Program:
-    """The program without nodes that nothing reads, renumbered.
-
-    Inputs stay even if unread. The order of nodes does not change.
-    """
+def used_nodes(program: Program) -> list[bool]:
+    """For each node, whether the loss or an update depends on it; inputs always count."""
     keep = [False] * len(program.nodes)
     stack = [program.loss.node, *(value.node for _, value in program.updates)]
     stack += [i.node for i in program.inputs]
@@ -226,6 +224,15 @@ def compact(program: Program) -> Program:
         if not keep[node]:
             keep[node] = True
             stack.extend(value.node for value in program.operands(node))
+    return keep
+
+
+def compact(program: Program) -> Program:
+    """The program without nodes that nothing reads, renumbered.
+
+    Inputs stay even if unread. The order of nodes does not change.
+    """
+    keep = used_nodes(program)
     number = {old: new for new, old in enumerate(n for n, kept in enumerate(keep) if kept)}
 
     def moved(value: Value) -> Value:

@@ -31,9 +31,9 @@ def demo_sentence(plan: ParallelPlan, records: Sequence[Record]) -> str:
     measured_s = typical_step_s(records)
     predicted_s = plan.prediction.step_s
     return (
-        f"{plan.mesh.num_devices} ranks train {plan.program_name} with the loss of one process"
-        f" (largest relative difference {losses.relative:.1e} over {losses.steps} steps),"
-        f" in {format_seconds(measured_s)} a step; predicted were {format_seconds(predicted_s)}"
+        f"{plan.program_name} on {plan.mesh.num_devices} ranks follows one process: the losses of"
+        f" {losses.steps} steps differ by at most {losses.relative:.1e} relative;"
+        f" a step takes {format_seconds(measured_s)}, predicted {format_seconds(predicted_s)}"
     )
 
 

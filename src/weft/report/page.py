@@ -6,6 +6,7 @@ that its numbers come from are named at its end and lie in it as JSON.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -93,7 +94,7 @@ def render(page: Page) -> str:
     body = tag(
         "main",
         tag("p", page.kicker, class_="kicker"),
-        tag("h1", page.sentence),
+        tag("h1", _unbroken(page.sentence)),
         tag("ul", *figures, class_="figures") if page.figures else None,
         *(_section(section) for section in (page.picture, *page.sections)),
         _sources(page),
@@ -101,8 +102,13 @@ def render(page: Page) -> str:
     return "<!doctype html>\n" + tag("html", head, tag("body", body), lang="en") + "\n"
 
 
+def _unbroken(text: str) -> str:
+    """The text with its numbers and their units held together at the end of a line."""
+    return re.sub(r"(?<=\d) (?=(?:[num]?s|[KMGTP]?i?B|%)(?!\w))", "\u00a0", text)
+
+
 def _section(section: Section) -> Markup:
-    text = tag("p", section.text) if section.text else None
+    text = tag("p", _unbroken(section.text)) if section.text else None
     return tag("section", tag("h2", section.heading), text, section.body)
 
 

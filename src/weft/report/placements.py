@@ -7,9 +7,10 @@ differ in numbers only, and whose type and shardings agree, share a row: "layers
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from weft.parallel.explanation import axis_roles
 from weft.parallel.placement import Sharding, is_partial, local_type
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
@@ -81,25 +82,22 @@ def activation_rows(program: Program, plan: ParallelPlan) -> tuple[TensorRow, ..
 
 
 def axis_names(program: Program, plan: ParallelPlan) -> tuple[str, ...]:
-    """A name for each mesh axis, from what it does.
+    """A name for each mesh axis, from what it cuts in most of the forward products' work.
 
-    An axis that cuts the batch is "data", one that cuts parameters but not the batch is
-    "tensor", any other is "axis". Axes with the same name are numbered.
+    "data" cuts samples, "sequence" another dim of the activations, "tensor" weights or heads,
+    "copies" nothing; "axis" is one of a program without products. Axes with the same name are
+    numbered.
     """
-    cut: dict[Role, set[int]] = {Role.BATCH: set(), Role.PARAMETER: set()}
-    whole = with_recompute(program, plan.recompute)
-    for i in whole.inputs:
-        if i.role in cut:
-            sharding = plan.strategies[i.node].outputs[0]
-            cut[i.role].update(axis for axis, p in enumerate(sharding) if p >= 0)
-    names = [
-        "data" if axis in cut[Role.BATCH] else "tensor" if axis in cut[Role.PARAMETER] else "axis"
-        for axis in range(plan.mesh.num_axes)
-    ]
+    names = [_axis_name(roles) for roles in axis_roles(plan, program)]
     return tuple(
         f"{name} {names[: axis + 1].count(name)}" if names.count(name) > 1 else name
         for axis, name in enumerate(names)
     )
+
+
+def _axis_name(roles: Mapping[str, float]) -> str:
+    largest = max(roles, key=lambda role: roles[role], default="axis")
+    return "data" if largest == "batch" else largest
 
 
 def _read_as(program: Program, plan: ParallelPlan, node: int) -> tuple[Sharding, ...]:

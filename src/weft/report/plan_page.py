@@ -130,9 +130,9 @@ def _figures(plan: ParallelPlan) -> tuple[Figure, ...]:
     losers = [a.step_s for a in plan.alternatives if a.fits]
     if losers and p.step_s > 0:
         ratio = f"{min(losers) / p.step_s:.2f}x"
-        figures.append(Figure(value=ratio, meaning="faster than the best plan by hand"))
+        figures.append(Figure(value=ratio, meaning="faster than the next best plan"))
     if p.bound_s > 0:
-        figures.append(Figure(value=format_share(p.gap), meaning="above the proven bound"))
+        figures.append(Figure(value=format_share(p.gap), meaning="gap of the search to its bound"))
     return tuple(figures)
 
 
@@ -199,7 +199,7 @@ def _comparison_section(plan: ParallelPlan) -> tuple[Section, ...]:
     ticks = second_ticks(0.0, max(bar.value for bar in bars))
     plot = bar_plot(bars, ticks, title="Step time of the compared plans", x_title="step")
     table = html_table(alternatives_table(plan), chosen=(0,))
-    text = "What experts write by hand, priced by the same simulator."
+    text = "Plans that experts write by hand and the best of other meshes, by the same simulator."
     return (Section(heading="Why this plan", text=text, body=join(plot, table)),)
 
 

@@ -19,19 +19,25 @@ __all__ = [
 def format_share(share: float) -> str:
     """A share as a percentage with two significant digits: 0.021 is "2.1 %".
 
+    What is below a hundredth of a percent is written so; rounding errors are zero.
+
     Example:
-        >>> format_share(0.021), format_share(0.96), format_share(0.0)
-        ('2.1 %', '96 %', '0 %')
+        >>> format_share(0.021), format_share(0.96), format_share(3e-6), format_share(-1e-15)
+        ('2.1 %', '96 %', '<0.01 %', '0 %')
     """
+    if abs(share) < 1e-9:
+        return "0 %"
+    if abs(share) < 1e-4:
+        return "<0.01 %"
     return f"{100 * share:.2g} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
 
 
 def plan_sentence(plan: ParallelPlan) -> str:
-    """The result in one line: step time, bound where known, peak memory."""
+    """The result in one line: step time, gap of the search where known, peak memory."""
     p = plan.prediction
     parts = [f"{format_seconds(p.step_s)} a step"]
     if p.bound_s > 0:
-        parts[0] += f", within {format_share(p.gap)} of the bound"
+        parts[0] += f" (search gap {format_share(p.gap)})"
     memory = f"peak {format_bytes(p.peak_bytes)}"
     if plan.memory_limit_bytes:
         memory += f" of {format_bytes(plan.memory_limit_bytes)}"
@@ -100,8 +106,9 @@ def prediction_table(plan: ParallelPlan, machine: Machine | None = None) -> Tabl
         ("state", format_bytes(p.state_bytes), "parameters, buffers and optimizer state"),
     ]
     if p.bound_s > 0:
-        gap = format_share(p.gap)
-        rows.append(("bound", format_seconds(p.bound_s), f"of the objective; gap {gap}"))
+        objective, gap = format_seconds(p.objective_s), format_share(p.gap)
+        meaning = f"no plan of this mesh has a lower objective; this one has {objective}, gap {gap}"
+        rows.append(("bound", format_seconds(p.bound_s), meaning))
     if machine is not None and plan.machine_digest != machine.digest:
         rows.append(("machine", machine.name, "not the one that the plan was made for"))
     return Table(columns=("prediction", "value", "meaning"), rows=tuple(rows))

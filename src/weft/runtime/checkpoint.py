@@ -20,8 +20,10 @@ import os
 import re
 import shutil
 import uuid
+import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -206,19 +208,20 @@ def _make_room(folder: Path, partial: Path) -> None:
     """Remove what kills have left, and make the folder to write into."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".step-*"):
-        shutil.rmtree(left)
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     (partial / "data").mkdir(parents=True)
 
 
 def _write_tensors(data: Path, step: Step) -> None:
     world = step.world
     try:
-        dcp.save(
-            dict(step.state()),
-            storage_writer=dcp.FileSystemWriter(data),
-            process_group=world.control,
-            no_dist=world.is_alone,
-        )
+        with _one_process_is_meant():
+            dcp.save(
+                dict(step.state()),
+                storage_writer=dcp.FileSystemWriter(data),
+                process_group=world.control,
+                no_dist=world.is_alone,
+            )
     except CheckpointException as error:
         raise _translated(error, f"{data.parent.name} written on every rank") from error
 
@@ -227,14 +230,23 @@ def _read_tensors(data: Path, step: Step) -> None:
     world = step.world
     try:
         # Loads in place: the DTensors share memory with the step's own parts.
-        dcp.load(
-            dict(step.state()),
-            storage_reader=dcp.FileSystemReader(data),
-            process_group=world.control,
-            no_dist=world.is_alone,
-        )
+        with _one_process_is_meant():
+            dcp.load(
+                dict(step.state()),
+                storage_reader=dcp.FileSystemReader(data),
+                process_group=world.control,
+                no_dist=world.is_alone,
+            )
     except CheckpointException as error:
         raise _translated(error, f"the tensors of {data.parent.name}") from error
+
+
+@contextmanager
+def _one_process_is_meant() -> Iterator[None]:
+    """Silence the guess, which torch reports even where it is told, that there is no group."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _translated(error: CheckpointException, need: str) -> FileError:
@@ -249,10 +261,8 @@ def _translated(error: CheckpointException, need: str) -> FileError:
 
 def _checksums(path: Path, *, rank: int, size: int) -> list[tuple[str, int, int]]:
     """Path, size and CRC-32 of this rank's share of the data files."""
-    names = sorted(p.relative_to(path).as_posix() for p in (path / "data").rglob("*") if p.is_file())
-    return [
-        (name, (path / name).stat().st_size, _crc(path / name)) for name in names[rank::size]
-    ]
+    files = sorted(p for p in (path / "data").rglob("*") if p.is_file())
+    return [(p.relative_to(path).as_posix(), p.stat().st_size, _crc(p)) for p in files[rank::size]]
 
 
 def _crc(path: Path) -> int:

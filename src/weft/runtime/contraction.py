@@ -18,7 +18,7 @@ __all__ = ["Operand", "Product", "plan_product"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operand:
-    """How one operand becomes a matrix: sum `summed` away, permute to `order`, reshape to `size`."""
+    """How an operand becomes a matrix: sum over `summed`, permute to `order`, reshape to `size`."""
 
     position: int
     summed: tuple[int, ...]
@@ -78,7 +78,8 @@ def plan_product(equation: str, a: tuple[int, ...], b: tuple[int, ...]) -> Produ
     contracted = [c for c in larger if c in first and c in second and c not in out]
 
     kind = "mul" if not contracted else "bmm" if batch else "mm"
-    m, n, k, g = (math.prod(sizes[c] for c in group) for group in (rows, columns, contracted, batch))
+    groups = (rows, columns, contracted, batch)
+    m, n, k, g = (math.prod(sizes[c] for c in group) for group in groups)
     lead = () if kind == "mm" else (g,)
     made = batch + rows + columns
     return Product(

@@ -6,16 +6,15 @@ rank's part of the initial state on its device, and builds the module that runs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from weft.capture import Workload, initial_state
+from weft.capture import Workload, capture, initial_state
 from weft.capture.dtypes import to_torch_dtype, type_of
 from weft.core.errors import MismatchError
-from weft.parallel.local import LocalProgram
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
 from weft.parallel.serialize import plan_digest
@@ -51,8 +50,6 @@ def deploy(
         MismatchError: the plan was made for another program or another number of devices, or
             the ranks do not hold the same program and plan.
     """
-    from weft.capture import capture
-
     world = join() if world is None else world
     captured = capture(workload) if program is None else program
     _require_same_program(plan, captured)
@@ -146,7 +143,8 @@ def _eager(deployment: Deployment, place: Place) -> Advance:
 def _compiled(deployment: Deployment, place: Place) -> Advance:
     """The step through Inductor."""
     module = in_place_module(deployment.local, deployment.program, place)
-    compiled = torch._inductor.compile(module, _examples(deployment, place))
+    examples = cast("list[Any]", _examples(deployment, place))
+    compiled = cast("Callable[..., Any]", torch._inductor.compile(module, examples))
 
     def advance(inputs: list[Tensor | None]) -> tuple[Tensor, ...]:
         return tuple(compiled(*inputs))
@@ -157,6 +155,4 @@ def _compiled(deployment: Deployment, place: Place) -> Advance:
 def _examples(deployment: Deployment, place: Place) -> list[Tensor]:
     """Tensors like the inputs, for the compiler: types count, values do not."""
     types = [deployment.local.slots[source.slot] for source in deployment.local.inputs]
-    return [
-        torch.empty(t.shape, dtype=to_torch_dtype(t.dtype), device=place.device) for t in types
-    ]
+    return [torch.empty(t.shape, dtype=to_torch_dtype(t.dtype), device=place.device) for t in types]

@@ -251,7 +251,7 @@ def _embedding(call: Call) -> fx.Node:
 
 
 def _embedding_backward(call: Call) -> fx.Node:
-    """The gradient of a table; of one cut by rows, other ranks' rows go to a row that is cut off."""
+    """The gradient of a table; other ranks' rows are gathered in one more row and cut off."""
     grad, ids, rows, *rest = call.args
     padding, by_frequency = (*rest, *(-1, False)[len(rest) :])
     target = aten.embedding_dense_backward.default

@@ -134,9 +134,7 @@ def _all_to_all(transfer: Transfer) -> Finish:
     count, dim = transfer.count, transfer.collective.source_dim
     one_each = [1] * count
     value = transfer.reshape(_parts_first(transfer), count, -1)
-    node = transfer.add(
-        c10d.all_to_all_single.default, value, one_each, one_each, transfer.group
-    )
+    node = transfer.add(c10d.all_to_all_single.default, value, one_each, one_each, transfer.group)
 
     def finish() -> fx.Node:
         part = list(transfer.target.shape)
@@ -149,7 +147,7 @@ def _all_to_all(transfer: Transfer) -> Finish:
 
 
 def _parts_first(transfer: Transfer) -> fx.Node:
-    """The source with the parts of its cut-to-be dim as contiguous blocks: [count * before, ...]."""
+    """The source with the parts of its dim that is to be cut as blocks [count, ...]."""
     dim, count, shape = transfer.collective.target_dim, transfer.count, transfer.source.shape
     value = transfer.value
     if math.prod(shape[:dim]) > 1:

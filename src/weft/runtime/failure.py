@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import torch.distributed as dist
 
@@ -66,11 +67,15 @@ class Progress:
 
 
 @contextmanager
-def guard(world: World) -> Iterator[Progress]:
+def guard(world: World, *, grace_s: float = GRACE_S) -> Iterator[Progress]:
     """Run a block of work that ranks do together.
+
+    After a failure the process is expected to end: ranks that wait for it are released when its
+    connections close, and one that has not ended in time is ended.
 
     Args:
         world: the ranks.
+        grace_s: time that a process has to end by itself after its run has failed [s].
 
     Yields:
         The progress; set its `step` as steps begin.
@@ -90,13 +95,13 @@ def guard(world: World) -> Iterator[Progress]:
             failure = Failure(rank=0, step=progress.step, cause=_cause(error))
             raise failure.to_error(1) from error
         return
-    watcher = _Watcher(world, world.store, progress)
+    watcher = _Watcher(world, world.store, progress, grace_s)
     watcher.start()
     try:
         yield progress
     except Exception as error:
         # The process must end even if a collective, a destructor or an exit hook hangs.
-        faulthandler.dump_traceback_later(GRACE_S + INQUIRY_S, exit=True)
+        faulthandler.dump_traceback_later(grace_s + INQUIRY_S, exit=True)
         failure = _first_failure(world, world.store, progress, error)
         _leave_last_words(world, failure)
         watcher.linger(failure)
@@ -110,11 +115,12 @@ def guard(world: World) -> Iterator[Progress]:
 class _Watcher(threading.Thread):
     """Gives signs of life and looks for a failure, until stopped."""
 
-    def __init__(self, world: World, store: dist.Store, progress: Progress) -> None:
+    def __init__(self, world: World, store: dist.Store, progress: Progress, grace_s: float) -> None:
         super().__init__(name="weft-watcher", daemon=True)
         self._world = world
+        self._grace_s = grace_s
         # The main thread may hold its connection for as long as a time-out.
-        self._store = store.clone()
+        self._store: dist.Store = cast("Any", store).clone()
         self._progress = progress
         self._done = threading.Event()
 
@@ -150,11 +156,11 @@ class _Watcher(threading.Thread):
 
     def _take_down(self, failure: Failure) -> None:
         """End the process if the main thread does not get out by itself."""
-        if self._done.wait(GRACE_S / 2):
+        if self._done.wait(self._grace_s / 2):
             return
         sys.stderr.write(f"weft: rank {self._world.rank}: {failure.to_error(self._world.size)}\n")
         sys.stderr.flush()
-        faulthandler.dump_traceback_later(GRACE_S / 2, exit=True)
+        faulthandler.dump_traceback_later(self._grace_s / 2, exit=True)
 
 
 def _first_failure(

@@ -25,8 +25,6 @@ from weft.core.errors import InputError, RunError
 __all__ = ["Launched", "RankOutput", "launch"]
 
 POLL_S = 0.1
-STOP_S = 15.0
-"""Time that torchrun gets to stop its ranks before everything is killed [s]."""
 _TAIL_LINES = 20
 
 
@@ -53,6 +51,7 @@ def launch(
     timeout_s: float,
     env: Mapping[str, str] | None = None,
     threads_per_rank: int = 1,
+    stop_s: float = 15.0,
     on_poll: Callable[[], None] | None = None,
 ) -> Launched:
     """Run a Python command as `num_ranks` ranks on this host and wait for all of them.
@@ -63,6 +62,7 @@ def launch(
         timeout_s: when to end a run that has not ended [s].
         env: variables to set or replace.
         threads_per_rank: threads that each rank computes with.
+        stop_s: time that the ranks get to stop by themselves when they have to end early [s].
         on_poll: called about ten times a second while the ranks run, to show progress.
 
     Raises:
@@ -82,7 +82,7 @@ def launch(
         try:
             status = _wait(child, started + timeout_s, on_poll)
         finally:
-            _end(child)
+            _end(child, stop_s)
         outputs = tuple(_output(logs, rank) for rank in range(num_ranks))
         if status is None:
             raise _late(outputs, timeout_s)
@@ -133,14 +133,14 @@ def _wait(
     return None
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], stop_s: float) -> None:
     """End torchrun and all that it started, politely first."""
     if child.poll() is not None:
         return
     family = _descendants(child.pid)
     child.terminate()
     try:
-        child.wait(STOP_S)
+        child.wait(stop_s)
     except subprocess.TimeoutExpired:
         family |= _descendants(child.pid)
         child.kill()

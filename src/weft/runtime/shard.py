@@ -14,6 +14,7 @@ from weft.parallel.placement import Mesh, Sharding, divides, format_sharding, is
 
 __all__ = ["dtensor_placements", "shard_of", "shard_offsets"]
 
+
 def shard_offsets(
     mesh: Mesh, sharding: Sharding, coordinate: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
@@ -40,9 +41,7 @@ def shard_offsets(
     return tuple(offsets)
 
 
-def shard_of(
-    full: Tensor, mesh: Mesh, sharding: Sharding, coordinate: tuple[int, ...]
-) -> Tensor:
+def shard_of(full: Tensor, mesh: Mesh, sharding: Sharding, coordinate: tuple[int, ...]) -> Tensor:
     """One rank's part of a whole tensor, contiguous and with memory of its own.
 
     Raises:

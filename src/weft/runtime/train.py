@@ -124,9 +124,7 @@ def run_plan(
     """
     with joined(timeout_s=timeout_s) as world, guard(world) as progress:
         step = deploy(plan, workload, compile=compile, world=world, program=program)
-        return train(
-            step, workload.batch, schedule, progress=progress, log=log, on_step=on_step
-        )
+        return train(step, workload.batch, schedule, progress=progress, log=log, on_step=on_step)
 
 
 def train(
@@ -175,9 +173,7 @@ def train(
         peak_bytes=tuple(gather_objects(step.world, _peak_bytes(step.world))),
     )
     if log is not None:
-        log.append(
-            "end", steps=len(done), stopped=stopped, peak_bytes=list(outcome.peak_bytes)
-        )
+        log.append("end", steps=len(done), stopped=stopped, peak_bytes=list(outcome.peak_bytes))
     return outcome
 
 
@@ -261,7 +257,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
     def request(number: int, _: FrameType | None) -> None:
         event.set()
-        signal.signal(number, previous[number] or signal.SIG_DFL)
+        signal.signal(number, previous[signal.Signals(number)] or signal.SIG_DFL)
 
     for number in signals:
         signal.signal(number, request)

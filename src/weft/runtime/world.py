@@ -121,7 +121,7 @@ def join(
         control = _start_groups(found, store, chosen, limit)
     except (RuntimeError, ValueError) as error:
         raise RunError(
-            need=f"{found.size} ranks that meet at {found.host}:{found.port} within {timeout_s:g} s",
+            need=f"{found.size} ranks at {found.host}:{found.port} within {timeout_s:g} s",
             got=str(error).splitlines()[0],
             hint="start all ranks with torchrun, and look at the output of those that are missing",
             rank=found.rank,
@@ -307,5 +307,5 @@ def _start_groups(
         device_id=device if on_gpu else None,
     )
     control = dist.new_group(backend="gloo", timeout=limit) if on_gpu else dist.group.WORLD
-    assert control is not None
+    assert isinstance(control, dist.ProcessGroup)
     return control

@@ -14,7 +14,7 @@ def records(error=0.0):
 
 def test_the_sentence_has_the_difference_and_both_times():
     sentence = demo_sentence(toy_plan.plan(), records(error=1e-3))
-    for part in ("4 ranks", "1.0e-03", "5 steps", "10 ms", "9 ms"):
+    for part in ("4 ranks", "follows one process", "1.0e-03", "5 steps", "10 ms", "9 ms"):
         assert part in sentence
 
 

@@ -104,3 +104,9 @@ def test_a_table_keeps_its_cells_and_marks_the_chosen_row():
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(FileError, match="nowhere"):
         write_page(page(), tmp_path / "nowhere" / "page.html")
+
+
+def test_a_number_and_its_unit_stay_on_one_line():
+    sentence = "4 ms a step, 2.5 GiB at 96 % and 3 samples"
+    text = render(page(sentence))
+    assert "4\u00a0ms a step, 2.5\u00a0GiB at 96\u00a0% and 3 samples" in text

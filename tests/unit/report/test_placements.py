@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from tests.unit.report import toy_plan
@@ -43,6 +45,16 @@ def test_a_summand_is_as_large_as_the_dims_that_are_not_cut():
 def test_axes_are_named_for_what_they_cut():
     program, _ = toy_plan.draft()
     assert axis_names(program, toy_plan.plan()) == ("data", "tensor")
+
+
+def test_axes_that_do_the_same_are_numbered():
+    program, strategies = toy_plan.draft()
+    everywhere = tuple(
+        replace(s, outputs=((-1, -1),), operands=tuple((-1, -1) for _ in s.operands))
+        for s in strategies
+    )
+    plan = replace(toy_plan.plan(), strategies=everywhere)
+    assert axis_names(program, plan) == ("copies 1", "copies 2")
 
 
 @pytest.mark.parametrize(

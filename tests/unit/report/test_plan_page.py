@@ -76,7 +76,7 @@ def test_digests_say_what_the_plan_is_for():
 def test_a_plan_without_rivals_has_no_comparison():
     page, _ = draw(alternatives=())
     assert "Why this plan" not in [s.heading for s in page.sections]
-    assert "by hand" not in render(page)
+    assert "next best plan" not in render(page)
 
 
 def test_records_of_other_kinds_are_no_measurements():

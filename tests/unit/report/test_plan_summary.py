@@ -15,14 +15,14 @@ from weft.report.plan_summary import (
 
 def test_the_sentence_says_who_where_how_long_and_how_much():
     sentence = plan_sentence(toy_plan.plan())
-    for part in ("toy on toy-box", "4 devices", "9 ms", "2 % of the bound", "1.0 GiB"):
+    for part in ("toy on toy-box", "4 devices", "9 ms", "search gap 2 %", "1.0 GiB"):
         assert part in sentence
 
 
 def test_no_bound_is_claimed_where_none_is_known():
     plan = toy_plan.plan()
     plan = replace(plan, prediction=replace(plan.prediction, bound_s=0.0))
-    assert "bound" not in plan_sentence(plan)
+    assert "gap" not in plan_sentence(plan)
     assert "bound" not in {row[0] for row in prediction_table(plan).rows}
 
 
@@ -49,7 +49,15 @@ def test_the_hidden_share_is_what_is_not_exposed():
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.0, "0 %"), (0.0213, "2.1 %"), (0.5, "50 %"), (0.999, "100 %"), (2, "200 %")],
+    [
+        (0.0, "0 %"),
+        (1e-15, "0 %"),
+        (2e-5, "<0.01 %"),
+        (0.0213, "2.1 %"),
+        (0.5, "50 %"),
+        (0.999, "100 %"),
+        (2, "200 %"),
+    ],
 )
 def test_shares_are_percentages(share, text):
     assert format_share(share) == text

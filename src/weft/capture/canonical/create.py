@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -27,7 +28,7 @@ def constant(emit: Emit, elements: Sequence[Number], tensor_type: TensorType) ->
     dtype = tensor_type.dtype
     if len(set(elements)) <= 1:
         return emit.full(tensor_type.shape, elements[0] if elements else 0, dtype)
-    steps = {b - a for a, b in zip(elements, elements[1:], strict=False)}
+    steps = {b - a for a, b in pairwise(elements)}
     if dtype is DType.I64 and len(steps) == 1:
         row = emit("iota", len(elements), elements[0], steps.pop(), dtype.value)
     else:
@@ -61,32 +62,18 @@ def _filled(value: Number) -> Rule:
 
 
 def _filled_like(value: Number) -> Rule:
-    def rule(emit: Emit, x: Value, *, dtype: torch.dtype | None = None, **_: object) -> Value:
-        own = emit.type(x)
-        return emit.full(own.shape, value, own.dtype if dtype is None else from_torch_dtype(dtype))
-
-    return rule
+    return lambda emit, x, **named: _full_like(emit, x, value, **named)
 
 
 def _full_like(
     emit: Emit, x: Value, value: Number, *, dtype: torch.dtype | None = None, **_: object
 ) -> Value:
-    return _filled_like(value)(emit, x, dtype=dtype)
+    own = emit.type(x)
+    return emit.full(own.shape, value, own.dtype if dtype is None else from_torch_dtype(dtype))
 
 
 def _new(value: Number) -> Rule:
-    def rule(
-        emit: Emit,
-        x: Value,
-        size: Sequence[int],
-        *,
-        dtype: torch.dtype | None = None,
-        **_: object,
-    ) -> Value:
-        own = emit.type(x).dtype
-        return emit.full(tuple(size), value, own if dtype is None else from_torch_dtype(dtype))
-
-    return rule
+    return lambda emit, x, size, **named: _new_full(emit, x, size, value, **named)
 
 
 def _new_full(
@@ -98,7 +85,8 @@ def _new_full(
     dtype: torch.dtype | None = None,
     **_: object,
 ) -> Value:
-    return _new(value)(emit, x, size, dtype=dtype)
+    own = emit.type(x).dtype
+    return emit.full(tuple(size), value, own if dtype is None else from_torch_dtype(dtype))
 
 
 def _scalar_tensor(

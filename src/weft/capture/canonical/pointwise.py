@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from weft.capture.canonical.emit import (
@@ -31,7 +33,7 @@ def _float_unary(op: str) -> Rule:
     return lambda emit, x: emit(op, emit.cast(x, promote_to_float(emit.type(x))))
 
 
-def arithmetic(name: str) -> Rule:
+def arithmetic(name: str) -> Callable[..., Value]:
     """add, sub, mul, div, maximum, minimum in the form that the operands ask for."""
     goal = promote_to_float if name == "div" else promote
 
@@ -113,8 +115,9 @@ def _clamp_tensor(
     return x if high is None else arithmetic("minimum")(emit, x, high)
 
 
-def _where(emit: Emit, condition: Value, x: Value, other: Value) -> Value:
-    dtype = promote(emit.type(x), emit.type(other))
+def _where(emit: Emit, condition: Value, x: Operand, other: Operand) -> Value:
+    dtype = promote(*(emit.type(v) if isinstance(v, Value) else v for v in (x, other)))
+    x, other = (v if isinstance(v, Value) else emit.full((), v, dtype) for v in (x, other))
     return emit(
         "where.self", _as_bool(emit, condition), emit.cast(x, dtype), emit.cast(other, dtype)
     )
@@ -177,6 +180,7 @@ POINTWISE: Rules = _rules() | {
     aten.clamp_min.default: _clamp,
     aten.clamp_max.default: lambda emit, x, high: _clamp(emit, x, None, high),
     aten.where.self: _where,
+    prims.where.default: _where,
     aten._to_copy.default: _to,
     prims.convert_element_type.default: _to,
     aten.gelu.default: _gelu,

@@ -17,7 +17,7 @@ from weft.program.promotion import promote
 
 __all__ = ["SHAPE", "slice_rule"]
 
-aten = torch.ops.aten
+aten, prims = torch.ops.aten, torch.ops.prims
 
 
 def _same(emit: Emit, x: Value, *_: object, **__: object) -> Value:
@@ -68,6 +68,12 @@ def _expand(emit: Emit, x: Value, size: Sequence[int], **_: object) -> Value:
     return x if whole == shape else emit("expand", x, whole)
 
 
+def _broadcast(emit: Emit, x: Value, size: Sequence[int], dims: Sequence[int]) -> Value:
+    """Dim k of x becomes dim `dims[k]` of the result; the others are repeated."""
+    place = dict(zip(dims, emit.type(x).shape, strict=True))
+    return _expand(emit, emit.view(x, tuple(place.get(d, 1) for d in range(len(size)))), size)
+
+
 def _repeat(emit: Emit, x: Value, repeats: Sequence[int]) -> Value:
     shape = emit.type(x).shape
     padded = (1,) * (len(repeats) - len(shape)) + shape
@@ -85,6 +91,7 @@ def slice_rule(
     end: int | None = None,
     step: int = 1,
 ) -> Value:
+    """`slice` with its bounds inside the dim; the value itself if nothing is cut off."""
     shape = emit.type(x).shape
     dim = dim_of(dim, len(shape))
     first, last, _ = slice(start, end).indices(shape[dim])
@@ -150,7 +157,8 @@ _SAME = (
     aten.positive.default,
 )
 
-SHAPE: Rules = dict.fromkeys(_SAME, _same) | {
+SHAPE: Rules = {
+    **dict.fromkeys(_SAME, _same),
     aten.view.default: _view,
     aten._unsafe_view.default: _view,
     aten.reshape.default: _view,
@@ -163,6 +171,7 @@ SHAPE: Rules = dict.fromkeys(_SAME, _same) | {
     aten.transpose.int: _transpose,
     aten.t.default: _t,
     aten.expand.default: _expand,
+    prims.broadcast_in_dim.default: _broadcast,
     aten.repeat.default: _repeat,
     aten.slice.Tensor: slice_rule,
     aten.slice_backward.default: _slice_backward,

@@ -11,8 +11,11 @@ __all__ = ["share"]
 
 
 def share(program: Program) -> Program:
-    """Compute a product once for all orders of its dims, and a reduction once with or without
-    the dims that it reduces; later ones become a permutation or a view of the first."""
+    """The program with each product and each reduction computed once.
+
+    A product is wanted with its dims in several orders, a reduction with and without the dims
+    that it reduces: later ones become a permutation or a view of the first.
+    """
     first: dict[Hashable, int] = {}
     nodes: list[Node] = []
     for number, node in enumerate(program.nodes):

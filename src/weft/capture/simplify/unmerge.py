@@ -20,8 +20,11 @@ __all__ = ["UNMERGE", "common_parts", "is_free"]
 
 
 def is_free(r: Rewriter, value: Value, dim: int, part: Shape) -> bool:
-    """Whether splitting a dim of a value into a part costs nothing: a view put it together,
-    or its elements can as well be made or repeated in the split shape."""
+    """Whether splitting a dim of a value into a part costs nothing.
+
+    So it is if a view put the dim together, or if the elements can as well be made or repeated
+    in the split shape.
+    """
     if parts_of(r, value)[dim] == part or r.node(value).op in ("full", "uniform"):
         return True
     inner = r.made_by(value, "expand")

@@ -11,9 +11,10 @@ from weft.parallel.copies import Decision
 from weft.parallel.placement import Sharding
 from weft.parallel.plan import Strategy
 from weft.parallel.problem import Problem
-from weft.program.graph import Phase, Value
+from weft.parallel.recompute import Expanded
+from weft.program.graph import Phase, Program, Value
 
-__all__ = ["decide", "single_choice"]
+__all__ = ["decide", "recomputed", "single_choice"]
 
 
 def decide(problem: Problem, states: Sequence[Sequence[int]], choice: Sequence[int]) -> Decision:
@@ -62,3 +63,21 @@ def _hubs_by_node(
 def single_choice(problem: Problem, states: Sequence[int]) -> Decision:
     """Unfold one choice of states that all layers follow."""
     return decide(problem, [states], [0] * len(problem.skeleton.program.nodes))
+
+
+def recomputed(decision: Decision, program: Program, expanded: Expanded) -> Decision:
+    """The decision for a program with recomputation: clones do as the nodes they repeat.
+
+    What the backward pass shared of a value that is now recomputed, it shares of the clone.
+    """
+    strategies = tuple(decision.strategies[old] for old in expanded.origin)
+    hubs: dict[tuple[Value, Phase], Sharding] = {}
+    by_node: dict[int, list[tuple[int, Phase, Sharding]]] = {}
+    for (value, phase), sharding in decision.hubs.items():
+        by_node.setdefault(value.node, []).append((value.output, phase, sharding))
+    for new, old in enumerate(expanded.origin):
+        is_clone = expanded.program.nodes[new].phase is not program.nodes[old].phase
+        for output, phase, sharding in by_node.get(old, ()):
+            if not (is_clone and phase is Phase.FORWARD):
+                hubs[Value(new, output), phase] = sharding
+    return Decision(strategies, hubs)

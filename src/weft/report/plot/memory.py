@@ -13,6 +13,9 @@ from weft.report.plot.scale import Scale, byte_ticks, second_ticks
 __all__ = ["memory_plot", "thin"]
 
 _WIDTH, _HEIGHT = 940.0, 290.0
+_FAR = 4.0
+"""A limit of more than so many times what is used would flatten the picture."""
+
 _AREA = Area(left=116.0, top=34.0, width=804.0, height=206.0)
 
 
@@ -27,7 +30,9 @@ def memory_plot(
         state_bytes: parameters, buffers and optimizer state; 0 for no line.
     """
     end_s = max(timeline.step_s, 1e-12)
-    top = max(timeline.peak_bytes, limit_bytes, state_bytes, 1.0) * 1.06
+    highest = max(timeline.peak_bytes, state_bytes, 1.0)
+    limit_is_near = limit_bytes <= _FAR * highest
+    top = max(highest, limit_bytes if limit_is_near else 0.0) * 1.06
     x = Scale(low=0.0, high=end_s, start=_AREA.left, end=_AREA.right)
     y = Scale(low=0.0, high=top, start=_AREA.bottom, end=_AREA.top)
     entries = [("in use", "fill-memory")]
@@ -40,7 +45,9 @@ def memory_plot(
         entries.append((f"state {format_bytes(state_bytes)}", "line-state"))
         parts.append(_level(y(state_bytes), "line-state"))
     if limit_bytes:
-        entries.append((f"limit {format_bytes(limit_bytes)}", "line-limit"))
+        beyond = "" if limit_is_near else ", above the picture"
+        entries.append((f"limit {format_bytes(limit_bytes)}{beyond}", "line-limit"))
+    if limit_bytes and limit_is_near:
         parts.append(_level(y(limit_bytes), "line-limit"))
     peak = format_bytes(timeline.peak_bytes)
     return join(legend(entries), figure(_WIDTH, _HEIGHT, f"Memory over time, peak {peak}", *parts))

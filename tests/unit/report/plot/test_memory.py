@@ -40,3 +40,11 @@ def test_labels_keep_apart_and_inside():
 
 def test_no_limit_draws_no_limit():
     assert "limit" not in memory_plot(toy_plan.timeline())
+
+
+def test_a_limit_that_is_far_away_does_not_flatten_the_picture():
+    plot = memory_plot(toy_plan.timeline(), limit_bytes=1e12)
+    assert "line-limit" not in {e.get("class") for e in elements(plot, "line")}
+    assert "above the picture" in plot
+    tops = [float(w.split("H")[0]) for w in elements(plot, "path")[0].get("d").split("V")[1:-1]]
+    assert min(tops) < 60

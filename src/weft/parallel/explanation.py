@@ -1,0 +1,199 @@
+"""A plan in words: numbers first, in the terms of the field, and always what lost.
+
+Every sentence is computed from the plan and its simulated step; nothing is remembered from
+the search.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from weft.core.units import format_bytes, format_seconds
+from weft.cost.timeline import Stream, Timeline
+from weft.machine.model import Machine
+from weft.machine.topology import axis_group
+from weft.parallel.candidate import simulate_plan
+from weft.parallel.local import Collective, CollectiveKind
+from weft.parallel.plan import Alternative, ParallelPlan, Prediction
+from weft.parallel.recompute import with_recompute
+from weft.parallel.spmd import lower
+from weft.program.graph import Phase, Program, Role, Value
+from weft.program.operators import Kind, operator
+from weft.program.work import work
+
+__all__ = ["axis_roles", "explain"]
+
+_MOST_ALTERNATIVES = 4
+
+
+def explain(plan: ParallelPlan, program: Program, machine: Machine) -> str:
+    """Say why a plan is what it is.
+
+    Args:
+        plan: made for this program and machine.
+        program: as captured.
+        machine: where it runs.
+
+    Returns:
+        Lines of text, the first of which says the result.
+    """
+    timeline, prediction = simulate_plan(plan, program, machine)
+    rows = [
+        ("mesh", _mesh(plan, program, machine)),
+        ("weights", _stored(plan, program, Role.PARAMETER)),
+        ("optimizer", _stored(plan, program, Role.STATE)),
+        ("memory", _memory(plan, prediction)),
+        ("network", _network(plan, program, timeline, prediction)),
+    ]
+    if plan.recompute:
+        rows.append(("recompute", f"{len(plan.recompute)} forward operators run again"))
+    rows += [("why not", _lost(plan, other)) for other in plan.alternatives[:_MOST_ALTERNATIVES]]
+    rows += [("note", note) for note in plan.notes]
+    lines = [_headline(plan, machine, prediction)]
+    label_before = ""
+    for label, text in rows:
+        lines.append(f"  {label if label != label_before else '':<10}{text}")
+        label_before = label
+    return "\n".join(lines)
+
+
+def axis_roles(plan: ParallelPlan, program: Program) -> tuple[dict[str, float], ...]:
+    """For each mesh axis, what it cuts in the forward products, as shares of their FLOPs.
+
+    Roles: "batch" (dim 0 of the activations), "sequence" (another of their dims that the
+    product keeps), "tensor" (a dim of the weight, or heads), "copies" (nothing: every device
+    along the axis does the same).
+    """
+    expanded = with_recompute(program, plan.recompute)
+    shares: list[dict[str, float]] = [defaultdict(float) for _ in plan.mesh.shape]
+    total = 0.0
+    for number, node in enumerate(expanded.nodes):
+        kind = operator(node.op).kind
+        if node.phase is not Phase.FORWARD or kind not in _PRODUCTS:
+            continue
+        operands = tuple(expanded.type_of(v) for v in expanded.operands(number))
+        flops = work(node.op, node.args, operands, node.outputs).flops
+        total += flops
+        weights = [_is_weight(expanded, value) for value in expanded.operands(number)]
+        for axis, share in enumerate(shares):
+            placements = [s[axis] for s in plan.strategies[number].operands]
+            share[_role(placements, weights)] += flops
+    return tuple(
+        {role: flops / total for role, flops in sorted(share.items(), key=lambda kv: -kv[1])}
+        if total
+        else {}
+        for share in shares
+    )
+
+
+_PRODUCTS = (Kind.CONTRACT, Kind.CONVOLUTION, Kind.ATTENTION)
+
+
+def _role(placements: list[int], weights: list[bool]) -> str:
+    pairs = list(zip(placements, weights, strict=True))
+    if any(p >= 0 for p, is_weight in pairs if is_weight):
+        return "tensor"
+    cut = [p for p, is_weight in pairs if not is_weight and p >= 0]
+    if not cut:
+        return "copies"
+    if cut[0] == 0:
+        return "batch"
+    return "sequence" if any(weights) else "tensor"
+
+
+def _is_weight(program: Program, value: Value) -> bool:
+    """True for a parameter, or a view or cast of one."""
+    while value.node not in program.input_by_node:
+        node = program.nodes[value.node]
+        if operator(node.op).kind is not Kind.VIEW and node.op != "cast":
+            return False
+        value = program.operands(value.node)[0]
+    return program.input_by_node[value.node].role is Role.PARAMETER
+
+
+def _headline(plan: ParallelPlan, machine: Machine, prediction: Prediction) -> str:
+    devices = f"{machine.num_devices} {machine.groups[0].device.name}"
+    limit = plan.memory_limit_bytes
+    text = (
+        f"{plan.program_name} on {machine.name} ({devices}): "
+        f"{format_seconds(prediction.step_s)} a step, "
+        f"peak {format_bytes(prediction.peak_bytes)} of {format_bytes(limit)}"
+    )
+    if plan.prediction.bound_s > 0:
+        text += f", within {plan.prediction.gap:.1%} of the bound of its mesh"
+    return text
+
+
+def _mesh(plan: ParallelPlan, program: Program, machine: Machine) -> str:
+    parts: list[str] = []
+    for axis, roles in enumerate(axis_roles(plan, program)):
+        inside, across = axis_group(machine, plan.mesh.shape, axis).sizes
+        where = "inside a node" if across == 1 else "across nodes" if inside == 1 else "both"
+        cuts = ", ".join(f"{role} {share:.0%}" for role, share in roles.items() if share >= 0.005)
+        parts.append(f"{plan.mesh.shape[axis]} ({where}) cuts {cuts or 'nothing'}")
+    return " x ".join(parts)
+
+
+def _stored(plan: ParallelPlan, program: Program, role: Role) -> str:
+    """How much of the whole each device stores, in bytes."""
+    full = local = 0.0
+    for source in program.inputs:
+        if source.role is not role:
+            continue
+        size = program.nodes[source.node].outputs[0].num_bytes
+        parts = 1
+        sharding = plan.strategies[_number(plan, program, source.node)].outputs[0]
+        for axis, placement in enumerate(sharding):
+            parts *= plan.mesh.shape[axis] if placement >= 0 else 1
+        full += size
+        local += size / parts
+    if not full:
+        return "none"
+    return f"{format_bytes(local)} of {format_bytes(full)} on each device (1/{full / local:.3g})"
+
+
+def _number(plan: ParallelPlan, program: Program, node: int) -> int:
+    """Number of an input in the program that the strategies are for; inputs keep their order."""
+    if not plan.recompute:
+        return node
+    expanded = with_recompute(program, plan.recompute)
+    return expanded.input_by_name[program.input_by_node[node].name].node
+
+
+def _memory(plan: ParallelPlan, prediction: Prediction) -> str:
+    rest = prediction.peak_bytes - prediction.state_bytes
+    return (
+        f"{format_bytes(prediction.state_bytes)} of weights and optimizer state, "
+        f"{format_bytes(rest)} of activations, gradients and buffers at the peak"
+    )
+
+
+def _network(
+    plan: ParallelPlan, program: Program, timeline: Timeline, prediction: Prediction
+) -> str:
+    if prediction.communication_s == 0:
+        return "no communication"
+    hidden = 1.0 - min(1.0, prediction.exposed_s / prediction.communication_s)
+    sums: dict[str, float] = defaultdict(float)
+    for event in timeline.events:
+        if event.stream is Stream.COMMUNICATION:
+            sums[event.kind] += event.duration_s
+    counts = _counts(lower(program, plan).instructions)
+    largest = sorted(sums.items(), key=lambda kv: -kv[1])[:3]
+    text = ", ".join(f"{counts[kind]} {kind} {format_seconds(s)}" for kind, s in largest)
+    return f"{format_seconds(prediction.communication_s)}, {hidden:.0%} hidden: {text}"
+
+
+def _counts(instructions: Iterable[object]) -> dict[str, int]:
+    counts: dict[str, int] = defaultdict(int)
+    for instruction in instructions:
+        if isinstance(instruction, Collective) and instruction.kind is not CollectiveKind.SLICE:
+            counts[instruction.kind.value] += 1
+    return counts
+
+
+def _lost(plan: ParallelPlan, other: Alternative) -> str:
+    slower = other.step_s / plan.prediction.step_s
+    fits = "" if other.fits else f", needs {format_bytes(other.peak_bytes)}: does not fit"
+    return f"{other.name}: {format_seconds(other.step_s)} ({slower:.2f}x){fits}"
