@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 import pytest
 
@@ -11,11 +9,12 @@ from tests.programs import mlp, random_inputs, transformer
 from tests.ranks import run_plan
 from weft.core.errors import InputError
 from weft.machine.presets import preset
+from weft.parallel.depth import Shortened
 from weft.parallel.exact.search import Limits, MeshSearch
+from weft.parallel.exact.stage import Stage
 from weft.parallel.experts import Expert, expert_candidate
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
-from weft.parallel.recompute import Expanded, cheap_nodes, expand, layer_nodes
 from weft.parallel.skeleton import build_skeleton
 from weft.parallel.validate import validate
 from weft.program.evaluate import evaluate
@@ -78,32 +77,29 @@ def test_searched_plans_at_every_price_of_memory(
     search = search_of(program, mesh)
     free = search.model.solve()
     price = weight * free.objective_s / free.num_bytes
-    candidate, _ = search.at_price(price)
-    assert_same(program, candidate.plan)
+    proposal, _ = search.at_price(price)
+    assert_same(program, proposal.build().plan)
 
 
-@pytest.mark.parametrize("nodes", [cheap_nodes, layer_nodes])
-def test_recomputation(nodes: Callable[[Program], tuple[int, ...]]) -> None:
-    """With a limit of nothing the plan recomputes and still does not fit."""
+def test_recomputation() -> None:
+    """With a limit of nothing the plan recomputes, first cheap operators, then all."""
     program = PROGRAMS["transformer"]
-    expanded = expand(program, nodes(program))
-    assert len(expanded.program.nodes) > len(program.nodes)
-    search = search_of(program, (2, 2), {"some": expanded})
+    search = search_of(program, (2, 2), limit=0.0)
     for price in (0.0, 1.0):
         _, solution = search.at_price(price)
-        candidate = search.recomputing(solution)
-        assert candidate is not None
-        assert candidate.plan.recompute == expanded.chosen
-        assert_same(program, candidate.plan)
+        search.recomputing(solution)
+    sizes = [len(proposal.build().plan.recompute) for proposal in search.proposals]
+    assert sizes[0] == sizes[3] == 0
+    assert min(sizes[1:3] + sizes[4:]) > 0
+    for proposal in search.proposals:
+        assert_same(program, proposal.build().plan)
 
 
-def search_of(
-    program: Program, mesh: tuple[int, ...], recomputations: Mapping[str, Expanded] | None = None
-) -> MeshSearch:
+def search_of(program: Program, mesh: tuple[int, ...], limit: float = 1e12) -> MeshSearch:
     return MeshSearch(
         build_skeleton(program, fold(program)),
         MACHINE,
         Mesh(mesh),
-        Limits(memory_limit_bytes=0.0 if recomputations else 1e12, level=Level.FAST),
-        recomputations or {},
+        Limits(memory_limit_bytes=limit, level=Level.FAST),
+        Stage(Shortened(program, tuple(range(len(program.nodes))), 0), None),
     )

@@ -11,7 +11,7 @@ operands. Causal means that query t sees keys 0 to t.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,22 +37,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tu
     Returns:
         out [B,H,T,D] in the type of q, and logsumexp [B,H,T].
     """
-    if q.is_cuda:
-        return _attention_cuda(q, k, v, causal, scale)
-    if q.device.type != "cpu":
-        return _attention_formula(q, k, v, causal, scale)
-    out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, 0.0, causal, scale=scale
-    )
-    return out, logsumexp
+    out, logsumexp = _forward_kernel(q)(q, k, v, causal, scale)
+    return _laid_like(q, out), logsumexp.contiguous()
 
 
 @attention.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    b, h, t, d = q.shape
-    # The kernels write [B,T,H,D] in memory, and models may view the transposed result.
-    out = q.new_empty(b, t, h, d).transpose(1, 2)
-    return out, q.new_empty((b, h, t), dtype=_logsumexp_dtype(q))
+    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=_logsumexp_dtype(q))
 
 
 @torch.library.custom_op("weft::attention_backward", mutates_args=())
@@ -81,13 +72,8 @@ def attention_backward(
     Returns:
         dq [B,H,T,D], dk [B,H,S,D], dv [B,H,S,D].
     """
-    if q.is_cuda:
-        return _attention_backward_cuda(grad, q, k, v, out, logsumexp, causal, scale)
-    if q.device.type != "cpu":
-        return _attention_backward_formula(grad, q, k, v, out, logsumexp, causal, scale)
-    dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad, q, k, v, out, logsumexp, 0.0, causal, scale=scale
-    )
+    made = _backward_kernel(q)(grad, q, k, v, out, logsumexp, causal, scale)
+    dq, dk, dv = map(_laid_like, (q, k, v), made)
     return dq, dk, dv
 
 
@@ -102,13 +88,7 @@ def _(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dq, dk, dv = (x.new_empty(*_swap(x.shape)).transpose(1, 2) for x in (q, k, v))
-    return dq, dk, dv
-
-
-def _swap(shape: Sequence[int]) -> tuple[int, ...]:
-    b, h, t, d = shape
-    return b, t, h, d
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: tuple) -> None:
@@ -125,6 +105,53 @@ def _differentiate(ctx, grad: Tensor, _: Tensor | None):  # noqa: ANN001, ANN202
 
 
 attention.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _laid_like(operand: Tensor, x: Tensor) -> Tensor:
+    """A result in the memory layout that the fake form promises: that of the operand.
+
+    Kernels differ in the layout they return. Models keep heads behind positions in memory, where
+    every kernel keeps to the operand's layout and nothing is copied.
+    """
+    promised = torch.empty_like(operand)
+    return x if x.stride() == promised.stride() else promised.copy_(x)
+
+
+def _forward_kernel(q: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
+    if q.device.type == "cpu":
+        return _attention_cpu
+    return _attention_flash if _has_flash(q) else _attention_formula
+
+
+def _backward_kernel(q: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    if q.device.type == "cpu":
+        return _attention_backward_cpu
+    return _attention_backward_flash if _has_flash(q) else _attention_backward_formula
+
+
+def _attention_cpu(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, k, v, 0.0, causal, scale=scale
+    )
+    return out, logsumexp
+
+
+def _attention_backward_cpu(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    logsumexp: Tensor,
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, q, k, v, out, logsumexp, 0.0, causal, scale=scale
+    )
+    return dq, dk, dv
 
 
 def _logsumexp_dtype(q: Tensor) -> torch.dtype:
@@ -171,18 +198,16 @@ def _attention_backward_formula(
     return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
 
 
-def _attention_cuda(
+def _attention_flash(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
-    if not _has_flash(q):
-        return _attention_formula(q, k, v, causal, scale)
     out, logsumexp, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
         q, k, v, 0.0, causal, scale=scale
     )
     return out, logsumexp
 
 
-def _attention_backward_cuda(
+def _attention_backward_flash(
     grad: Tensor,
     q: Tensor,
     k: Tensor,
@@ -192,8 +217,6 @@ def _attention_backward_cuda(
     causal: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if not _has_flash(q):
-        return _attention_backward_formula(grad, q, k, v, out, logsumexp, causal, scale)
     # Without dropout the kernel does not read its random state.
     state = torch.zeros((2,), dtype=torch.uint64, device=q.device)
     dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_backward(
@@ -207,7 +230,7 @@ def _attention_backward_cuda(
 
 def _has_flash(q: Tensor) -> bool:
     # Head widths that the kernel takes without padding.
-    return q.dtype in _HALF and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
+    return q.is_cuda and q.dtype in _HALF and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
 
 
 @torch.library.custom_op("weft::uniform", mutates_args=())

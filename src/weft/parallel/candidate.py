@@ -6,7 +6,7 @@ simulated in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from weft.cost.timeline import Timeline
@@ -18,7 +18,7 @@ from weft.parallel.recompute import with_recompute
 from weft.parallel.spmd import lower
 from weft.program.graph import Program
 
-__all__ = ["Candidate", "assemble", "best_of", "simulate_plan"]
+__all__ = ["Candidate", "Proposal", "assemble", "best_of", "simulate_plan"]
 
 _UNKNOWN = Prediction(
     step_s=0.0, compute_s=0.0, communication_s=0.0, exposed_s=0.0, peak_bytes=0.0, state_bytes=0.0
@@ -101,12 +101,50 @@ def simulate_plan(
     return estimate(lower(program, plan), with_recompute(program, plan.recompute), machine)
 
 
-def best_of(candidates: Sequence[Candidate]) -> Candidate:
-    """The fastest that fits, with the others as its alternatives; the smallest if none fits."""
-    order = sorted(candidates, key=lambda c: (not c.fits, c.step_s if c.fits else c.peak_bytes))
-    best = order[0]
+@dataclass(frozen=True)
+class Proposal:
+    """A plan that is known by what it would cost; it is made only if it is wanted.
+
+    Attributes:
+        name: what people call it.
+        prediction: of the whole program, simulated or extrapolated from short ones.
+        memory_limit_bytes: limit of one device [bytes].
+        build: makes and simulates it.
+    """
+
+    name: str
+    prediction: Prediction
+    memory_limit_bytes: float
+    build: Callable[[], Candidate]
+
+    @property
+    def fits(self) -> bool:
+        """True if the peak stays under the limit."""
+        return self.prediction.peak_bytes <= self.memory_limit_bytes
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Order of preference: what fits by time, then what does not by size."""
+        cost = self.prediction.step_s if self.fits else self.prediction.peak_bytes
+        return (not self.fits, cost)
+
+
+def best_of(proposals: Sequence[Proposal]) -> Candidate:
+    """The fastest that fits, built, with the others as alternatives; else the smallest."""
+    order = sorted(proposals, key=lambda p: p.rank)
+    chosen = 0
+    best = order[0].build()
+    while not best.fits and chosen + 1 < len(order) and order[chosen + 1].fits:
+        chosen += 1
+        best = order[chosen].build()
     others = tuple(
-        Alternative(name=c.name, step_s=c.step_s, peak_bytes=c.peak_bytes, fits=c.fits)
-        for c in order[1:]
+        Alternative(
+            name=p.name,
+            step_s=p.prediction.step_s,
+            peak_bytes=p.prediction.peak_bytes,
+            fits=p.fits,
+        )
+        for number, p in enumerate(order)
+        if number != chosen
     )
     return replace(best, plan=replace(best.plan, alternatives=others))

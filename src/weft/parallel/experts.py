@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 from weft.core.errors import InputError
 from weft.machine.model import Machine
-from weft.parallel.candidate import Candidate, assemble
+from weft.parallel.candidate import Candidate, Proposal, assemble
 from weft.parallel.copies import Decision, copies_for
+from weft.parallel.depth import Views
 from weft.parallel.greedy import greedy_axis
 from weft.parallel.placement import REPLICATED, Mesh, Placement
 from weft.parallel.plan import Level, ParallelPlan
@@ -35,7 +36,7 @@ from weft.parallel.roles import (
 )
 from weft.program.graph import Program, Role
 
-__all__ = ["Expert", "expert_candidate", "expert_candidates", "expert_plan"]
+__all__ = ["Expert", "expert_candidate", "expert_plan", "expert_proposals"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,27 +127,33 @@ def expert_candidate(
     )
 
 
-def expert_candidates(request: PlanRequest) -> list[Candidate]:
+def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[Proposal]:
     """All experts' plans over all devices that the program's sizes allow.
 
     Degrees that do not divide are left out: an engineer would not configure them.
     """
-    found: list[Candidate] = []
+    found: list[Proposal] = []
     for expert in _experts(request):
         if request.mesh is not None and expert.mesh != request.mesh:
             continue
         try:
-            found.append(
-                expert_candidate(
-                    request.program,
-                    request.machine,
-                    expert,
-                    memory_limit_bytes=request.limit_bytes,
-                )
-            )
+            found.append(_proposal(request, expert, views))
         except InputError:
             continue
     return found
+
+
+def _proposal(request: PlanRequest, expert: Expert, views: Views | None) -> Proposal:
+    limit = request.limit_bytes
+
+    def whole(program: Program) -> Candidate:
+        return expert_candidate(program, request.machine, expert, memory_limit_bytes=limit)
+
+    if views is None:
+        candidate = whole(request.program)
+        return Proposal(expert.name, candidate.plan.prediction, limit, lambda: candidate)
+    prediction = views.predict(lambda view: whole(view.program).plan.prediction)
+    return Proposal(expert.name, prediction, limit, lambda: whole(request.program))
 
 
 def _experts(request: PlanRequest) -> list[Expert]:

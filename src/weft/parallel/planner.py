@@ -14,10 +14,12 @@ from typing import Protocol
 from weft.core.errors import InfeasibleError
 from weft.core.units import format_bytes
 from weft.machine.topology import smallest_machine
-from weft.parallel.candidate import Candidate, best_of
-from weft.parallel.experts import expert_candidates
+from weft.parallel.candidate import Candidate, Proposal, best_of
+from weft.parallel.depth import Views, views_of
+from weft.parallel.experts import expert_proposals
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.request import PlanRequest
+from weft.program.fold import Folding, fold
 
 __all__ = ["Planner", "Progress", "plan_request"]
 
@@ -29,8 +31,17 @@ class Planner(Protocol):
 
     name: str
 
-    def candidates(self, request: PlanRequest, progress: Progress) -> list[Candidate]:
-        """Simulated plans, in any order, whether they fit or not."""
+    def proposals(
+        self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
+    ) -> list[Proposal]:
+        """Plans with their predictions, in any order, whether they fit or not.
+
+        Args:
+            request: what to plan.
+            folding: of the program: which layers are alike.
+            views: short versions of a deep program, to predict the whole one from.
+            progress: told in words what is going on.
+        """
         ...
 
 
@@ -49,9 +60,11 @@ def plan_request(
         RuleError: an operator has no sharding rule.
     """
     started = time.perf_counter()
-    searched = planner.candidates(request, progress)
+    folding = fold(request.program)
+    views = views_of(request.program, folding)
+    searched = planner.proposals(request, folding, views, progress)
     progress("simulating the experts' plans")
-    experts = expert_candidates(request)
+    experts = expert_proposals(request, views)
     best = best_of([*searched, *experts])
     if not best.fits:
         raise _infeasible(request, best)
@@ -64,8 +77,8 @@ def plan_request(
     )
 
 
-def _notes(best: Candidate, experts: list[Candidate]) -> tuple[str, ...]:
-    if best.name in {candidate.name for candidate in experts}:
+def _notes(best: Candidate, experts: list[Proposal]) -> tuple[str, ...]:
+    if best.name in {proposal.name for proposal in experts}:
         return (f"the search found nothing faster than the hand-written plan: {best.name}",)
     return ()
 

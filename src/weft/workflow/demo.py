@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,5 +120,7 @@ def _run_ranks(recipe: str, folder: Path, steps: int, progress: Progress) -> Non
 
     command = ["-m", "weft", "run", recipe, "--plan", str(folder / "plan.json")]
     command += ["--steps", str(steps), "--records", str(records)]
-    launch(command, NUM_RANKS, timeout_s=TIMEOUT_S, on_poll=watch)
+    # The ranks must find this weft, also where it is not installed.
+    env = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    launch(command, NUM_RANKS, timeout_s=TIMEOUT_S, env=env, on_poll=watch)
     progress(stage, 1.0)

@@ -45,7 +45,7 @@ POINTWISE = {
     "divide a number": lambda w, x: 2.0 / (w.abs() + 1.0) + x,
     "integer times float": lambda w, x: torch.arange(6) * w + x,
     "single precision": lambda w, x: w.float() * x.float(),
-    "powers": lambda w, x: w.pow(2) + (w.abs() + 1) ** 0.5 + 2.0 ** w + x.pow(3) * w,
+    "powers": lambda w, x: w.pow(2) + (w.abs() + 1) ** 0.5 + 2.0**w + x.pow(3) * w,
     "roots": lambda w, x: (w.abs() + 1).sqrt() + (x.abs() + 1).rsqrt() * w,
     "logarithms": lambda w, x: (w.abs() + 1).log() + torch.log1p(w.abs()) * x,
     "waves": lambda w, x: w.sin() + w.cos() * x,
@@ -127,11 +127,15 @@ PRODUCTS = {
     "outer": lambda w, x: torch.outer(w[0], x[0]),
     "addmm": lambda w, x: torch.addmm(w[:, :4], w, x.t(), beta=0.5, alpha=2.0),
     "linear": lambda w, x: F.linear(x, w, w[:, 0]),
-    "batched by broadcasting": lambda w, x: x[None, None] @ w.view(2, 2, 6).transpose(1, 2)[:, None],
+    "batched by broadcasting": lambda w, x: (
+        x[None, None] @ w.view(2, 2, 6).transpose(1, 2)[:, None]
+    ),
     "batched vector": lambda w, x: w.view(2, 2, 6) @ x[0],
     "einsum": lambda w, x: torch.einsum("ij,kj->ik", w, x) + torch.einsum("ij,ij->i", w, x),
     "einsum with batch": lambda w, x: torch.einsum("abc,dc->bad", w.view(2, 2, 6), x),
-    "einsum of experts": lambda w, x: torch.einsum("gsec,gsm->egcm", w.view(2, 2, 3, 2), x.view(2, 2, 6)),
+    "einsum of experts": lambda w, x: torch.einsum(
+        "gsec,gsm->egcm", w.view(2, 2, 3, 2), x.view(2, 2, 6)
+    ),
     "baddbmm": lambda w, x: torch.baddbmm(
         w.view(2, 2, 6)[:, :, :2], w.view(2, 2, 6), x.view(2, 6, 2), beta=0.5, alpha=3.0
     ),

@@ -83,8 +83,11 @@ def test_the_plain_formula_agrees_with_the_kernel(causal):
     )
 
 
-def test_fake_attention_has_the_shapes_and_strides_of_the_real_one():
+@pytest.mark.parametrize("transposed", [False, True])
+def test_fake_operators_have_the_shapes_and_strides_of_the_real_ones(transposed):
     q, k, v = operands(t=6)
+    if transposed:
+        q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))
     torch.library.opcheck(attention, (q, k, v, False, 0.3), test_utils="test_faketensor")
     out, logsumexp = attention(q, k, v, False, 0.3)
     saved = (torch.randn_like(out), q, k, v, out, logsumexp, False, 0.3)

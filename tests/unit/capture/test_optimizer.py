@@ -19,7 +19,7 @@ PAIRS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
     "sgd with momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.2),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
-    "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.05, weight_decay=0.1, d=0.7),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.05, weight_decay=0.1, d=1.2),
     "adafactor with floor": lambda p: torch.optim.Adafactor(p, lr=0.5, eps=(1e-2, 0.3)),
 }
 

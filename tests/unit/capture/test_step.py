@@ -39,7 +39,7 @@ def plain_loop(workload, factory, num_steps):
         loss = workload.loss(model, workload.batch(step))
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses, model.state_dict()
 
 

@@ -108,6 +108,20 @@ def test_fully_sharded_weights_are_read_whole_and_updated_where_they_lie():
     }
 
 
+def test_the_update_works_on_the_part_of_a_weight_that_is_stored():
+    tape = Tape("norm")
+    tape.parameter("w", 8, 4)
+    b, w = tape.builder, tape.parameters["w"]
+    x = b.input("batch.x", Role.BATCH, TensorType(DType.F32, (6, 4)))
+    loss = b.add("sum", b.add("einsum", "bd,ed->be", x, w), (0, 1), False)
+    square = b.add("mul.Tensor", w, w, phase=Phase.UPDATE)
+    norm = b.add("sum", square, (0, 1), False, phase=Phase.UPDATE)
+    program = b.build(loss, ((w, b.add("mul.Tensor", w, norm, phase=Phase.UPDATE)),))
+    rules = greedy_axis(program, pins(program, **{"batch.x": 0, "w": 0}), 2, (), {w.node})
+    assert str(rules[square.node]) == "S0 <- S0,S0"
+    assert str(rules[norm.node]) == "P <- S0"
+
+
 def test_a_stored_weight_is_cast_before_it_is_gathered():
     tape = Tape("mixed")
     tape.parameter("w", 8, 4)

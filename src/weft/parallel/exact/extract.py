@@ -14,55 +14,39 @@ from weft.parallel.problem import Problem
 from weft.parallel.recompute import Expanded
 from weft.program.graph import Phase, Program, Value
 
-__all__ = ["decide", "recomputed", "single_choice"]
+__all__ = ["recomputed", "single_choice"]
 
 
-def decide(problem: Problem, states: Sequence[Sequence[int]], choice: Sequence[int]) -> Decision:
-    """Unfold chosen states.
+def single_choice(
+    problem: Problem, states: Sequence[int], origin: Sequence[int] | None = None
+) -> Decision:
+    """Unfold one choice of states that all layers follow.
 
     Args:
         problem: folded problem.
-        states: one or more choices of a state for each unit.
-        choice: for each node of the program, which of `states` it follows; one number per
-            layer gives layers of one kind different strategies.
+        states: chosen state of each unit.
+        origin: for each node of a shortened program the node of the whole one; the whole
+            program if not given.
     """
-    program, folding = problem.skeleton.program, problem.skeleton.folding
-    table: list[dict[int, Strategy]] = []
-    hub_tables: list[dict[tuple[Value, Phase], Sharding]] = []
-    for chosen in states:
-        mine: dict[int, Strategy] = {}
-        hubs: dict[tuple[Value, Phase], Sharding] = {}
-        for unit, state in zip(problem.units, chosen, strict=True):
-            for node, strategies in unit.strategies.items():
-                mine[node] = strategies[state]
-            if unit.spec.value is not None:
-                hubs[unit.spec.value, unit.spec.phase] = unit.shardings[state]
-        table.append(mine)
-        hub_tables.append(hubs)
-    strategies = tuple(
-        table[choice[node]][folding.representative[node]] for node in range(len(program.nodes))
+    representative = problem.skeleton.folding.representative
+    nodes = range(len(representative)) if origin is None else origin
+    strategies: dict[int, Strategy] = {}
+    hubs: dict[int, list[tuple[int, Phase, Sharding]]] = {}
+    for unit, state in zip(problem.units, states, strict=True):
+        for node, own in unit.strategies.items():
+            strategies[node] = own[state]
+        value = unit.spec.value
+        if value is not None:
+            entry = (value.output, unit.spec.phase, unit.shardings[state])
+            hubs.setdefault(value.node, []).append(entry)
+    return Decision(
+        tuple(strategies[representative[old]] for old in nodes),
+        {
+            (Value(new, output), phase): sharding
+            for new, old in enumerate(nodes)
+            for output, phase, sharding in hubs.get(representative[old], ())
+        },
     )
-    by_node = [_hubs_by_node(hubs) for hubs in hub_tables]
-    hubs = {
-        (Value(node, value.output), phase): sharding
-        for node, representative in enumerate(folding.representative)
-        for (value, phase), sharding in by_node[choice[node]].get(representative, {}).items()
-    }
-    return Decision(strategies, hubs)
-
-
-def _hubs_by_node(
-    hubs: dict[tuple[Value, Phase], Sharding],
-) -> dict[int, dict[tuple[Value, Phase], Sharding]]:
-    by_node: dict[int, dict[tuple[Value, Phase], Sharding]] = {}
-    for (value, phase), sharding in hubs.items():
-        by_node.setdefault(value.node, {})[value, phase] = sharding
-    return by_node
-
-
-def single_choice(problem: Problem, states: Sequence[int]) -> Decision:
-    """Unfold one choice of states that all layers follow."""
-    return decide(problem, [states], [0] * len(problem.skeleton.program.nodes))
 
 
 def recomputed(decision: Decision, program: Program, expanded: Expanded) -> Decision:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
 
-from weft.parallel.candidate import Candidate
+from weft.parallel.candidate import Proposal
+from weft.parallel.depth import Shortened, Views
 from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.search import Limits, MeshSearch
+from weft.parallel.exact.stage import Stage
 from weft.parallel.planner import Progress
-from weft.parallel.recompute import Expanded, cheap_nodes, expand, layer_nodes
 from weft.parallel.request import PlanRequest
 from weft.parallel.skeleton import build_skeleton
-from weft.program.fold import fold
-from weft.program.graph import Program
+from weft.program.fold import Folding
 
 __all__ = ["ExactPlanner"]
 
@@ -26,45 +25,27 @@ class ExactPlanner:
 
     name = "exact"
 
-    def candidates(self, request: PlanRequest, progress: Progress) -> list[Candidate]:
+    def proposals(
+        self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
+    ) -> list[Proposal]:
         """The best plan of each mesh, with and without recomputation."""
         started = time.perf_counter()
-        program = request.program
-        skeleton = build_skeleton(program, fold(program))
+        skeleton = build_skeleton(request.program, folding)
         limits = Limits(memory_limit_bytes=request.limit_bytes, level=request.level)
-        recomputations = Recomputations(program)
+        whole = Shortened(request.program, tuple(range(len(request.program.nodes))), 0)
+        stage = Stage(whole, views)
         meshes = (
             (request.mesh,)
             if request.mesh is not None
             else candidate_meshes(request.machine, request.level)
         )
-        found: list[Candidate] = []
+        found: list[Proposal] = []
         for number, mesh in enumerate(meshes, start=1):
             if found and time.perf_counter() - started > request.time_limit_s:
                 progress(f"time limit: {len(meshes) - number + 1} mesh shapes not tried")
                 break
             progress(f"mesh {mesh} ({number} of {len(meshes)})")
-            search = MeshSearch(skeleton, request.machine, mesh, limits, recomputations)
+            search = MeshSearch(skeleton, request.machine, mesh, limits, stage)
             search.search()
-            found += search.candidates
+            found += search.proposals
         return found
-
-
-class Recomputations(Mapping[str, Expanded]):
-    """Ways to recompute, least work first; made when they are first asked for."""
-
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self._ways = {"cheap": cheap_nodes, "full": layer_nodes}
-        self._made: dict[str, Expanded] = {}
-
-    def __getitem__(self, name: str) -> Expanded:
-        if name not in self._made:
-            self._made[name] = expand(self._program, self._ways[name](self._program))
-        return self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._ways)
-
-    def __len__(self) -> int:
-        return len(self._ways)

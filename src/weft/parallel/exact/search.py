@@ -12,20 +12,20 @@ plan of that mesh that keeps all activations within the limit has a smaller obje
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from weft.machine.model import Machine
-from weft.parallel.candidate import Candidate, assemble
-from weft.parallel.copies import Decision, copies_for
+from weft.parallel.candidate import Candidate, Proposal, assemble
+from weft.parallel.copies import copies_for
+from weft.parallel.depth import Shortened
 from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.extract import recomputed, single_choice
 from weft.parallel.exact.flow import FlowModel, Solution
+from weft.parallel.exact.stage import Stage
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
 from weft.parallel.problem import build_problem
-from weft.parallel.recompute import Expanded
 from weft.parallel.reshard import Resharding
 from weft.parallel.skeleton import Skeleton
 from weft.parallel.strategies import StrategyTable
@@ -56,8 +56,8 @@ class MeshSearch:
         skeleton: units and links of the program.
         machine, mesh: where it runs.
         limits: what plans have to respect.
-        recomputations: by name, the program with some forward operators repeated, cheapest first.
-        candidates: everything that was simulated.
+        stage: the programs to simulate.
+        proposals: everything that was looked at.
         bound_s: best lower bound proved so far [s].
     """
 
@@ -65,8 +65,8 @@ class MeshSearch:
     machine: Machine
     mesh: Mesh
     limits: Limits
-    recomputations: Mapping[str, Expanded] = field(default_factory=dict)
-    candidates: list[Candidate] = field(default_factory=list, init=False)
+    stage: Stage
+    proposals: list[Proposal] = field(default_factory=list, init=False)
     bound_s: float = field(default=0.0, init=False)
 
     @property
@@ -85,27 +85,19 @@ class MeshSearch:
         table = StrategyTable(self.program, self.mesh, slowest_device(self.machine))
         return FlowModel(build_problem(self.skeleton, self.mesh, table, self.resharding))
 
-    def at_price(self, price_s_per_byte: float) -> tuple[Candidate, Solution]:
+    def at_price(self, price_s_per_byte: float) -> tuple[Proposal, Solution]:
         """The plan that is optimal at a price of memory, without recomputation."""
         solution = self.model.solve(price_s_per_byte)
         limit = self.limits.memory_limit_bytes
         self.bound_s = max(self.bound_s, solution.bound_s - price_s_per_byte * limit)
-        decision = single_choice(self.model.problem, solution.states)
-        plain = Expanded(self.program, ())
-        return self._candidate("", plain, decision, solution), solution
+        return self._propose("", solution), solution
 
-    def recomputing(self, solution: Solution) -> Candidate | None:
+    def recomputing(self, solution: Solution) -> Proposal:
         """The least recomputation with which a solution fits; the most if none does."""
-        decision = single_choice(self.model.problem, solution.states)
-        candidate = None
-        for name, expanded in self.recomputations.items():
-            again = recomputed(decision, self.program, expanded)
-            candidate = self._candidate(f" {name} recomputation", expanded, again, solution)
-            if candidate.fits:
-                break
-        return candidate
+        cheap = self._propose("cheap", solution)
+        return cheap if cheap.fits else self._propose("full", solution)
 
-    def search(self) -> Candidate:
+    def search(self) -> Proposal:
         """The fastest plan found whose simulated peak fits; the smallest if none does.
 
         At the fast level recomputation is tried only where no price makes a plan fit.
@@ -115,51 +107,69 @@ class MeshSearch:
             fitting = self._raise_price(free)
             if fitting is None or self.limits.level is Level.BEST:
                 self._recompute(free)
-        return min(
-            self.candidates,
-            key=lambda c: (not c.fits, c.step_s if c.fits else c.peak_bytes),
-        )
+        return min(self.proposals, key=lambda p: p.rank)
 
     def _raise_price(self, large: Solution) -> Solution | None:
         """Kelley's iteration between a solution that is too large and one that fits, if any."""
-        candidate, small = self.at_price(self._steep(large))
-        if not candidate.fits:
+        smallest, small = self.at_price(self._steep(large))
+        if not smallest.fits:
             return None
         for _ in range(MOST_PRICES):
             saved = large.num_bytes - small.num_bytes
             paid = small.objective_s - large.objective_s
             if saved <= 0 or paid <= 0:
                 break
-            candidate, solution = self.at_price(paid / saved)
+            proposal, solution = self.at_price(paid / saved)
             if solution.states in (small.states, large.states):
                 break
-            if candidate.fits:
+            if proposal.fits:
                 small = solution
             else:
                 large = solution
         return small
 
     def _recompute(self, free: Solution) -> None:
-        """The free plan with recomputation; if it still does not fit, the smallest plan too."""
-        candidate = self.recomputing(free)
-        if candidate is None or candidate.fits:
+        """The free plan with recomputation; if it still does not fit, smaller ones too."""
+        if self.recomputing(free).fits:
             return
         _, small = self.at_price(self._steep(free))
-        candidate = self.recomputing(small)
         saved = free.num_bytes - small.num_bytes
-        if candidate is not None and candidate.fits and saved > 0:
+        if self.recomputing(small).fits and saved > 0:
             _, middle = self.at_price((small.objective_s - free.objective_s) / saved)
             self.recomputing(middle)
 
     def _steep(self, free: Solution) -> float:
         return STEEP * free.objective_s / max(free.num_bytes, 1.0)
 
-    def _candidate(
-        self, suffix: str, expanded: Expanded, decision: Decision, solution: Solution
+    def _propose(self, recomputation: str, solution: Solution) -> Proposal:
+        """A solution with a recomputation: predicted from short versions, or built at once."""
+        bound_s = self.bound_s
+
+        def build(view: Shortened) -> Candidate:
+            return self._built(view, recomputation, solution, bound_s)
+
+        limit = self.limits.memory_limit_bytes
+        views = self.stage.views
+        name = f"mesh {self.mesh}" + (f", {recomputation} recomputation" if recomputation else "")
+        if views is None:
+            candidate = build(self.stage.whole)
+            proposal = Proposal(name, candidate.plan.prediction, limit, lambda: candidate)
+        else:
+            prediction = views.predict(lambda view: build(view).plan.prediction)
+            proposal = Proposal(name, prediction, limit, lambda: build(self.stage.whole))
+        self.proposals.append(proposal)
+        return proposal
+
+    def _built(
+        self, view: Shortened, recomputation: str, solution: Solution, bound_s: float
     ) -> Candidate:
-        candidate = assemble(
-            f"mesh {self.mesh}{suffix}",
-            self.program,
+        expanded = self.stage.expanded(view, recomputation)
+        decision = single_choice(self.model.problem, solution.states, view.origin)
+        if recomputation:
+            decision = recomputed(decision, view.program, expanded)
+        return assemble(
+            f"mesh {self.mesh}",
+            view.program,
             self.machine,
             self.mesh,
             decision.strategies,
@@ -168,7 +178,5 @@ class MeshSearch:
             recompute=expanded.chosen,
             level=self.limits.level,
             objective_s=solution.objective_s,
-            bound_s=self.bound_s,
+            bound_s=bound_s,
         )
-        self.candidates.append(candidate)
-        return candidate

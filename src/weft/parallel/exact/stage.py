@@ -1,0 +1,37 @@
+"""The programs that a search simulates: the whole one, its short versions, with recomputation.
+
+Each is made when it is first asked for and kept for all meshes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from weft.parallel.depth import Shortened, Views
+from weft.parallel.recompute import Expanded, cheap_nodes, expand, layer_nodes
+from weft.program.graph import Program
+
+__all__ = ["RECOMPUTATIONS", "Stage"]
+
+RECOMPUTATIONS: Mapping[str, Callable[[Program], tuple[int, ...]]] = MappingProxyType(
+    {"": lambda _: (), "cheap": cheap_nodes, "full": layer_nodes}
+)
+"""Which forward nodes run again in the backward pass, by name, least work first."""
+
+
+class Stage:
+    """A program, its short versions if it is deep, and each with recomputation."""
+
+    def __init__(self, whole: Shortened, views: Views | None) -> None:
+        self.whole = whole
+        self.views = views
+        self._expanded: dict[tuple[int, str], Expanded] = {}
+
+    def expanded(self, view: Shortened, recomputation: str) -> Expanded:
+        """A view with one of `RECOMPUTATIONS`."""
+        key = (view.dropped, recomputation)
+        if key not in self._expanded:
+            nodes = RECOMPUTATIONS[recomputation](view.program)
+            self._expanded[key] = expand(view.program, nodes)
+        return self._expanded[key]

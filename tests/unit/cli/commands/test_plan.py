@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from weft.cli.main import main
+from weft.parallel.serialize import load_plan
+
+
+@pytest.fixture
+def plan(recipe, pair, tmp_path, capsys):
+    """A plan file, as the command writes it, and what it printed."""
+    path = tmp_path / "plan.json"
+    assert main(["plan", recipe, "--machine", pair, "-o", str(path)]) == 0
+    return path, capsys.readouterr().out
+
+
+def test_a_plan_is_explained_and_written(plan):
+    path, out = plan
+    assert out.startswith("line on box2")
+    assert "to capture" in out
+    assert load_plan(path).mesh.num_devices == 2
+
+
+def test_json_says_what_the_file_predicts(recipe, pair, plan, capsys):
+    path, _ = plan
+    assert main(["plan", recipe, "--machine", pair, "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["step_s"] == pytest.approx(load_plan(path).prediction.step_s)
+    assert plain["level"] == "fast"
+
+
+def test_showing_a_plan_writes_a_page_and_a_trace(plan, tmp_path, capsys):
+    page, trace = tmp_path / "plan.html", tmp_path / "plan.trace.json"
+    arguments = ["show", str(plan[0]), "--html", str(page), "--trace", str(trace)]
+    assert main(arguments) == 0
+    assert page.read_text().startswith("<!doctype html>")
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert "line on box2" in capsys.readouterr().out
+
+
+def test_a_damaged_plan_file_is_an_error_in_three_parts(plan, capsys):
+    path = plan[0]
+    path.write_text(path.read_text().replace('"mesh":[2]', '"mesh":[4]'))
+    assert main(["show", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert "checksum" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1, 2]", "not json", '{"weft_plan": 99}'])
+def test_a_file_that_is_no_plan_is_an_error_that_names_it(content, tmp_path, capsys):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    assert main(["show", str(path)]) == 2
+    assert "x.json" in capsys.readouterr().err
+
+
+def test_a_plan_for_another_recipe_names_both_digests(plan, recipe, capsys):
+    path = plan[0]
+    other = recipe.replace(":line", ":other")
+    assert main(["show", str(path), "--recipe", other]) == 2
+    err = capsys.readouterr().err
+    assert load_plan(path).program_digest in err
+    assert "plan again for this program" in err
+
+
+def test_too_little_memory_is_an_error_with_what_would_do(recipe, pair, capsys):
+    assert main(["plan", recipe, "--machine", pair, "--memory", "100B"]) == 2
+    err = capsys.readouterr().err
+    assert "no plan fits" in err
+    assert "100 B" in err
+    assert "  try   " in err
+
+
+@pytest.mark.parametrize("size", ["lots", "-3GiB"])
+def test_a_memory_size_that_cannot_be_read_is_quoted(size, recipe, pair, capsys):
+    assert main(["plan", recipe, "--machine", pair, f"--memory={size}"]) == 2
+    assert size in capsys.readouterr().err

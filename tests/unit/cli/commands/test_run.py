@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from weft.cli.main import main
+from weft.core.records import read_records
+
+
+@pytest.fixture
+def plan(recipe, single, tmp_path, capsys):
+    """A plan for one device: it runs without torchrun."""
+    path = tmp_path / "plan.json"
+    assert main(["plan", recipe, "--machine", single, "-o", str(path)]) == 0
+    capsys.readouterr()
+    return str(path)
+
+
+def losses(out):
+    return [step["loss"] for step in json.loads(out)["steps"]]
+
+
+def test_each_step_is_told_and_recorded(recipe, plan, tmp_path, capsys):
+    records = tmp_path / "run.jsonl"
+    arguments = ["run", recipe, "--plan", plan, "--steps", "3", "--records", str(records)]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[:2] for line in out.splitlines()[:3]] == [
+        ["step", "0"],
+        ["step", "1"],
+        ["step", "2"],
+    ]
+    assert len(list(read_records(records, "step"))) == 3
+
+
+def test_a_run_that_goes_on_has_the_losses_of_one_that_did_not_stop(recipe, plan, tmp_path, capsys):
+    start = ["run", recipe, "--plan", plan, "--json", "--steps"]
+    assert main([*start, "4"]) == 0
+    whole = losses(capsys.readouterr().out)
+    keep = ["--checkpoint", str(tmp_path / "kept"), "--checkpoint-every", "2"]
+    assert main([*start, "2", *keep]) == 0
+    first = losses(capsys.readouterr().out)
+    assert main([*start, "4", *keep, "--resume"]) == 0
+    second = losses(capsys.readouterr().out)
+    assert len(first) == len(second) == 2
+    assert first + second == whole
+
+
+def test_a_plan_for_another_program_names_both_digests(recipe, plan, capsys):
+    assert main(["run", recipe.replace(":line", ":other"), "--plan", plan]) == 2
+    err = capsys.readouterr().err
+    assert "made for something else" in err
+    assert err.count("digest") >= 2
+
+
+def test_a_plan_for_more_devices_than_ranks_says_how_to_start_it(recipe, pair, tmp_path, capsys):
+    path = tmp_path / "plan2.json"
+    assert main(["plan", recipe, "--machine", pair, "-o", str(path)]) == 0
+    assert main(["run", recipe, "--plan", str(path)]) == 2
+    assert "--nproc-per-node 2" in capsys.readouterr().err
+
+
+def test_resuming_needs_a_folder(recipe, plan, capsys):
+    assert main(["run", recipe, "--plan", plan, "--resume"]) == 2
+    assert "--checkpoint" in capsys.readouterr().err
+
+
+def test_a_missing_plan_is_named(recipe, tmp_path, capsys):
+    assert main(["run", recipe, "--plan", str(tmp_path / "none.json")]) == 2
+    assert "none.json" in capsys.readouterr().err
