@@ -99,13 +99,13 @@ def bind_step(workload: Workload, model: nn.Module) -> Step:
 
     def step(state: State, batch: Mapping[str, Tensor], seed: Tensor) -> tuple[Tensor, State]:
         leaves = {name: state[name].detach().requires_grad_() for name in tensors.trainable}
-        loss, fixed = _forward(workload, model, tensors, state | leaves, batch, seed)
+        loss, found, fixed = _forward(workload, model, tensors, state | leaves, batch, seed)
         with at(Phase.BACKWARD, ""):
             gradients = _gradients(loss, leaves)
         with torch.no_grad():
             parameters = {name: state[name] for name in leaves}
             parameters, slots = workload.pure_optimizer.update(gradients, state, parameters)
-        return loss.detach(), parameters | fixed | slots
+        return found, parameters | fixed | slots
 
     return step
 
@@ -116,8 +116,8 @@ def bind_forward(workload: Workload, model: nn.Module) -> Step:
 
     def forward(state: State, batch: Mapping[str, Tensor], seed: Tensor) -> tuple[Tensor, State]:
         leaves = {name: state[name].detach().requires_grad_() for name in tensors.trainable}
-        loss, fixed = _forward(workload, model, tensors, state | leaves, batch, seed)
-        return loss.detach(), fixed
+        _, found, fixed = _forward(workload, model, tensors, state | leaves, batch, seed)
+        return found, fixed
 
     return forward
 
@@ -129,8 +129,8 @@ def _forward(
     state: State,
     batch: Mapping[str, Tensor],
     seed: Tensor,
-) -> tuple[Tensor, State]:
-    """Loss, and the next values of buffers."""
+) -> tuple[Tensor, Tensor, State]:
+    """Loss to differentiate, loss to return, and the next values of buffers."""
     dtype = workload.compute_dtype
     with at(Phase.FORWARD, ""), torch.enable_grad():
         # A forward may change buffers and batch in place; what is given must stay as it is.
@@ -142,7 +142,8 @@ def _forward(
             loss = workload.loss(model, entries)
         _require_scalar(loss)
         _require_unchanged(values, versions)
-    return loss, {name: assigned.get(name, fixed[name]).detach() for name in fixed}
+        after = {name: assigned.get(name, fixed[name]).detach() for name in fixed}
+        return loss, loss.detach(), after
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype | None, name: str = "") -> Tensor:

@@ -212,9 +212,11 @@ def _unwrap(tensor: Tensor) -> Tensor:
     return torch._from_functional_tensor(tensor)
 
 
-_HINTS = (
-    "see with weft.capture.make_step, which runs the step on real tensors, if the model fails too",
-    "the model keeps a tensor where capture does not look, in a list say: register it as a buffer",
+_ELSEWHERE = (
+    "see with weft.capture.make_step, which runs the step on real tensors, if the model fails too"
+)
+_HIDDEN = (
+    "the model keeps a tensor where capture does not look, in a list say: register it as a buffer"
 )
 
 
@@ -226,11 +228,11 @@ def _wrapped_errors() -> Iterator[None]:
     except WeftError:
         raise
     except Exception as error:
+        message = first_line(error)
         raise CaptureError(
             need="a training step that runs on tensors without values",
-            got=f"{type(error).__name__}: {first_line(error)}" + describe("", line_of_error(error)),
-            hint="run the same step on real tensors with weft.capture.make_step to see if it "
-            "is the model or the capture that fails",
+            got=f"{type(error).__name__}: {message}{describe('', line_of_error(error))}",
+            hint=_HIDDEN if "meta" in message else _ELSEWHERE,
         ) from error
 
 

@@ -92,8 +92,9 @@ class Console:
             def show(stage: str, share: float | None, detail: str = "") -> None:
                 if stage not in tasks:
                     tasks[stage] = bar.add_task(stage, total=None, detail="")
-                done = {} if share is None else {"total": 1.0, "completed": share}
-                bar.update(tasks[stage], detail=detail, **done)
+                bar.update(tasks[stage], detail=detail)
+                if share is not None:
+                    bar.update(tasks[stage], total=1.0, completed=share)
 
             yield show
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import weft
@@ -70,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rank = int(os.environ.get("RANK", "0"))
     try:
         args = build_parser().parse_args(arguments)
-        args.execute(args, Console(as_json=args.json, quiet=rank > 0))
+        with _ended_in_order():
+            args.execute(args, Console(as_json=args.json, quiet=rank > 0))
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader went away, as `| head` does. Python would complain again on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,6 +93,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"{text} add --debug for the traceback)", rank, debug)
         return 1
     return 0
+
+
+@contextmanager
+def _ended_in_order() -> Generator[None]:
+    """Turn SIGTERM into an exit that runs clean-ups, so that no started rank is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+
+    def leave(number: int, _: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str, rank: int, debug: bool) -> None:

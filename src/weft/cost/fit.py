@@ -16,7 +16,6 @@ from typing import TypeAlias
 
 from weft.core.errors import InputError
 from weft.core.provenance import Quantity, derived, measured
-from weft.cost.roofline import TRAFFIC
 from weft.machine.curve import Curve
 from weft.machine.model import CollectiveCurve, Device, Link, Machine, NodeGroup
 from weft.program.operators import operator
@@ -197,32 +196,47 @@ def _attention(
         flops = (10.0 if a.backward else 4.0) * batch * heads * queries * queries * head
         lost = (1 + width / queries) ** 2 * (1 + width / head) / (1 + width / _REFERENCE_HEAD)
         shares.append(flops * lost / (max(a.seconds - found.launch_s, a.seconds / 10) * rate))
+    return math.exp(fmean(map(math.log, shares))), _attention_block(found, full)
+
+
+def _attention_block(
+    found: Measurements, full: Mapping[tuple[tuple[int, int, int, int], bool], AttentionTime]
+) -> float | None:
+    """Tile of keys, from what causal attention saves on the longest sequences.
+
+    On shorter ones a tile as long as the sequence cannot be told from a longer tile.
+    """
+    causal = [a for a in found.attention if a.causal and (a.size, a.backward) in full]
+    longest = max((a.size[2] for a in causal), default=0)
     blocks: list[float] = []
-    for a in found.attention:
-        whole = full.get((a.size, a.backward))
-        if a.causal and whole is not None:
-            computed = min(1.0, a.seconds / whole.seconds)
-            blocks.append(max(0.0, 2.0 * computed - 1.0) * a.size[2])
-    # A tile longer than a sequence shows as the whole sequence: the largest estimate counts.
-    return math.exp(fmean(map(math.log, shares))), max(blocks, default=None)
+    for a in causal:
+        if a.size[2] == longest:
+            computed = a.seconds / full[a.size, a.backward].seconds
+            blocks.append(min(1.0, max(0.0, 2.0 * computed - 1.0)) * longest)
+    return fmean(blocks) if blocks else None
 
 
 def _vector_rate(found: Measurements) -> float:
-    """Simple operations a second, from operators that do at least ten an element.
+    """Simple operations a second, from the transcendental functions that were measured.
 
     Taken at the middle of the measured sizes, where neither the launch nor memory rules.
     """
     rates: list[float] = []
-    for name, points in found.operators.items():
-        ops = 0.0 if name == TRAFFIC else operator(name).vector_ops
-        if ops >= 10.0:
+    for name in _TRANSCENDENTAL:
+        points = sorted(found.operators.get(name, ()))
+        if points:
             num_bytes, seconds = points[len(points) // 2]
-            # One f32 read and one written for each element.
-            rates.append(ops * num_bytes / 8.0 / seconds)
-    if rates:
-        return median(rates)
-    # Devices that fuse are not measured operator by operator: memory rules there.
-    return found.stream_bytes_per_s * 10.0
+            elements = num_bytes / 8.0  # one f32 read and one written for each
+            rates.append(operator(name).vector_ops * elements / seconds)
+    # A device that fuses is not measured operator by operator, and seldom bound by arithmetic.
+    return median(rates) if rates else found.stream_bytes_per_s * _OPS_A_BYTE
+
+
+_TRANSCENDENTAL = tuple(
+    f"{name}.default" for name in ("exp", "log", "cos", "tanh", "erf", "sigmoid", "gelu", "silu")
+)
+_OPS_A_BYTE = 10.0
+"""Of a GPU: 33.5 T operations/s over 3.35 TB/s (NVIDIA H100 data sheet)."""
 
 
 def _curve(points: Points, source: str) -> Curve:

@@ -29,6 +29,7 @@ from weft.parallel.placement import (
 from weft.parallel.propagate import Axis, AxisRules
 from weft.parallel.rules import Rule
 from weft.program.graph import Phase, Program, Value
+from weft.program.operators import Kind, operator
 
 __all__ = ["greedy_axis", "moved_bytes"]
 
@@ -122,7 +123,10 @@ class _Greedy:
             goals = wanted.get(Value(node))
             if goals is None or self.program.nodes[node].phase is not Phase.UPDATE:
                 continue
+            reduces = operator(self.program.nodes[node].op).kind is Kind.REDUCE
             for goal in goals:
+                if reduces and goal == REPLICATED:
+                    continue  # a total that is wanted whole is best summed from parts
                 makers = [rule for rule in self.axis.rules(node) if rule.outputs[0] == goal]
                 if len(makers) == 1:
                     for value, place in zip(

@@ -103,7 +103,8 @@ def render(page: Page) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """The text with its numbers and their units held together at the end of a line."""
+    """The text with its numbers, their exponents and their units held together in a line."""
+    text = re.sub(r"(?<=\d)e-(?=\d)", "e\u2011", text)
     return re.sub(r"(?<=\d) (?=(?:[num]?s|[KMGTP]?i?B|%)(?!\w))", "\u00a0", text)
 
 

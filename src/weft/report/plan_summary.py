@@ -95,13 +95,13 @@ def prediction_table(plan: ParallelPlan, machine: Machine | None = None) -> Tabl
     """The prediction in rows, each with what it means."""
     p = plan.prediction
     hidden = p.communication_s - p.exposed_s
-    share = format_share(hidden / p.communication_s) if p.communication_s > 0 else "0 %"
+    share = f"; {format_share(hidden / p.communication_s)} is hidden" if p.communication_s else ""
     limit = format_bytes(plan.memory_limit_bytes) if plan.memory_limit_bytes else "no limit"
     rows = [
         ("step", format_seconds(p.step_s), "one training step"),
         ("computation", format_seconds(p.compute_s), "sum over the operators of one device"),
         ("communication", format_seconds(p.communication_s), "sum over the collectives"),
-        ("exposed", format_seconds(p.exposed_s), f"not hidden by computation; {share} is hidden"),
+        ("exposed", format_seconds(p.exposed_s), f"not hidden by computation{share}"),
         ("peak memory", format_bytes(p.peak_bytes), f"on one device, limit {limit}"),
         ("state", format_bytes(p.state_bytes), "parameters, buffers and optimizer state"),
     ]

@@ -118,7 +118,7 @@ def operator_run(key: str, device: torch.device) -> tuple[float, Callable[[], ob
     _, name, elements = key.split("|")
     pool = _pool(int(elements), device)
     if name == "uniform":
-        calls = [_uniform_call(tensors) for tensors in pool]
+        calls = [_uniform_call(pool[0])]
         types = (_type(pool[0]["seed"]),), (_type(pool[0]["x"]),)
         num_bytes = measured_size_bytes(name, (Value(0), 0, types[1][0].shape), *types)
     else:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import TypeAlias
 
 import torch
@@ -124,7 +124,8 @@ class _Bench:
         self._once(run, time.perf_counter)
         once_s = self.largest(self._once(run, time.perf_counter))
         count = int(max(5, min(200, self.budget_s / once_s)))
-        return quantiles([self._once(run, time.perf_counter) for _ in range(count)], n=10)[0]
+        times = sorted(self._once(run, time.perf_counter) for _ in range(count))
+        return times[count // 10]
 
     def largest(self, number: float) -> float:
         """Maximum over ranks."""

@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.distributed._functional_collectives import all_gather_tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
@@ -140,10 +141,16 @@ class Step:
 
     def full_state(self) -> dict[str, Tensor]:
         """The whole state by name, gathered on every rank: for tests and small models."""
-        return {
-            name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            for name, tensor in self.state().items()
-        }
+        inputs = self.deployment.program.inputs
+        return {i.name: self._gathered(i.name) for i in inputs if i.role.is_persistent}
+
+    def _gathered(self, name: str) -> Tensor:
+        """A whole tensor of the state; the axis that cut last is put together first."""
+        tensor = self._state[name]
+        for axis, placement in reversed(tuple(enumerate(self._shardings[name]))):
+            if placement >= 0 and self._devices is not None:
+                tensor = all_gather_tensor(tensor, placement, (self._devices, axis))
+        return tensor.clone()
 
     def _named(self, wanted: Callable[[Input], bool]) -> dict[str, Tensor]:
         inputs = self.deployment.program.inputs

@@ -1,8 +1,14 @@
 import argparse
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import weft
 from weft.cli import main as border
 from weft.cli.command import Command
 from weft.core.errors import InputError
@@ -89,6 +95,36 @@ def test_debug_shows_the_traceback_before_the_message(run, body):
 def test_an_interrupt_ends_with_the_shells_code(run):
     code, _, err = run(interrupt)
     assert (code, err) == (130, "weft: stopped.\n")
+
+
+def test_a_request_to_end_runs_clean_ups_and_leaves_the_signal_as_it_was(run):
+    before, cleaned = signal.getsignal(signal.SIGTERM), []
+
+    def body(args, console):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 5)
+        finally:
+            cleaned.append(True)
+
+    with pytest.raises(SystemExit) as caught:
+        run(body)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    child = subprocess.Popen(
+        [sys.executable, "-m", "weft", "machine", "dgx-h100x8"],
+        env={**os.environ, "PYTHONPATH": str(Path(weft.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    child.stdout.close()
+    assert child.stderr.read() == b""
+    child.stderr.close()
+    assert child.wait(120) == 0
 
 
 def test_ranks_other_than_the_first_are_quiet_but_say_who_failed(run, monkeypatch):

@@ -107,6 +107,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_a_number_and_its_unit_stay_on_one_line():
-    sentence = "4 ms a step, 2.5 GiB at 96 % and 3 samples"
+    sentence = "4 ms a step, 2.5 GiB at 96 % and 3 samples, off by 2e-06"
     text = render(page(sentence))
+    assert "2e\u201106" in text
     assert "4\u00a0ms a step, 2.5\u00a0GiB at 96\u00a0% and 3 samples" in text

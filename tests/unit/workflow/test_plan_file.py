@@ -50,7 +50,7 @@ def test_a_file_with_the_decision_alone_says_what_is_missing(planned, path):
 @pytest.mark.parametrize("value", ["not base64!", "AAAA", None, 7])
 def test_a_damaged_basis_is_an_error_that_names_the_file(path, value):
     damage(path, "program", value)
-    with pytest.raises(FileError, match="plan.json"):
+    with pytest.raises(FileError, match=r"plan\.json"):
         open_planned(path)
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from weft.capture.simplify.constants import CONSTANTS
 from weft.capture.simplify.products import PRODUCTS
 from weft.capture.simplify.rewriter import Rewriter, Rule
-from weft.capture.simplify.sharing import share
+from weft.capture.simplify.sharing import share_reductions, turn_products
 from weft.capture.simplify.unmerge import UNMERGE
 from weft.capture.simplify.views import VIEWS
 from weft.program.graph import Program, compact
@@ -36,5 +36,5 @@ def simplify(program: Program) -> Program:
     while True:
         simpler = compact(Rewriter(_RULES).run(program))
         if simpler.digest == program.digest:
-            return share(program)
+            return share_reductions(turn_products(program))
         program = simpler

@@ -128,17 +128,4 @@ def _absorb_expansions(
     return None
 
 
-def _permute(r: Rewriter, args: tuple[Arg, ...]) -> Results | None:
-    """A transposed result is a result with its letters in another order."""
-    x, dims = args
-    inner = r.made_by(x, "einsum")
-    if inner is None:
-        return None
-    equation, *operands = inner
-    assert isinstance(equation, str) and isinstance(dims, tuple)
-    first, second, out = _terms(equation)
-    moved = "".join(out[d] for d in dims if isinstance(d, int))
-    return r.add_all("einsum", f"{first},{second}->{moved}", *operands)
-
-
-PRODUCTS: Mapping[str, tuple[Rule, ...]] = {"einsum": (_einsum,), "permute": (_permute,)}
+PRODUCTS: Mapping[str, tuple[Rule, ...]] = {"einsum": (_einsum,)}

@@ -89,6 +89,18 @@ class Rewriter:
             )
         return tuple(Value(number, output) for output in range(len(self._nodes[number].outputs)))
 
+    def add_as(self, source: Value, op: str, *args: Arg) -> Value | None:
+        """Add an operator in the phase of another value.
+
+        Returns:
+            The operator's first output; None if that phase is over and has no such node.
+        """
+        phase = self._nodes[source.node].phase
+        if phase is self._at.phase:
+            return self.add(op, *args)
+        number = self._known.get((phase, op, repr(args)))
+        return None if number is None else Value(number)
+
     def node(self, value: Value) -> Node:
         """The node that makes a value."""
         return self._nodes[value.node]

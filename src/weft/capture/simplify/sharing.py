@@ -1,44 +1,51 @@
-"""Sharing: one computation where results are wanted in several forms that a view can make."""
+"""What can only be decided once all readers are known: results wanted in one form or several."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
 
-from weft.program.graph import Node, Program, Value
+from weft.program.graph import Node, Program, Value, compact
 
-__all__ = ["share"]
+__all__ = ["share_reductions", "turn_products"]
 
 
-def share(program: Program) -> Program:
-    """The program with each product and each reduction computed once.
+def turn_products(program: Program) -> Program:
+    """Products that are only wanted transposed, made with their dims in that order."""
+    kept = {program.loss.node, *(value.node for _, value in program.updates)}
+    nodes = list(program.nodes)
+    for number, node in enumerate(program.nodes):
+        if node.op != "permute":
+            continue
+        (source,) = program.operands(number)
+        product = program.nodes[source.node]
+        only_here = len(program.users[source.node]) == 1 and source.node not in kept
+        if product.op == "einsum" and product.phase is node.phase and only_here:
+            nodes[number] = _turned(product, node)
+    return compact(replace(program, nodes=tuple(nodes)))
 
-    A product is wanted with its dims in several orders, a reduction with and without the dims
-    that it reduces: later ones become a permutation or a view of the first.
+
+def _turned(product: Node, permute: Node) -> Node:
+    equation, *operands = product.args
+    dims = permute.args[1]
+    assert isinstance(equation, str) and isinstance(dims, tuple)
+    terms, _, out = equation.partition("->")
+    moved = "".join(out[d] for d in dims if isinstance(d, int))
+    return replace(product, args=(f"{terms}->{moved}", *operands), outputs=permute.outputs)
+
+
+def share_reductions(program: Program) -> Program:
+    """Reductions wanted with and without the dims that they reduce, made once.
+
+    The later one becomes a view of the first.
     """
     first: dict[Hashable, int] = {}
     nodes: list[Node] = []
     for number, node in enumerate(program.nodes):
-        key = _key(node)
-        made = number if key is None else first.setdefault(key, number)
-        nodes.append(node if made == number else _derived(node, program.nodes[made], made))
+        if node.op not in ("sum", "amax"):
+            nodes.append(node)
+            continue
+        made = first.setdefault((node.phase, node.op, *node.args[:2]), number)
+        view = replace(node, op="view", args=(Value(made), node.outputs[0].shape))
+        nodes.append(node if made == number else view)
     return replace(program, nodes=tuple(nodes))
-
-
-def _key(node: Node) -> Hashable:
-    """What a product or a reduction computes, apart from the form of its result."""
-    if node.op == "einsum":
-        equation, *operands = node.args
-        terms, _, out = str(equation).partition("->")
-        return (node.phase, node.op, terms, frozenset(out), *operands)
-    if node.op in ("sum", "amax"):
-        return (node.phase, node.op, *node.args[:2])
-    return None
-
-
-def _derived(node: Node, source: Node, number: int) -> Node:
-    if node.op == "einsum":
-        wanted, given = (str(n.args[0]).partition("->")[2] for n in (node, source))
-        dims = tuple(given.index(letter) for letter in wanted)
-        return replace(node, op="permute", args=(Value(number), dims))
-    return replace(node, op="view", args=(Value(number), node.outputs[0].shape))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from weft.capture.simplify.dims import Parts, leading_parts_of, parts_of, split_shape
 from weft.capture.simplify.rewriter import Results, Rewriter, Rule, Shape
+from weft.capture.simplify.views import is_drawn
 from weft.program.graph import Arg, Value, values_in
 from weft.program.operators import OPERATORS, Kind
 from weft.program.promotion import broadcast
@@ -25,7 +26,7 @@ def is_free(r: Rewriter, value: Value, dim: int, part: Shape) -> bool:
     So it is if a view put the dim together, or if the elements can as well be made or repeated
     in the split shape.
     """
-    if parts_of(r, value)[dim] == part or r.node(value).op in ("full", "uniform"):
+    if parts_of(r, value)[dim] == part or r.made_by(value, "full") or is_drawn(r, value):
         return True
     inner = r.made_by(value, "expand")
     if inner is None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from weft.capture.simplify.dims import merged_parts
 from weft.capture.simplify.rewriter import Results, Rewriter, Rule, Shape
-from weft.program.graph import Arg, Value
+from weft.program.graph import Arg, Value, map_values, values_in
+from weft.program.operators import OPERATORS, Kind
 
-__all__ = ["VIEWS"]
+__all__ = ["VIEWS", "is_drawn"]
 
 
 def _view(r: Rewriter, args: tuple[Arg, ...]) -> Results | None:
@@ -20,9 +21,8 @@ def _view(r: Rewriter, args: tuple[Arg, ...]) -> Results | None:
         return r.add_all("view", inner[0], size)
     if (made := r.made_by(x, "full")) is not None:
         return r.add_all("full", size, *made[1:])
-    if (made := r.made_by(x, "uniform")) is not None:
-        # Numbers depend on the place in row-major order only, which a view keeps.
-        return r.add_all("uniform", *made[:2], size)
+    if (drawn := _drawn_as(r, x, size)) is not None:
+        return (drawn,)
     if (inner := r.made_by(x, "expand")) is not None:
         return _view_of_expand(r, _value(inner[0]), r.shape(x), size)
     for op in ("sum", "amax"):
@@ -31,6 +31,33 @@ def _view(r: Rewriter, args: tuple[Arg, ...]) -> Results | None:
             if size == tuple(n for d, n in enumerate(r.shape(x)) if d not in dims):
                 return r.add_all(op, inner[0], dims, False)
     return None
+
+
+def is_drawn(r: Rewriter, x: Value) -> bool:
+    """Whether a value is made of one tensor of random numbers, element by element."""
+    node = r.node(x)
+    operands = tuple(values_in(node.args))
+    if node.op == "uniform":
+        return True
+    pointwise = OPERATORS[node.op].kind is Kind.POINTWISE and len(operands) == 1
+    return pointwise and is_drawn(r, operands[0])
+
+
+def _drawn_as(r: Rewriter, x: Value, size: Shape) -> Value | None:
+    """Such a value in another shape.
+
+    The numbers depend on the place in row-major order only, which a view keeps.
+    """
+    if not is_drawn(r, x):
+        return None
+    node = r.node(x)
+    if node.op == "uniform":
+        return r.add_as(x, "uniform", *node.args[:2], size)
+    (operand,) = values_in(node.args)
+    drawn = _drawn_as(r, operand, size)
+    if drawn is None:
+        return None
+    return r.add_as(x, node.op, *map_values(node.args, lambda _: drawn))
 
 
 def _view_of_expand(r: Rewriter, x: Value, wide: Shape, size: Shape) -> Results | None:

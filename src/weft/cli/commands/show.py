@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from weft.cli.command import Command
 from weft.cli.console import Console
-from weft.core.records import read_records
+from weft.core.records import Record
 from weft.report.page import write_page
 from weft.report.plan_page import measured_steps, plan_page
 from weft.report.plan_summary import plan_plain, prediction_table
 from weft.report.trace import write_trace
+from weft.workflow.measurements import read_measurements
 from weft.workflow.plan_file import open_planned
 from weft.workflow.planned import Planned, explain_plan, timeline_of
 
@@ -34,20 +35,25 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
     planned = open_planned(args.plan, program=_program(args), machine=_machine(args))
-    records = tuple(read_records(args.records)) if args.records else ()
+    records = read_measurements(args.records, planned.plan) if args.records else ()
     explanation = explain_plan(planned)
     console.line(explanation)
     console.table(prediction_table(planned.plan, planned.machine))
     if args.html or args.trace:
-        _draw(args, planned, explanation, console)
+        _draw(args, planned, explanation, records, console)
     console.result({**plan_plain(planned.plan), "measured_steps_s": measured_steps(records)})
 
 
-def _draw(args: argparse.Namespace, planned: Planned, words: str, console: Console) -> None:
+def _draw(
+    args: argparse.Namespace,
+    planned: Planned,
+    words: str,
+    records: tuple[Record, ...],
+    console: Console,
+) -> None:
     timeline = timeline_of(planned)
     if args.html:
         sources = [("plan", str(args.plan))]
-        records = tuple(read_records(args.records)) if args.records else ()
         if args.records:
             sources.append(("measurements", f"{args.records}, records of kind step"))
         page = plan_page(

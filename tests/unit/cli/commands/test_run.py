@@ -67,3 +67,13 @@ def test_resuming_needs_a_folder(recipe, plan, capsys):
 def test_a_missing_plan_is_named(recipe, tmp_path, capsys):
     assert main(["run", recipe, "--plan", str(tmp_path / "none.json")]) == 2
     assert "none.json" in capsys.readouterr().err
+
+
+def test_a_page_shows_what_the_run_measured(recipe, plan, tmp_path, capsys):
+    records, page = tmp_path / "run.jsonl", tmp_path / "plan.html"
+    arguments = ["--steps", "4", "--records", str(records)]
+    assert main(["run", recipe, "--plan", plan, *arguments]) == 0
+    assert main(["show", plan, "--records", str(records), "--html", str(page)]) == 0
+    text = page.read_text()
+    assert "the median of 3 measured steps" in text
+    assert str(records) in text

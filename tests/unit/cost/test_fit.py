@@ -1,0 +1,186 @@
+"""Laws of the fit: a machine gives back the times that it was fitted to."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weft.core.errors import InputError
+from weft.core.provenance import Origin
+from weft.cost.collective import collective_seconds
+from weft.cost.fit import AttentionTime, Measurements, ProductTime, fit_machine
+from weft.cost.roofline import operator_seconds
+from weft.machine.topology import axis_group
+from weft.machine.yaml import machine_from_text, machine_to_text
+from weft.program.graph import Arg, Value
+from weft.program.types import DType, TensorType
+
+LAUNCH_S = 2e-6
+SIZES = ((512, 512, 512), (64, 1024, 64), (1024, 32, 256), (16, 256, 256), (256, 128, 1024))
+ATTENTION = ((4, 4, 128, 32), (2, 4, 512, 64), (1, 2, 1024, 128))
+
+
+def product_s(
+    m: int, k: int, n: int, *, rate: float = 8e10, width: float = 0.0, depth: float = 0.0
+) -> float:
+    lost = (1 + width / m) * (1 + width / n) * (1 + depth / k)
+    return LAUNCH_S + 2.0 * m * k * n * lost / rate
+
+
+def products(dtype: str = "f32", **law: float) -> tuple[ProductTime, ...]:
+    return tuple(
+        ProductTime(dtype=dtype, rows=m, depth=k, columns=n, seconds=product_s(m, k, n, **law))
+        for m, k, n in SIZES
+    )
+
+
+def attention(*, share: float, block: float, rate: float = 8e10) -> tuple[AttentionTime, ...]:
+    times: list[AttentionTime] = []
+    for b, h, t, d in ATTENTION:
+        for backward, count in ((False, 4.0), (True, 10.0)):
+            full_s = count * b * h * t * t * d / (rate * share)
+            for causal, part in ((False, 1.0), (True, min(1.0, (1 + block / t) / 2))):
+                times.append(
+                    AttentionTime(
+                        size=(b, h, t, d),
+                        causal=causal,
+                        backward=backward,
+                        seconds=LAUNCH_S + full_s * part,
+                    )
+                )
+    return tuple(times)
+
+
+FOUND = Measurements(
+    name="cpu-ranks-2",
+    device_name="test cpu",
+    kind="cpu",
+    fuses=False,
+    num_ranks=2,
+    source="measured in a test",
+    products=products(),
+    attention=(),
+    operators={
+        "tanh.default": ((8e3, 4e-6), (8e5, 3e-4), (8e6, 3e-3)),
+        "traffic": ((1e3, 2e-6), (1e6, 3e-5), (1e7, 4e-4)),
+    },
+    launch_s=LAUNCH_S,
+    stream_bytes_per_s=3e10,
+    memory_bytes=1e10,
+    collectives={
+        "all-reduce": ((1e3, 2e-4), (1e6, 1e-3), (1e7, 9e-3)),
+        "all-gather": ((1e3, 1e-4), (1e6, 6e-4), (1e7, 5e-3)),
+    },
+    overlap=0.3,
+)
+
+
+@given(st.floats(1e9, 1e11), st.sampled_from([0.0, 4.0, 32.0]), st.sampled_from([0.0, 8.0, 128.0]))
+@settings(max_examples=20)
+def test_products_that_follow_the_law_give_back_its_constants(
+    rate: float, width: float, depth: float
+) -> None:
+    times = products(rate=rate, width=width, depth=depth)
+    device = fit_machine(replace(FOUND, products=times)).groups[0].device
+    assert device.matmul_flops_per_s["f32"].value == pytest.approx(rate)
+    assert device.matmul_half_width is not None
+    assert device.matmul_half_depth is not None
+    halves = (device.matmul_half_width.value, device.matmul_half_depth.value)
+    assert halves == (width, depth)
+
+
+def test_fitted_products_are_predicted_as_measured() -> None:
+    device = fit_machine(replace(FOUND, products=products(width=16.0, depth=32.0))).groups[0].device
+    for m, k, n in SIZES:
+        types = tuple(TensorType(DType.F32, s) for s in ((m, k), (k, n), (m, n)))
+        args = ("mk,kn->mn", Value(0), Value(1))
+        seconds = operator_seconds("einsum", args, types[:2], types[2:], device)
+        assert seconds == pytest.approx(product_s(m, k, n, width=16.0, depth=32.0), rel=1e-3)
+
+
+def test_each_element_type_gets_its_own_rate() -> None:
+    both = (*products(), *products("bf16", rate=3e11))
+    rates = fit_machine(replace(FOUND, products=both)).groups[0].device.matmul_flops_per_s
+    assert {t: r.value for t, r in rates.items()} == pytest.approx({"f32": 8e10, "bf16": 3e11})
+
+
+@pytest.mark.parametrize(("share", "block"), [(0.5, 0.0), (0.8, 512.0), (1.2, 1024.0)])
+def test_fitted_attention_is_predicted_as_measured(share: float, block: float) -> None:
+    times = attention(share=share, block=block)
+    device = fit_machine(replace(FOUND, attention=times)).groups[0].device
+    assert device.attention_share is not None
+    assert device.attention_share.value == pytest.approx(share)
+    assert device.attention_block is not None
+    assert device.attention_block.value == pytest.approx(block, abs=0.5)
+    for time in times:
+        q = TensorType(DType.F32, time.size)
+        lse = TensorType(DType.F32, time.size[:3])
+        args: tuple[Arg, ...]
+        if time.backward:
+            args = (*(Value(i) for i in range(6)), time.causal, 1.0)
+            seconds = operator_seconds(
+                "attention_backward", args, (q, q, q, q, q, lse), (q, q, q), device
+            )
+        else:
+            args = (Value(0), Value(1), Value(2), time.causal, 1.0)
+            seconds = operator_seconds("attention", args, (q, q, q), (q, lse), device)
+        assert seconds == pytest.approx(time.seconds, rel=1e-2)
+
+
+def test_attention_that_was_not_measured_leaves_no_figures() -> None:
+    device = fit_machine(FOUND).groups[0].device
+    assert (device.attention_share, device.attention_block) == (None, None)
+
+
+def test_measured_operators_and_collectives_are_predicted_as_measured() -> None:
+    machine = fit_machine(FOUND)
+    x = TensorType(DType.F32, (1_000_000,))
+    device = machine.groups[0].device
+    assert operator_seconds("tanh.default", (Value(0),), (x,), (x,), device) == 3e-3
+    group = axis_group(machine, (2,), 0)
+    for kind, points in FOUND.collectives.items():
+        for num_bytes, seconds in points:
+            assert collective_seconds(kind, num_bytes, group) == pytest.approx(seconds)
+
+
+def test_the_link_is_what_moved_the_largest_all_gather() -> None:
+    link = fit_machine(FOUND).groups[0].link
+    assert link.bytes_per_s.value == pytest.approx(1e7 / 2 / 5e-3)
+    assert link.latency_s.value == pytest.approx(1e-4)
+
+
+def test_a_disturbed_short_measurement_does_not_lengthen_longer_ones() -> None:
+    disturbed = {"traffic": ((1e6, 3e-5), (1e3, 9e-1), (1e7, 4e-4))}
+    curve = fit_machine(replace(FOUND, operators=disturbed)).groups[0].device.operator_curves
+    assert curve["traffic"].seconds == (3e-5, 3e-5, 4e-4)
+
+
+def test_the_vector_rate_is_that_of_transcendental_functions() -> None:
+    device = fit_machine(FOUND).groups[0].device
+    assert device.vector_flops_per_s.value == pytest.approx(15 * 1e5 / 3e-4)
+
+
+@pytest.mark.parametrize(("overlap", "kept"), [(-0.2, 0.0), (0.3, 0.3), (1.7, 1.0)])
+def test_the_overlap_is_a_share(overlap: float, kept: float) -> None:
+    assert fit_machine(replace(FOUND, overlap=overlap)).overlap.value == kept
+
+
+def test_one_rank_needs_no_collectives() -> None:
+    machine = fit_machine(replace(FOUND, num_ranks=1, collectives={}))
+    assert machine.num_devices == 1
+    assert machine.groups[0].link.curves == ()
+
+
+def test_every_figure_says_that_it_was_measured_and_survives_a_file() -> None:
+    machine = fit_machine(FOUND)
+    device = machine.groups[0].device
+    for quantity in (*device.matmul_flops_per_s.values(), device.launch_s, device.memory_bytes):
+        assert (quantity.origin, quantity.source) == (Origin.MEASURED, "measured in a test")
+    read = machine_from_text(machine_to_text(machine), "test")
+    assert (read, read.digest) == (machine, machine.digest)
+
+
+def test_without_a_product_there_is_nothing_to_fit() -> None:
+    with pytest.raises(InputError, match="at least one measured matrix product"):
+        fit_machine(replace(FOUND, products=()))

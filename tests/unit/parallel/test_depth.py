@@ -1,0 +1,59 @@
+"""Short versions of deep programs predict the whole ones."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from tests.programs import mlp, transformer
+from weft.machine.presets import preset
+from weft.parallel.depth import shorten, views_of
+from weft.parallel.experts import Expert, expert_candidate
+from weft.program.fold import fold
+from weft.program.graph import Program
+from weft.program.verify import verify
+
+MACHINE = preset("dgx-h100x1")
+
+
+@pytest.fixture(scope="module")
+def deep() -> Program:
+    return transformer(
+        num_layers=12, batch=8, length=256, width=512, num_heads=8, vocabulary=1024, slots=("m",)
+    )
+
+
+def test_a_short_version_is_a_legal_program_with_fewer_layers(deep: Program) -> None:
+    short = shorten(deep, fold(deep), 3)
+    assert short is not None
+    verify(short.program)
+    assert short.dropped == 7
+    stacks = {n.scope.split(".")[1] for n in short.program.nodes if n.scope.startswith("layers.")}
+    assert stacks == {"0", "1", "2", "3", "10", "11"} - {"3"}
+
+
+@pytest.mark.parametrize(
+    "expert",
+    [Expert(data=8), Expert(data=8, sharded=True), Expert(data=2, tensor=4, sequence=True)],
+)
+def test_the_whole_follows_from_two_short_ones(deep: Program, expert: Expert) -> None:
+    views = views_of(deep, fold(deep))
+    assert views is not None
+
+    def simulated(program: Program) -> object:
+        candidate = expert_candidate(program, MACHINE, expert, memory_limit_bytes=1e12)
+        return candidate.plan.prediction
+
+    predicted = views.predict(lambda view: simulated(view.program))
+    whole = simulated(deep)
+    for field in fields(whole):
+        # Times and stored bytes grow evenly with depth; a peak is the larger of several ends.
+        rel = 0.1 if field.name == "peak_bytes" else 1e-3
+        assert getattr(predicted, field.name) == pytest.approx(getattr(whole, field.name), rel=rel)
+
+
+def test_shallow_or_mixed_programs_have_no_short_version() -> None:
+    assert views_of(mlp(num_layers=3), fold(mlp(num_layers=3))) is None
+    mixed = mlp(num_layers=12, hidden=lambda layer: 16 + 16 * (layer % 2))
+    assert views_of(mixed, fold(mixed)) is None
