@@ -60,6 +60,9 @@ class Rotary(nn.Module):
     The angles are a buffer, computed once: every rank of a plan then has the same bits.
     """
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         pairs_M = torch.arange(0, config.head_width, 2) / config.head_width

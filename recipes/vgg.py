@@ -65,7 +65,7 @@ class VGG(nn.Module):
     def forward(self, x_BCYX: Tensor) -> Tensor:
         """Logits of the classes [B,K]."""
         for stage in self.stages:
-            for convolution in stage:
+            for convolution in stage.children():
                 x_BCYX = F.relu(convolution(x_BCYX))
             x_BCYX = F.max_pool2d(x_BCYX, 2)
         h_BF = self.dropout(F.relu(self.hidden1(x_BCYX.flatten(1))))

@@ -12,17 +12,17 @@ import functools
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from benchmarks.equality.machine import slow_machine
 from benchmarks.equality.one_process import Trace, train_plainly, train_purely
 from benchmarks.job import Job, Outcome, program_of, run_jobs, workload_of
-from weft.parallel import plan
 from weft.parallel.experts import expert_plan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import ParallelPlan
+from weft.parallel.planning import plan
 from weft.parallel.serialize import plan_digest
 from weft.program.graph import Program
 from weft.report.bench import BenchReport, at_least, at_most, print_report
@@ -40,7 +40,7 @@ RECIPES = (
 )
 WITH_DROPOUT = ("vgg.py:vgg_tiny",)
 """Torch drops out other elements than weft does, so only the pure step is comparable."""
-EXPERTS: Mapping[int, Mapping[str, Mapping[str, int | bool]]] = {
+EXPERTS: Mapping[int, Mapping[str, Mapping[str, Any]]] = {
     2: {
         "data": {"dp": 2},
         "tensor": {"tp": 2},
@@ -71,48 +71,74 @@ class Case:
     double: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """How far a case is from one process.
+
+    Attributes:
+        copies: tensors that the plan wants in another sharding than they were made in.
+        loss: largest relative difference of a step's loss.
+        parameter: largest difference of a parameter or buffer after the last step.
+    """
+
+    copies: int
+    loss: float
+    parameter: float
+
+
 def run(quick: bool = False) -> BenchReport:
     """Train everything everywhere and compare; `quick` does one model on two ranks, 5 steps."""
     steps = 5 if quick else 20
     recipes = RECIPES[:1] if quick else RECIPES
     ranks = (2,) if quick else tuple(EXPERTS)
     jobs = {n: _jobs(recipes, n, steps) for n in ranks}
-    measured: dict[Case, tuple[float, float]] = {}
+    found: dict[Case, Finding] = {}
     for num_ranks in ranks:
-        measured |= _measure(jobs[num_ranks], num_ranks)
-    single = worst(loss for case, (loss, _) in measured.items() if not case.double)
-    double = worst(loss for case, (loss, _) in measured.items() if case.double)
-    parameters = worst(gap for case, (_, gap) in measured.items() if case.double)
+        found |= _measure(jobs[num_ranks], num_ranks)
+    doubles = [finding for case, finding in found.items() if case.double]
+    single = worst(finding.loss for case, finding in found.items() if not case.double)
+    double, parameter = worst(f.loss for f in doubles), worst(f.parameter for f in doubles)
     return BenchReport(
         bench="equality",
         claims=(
             at_most("largest relative difference of a loss, float32", single, LIMIT_SINGLE),
             at_most("largest relative difference of a loss, float64", double, LIMIT_DOUBLE),
-            at_most("largest difference of a parameter, float64", parameters, LIMIT_PARAMETER),
+            at_most("largest difference of a parameter, float64", parameter, LIMIT_PARAMETER),
             at_least("fewest different plans of a model on so many ranks", _variety(jobs), 4),
         ),
-        table=Table(columns=COLUMNS, rows=_rows(measured)),
-        facts={"steps": steps, "ranks": list(ranks), "runs": len(measured)},
+        table=Table(columns=COLUMNS, rows=_rows(found)),
+        facts={"steps": steps, "ranks": list(ranks), "runs": len(found)},
     )
 
 
-COLUMNS = ("model", "ranks", "plan", "loss, float32", "loss, float64", "parameters, float64")
+COLUMNS = (
+    "model",
+    "ranks",
+    "plan",
+    "copies",
+    "loss, float32",
+    "loss, float64",
+    "parameters, float64",
+)
 
 
-def _rows(measured: Mapping[Case, tuple[float, float]]) -> tuple[tuple[str, ...], ...]:
+def _rows(found: Mapping[Case, Finding]) -> tuple[tuple[str, ...], ...]:
     rows: list[tuple[str, ...]] = []
-    for case, (single, _) in measured.items():
-        if not case.double:
-            twin = Case(
-                recipe=case.recipe,
-                num_ranks=case.num_ranks,
-                plan_name=case.plan_name,
-                double=True,
+    for case, single in found.items():
+        if case.double:
+            continue
+        double = found[replace(case, double=True)]
+        rows.append(
+            (
+                case.recipe.partition(":")[2],
+                str(case.num_ranks),
+                case.plan_name,
+                str(single.copies),
+                f"{single.loss:.1e}",
+                f"{double.loss:.1e}",
+                f"{double.parameter:.1e}",
             )
-            loss, gap = measured[twin]
-            model = case.recipe.partition(":")[2]
-            numbers = (f"{single:.1e}", f"{loss:.1e}", f"{gap:.1e}")
-            rows.append((model, str(case.num_ranks), case.plan_name, *numbers))
+        )
     return tuple(rows)
 
 
@@ -139,11 +165,10 @@ def _variety(jobs: Mapping[int, Mapping[Case, Job]]) -> int:
     return min(map(len, different.values()))
 
 
-def _measure(jobs: Mapping[Case, Job], num_ranks: int) -> dict[Case, tuple[float, float]]:
-    """For each case, the largest relative difference of a loss and the one of a parameter."""
+def _measure(jobs: Mapping[Case, Job], num_ranks: int) -> dict[Case, Finding]:
     outcomes = run_jobs(tuple(jobs.values()), num_ranks, timeout_s=TIMEOUT_S)
     return {
-        case: _differences(outcome, references(case.recipe, case.double, job.steps))
+        case: _compare(job, outcome, references(case.recipe, case.double, job.steps))
         for (case, job), outcome in zip(jobs.items(), outcomes, strict=True)
     }
 
@@ -155,10 +180,10 @@ def plans_for(program: Program, num_ranks: int) -> dict[str, ParallelPlan]:
         name: expert_plan(program, machine, **degrees)
         for name, degrees in EXPERTS[num_ranks].items()
     }
-    free = plan(program, machine, mesh=mesh)
+    free = plan(program, machine, mesh=mesh.shape)
     leanest = min(decided.prediction.peak_bytes for decided in found.values())
     limit = max(0.7 * free.prediction.peak_bytes, 1.05 * leanest)
-    tight = plan(program, machine, mesh=mesh, memory_limit_bytes=limit)
+    tight = plan(program, machine, mesh=mesh.shape, memory_limit_bytes=limit)
     return {**found, "searched": free, "searched, less memory": tight}
 
 
@@ -170,13 +195,15 @@ def references(recipe: str, double: bool, steps: int) -> tuple[Trace, ...]:
     return (pure,) if recipe in WITH_DROPOUT else (train_plainly(workload, steps), pure)
 
 
-def _differences(outcome: Outcome, traces: tuple[Trace, ...]) -> tuple[float, float]:
-    losses = worst(
+def _compare(job: Job, outcome: Outcome, traces: tuple[Trace, ...]) -> Finding:
+    loss = worst(
         abs(here - there) / abs(there)
         for trace in traces
         for here, there in zip(outcome.losses, trace.losses, strict=True)
     )
-    return losses, worst(_gap(outcome.state[name], t) for name, t in traces[0].state.items())
+    state = traces[0].state
+    parameter = worst(_gap(outcome.state[name], tensor) for name, tensor in state.items())
+    return Finding(copies=len(job.plan.copies), loss=loss, parameter=parameter)
 
 
 def _gap(here: Tensor, there: Tensor) -> float:

@@ -16,10 +16,10 @@ import numpy as np
 
 from benchmarks.job import Job, program_of, run_jobs
 from weft.machine import Machine
-from weft.parallel import plan
 from weft.parallel.experts import expert_plan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
+from weft.parallel.planning import plan
 from weft.parallel.serialize import plan_digest
 from weft.report.bench import BenchReport, at_least, at_most, print_report
 from weft.report.table import Table
@@ -103,10 +103,10 @@ def different_plans(recipe: str, machine: Machine) -> dict[str, ParallelPlan]:
     """Hand-written and searched plans, each decision once."""
     program = program_of(recipe)
     found = {name: expert_plan(program, machine, **d) for name, d in DEGREES.items()}
-    found["searched"] = plan(program, machine, level=Level.BEST, mesh=MESH)
+    found["searched"] = plan(program, machine, level=Level.BEST, mesh=MESH.shape)
     leanest = min(decided.prediction.peak_bytes for decided in found.values())
     found["searched, less memory"] = plan(
-        program, machine, level=Level.BEST, mesh=MESH, memory_limit_bytes=1.02 * leanest
+        program, machine, level=Level.BEST, mesh=MESH.shape, memory_limit_bytes=1.02 * leanest
     )
     once = {plan_digest(decided): name for name, decided in reversed(found.items())}
     return {name: found[name] for name in found if name in once.values()}

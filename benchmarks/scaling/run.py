@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.job import Job, program_of, python_path, run_jobs
-from weft.parallel import plan
 from weft.parallel.experts import expert_plan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
+from weft.parallel.planning import plan
 from weft.report.bench import BenchReport, at_least, at_most, print_report
 from weft.report.table import Table
 from weft.runtime import launch, probe
@@ -80,7 +80,7 @@ def _turns(size: Size) -> Mapping[str, Callable[[], tuple[float, ...]]]:
     machine, program = probe(2, seconds=size.probe_s), program_of(RECIPE)
     steps = size.warm_up + size.steps
     one = Job(recipe=RECIPE, plan=expert_plan(program, machine, dp=1), steps=steps)
-    split = plan(program, machine, level=Level.BEST, mesh=Mesh((2,)))
+    split = plan(program, machine, level=Level.BEST, mesh=(2,))
     two = Job(recipe=RECIPE, plan=split, steps=steps)
 
     def on_ranks(job: Job, num_ranks: int) -> tuple[float, ...]:

@@ -68,7 +68,7 @@ def fused_traffic(
     depths = _depths(steps, roots)
     written = {roots.get(value, value) for value in kept}
     reads: list[tuple[bool, ...]] = []
-    loaded: set[tuple[tuple[int, int], int]] = set()
+    loaded: set[tuple[tuple[int, int], int, str]] = set()
     for i, step in enumerate(steps):
         pays: list[bool] = []
         for operand in step.reads:
@@ -77,8 +77,8 @@ def fused_traffic(
                 pays.append(False)
                 continue
             written.add(value)
-            # Steps of one depth that read the same tensor are one kernel and load it once.
-            key = (value, depths[i])
+            # Steps of one depth and phase that read the same tensor are one kernel, which loads it once.
+            key = (value, depths[i], step.phase)
             pays.append(key not in loaded or not _fuses(step))
             if _fuses(step) and value[0] >= 0:
                 loaded.add(key)
@@ -138,7 +138,6 @@ def _depths(steps: Sequence[Step], roots: dict[tuple[int, int], tuple[int, int]]
             producer = roots.get(operand, operand)[0]
             if producer >= 0:
                 boundary = not (_fuses(step) and _fuses(steps[producer]))
-                boundary = boundary or steps[producer].phase != step.phase
                 depth = max(depth, depths[producer] + boundary)
         depths.append(depth)
     return depths

@@ -4,10 +4,10 @@ A device has two queues, one for computation and one for communication. Each run
 one at a time, in the order of issue; a task starts when its queue is free and the tasks it
 depends on have ended. Knows durations, dependencies and bytes. Does not know what a task is.
 
-With d the duration of a collective that starts at t, and `overlap` the share of it that
-computation can hide, the compute queue is held up for (1 - overlap) d:
+With d the duration of a collective and `overlap` the share of it that computation can hide, the
+compute queue is held up for (1 - overlap) d, counted from its last task issued before:
 
-    compute free = max(compute free, t) + (1 - overlap) d
+    compute free += (1 - overlap) d
 
 so that overlap 1 is two independent queues, and overlap 0 the sum of all durations. All times
 are maxima of sums: a task that gets longer never makes any other end earlier.
@@ -107,7 +107,7 @@ def _schedule(tasks: Sequence[Task], overlap: float) -> tuple[list[float], list[
             compute_free_s = ends[i]
         else:
             communication_free_s = ends[i]
-            compute_free_s = max(compute_free_s, start) + blocking * task.seconds
+            compute_free_s += blocking * task.seconds
     return starts, ends, max(compute_free_s, communication_free_s)
 
 

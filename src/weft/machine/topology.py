@@ -152,7 +152,7 @@ def _members_per_node(groups: tuple[NodeGroup, ...], num_ranks: int, size: int, 
         node, block = groups[0].devices_per_node, size * stride
         if node % block == 0:
             return size
-        if stride % node == 0:
+        if stride >= node:
             return 1
         if node % stride == 0 and block % node == 0:
             return node // stride

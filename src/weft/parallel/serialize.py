@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from weft.core.digest import canonical_json, digest
 from weft.core.errors import FileError, InputError
@@ -82,8 +82,8 @@ def plan_from_json(text: str) -> ParallelPlan:
             got=f"format {version}",
             hint="use the version of weft that wrote it, or plan again",
         )
-    raw = outer.get("plan")
-    if not isinstance(raw, dict) or outer.get("checksum") != digest(raw):
+    raw = cast("dict[str, Any]", outer.get("plan"))
+    if outer.get("checksum") != digest(raw):
         raise FileError(
             need="a plan whose content has the checksum it was written with",
             got=f"checksum {outer.get('checksum')}",
@@ -122,7 +122,7 @@ def _to_plain(plan: ParallelPlan) -> dict[str, Any]:
 
 
 def _from_plain(raw: dict[str, Any]) -> ParallelPlan:
-    table = [
+    table: list[Strategy] = [
         Strategy(
             outputs=tuple(parse_sharding(s) for s in outputs),
             operands=tuple(parse_sharding(s) for s in operands),

@@ -9,7 +9,7 @@ backward pass starts from. A *link* is a value that flows from one unit to anoth
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -239,7 +239,7 @@ def _can_cluster(program: Program, node: int) -> bool:
     if this.phase is not Phase.UPDATE or operator(this.op).kind is not Kind.POINTWISE:
         return False
     shape = this.outputs[0].shape
-    operands: Sequence = [program.type_of(value) for value in program.operands(node)]
+    operands = [program.type_of(value) for value in program.operands(node)]
     whole = all(t.shape == shape or t.num_elements == 1 for t in operands)
     return whole and this.outputs[0].num_elements > 1 and any(t.shape == shape for t in operands)
 

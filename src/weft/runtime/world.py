@@ -93,6 +93,7 @@ def join(
     environment: Mapping[str, str] | None = None,
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    meeting_s: float = DEFAULT_TIMEOUT_S,
     device: torch.device | str | None = None,
 ) -> World:
     """Meet the other ranks that torchrun started; a world of one rank where it did not.
@@ -103,11 +104,12 @@ def join(
         environment: torchrun's variables: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT;
             the process's own if left out.
         timeout_s: how long a collective waits before the run is given up [s].
+        meeting_s: how long to wait for the others to start [s].
         device: where to compute; the local rank's CUDA device if there is one, else the CPU.
 
     Raises:
         InputError: the variables are incomplete.
-        RunError: the other ranks did not come within the time-out.
+        RunError: some ranks did not come in time; the error names them.
     """
     given = os.environ if environment is None else environment
     keep_freed_memory()
@@ -115,17 +117,8 @@ def join(
         return alone(_device(device, 0))
     found = _read_environment(given)
     chosen = _device(device, int(given.get("LOCAL_RANK", found.rank)))
-    limit = timedelta(seconds=timeout_s)
-    try:
-        store = _meet(found, limit)
-        control = _start_groups(found, store, chosen, limit)
-    except (RuntimeError, ValueError) as error:
-        raise RunError(
-            need=f"{found.size} ranks at {found.host}:{found.port} within {timeout_s:g} s",
-            got=str(error).splitlines()[0],
-            hint="start all ranks with torchrun, and look at the output of those that are missing",
-            rank=found.rank,
-        ) from error
+    store = _meet(found, meeting_s)
+    control = _start_groups(found, store, chosen, timedelta(seconds=timeout_s))
     error_file = given.get("TORCHELASTIC_ERROR_FILE")
     return World(
         rank=found.rank,
@@ -151,6 +144,7 @@ def joined(
     environment: Mapping[str, str] | None = None,
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    meeting_s: float = DEFAULT_TIMEOUT_S,
     device: torch.device | str | None = None,
 ) -> Iterator[World]:
     """`join`, and `leave` when the block ends well.
@@ -158,7 +152,7 @@ def joined(
     After an error the groups are left to the end of the process: taking them down would wait
     for ranks that may not come.
     """
-    world = join(environment, timeout_s=timeout_s, device=device)
+    world = join(environment, timeout_s=timeout_s, meeting_s=meeting_s, device=device)
     yield world
     leave(world)
 
@@ -283,13 +277,37 @@ def _device(given: torch.device | str | None, local_rank: int) -> torch.device:
     return torch.device("cpu")
 
 
-def _meet(found: _Environment, limit: timedelta) -> dist.Store:
-    hosts = found.rank == 0 and not found.hosted
-    store = dist.TCPStore(
-        found.host, found.port, is_master=hosts, timeout=limit, wait_for_workers=False
-    )
+def _meet(found: _Environment, meeting_s: float) -> dist.Store:
+    """The store, once every rank has been seen in it."""
+    limit = timedelta(seconds=meeting_s)
+    try:
+        store = dist.TCPStore(
+            found.host,
+            found.port,
+            is_master=found.rank == 0 and not found.hosted,
+            timeout=limit,
+            wait_for_workers=False,
+        )
+    except RuntimeError as error:
+        raise _absent(found, meeting_s, "the store, which rank 0 or torchrun holds") from error
     # A restarted run meets in the same store and must not read what the last attempt left.
-    return dist.PrefixStore(f"attempt{found.attempt}", store)
+    attempt = dist.PrefixStore(f"attempt{found.attempt}", store)
+    keys = [f"here/{rank}" for rank in range(found.size)]
+    attempt.set(keys[found.rank], "1")
+    try:
+        attempt.wait(keys, limit)
+    except RuntimeError as error:
+        absent = [str(rank) for rank, key in enumerate(keys) if not attempt.check([key])]
+        raise _absent(found, meeting_s, f"rank {', '.join(absent)}") from error
+    return attempt
+
+
+def _absent(found: _Environment, meeting_s: float, who: str) -> RunError:
+    return RunError(
+        need=f"{found.size} ranks at {found.host}:{found.port} within {meeting_s:g} s",
+        got=f"no sign of {who}",
+        hint="start all ranks with torchrun, and look at the output of those that are missing",
+    )
 
 
 def _start_groups(

@@ -93,3 +93,30 @@ def test_fake_operators_have_the_shapes_and_strides_of_the_real_ones(transposed)
     saved = (torch.randn_like(out), q, k, v, out, logsumexp, False, 0.3)
     torch.library.opcheck(attention_backward, saved, test_utils="test_faketensor")
     torch.library.opcheck(uniform, (torch.tensor(1), 2, [3, 4]), test_utils="test_faketensor")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_on_cuda_agrees_with_the_formula(dtype, causal):
+    q, k, v = (
+        torch.randn(2, 3, 16, 8, dtype=dtype, device="cuda").transpose(1, 2).contiguous()
+        for _ in range(3)
+    )
+    inputs = tuple(x.transpose(1, 2).requires_grad_() for x in (q, k, v))
+    out = attention(*inputs, causal, 0.3)[0]
+    grad = torch.randn_like(out)
+    found = torch.autograd.grad(out, inputs, grad)
+    wide = tuple(x.detach().double() for x in inputs)
+    wanted, logsumexp = operators._attention_formula(*wide, causal, 0.3)
+    saved = (grad.double(), *wide, wanted, logsumexp, causal, 0.3)
+    tolerance = {"rtol": 3e-2, "atol": 3e-2} if dtype is torch.bfloat16 else {}
+    torch.testing.assert_close(out, wanted.to(dtype), **tolerance)
+    for ours, theirs in zip(found, operators._attention_backward_formula(*saved), strict=True):
+        torch.testing.assert_close(ours, theirs.to(dtype), **tolerance)
+
+
+@pytest.mark.gpu
+def test_uniform_on_cuda_gives_the_bits_of_its_definition():
+    found = uniform(torch.tensor(-7, device="cuda"), 3, (50, 40))
+    assert found.cpu().numpy().tobytes() == random.uniform(-7, 3, (50, 40)).tobytes()

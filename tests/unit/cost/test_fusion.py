@@ -80,6 +80,16 @@ def test_a_tensor_read_by_two_operators_of_a_kernel_is_loaded_once() -> None:
     assert sum(p.reads.count(True) for p in paid[1:]) == 1
 
 
+def test_forward_and_backward_do_not_share_a_load() -> None:
+    steps = [
+        step("einsum", INPUT, INPUT),
+        step("exp.default", 0),
+        step("neg.default", 0, phase="backward"),
+    ]
+    paid = fused_traffic(steps, kept={(1, 0), (2, 0)})
+    assert (paid[1].reads, paid[2].reads) == ((True,), (True,))
+
+
 def test_collectives_are_kernels_of_their_own() -> None:
     steps = [step("exp.default", INPUT), step("all-reduce", 0), step("neg.default", 1)]
     paid = fused_traffic(steps, kept={(2, 0)})

@@ -143,6 +143,26 @@ def test_what_computation_cannot_cover_is_exposed() -> None:
     assert (timeline.step_s, timeline.exposed_s) == (6.0, 3.0)
 
 
+@given(task_lists())
+def test_with_full_overlap_streams_are_two_independent_queues(tasks: list[Task]) -> None:
+    free = dict.fromkeys(Stream, 0.0)
+    ends: list[float] = []
+    for t in tasks:
+        start = max([free[t.stream], *(ends[d] for d in t.depends)])
+        ends.append(start + t.seconds)
+        free[t.stream] = ends[-1]
+    timeline = run(tasks, 1.0)
+    assert timeline.step_s == max(ends)
+    assert sorted(e.start_s + e.duration_s for e in timeline.events) == sorted(ends)
+
+
+def test_computation_need_not_wait_for_collectives_to_queue() -> None:
+    tasks = [task(COMMUNICATION, 4.0), task(COMMUNICATION, 4.0), task(COMPUTE, 3.0)]
+    assert [e.start_s for e in run(tasks, 1.0).events] == [0.0, 0.0, 4.0]
+    # At half an overlap eight seconds of collectives cost computation four.
+    assert max(e.start_s for e in run(tasks, 0.5).events if e.stream is COMPUTE) == 4.0
+
+
 def test_half_an_overlap_holds_computation_up_for_half_the_collective() -> None:
     tasks = [task(COMMUNICATION, 4.0), task(COMPUTE, 10.0)]
     timeline = run(tasks, 0.5)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from weft.core.errors import InputError, MismatchError
+from weft.core.errors import InputError, MismatchError, RunError
 from weft.parallel.placement import Mesh
 from weft.runtime.world import (
     alone,
@@ -43,6 +44,19 @@ def test_alone_there_is_no_device_mesh_and_no_group():
 def test_a_mesh_of_another_size_is_refused_with_the_command_that_would_do():
     with pytest.raises(MismatchError, match="--nproc-per-node 4"):
         device_mesh(alone(), Mesh((2, 2)))
+
+
+def test_ranks_that_do_not_come_are_named():
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {
+        "RANK": "1",
+        "WORLD_SIZE": "4",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    with pytest.raises(RunError, match="no sign of rank 0, 2, 3"):
+        join(environment, meeting_s=0.5, device="cpu")
 
 
 def test_incomplete_variables_are_named():

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import highspy
 import numpy as np
+import numpy.typing as npt
 
 from weft.core.errors import InfeasibleError
 from weft.parallel.problem import Edge, Problem
@@ -73,10 +74,10 @@ def consistent_states(problem: Problem) -> list[Ints]:
                 continue
             reachable = np.isfinite(edge.table.distance)
             if other == edge.head:
-                from_here = reachable[np.unique(edge.made[alive[unit]])].any(0)
+                from_here = np.any(reachable[np.unique(edge.made[alive[unit]])], axis=0)
                 keep = alive[other] & from_here[edge.read]
             else:
-                to_here = reachable[:, np.unique(edge.read[alive[unit]])].any(1)
+                to_here = np.any(reachable[:, np.unique(edge.read[alive[unit]])], axis=1)
                 keep = alive[other] & to_here[edge.made]
             if keep.sum() < alive[other].sum():
                 _require_states(problem, other, keep)
@@ -248,7 +249,7 @@ class _Rows:
         side[: self._units] = 1.0
         return side
 
-    def by_row(self) -> tuple[Ints, Ints, Floats]:
+    def by_row(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Floats]:
         """Matrix in compressed rows, entries of one cell added up."""
         row, column = np.concatenate(self._row), np.concatenate(self._column)
         value = np.concatenate(self._value)

@@ -33,9 +33,9 @@ from weft.program.graph import Program
 
 __all__ = ["Limits", "MeshSearch"]
 
-STEEP = 100.0
-"""First price, in units of the free plan's seconds per byte: memory then decides and time only
-breaks ties. Derived."""
+PRICES = (100.0, 1.0, 0.1, 0.01)
+"""First prices, in units of the free plan's seconds per byte. Derived: at 100 memory decides and
+time only breaks ties; at 0.01 only what is nearly free is given up."""
 MOST_PRICES = 8
 """Prices tried on one mesh. Derived: five to six sufficed in all measured cases."""
 
@@ -111,8 +111,8 @@ class MeshSearch:
 
     def _raise_price(self, large: Solution) -> Solution | None:
         """Kelley's iteration between a solution that is too large and one that fits, if any."""
-        smallest, small = self.at_price(self._steep(large))
-        if not smallest.fits:
+        small = self._first_fitting(large)
+        if small is None:
             return None
         for _ in range(MOST_PRICES):
             saved = large.num_bytes - small.num_bytes
@@ -128,18 +128,30 @@ class MeshSearch:
                 large = solution
         return small
 
+    def _first_fitting(self, free: Solution) -> Solution | None:
+        """A solution at some price that fits, dearest first.
+
+        Bytes of the programme leave out what is transient, so the dearest price need not give
+        the smallest peak; where it does not fit, lower ones may.
+        """
+        for ratio in PRICES:
+            proposal, solution = self.at_price(ratio * self._unit_price(free))
+            if proposal.fits:
+                return solution
+        return None
+
     def _recompute(self, free: Solution) -> None:
         """The free plan with recomputation; if it still does not fit, smaller ones too."""
         if self.recomputing(free).fits:
             return
-        _, small = self.at_price(self._steep(free))
+        _, small = self.at_price(PRICES[0] * self._unit_price(free))
         saved = free.num_bytes - small.num_bytes
         if self.recomputing(small).fits and saved > 0:
             _, middle = self.at_price((small.objective_s - free.objective_s) / saved)
             self.recomputing(middle)
 
-    def _steep(self, free: Solution) -> float:
-        return STEEP * free.objective_s / max(free.num_bytes, 1.0)
+    def _unit_price(self, free: Solution) -> float:
+        return free.objective_s / max(free.num_bytes, 1.0)
 
     def _propose(self, recomputation: str, solution: Solution) -> Proposal:
         """A solution with a recomputation: predicted from short versions, or built at once."""
