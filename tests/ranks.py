@@ -47,9 +47,7 @@ def run_plan(
 class Ranks:
     """The slots of every rank."""
 
-    def __init__(
-        self, program: Program, local: LocalProgram, inputs: Mapping[str, Array]
-    ) -> None:
+    def __init__(self, program: Program, local: LocalProgram, inputs: Mapping[str, Array]) -> None:
         self.program = program
         self.local = local
         self.shape = local.mesh.shape
@@ -57,9 +55,7 @@ class Ranks:
         self.slots: dict[int, Parts] = {}
         rng = np.random.default_rng(0)
         for given in local.inputs:
-            self._put(
-                given.slot, distribute(inputs[given.name], given.sharding, self.shape, rng)
-            )
+            self._put(given.slot, distribute(inputs[given.name], given.sharding, self.shape, rng))
 
     def _put(self, slot: int, parts: Parts) -> None:
         for part in parts.values():

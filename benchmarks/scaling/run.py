@@ -18,7 +18,6 @@ from statistics import median
 
 from benchmarks.job import Job, program_of, python_path, run_jobs
 from weft.parallel.experts import expert_plan
-from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
 from weft.parallel.planning import plan
 from weft.report.bench import BenchReport, at_least, at_most, print_report

@@ -52,15 +52,17 @@ def random_program(seed: int) -> Program:
 
 def problem_of(program: Program, mesh: Mesh) -> Problem:
     table = StrategyTable(program, mesh, slowest_device(MACHINE))
-    return build_problem(build_skeleton(program, fold(program)), mesh, table, Resharding(MACHINE, mesh))
+    return build_problem(
+        build_skeleton(program, fold(program)), mesh, table, Resharding(MACHINE, mesh)
+    )
 
 
 def _connected_order(problem: Problem) -> list[int]:
-    """Units so that each has as many edges as possible to those before it: branches end early."""
+    """Units, each with as many edges as possible to those before it: branches end early."""
     left = set(range(len(problem.units)))
     order: list[int] = []
     while left:
-        ties = {unit: 0 for unit in left}
+        ties = dict.fromkeys(left, 0)
         for edge in problem.edges:
             for here, there in ((edge.tail, edge.head), (edge.head, edge.tail)):
                 if here in left and there not in left:
@@ -71,7 +73,7 @@ def _connected_order(problem: Problem) -> list[int]:
 
 
 def brute_force(problem: Problem, price: float = 0.0) -> float:
-    """Depth-first over all choices; a branch ends when it costs as much as the best whole choice."""
+    """Depth-first over all choices; a branch ends when it costs as much as the best choice."""
     units = problem.units
     order = _connected_order(problem)
     place = {unit: position for position, unit in enumerate(order)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,9 +127,9 @@ def trace(workload: Workload, model: nn.Module, *, forward_only: bool = False) -
     tensors = module_tensors(model)
     batch = workload.batch(0)
     _require_tensors(batch)
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    with _on_cpu(), FakeTensorMode(allow_non_fake_inputs=True):
         state, inputs = _fake_state(workload, tensors)
-        entries = {key: fake.from_tensor(value) for key, value in batch.items()}
+        entries = {key: torch.empty(v.shape, dtype=v.dtype) for key, v in batch.items()}
         inputs += tuple(
             TracedInput(name=f"batch.{key}", role=Role.BATCH, type=type_of(value))
             for key, value in entries.items()
@@ -148,6 +148,12 @@ def trace(workload: Workload, model: nn.Module, *, forward_only: bool = False) -
             loss=recorder.value_of(loss),
             updates=updates,
         )
+
+
+def _on_cpu() -> AbstractContextManager[object]:
+    """Make tensors on the CPU whatever the default device; the usual default costs nothing."""
+    default = torch.get_default_device().type
+    return nullcontext() if default == "cpu" else torch.device("cpu")
 
 
 def _require_tensors(batch: Mapping[str, Tensor]) -> None:

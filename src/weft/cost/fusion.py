@@ -77,7 +77,7 @@ def fused_traffic(
                 pays.append(False)
                 continue
             written.add(value)
-            # Steps of one depth and phase that read the same tensor are one kernel, which loads it once.
+            # Steps of one depth and phase that read the same tensor are one kernel: one load.
             key = (value, depths[i], step.phase)
             pays.append(key not in loaded or not _fuses(step))
             if _fuses(step) and value[0] >= 0:

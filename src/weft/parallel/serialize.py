@@ -135,7 +135,7 @@ def _from_plain(raw: dict[str, Any]) -> ParallelPlan:
         machine_name=raw["machine"][0],
         machine_digest=raw["machine"][1],
         mesh=Mesh(tuple(raw["mesh"])),
-        strategies=tuple(table[n] for n in raw["choice"]),
+        strategies=tuple(table[int(n)] for n in raw["choice"]),
         copies=tuple(_copy_from_plain(copy) for copy in raw["copies"]),
         recompute=tuple(raw["recompute"]),
         memory_limit_bytes=raw["memory_limit_bytes"],

@@ -47,6 +47,17 @@ def test_a_factory_that_looks_at_large_tensors_is_refused():
         make_model(workload_of(lambda: nn.Linear(int(torch.ones(10**6).sum()), 2)))
 
 
+def test_the_default_device_makes_no_difference():
+    workload = models.decoder()
+    usual = capture(workload)
+    torch.set_default_device("meta")
+    try:
+        elsewhere = capture(workload)
+    finally:
+        torch.set_default_device(None)
+    assert elsewhere == usual
+
+
 def test_phases_follow_each_other():
     workload = models.mlp()
     phases = [call.position.phase for call in trace(workload, make_model(workload)).calls]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import highspy
 import numpy as np
@@ -27,6 +28,8 @@ import numpy.typing as npt
 from weft.core.errors import InfeasibleError
 from weft.parallel.problem import Edge, Problem
 from weft.parallel.reshard import Floats, Ints
+
+Narrow: TypeAlias = npt.NDArray[np.int32]
 
 __all__ = ["FlowModel", "Solution", "consistent_states"]
 
@@ -255,9 +258,9 @@ class _Rows:
         value = np.concatenate(self._value)
         key = row * np.int64(self._columns) + column
         cells, where = np.unique(key, return_inverse=True)
-        summed = np.bincount(where, weights=value, minlength=len(cells))
+        summed: Floats = np.bincount(where, weights=value, minlength=len(cells)).astype(np.float64)
         filled = summed != 0.0
         cells, summed = cells[filled], summed[filled]
         counts = np.bincount((cells // self._columns).astype(int), minlength=self.count)
         start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-        return start, (cells % self._columns).astype(np.int32), summed
+        return start, (cells % self._columns).astype(np.int32), np.asarray(summed, dtype=np.float64)
