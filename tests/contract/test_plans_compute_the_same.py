@@ -9,7 +9,6 @@ from tests.programs import mlp, random_inputs, transformer
 from tests.ranks import run_plan
 from weft.core.errors import InputError
 from weft.machine.presets import preset
-from weft.parallel.depth import Shortened
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
 from weft.parallel.experts import Expert, expert_candidate
@@ -101,5 +100,5 @@ def search_of(program: Program, mesh: tuple[int, ...], limit: float = 1e12) -> M
         MACHINE,
         Mesh(mesh),
         Limits(memory_limit_bytes=limit, level=Level.FAST),
-        Stage(Shortened(program, tuple(range(len(program.nodes))), 0), None),
+        Stage(program),
     )

@@ -10,9 +10,12 @@ from weft.cost.collective import collective_seconds
 from weft.machine.model import Device, Link, Machine, NodeGroup
 from weft.machine.topology import axis_group
 from weft.parallel.exact.search import Limits, MeshSearch
+from weft.parallel.exact.stage import Stage
 from weft.parallel.placement import PARTIAL, REPLICATED, Mesh
 from weft.parallel.plan import Level
+from weft.parallel.skeleton import build_skeleton
 from weft.program.builder import Builder
+from weft.program.fold import fold
 from weft.program.graph import Phase, Role
 from weft.program.types import DType, TensorType
 
@@ -64,8 +67,10 @@ def two_layers(rows):
 def planned(rows, memory_bytes=PLENTY_BYTES):
     limits = Limits(memory_limit_bytes=memory_bytes, level=Level.FAST)
     machine = paper_machine(memory_bytes)
-    candidate, _ = MeshSearch(two_layers(rows), machine, Mesh((2,)), limits).within_limit()
-    return candidate.plan
+    program = two_layers(rows)
+    skeleton = build_skeleton(program, fold(program))
+    search = MeshSearch(skeleton, machine, Mesh((2,)), limits, Stage(program))
+    return search.search().build().plan
 
 
 def placements(plan, name):

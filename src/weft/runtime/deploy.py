@@ -6,11 +6,11 @@ rank's part of the initial state on its device, and builds the module that runs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from weft.capture import Workload, capture, initial_state
 from weft.capture.dtypes import to_torch_dtype, type_of
@@ -21,6 +21,7 @@ from weft.parallel.serialize import plan_digest
 from weft.parallel.spmd import lower
 from weft.program.graph import Program
 from weft.runtime.emit import Place
+from weft.runtime.inductor import compile_module
 from weft.runtime.lower import eager_module, in_place_module
 from weft.runtime.shard import shard_of
 from weft.runtime.step import Advance, Deployment, Step
@@ -142,9 +143,11 @@ def _eager(deployment: Deployment, place: Place) -> Advance:
 
 def _compiled(deployment: Deployment, place: Place) -> Advance:
     """The step through Inductor."""
-    module = in_place_module(deployment.local, deployment.program, place)
-    examples = cast("list[Any]", _examples(deployment, place))
-    compiled = cast("Callable[..., Any]", torch._inductor.compile(module, examples))
+
+    def build() -> fx.GraphModule:
+        return in_place_module(deployment.local, deployment.program, place)
+
+    compiled = compile_module(build, _examples(deployment, place))
 
     def advance(inputs: list[Tensor | None]) -> tuple[Tensor, ...]:
         return tuple(compiled(*inputs))

@@ -233,11 +233,10 @@ def _leave_last_words(world: World, failure: Failure) -> None:
 
 def _is_communication(error: Exception) -> bool:
     """True if the error may only say that another rank is gone."""
-    if isinstance(error, RunError):
-        return error.rank < 0
-    words = ("gloo", "nccl", "connection")
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    found = error.__cause__ if isinstance(error, RunError) else error
+    words = ("gloo/transport", "monitoredbarrier", "nccl error")
+    return isinstance(found, dist.DistError) or (
+        isinstance(found, RuntimeError) and any(word in str(found).lower() for word in words)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from weft.parallel.candidate import Proposal
-from weft.parallel.depth import Shortened, Views
+from weft.parallel.depth import Views
 from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
@@ -32,8 +32,7 @@ class ExactPlanner:
         started = time.perf_counter()
         skeleton = build_skeleton(request.program, folding)
         limits = Limits(memory_limit_bytes=request.limit_bytes, level=request.level)
-        whole = Shortened(request.program, tuple(range(len(request.program.nodes))), 0)
-        stage = Stage(whole, views)
+        stage = Stage(request.program, views)
         meshes = (
             (request.mesh,)
             if request.mesh is not None

@@ -23,8 +23,8 @@ RECOMPUTATIONS: Mapping[str, Callable[[Program], tuple[int, ...]]] = MappingProx
 class Stage:
     """A program, its short versions if it is deep, and each with recomputation."""
 
-    def __init__(self, whole: Shortened, views: Views | None) -> None:
-        self.whole = whole
+    def __init__(self, program: Program, views: Views | None = None) -> None:
+        self.whole = Shortened(program, tuple(range(len(program.nodes))), 0)
         self.views = views
         self._expanded: dict[tuple[int, str], Expanded] = {}
 

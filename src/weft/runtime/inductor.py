@@ -1,0 +1,64 @@
+"""The step through Inductor.
+
+Inductor keeps compiled kernels in a folder that runs share. A run that is killed while the
+linker writes leaves a torn library there, on which every later run would fail; such a library
+is removed, with a line in the log, and compiled again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor, fx
+
+from weft.core.errors import RunError
+
+__all__ = ["compile_module"]
+
+Compiled: TypeAlias = Callable[..., tuple[Tensor, ...]]
+
+_LOG = logging.getLogger("weft.runtime")
+_TORN = re.compile(r"ImportError: (\S+\.so): (?:file too short|invalid ELF header|.*truncated)")
+
+
+def compile_module(build: Callable[[], fx.GraphModule], examples: list[Tensor]) -> Compiled:
+    """Compile a graph.
+
+    Args:
+        build: makes the graph; called again if a torn library has to be compiled anew, because
+            the compiler may change what it is given.
+        examples: tensors like the inputs. Types count, values do not.
+
+    Returns:
+        A function of the inputs, one by one.
+
+    Raises:
+        RunError: the compiler failed.
+    """
+    removed: set[Path] = set()
+    while True:
+        try:
+            compiled = torch._inductor.compile(build(), cast("list[Any]", examples))
+            return cast("Compiled", compiled)
+        except Exception as error:
+            torn = _torn_library(str(error))
+            if torn is None or torn in removed:
+                raise RunError(
+                    need="a step that Inductor compiles",
+                    got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+                    hint="run it eagerly, without compile; Inductor's own report is above",
+                ) from error
+            _LOG.warning("compiling again what a killed run left torn: %s", torn)
+            torn.unlink(missing_ok=True)
+            removed.add(torn)
+
+
+def _torn_library(text: str) -> Path | None:
+    """The library that an error of the compiler says it could not load for being incomplete."""
+    found = _TORN.search(text)
+    return Path(found[1]) if found else None
