@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.capture.simplify.programs import Draft, made, simplified
+from weft.capture.simplify import simplify
 
 
 def product(draft):
@@ -47,3 +48,13 @@ def test_products_of_different_operands_stay_apart():
     draft = Draft()
     program = simplified(draft, product(draft), product(draft))
     assert len(made(program, "einsum")) == 2
+
+
+def test_a_product_that_is_a_next_state_is_not_made_twice():
+    draft = Draft()
+    square = draft.input(3, 3)
+    both = draft.add("einsum", "ab,cb->ac", square, draft.input(3, 3))
+    turned = draft.add("permute", both, (1, 0))
+    loss = draft.add("sum", draft.add("exp.default", turned), (0, 1), False)
+    program = simplify(draft.builder.build(loss, ((square, both),)))
+    assert len(made(program, "einsum")) == 1

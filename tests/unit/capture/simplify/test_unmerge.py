@@ -125,3 +125,13 @@ def test_a_step_on_flattened_tokens_keeps_batch_and_position_apart():
     )
     merged = [n for n in program.nodes if any(6 in t.shape for t in n.outputs)]
     assert not merged
+
+
+@pytest.mark.parametrize("repeated", [0, 1])
+def test_a_repeated_dim_may_be_split_and_a_whole_one_may_not(repeated):
+    draft = Draft()
+    grad = draft.add("view", draft.input(*MERGED[0]), MERGED[1])
+    narrow = (1, 4) if repeated == 0 else (6, 1)
+    saved = draft.add("expand", draft.input(*narrow), MERGED[1])
+    program = simplified(draft, draft.add("threshold_backward.default", grad, saved, 0))
+    assert shapes_of(program, "threshold_backward.default") == [MERGED[repeated]]
