@@ -86,17 +86,23 @@ def _notes(best: Candidate, experts: list[Proposal]) -> tuple[str, ...]:
 def _infeasible(request: PlanRequest, smallest: Candidate) -> InfeasibleError:
     limit = request.limit_bytes
     state = smallest.plan.prediction.state_bytes
-    wanted = smallest.peak_bytes * request.machine.num_devices
-    larger = smallest_machine(request.machine, wanted)
     rest = smallest.peak_bytes - state
-    part = "parameters and optimizer state" if state > rest else "activations and gradients"
+    way_out = _way_out(request, smallest)
     return InfeasibleError(
         need=f"at most {format_bytes(limit)} on each device of {request.machine.name}",
         got=f"{format_bytes(smallest.peak_bytes)} in the smallest plan found ({smallest.name}): "
         f"{format_bytes(state)} of parameters and optimizer state, "
         f"{format_bytes(rest)} of activations, gradients and buffers",
-        hint=f"a machine such as {larger.name} ({larger.num_devices} devices), a smaller batch, "
-        "or compute_dtype=torch.bfloat16",
-        constraint=part,
-        options=(larger.name,),
+        hint=f"{way_out}, a smaller batch, or compute_dtype=torch.bfloat16",
+        constraint="parameters and optimizer state" if state > rest else "activations",
+        options=(way_out,),
     )
+
+
+def _way_out(request: PlanRequest, smallest: Candidate) -> str:
+    """The limit that would do if it was set by hand, else the smallest machine that has room."""
+    own = min(group.device.memory_bytes.value for group in request.machine.groups)
+    if smallest.peak_bytes <= own:
+        return f"a memory limit of {format_bytes(smallest.peak_bytes * 1.05)}"
+    machine = smallest_machine(request.machine, smallest.peak_bytes * request.machine.num_devices)
+    return f"a machine such as {machine.name} ({machine.num_devices} devices)"

@@ -67,6 +67,7 @@ class Edge:
     read: Ints
     table: HopTable
     count: int
+    hideable: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class _Builder:
         made, read = self._made(link, table), self._read(link, table)
         if len(made) == 1 and len(read) == 1 and made[0] == read[0]:
             return None
-        return Edge(link.tail, link.head, made, read, table, link.count)
+        return Edge(link.tail, link.head, made, read, table, link.count, link.hideable)
 
     def _hops(self, value: Value) -> HopTable:
         maximum = value in self._maxima

@@ -56,13 +56,18 @@ cluster's own sharding, the sharding of the input it is the next value of, or al
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A value that flows from unit `tail` to unit `head`, `count` times a step."""
+    """A value that flows from unit `tail` to unit `head`, `count` times a step.
+
+    `hideable` says that nothing waits for it at once: a weight can be gathered ahead of its
+    reader, a gradient reduced behind its maker.
+    """
 
     value: Value
     tail: int
     head: int
     port: int
     count: int
+    hideable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +116,7 @@ class _Builder:
         self.links: list[Link] = []
         self.unit_of: dict[int, int] = {}
         self.cluster_shape: dict[int, tuple[int, ...]] = {}
+        self.hideable = False
 
     def add_units(self) -> None:
         clusters = _update_clusters(self.program, self.folding)
@@ -132,12 +138,16 @@ class _Builder:
     def add_links(self) -> None:
         reads, most = self._reads()
         kept = _kept_values(self.program)
+        weights = _weight_values(self.program)
         for value in dict.fromkeys(value for value, _ in reads):
             tail = self.unit_of[value.node]
             for phase in Phase:
                 readers = reads.get((value, phase))
                 if readers is None:
                     continue
+                made = self.program.nodes[value.node].phase
+                gradient = made is Phase.BACKWARD and phase is Phase.UPDATE
+                self.hideable = gradient or (value in weights and phase is not Phase.UPDATE)
                 start = tail
                 if most[value, phase] > 1 or self._bridges(value, phase, reads):
                     keeps = phase is Phase.BACKWARD and value in kept
@@ -157,7 +167,16 @@ class _Builder:
         return number
 
     def _link(self, value: Value, tail: int, head: int, port: int, count: int) -> None:
-        self.links.append(Link(value=value, tail=tail, head=head, port=port, count=count))
+        self.links.append(
+            Link(
+                value=value,
+                tail=tail,
+                head=head,
+                port=port,
+                count=count,
+                hideable=self.hideable,
+            )
+        )
 
     def _bridges(self, value: Value, phase: Phase, reads: _Reads) -> bool:
         """True for a forward value that the backward pass reads too.
@@ -256,6 +275,16 @@ def _kept_values(program: Program) -> frozenset[Value]:
             if source.phase is Phase.FORWARD and owner.node not in program.input_by_node:
                 kept[owner] = owner if value == owner else kept.get(owner, value)
     return frozenset(kept.values())
+
+
+def _weight_values(program: Program) -> frozenset[Value]:
+    """Persistent inputs, and casts and views of them."""
+    found = {Value(i.node) for i in program.inputs if i.role.is_persistent}
+    for number, node in enumerate(program.nodes):
+        plain = operator(node.op).kind is Kind.VIEW or node.op == "cast"
+        if plain and all(value in found for value in program.operands(number)):
+            found.add(Value(number))
+    return frozenset(found)
 
 
 def _owner(program: Program, value: Value) -> Value:

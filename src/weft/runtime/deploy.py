@@ -20,9 +20,9 @@ from weft.parallel.recompute import with_recompute
 from weft.parallel.serialize import plan_digest
 from weft.parallel.spmd import lower
 from weft.program.graph import Program
-from weft.runtime.emit import Place
 from weft.runtime.inductor import compile_module
 from weft.runtime.lower import eager_module, in_place_module
+from weft.runtime.place import Place
 from weft.runtime.shard import shard_of
 from weft.runtime.step import Advance, Deployment, Step
 from weft.runtime.world import World, device_mesh, join, place_in, require_agreement

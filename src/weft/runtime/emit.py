@@ -19,32 +19,19 @@ from weft.capture.dtypes import to_torch_dtype
 from weft.capture.operators import uniform_shard
 from weft.core.errors import VerifyError
 from weft.parallel.local import Run
-from weft.parallel.placement import Mesh, Sharding
+from weft.parallel.placement import Sharding
 from weft.program.random import row_major_strides
 from weft.program.types import DType, TensorType
 from weft.runtime.contraction import Operand, plan_product
+from weft.runtime.place import Place
 from weft.runtime.shard import shard_offsets
 
-__all__ = ["Call", "Place", "emit_run"]
+__all__ = ["Call", "emit_run"]
 
 aten = torch.ops.aten
 weft_ops = torch.ops.weft  # registered by weft.capture.operators
 
 Emitted: TypeAlias = "fx.Node | tuple[fx.Node, ...]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a rank stands: the grid, its coordinate, its device, and the names of its groups.
-
-    `groups[axis]` names the process group of the ranks along an axis; empty if that is the
-    rank alone.
-    """
-
-    mesh: Mesh
-    coordinate: tuple[int, ...]
-    device: torch.device
-    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

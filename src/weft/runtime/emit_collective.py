@@ -19,7 +19,7 @@ from torch import fx
 from weft.core.errors import VerifyError
 from weft.parallel.local import Collective, CollectiveKind
 from weft.program.types import DType, TensorType
-from weft.runtime.emit import Place
+from weft.runtime.place import Place
 
 __all__ = ["Finish", "Transfer", "emit_start"]
 

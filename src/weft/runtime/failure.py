@@ -83,7 +83,7 @@ def guard(world: World, *, grace_s: float = GRACE_S) -> Iterator[Progress]:
     Raises:
         RunError: this or another rank failed. It names the first rank that did, its step and
             its cause; the error of this rank, if it has one, is its context.
-        WeftError: this rank raised it, and is the first that failed.
+        WeftError: this rank raised it itself; it passes as it is.
     """
     progress = Progress()
     if world.store is None:
@@ -105,7 +105,7 @@ def guard(world: World, *, grace_s: float = GRACE_S) -> Iterator[Progress]:
         failure = _first_failure(world, world.store, progress, error)
         _leave_last_words(world, failure)
         watcher.linger(failure)
-        if failure.rank == world.rank and isinstance(error, WeftError):
+        if isinstance(error, WeftError) and not _is_communication(error):
             raise
         raise failure.to_error(world.size) from error
     finally:
@@ -149,6 +149,7 @@ class _Watcher(threading.Thread):
         deadline = time.monotonic() + INQUIRY_S
         others = [f"seen/{r}" for r in range(self._world.size) if r != failure.rank]
         try:
+            self._store.set(f"seen/{self._world.rank}", "1")
             while time.monotonic() < deadline and not self._store.check(others):
                 time.sleep(SIGN_OF_LIFE_S / 5)
         except RuntimeError:

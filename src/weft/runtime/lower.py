@@ -20,8 +20,9 @@ from weft.parallel.local import Collective, CollectiveKind, LocalProgram, Run
 from weft.program.graph import Arg, Program, Value, map_values
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
-from weft.runtime.emit import Call, Place, emit_run
+from weft.runtime.emit import Call, emit_run
 from weft.runtime.emit_collective import Transfer, emit_start
+from weft.runtime.place import Place
 
 __all__ = ["eager_module", "in_place_module", "take"]
 

@@ -24,7 +24,7 @@ from weft.parallel.placement import local_type
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Input, Program, Role
 from weft.program.types import TensorType
-from weft.runtime.emit import Place
+from weft.runtime.place import Place
 from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.world import World
 

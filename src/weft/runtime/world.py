@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from weft.core.errors import InputError, MismatchError, RunError
 from weft.parallel.placement import Mesh
 from weft.runtime.allocator import keep_freed_memory
-from weft.runtime.emit import Place
+from weft.runtime.place import Place
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",

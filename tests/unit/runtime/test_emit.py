@@ -27,8 +27,8 @@ from weft.parallel.strategies import fits
 from weft.program.builder import Builder
 from weft.program.graph import Input, Node, Program, Role, Value, map_values
 from weft.program.types import DType, TensorType
-from weft.runtime.emit import Place
 from weft.runtime.lower import eager_module
+from weft.runtime.place import Place
 
 NOTHING = Prediction(
     step_s=0, compute_s=0, communication_s=0, exposed_s=0, peak_bytes=0, state_bytes=0

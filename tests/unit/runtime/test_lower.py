@@ -13,8 +13,8 @@ from weft.parallel.prefetch import with_last_use
 from weft.program.builder import Builder
 from weft.program.graph import Phase, Role, Value
 from weft.program.types import DType, TensorType
-from weft.runtime.emit import Place
 from weft.runtime.lower import eager_module, in_place_module
+from weft.runtime.place import Place
 
 X = TensorType(DType.F32, (4, 6))
 ONE = Place(mesh=Mesh((1,)), coordinate=(0,), device=torch.device("cpu"), groups=("",))

@@ -121,16 +121,24 @@ class FlowModel:
         """Rows of the programme."""
         return int(self._highs.getNumRow())
 
-    def solve(self, price_s_per_byte: float = 0.0, time_limit_s: float = 60.0) -> Solution:
+    def solve(
+        self,
+        price_s_per_byte: float = 0.0,
+        hidden: float = 0.0,
+        time_limit_s: float = 60.0,
+    ) -> Solution:
         """Optimum at a memory price; later calls start from the last basis.
 
         Args:
             price_s_per_byte: what one byte of memory costs [s/byte].
+            hidden: share of hideable communication that is taken to cost nothing [0 to 1].
+                The objective of the solution counts it in full all the same.
             time_limit_s: limit for the integer programme, if one is needed [s].
+
+        Returns:
+            The solution; its bound is one of the full objective only if nothing is hidden.
         """
-        cost = self._seconds + price_s_per_byte * self._bytes
-        columns = np.arange(self._weights, dtype=np.int32)
-        self._highs.changeColsCost(self._weights, columns, cost * SCALE)
+        self._set_costs(price_s_per_byte, hidden)
         self._highs.run()
         self._require_optimal()
         bound = self._highs.getInfo().objective_function_value / SCALE
@@ -150,6 +158,13 @@ class FlowModel:
             num_bytes=self.problem.num_bytes(states),
             fractional=fractional,
         )
+
+    def _set_costs(self, price_s_per_byte: float, hidden: float) -> None:
+        weights = (self._seconds + price_s_per_byte * self._bytes) * SCALE
+        hops = self._hop_seconds * (1.0 - hidden * self._hideable) * SCALE
+        cost = np.concatenate([weights, hops])
+        columns = np.arange(len(cost), dtype=np.int32)
+        self._highs.changeColsCost(len(cost), columns, cost)
 
     def _spans(self) -> list[tuple[int, int]]:
         return [(int(a), int(b)) for a, b in zip(self._offset, self._offset[1:], strict=False)]
@@ -184,6 +199,8 @@ class FlowModel:
 
     def _build(self) -> highspy.Highs:
         rows = _Rows(self.problem, self._alive, self._offset)
+        self._hop_seconds = np.concatenate([np.zeros(0), *rows.hop_seconds])
+        self._hideable = np.concatenate([np.zeros(0), *rows.hideable])
         highs = highspy.Highs()
         highs.setOptionValue("output_flag", False)
         highs.setOptionValue("threads", 1)
@@ -191,7 +208,7 @@ class FlowModel:
         highs.setOptionValue("presolve", "off")
         highs.setOptionValue("mip_rel_gap", 1e-6)
         model = highspy.HighsLp()
-        cost = np.concatenate([self._seconds, *rows.hop_seconds]) * SCALE
+        cost = np.concatenate([self._seconds, self._hop_seconds]) * SCALE
         model.num_col_ = len(cost)
         model.num_row_ = rows.count
         model.col_cost_ = cost
@@ -215,6 +232,7 @@ class _Rows:
     def __init__(self, problem: Problem, alive: list[Ints], offset: Ints) -> None:
         self.count = len(problem.units)
         self.hop_seconds: list[Floats] = []
+        self.hideable: list[Floats] = []
         self._columns = int(offset[-1])
         self._row: list[Ints] = []
         self._column: list[Ints] = []
@@ -242,6 +260,7 @@ class _Rows:
         column = self._columns + np.arange(len(hops))
         self._columns += len(hops)
         self.hop_seconds.append(table.seconds[hops] * edge.count)
+        self.hideable.append(np.full(len(hops), float(edge.hideable)))
         self._put(row[made], offset[edge.tail] + np.arange(len(made)), 1.0)
         self._put(row[read], offset[edge.head] + np.arange(len(read)), -1.0)
         self._put(row[table.source[hops]], column, -1.0)
