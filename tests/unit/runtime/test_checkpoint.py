@@ -79,6 +79,8 @@ def kill_at(monkeypatch, moment):
                 return original(*args, **kwargs)
             seen.append(name)
             if len(seen) == moment:
+                if name == "rmtree":  # half done
+                    next(p for p in Path(args[0]).rglob("*") if p.is_file()).unlink()
                 raise Killed
             busy.extend([name] if name == "save" else [])
             try:

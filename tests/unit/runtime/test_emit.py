@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.property.rule_calls import NAMES, Sample, calls
 from tests.property.rule_devices import collect, distribute
@@ -151,6 +152,25 @@ def test_offsets_of_two_axes_add_up(op, data, seed):
     arrays = draw_arrays(sample, rng)
     got = run_in_torch(sample, strategy, mesh, arrays, rng)
     assert_equal_outputs(got, expected_outputs(sample, arrays), strategy)
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_a_compiler_infers_the_types_of_the_slots_for_gradients_of_convolutions(data):
+    sample = data.draw(calls("convolution_backward.default"))
+    choices = rules(sample.op, sample.args, sample.operands, sample.outputs)
+    strategy = strategy_of(data.draw(st.sampled_from(choices)))
+    mesh = Mesh((2,))
+    assume(fits(mesh, strategy, sample.operands, sample.outputs))
+    program, plan = one_call(sample, strategy, mesh)
+    local = lower(program, plan)
+    place = Place(mesh=mesh, coordinate=(1,), device=torch.device("cpu"), groups=("",))
+    module = eager_module(local, program, place)
+    with FakeTensorMode():
+        shapes = [local.slots[source.slot].shape for source in local.inputs]
+        made = module([torch.empty(shape, dtype=torch.float64) for shape in shapes])
+    for tensor, (_, slot) in zip(made[1:], local.updates, strict=True):
+        assert tuple(tensor.shape) == local.slots[slot].shape
 
 
 def test_a_fractional_range_rounds_on_parts_as_on_the_whole():

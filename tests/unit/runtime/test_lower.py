@@ -140,12 +140,12 @@ def test_what_nothing_reads_is_not_computed():
     assert names(eager_module(wasteful, program, TWO)) == names(eager_module(local, program, TWO))
 
 
-def swap():
-    """Two square buffers, each of which becomes the transpose of the other."""
+def swap(op, argument):
+    """Two square buffers, each of which becomes a view of the other."""
     square = TensorType(DType.F32, (3, 3))
     b = Builder("swap")
     first, second = b.input("a", Role.BUFFER, square), b.input("b", Role.BUFFER, square)
-    new_a, new_b = b.add("permute", second, (1, 0)), b.add("permute", first, (1, 0))
+    new_a, new_b = b.add(op, second, argument), b.add(op, first, argument)
     loss = b.add("sum", first, (0, 1))
     program = b.build(loss, ((first, new_a), (second, new_b)))
     local = local_of(
@@ -153,8 +153,8 @@ def swap():
         (square, square, square, square, TensorType(DType.F32, ())),
         (("a", 0), ("b", 1)),
         [
-            run(2, "permute", (Value(1), (1, 0)), (2,)),
-            run(3, "permute", (Value(0), (1, 0)), (3,)),
+            run(2, op, (Value(1), argument), (2,)),
+            run(3, op, (Value(0), argument), (3,)),
             run(4, "sum", (Value(0), (0, 1)), (4,)),
         ],
         loss=4,
@@ -170,17 +170,19 @@ def buffers():
 
 def test_next_values_are_contiguous(buffers):
     a, b = buffers
-    _, new_a, new_b = eager_module(*swap(), ONE)([a, b])
+    _, new_a, new_b = eager_module(*swap("permute", (1, 0)), ONE)([a, b])
     assert torch.equal(new_a, b.T)
     assert torch.equal(new_b, a.T)
     assert new_a.is_contiguous()
     assert new_b.is_contiguous()
 
 
-def test_writing_in_place_reads_all_old_values_before_it_overwrites_any(buffers):
+@pytest.mark.parametrize(("op", "argument"), [("permute", (1, 0)), ("view", (3, 3))])
+def test_writing_in_place_reads_all_old_values_before_it_overwrites_any(buffers, op, argument):
     a, b = buffers
     old_a, old_b = a.clone(), b.clone()
-    (loss,) = in_place_module(*swap(), ONE)(a, b)
-    assert torch.equal(a, old_b.T)
-    assert torch.equal(b, old_a.T)
+    (loss,) = in_place_module(*swap(op, argument), ONE)(a, b)
+    turned = (lambda x: x.T) if op == "permute" else (lambda x: x)
+    assert torch.equal(a, turned(old_b))
+    assert torch.equal(b, turned(old_a))
     assert loss == old_a.sum()
