@@ -21,7 +21,6 @@ from benchmarks.equality.machine import slow_machine
 from benchmarks.equality.one_process import Trace, train_plainly, train_purely
 from benchmarks.job import Job, Outcome, program_of, run_jobs, workload_of
 from weft.parallel.experts import expert_plan
-from weft.parallel.placement import Mesh
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.planning import plan
 from weft.parallel.serialize import plan_digest
@@ -55,7 +54,7 @@ EXPERTS: Mapping[int, Mapping[str, Mapping[str, Any]]] = {
         "ZeRO-3 x tensor, sequence": {"dp": 2, "tp": 2, "fsdp": True, "sp": True},
     },
 }
-MESHES = {2: Mesh((2,)), 4: Mesh((2, 2))}
+MESHES = {2: (2,), 4: (2, 2)}
 LIMIT_SINGLE = 1e-5
 LIMIT_DOUBLE = 1e-10
 LIMIT_PARAMETER = 1e-9
@@ -181,10 +180,10 @@ def plans_for(program: Program, num_ranks: int) -> dict[str, ParallelPlan]:
         name: expert_plan(program, machine, **degrees)
         for name, degrees in EXPERTS[num_ranks].items()
     }
-    free = plan(program, machine, mesh=mesh.shape)
+    free = plan(program, machine, mesh=mesh)
     leanest = min(decided.prediction.peak_bytes for decided in found.values())
     limit = max(0.7 * free.prediction.peak_bytes, 1.05 * leanest)
-    tight = plan(program, machine, mesh=mesh.shape, memory_limit_bytes=limit)
+    tight = plan(program, machine, mesh=mesh, memory_limit_bytes=limit)
     return {**found, "searched": free, "searched, less memory": tight}
 
 

@@ -9,6 +9,7 @@ all of them. One rank runs twice a round: the ratio of the two is what chance al
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -50,6 +51,7 @@ def run(quick: bool = False) -> BenchReport:
         if quick
         else Size(rounds=5, warm_up=2, steps=8, probe_s=20.0)
     )
+    load = os.getloadavg()[0]
     turns = _turns(size)
     seconds: dict[str, list[float]] = {name: [] for name in TURNS}
     for _ in range(size.rounds):
@@ -70,6 +72,8 @@ def run(quick: bool = False) -> BenchReport:
             "over_plain_torch": _ratio(seconds, "plain torch", "two ranks"),
             "step_s": seconds,
             "rounds": size.rounds,
+            # Processes that others ran: figures from a busy host say little.
+            "load_before": load,
         },
     )
 

@@ -64,8 +64,10 @@ def fused_traffic(
         >>> [p.writes for p in fused_traffic(steps, kept={(1, 0)})]
         [(False,), (True,)]
     """
-    roots = _roots(steps)
-    depths = _depths(steps, roots)
+    fuses = [_fuses(step) for step in steps]
+    views = [_is_view(step) for step in steps]
+    roots = _roots(steps, views)
+    depths = _depths(steps, fuses, roots)
     written = {roots.get(value, value) for value in kept}
     reads: list[tuple[bool, ...]] = []
     loaded: set[tuple[tuple[int, int], int, str]] = set()
@@ -73,18 +75,31 @@ def fused_traffic(
         pays: list[bool] = []
         for operand in step.reads:
             value = roots.get(operand, operand)
-            if _is_view(step) or _shares_kernel(steps, depths, value[0], i):
-                pays.append(False)
+            maker = value[0]
+            if views[i] or (
+                maker >= 0
+                and fuses[maker]
+                and fuses[i]
+                and depths[maker] == depths[i]
+                and steps[maker].phase == step.phase
+            ):
+                pays.append(False)  # the same kernel
                 continue
             written.add(value)
             # Steps of one depth and phase that read the same tensor are one kernel: one load.
             key = (value, depths[i], step.phase)
-            pays.append(key not in loaded or not _fuses(step))
-            if _fuses(step) and value[0] >= 0:
+            pays.append(key not in loaded or not fuses[i])
+            if fuses[i] and maker >= 0:
                 loaded.add(key)
         reads.append(tuple(pays))
     return tuple(
-        Paid(reads[i], tuple(_writes(step, i, o, written) for o in range(step.num_outputs)))
+        Paid(
+            reads[i],
+            tuple(
+                not views[i] and (not fuses[i] or (i, output) in written)
+                for output in range(step.num_outputs)
+            ),
+        )
         for i, step in enumerate(steps)
     )
 
@@ -121,39 +136,27 @@ def _fuses(step: Step) -> bool:
     return _kind(step) in _FUSED_KINDS
 
 
-def _roots(steps: Sequence[Step]) -> dict[tuple[int, int], tuple[int, int]]:
+def _roots(steps: Sequence[Step], views: Sequence[bool]) -> dict[tuple[int, int], tuple[int, int]]:
     """For each view, the value that it shows."""
     roots: dict[tuple[int, int], tuple[int, int]] = {}
     for i, step in enumerate(steps):
-        if _is_view(step):
+        if views[i]:
             roots[i, 0] = roots.get(step.reads[0], step.reads[0])
     return roots
 
 
-def _depths(steps: Sequence[Step], roots: dict[tuple[int, int], tuple[int, int]]) -> list[int]:
+def _depths(
+    steps: Sequence[Step],
+    fuses: Sequence[bool],
+    roots: dict[tuple[int, int], tuple[int, int]],
+) -> list[int]:
     depths: list[int] = []
-    for step in steps:
+    for step, joins in zip(steps, fuses, strict=True):
         depth = 0
         for operand in step.reads:
             producer = roots.get(operand, operand)[0]
             if producer >= 0:
-                boundary = not (_fuses(step) and _fuses(steps[producer]))
+                boundary = not (joins and fuses[producer])
                 depth = max(depth, depths[producer] + boundary)
         depths.append(depth)
     return depths
-
-
-def _shares_kernel(
-    steps: Sequence[Step], depths: Sequence[int], producer: int, reader: int
-) -> bool:
-    return (
-        producer >= 0
-        and _fuses(steps[producer])
-        and _fuses(steps[reader])
-        and steps[producer].phase == steps[reader].phase
-        and depths[producer] == depths[reader]
-    )
-
-
-def _writes(step: Step, i: int, output: int, written: Collection[tuple[int, int]]) -> bool:
-    return not _is_view(step) and ((i, output) in written or not _fuses(step))

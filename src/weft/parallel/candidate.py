@@ -15,7 +15,7 @@ from weft.parallel.estimate import estimate
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, Copy, Level, ParallelPlan, Prediction, Strategy
 from weft.parallel.recompute import with_recompute
-from weft.parallel.spmd import lower
+from weft.parallel.spmd import lower_expanded
 from weft.program.graph import Program
 
 __all__ = ["Candidate", "Proposal", "assemble", "best_of", "simulate_plan"]
@@ -98,7 +98,8 @@ def simulate_plan(
     plan: ParallelPlan, program: Program, machine: Machine
 ) -> tuple[Timeline, Prediction]:
     """Lower a plan and simulate one step of it on a machine."""
-    return estimate(lower(program, plan), with_recompute(program, plan.recompute), machine)
+    expanded = with_recompute(program, plan.recompute)
+    return estimate(lower_expanded(expanded, plan), expanded, machine)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,11 @@ def copies_for(program: Program, decision: Decision, resharding: Resharding) -> 
     """
     copies: list[Copy] = []
     wants = _wants(program, decision)
+    shared = {value for value, _ in decision.hubs}
     for value, by_phase in wants.items():
-        copies.extend(_Value(program, decision, resharding, value).copies(by_phase))
+        made = decision.strategies[value.node].outputs[value.output]
+        if value in shared or any(s != made for wanted in by_phase.values() for s in wanted):
+            copies.extend(_Value(program, decision, resharding, value).copies(by_phase))
     return tuple(copies)
 
 

@@ -6,6 +6,7 @@ they keep their operand's alive. The next value of a state takes the place of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.cost.collective import collective_seconds
@@ -21,6 +22,7 @@ from weft.parallel.prefetch import slots_read
 from weft.parallel.reshard import SLICE_S
 from weft.program.graph import Program, Value, map_values
 from weft.program.operators import Kind, operator
+from weft.program.types import TensorType
 
 __all__ = ["estimate", "slowest_device"]
 
@@ -94,7 +96,8 @@ class _Pricing:
                 for slot in written
                 if storage.owner[slot] == slot and slot not in in_place
             )
-            depends = {storage.maker[slot] for slot in slots_read(instruction)} - {-1}
+            reads = slots_read(instruction)
+            depends = {storage.maker[slot] for slot in reads} - {-1}
             result.append(
                 Task(
                     label=self._label(instruction),
@@ -102,7 +105,7 @@ class _Pricing:
                     phase=instruction.phase.value,
                     node=instruction.node,
                     stream=_stream(instruction),
-                    seconds=self._seconds(instruction),
+                    seconds=self._seconds(instruction, reads),
                     depends=tuple(sorted(depends)),
                     allocates_bytes=float(allocates),
                     frees=tuple(frees.get(number, ())),
@@ -123,23 +126,21 @@ class _Pricing:
                 frees.setdefault(used, []).append(maker)
         return frees
 
-    def _seconds(self, instruction: Instruction) -> float:
+    def _seconds(self, instruction: Instruction, slots: Sequence[int]) -> float:
+        reads = tuple([self._local.slots[slot] for slot in slots])
         if isinstance(instruction, Collective):
-            source = self._local.slots[instruction.source]
-            key: object = (instruction.kind, instruction.axis, source.num_bytes)
+            key: object = (instruction.kind, instruction.axis, reads[0].num_bytes)
         else:
-            reads = tuple(self._local.slots[slot] for slot in slots_read(instruction))
-            writes = tuple(self._local.slots[slot] for slot in instruction.outputs)
-            args = map_values(instruction.args, lambda _: Value(0))
+            writes = tuple([self._local.slots[slot] for slot in instruction.outputs])
+            args = map_values(instruction.args, lambda _: _ANY)
             key = (instruction.op, args, reads, writes, self._paid[instruction.node])
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._price(instruction)
+            found = self._known[key] = self._price(instruction, reads)
         return found
 
-    def _price(self, instruction: Instruction) -> float:
+    def _price(self, instruction: Instruction, reads: tuple[TensorType, ...]) -> float:
         if isinstance(instruction, Run):
-            reads = tuple(self._local.slots[slot] for slot in slots_read(instruction))
             writes = tuple(self._local.slots[slot] for slot in instruction.outputs)
             paid = self._paid[instruction.node]
             return operator_seconds(
@@ -147,7 +148,7 @@ class _Pricing:
             )
         if instruction.kind is CollectiveKind.SLICE:
             return SLICE_S
-        payload = float(self._local.slots[instruction.source].num_bytes)
+        payload = float(reads[0].num_bytes)
         if instruction.source_dim >= 0:
             payload *= self._local.mesh.shape[instruction.axis]
         return collective_seconds(instruction.kind.value, payload, self._groups[instruction.axis])
@@ -155,6 +156,10 @@ class _Pricing:
     def _label(self, instruction: Instruction) -> str:
         scope = self._program.nodes[instruction.node].scope
         return f"{_kind(instruction)} {scope}".rstrip()
+
+
+_ANY = Value(0)
+"""Stands for every operand where only the arguments around them count."""
 
 
 def _kind(instruction: Instruction) -> str:

@@ -10,17 +10,19 @@ Source: prefetching in fully sharded data parallel (Zhao et al., arXiv 2304.1127
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from weft.parallel.local import Collective, Instruction, LocalProgram, Run
-from weft.program.graph import Phase, Value, map_values
+from weft.program.graph import Phase, values_in
 
 __all__ = ["prefetch_weights", "slots_read", "with_last_use"]
 
 
 def prefetch_weights(local: LocalProgram) -> LocalProgram:
     """The same program with weight preparation moved one reader ahead."""
-    ready = _weight_only(local)
+    reads = [slots_read(instruction) for instruction in local.instructions]
+    ready = _weight_only(local, reads)
     ordered: list[Instruction] = []
     group: list[Instruction] = []
     anchor = 0
@@ -36,7 +38,7 @@ def prefetch_weights(local: LocalProgram) -> LocalProgram:
     return with_last_use(replace(local, instructions=(*ordered, *group)))
 
 
-def _weight_only(local: LocalProgram) -> list[bool]:
+def _weight_only(local: LocalProgram, reads: Sequence[tuple[int, ...]]) -> list[bool]:
     """For each instruction, whether it is a gather of a weight or prepares one.
 
     A cast or view of a parameter moves only together with a gather behind it. The update
@@ -45,23 +47,18 @@ def _weight_only(local: LocalProgram) -> list[bool]:
     known = {i.slot for i in local.inputs}
     early = [False] * len(local.instructions)
     for number, instruction in enumerate(local.instructions):
-        if all(slot in known for slot in slots_read(instruction)):
+        if known.issuperset(reads[number]):
             if isinstance(instruction, Collective):
                 early[number] = instruction.phase is not Phase.UPDATE
                 known.add(instruction.target)
             elif instruction.op in ("cast", "view", "permute"):
                 known.update(instruction.outputs)
-    needed = {
-        slot
-        for number, instruction in enumerate(local.instructions)
-        if early[number]
-        for slot in slots_read(instruction)
-    }
+    needed = {slot for number, moves in enumerate(early) if moves for slot in reads[number]}
     for number in reversed(range(len(local.instructions))):
         instruction = local.instructions[number]
         if isinstance(instruction, Run) and not needed.isdisjoint(instruction.outputs):
             early[number] = True
-            needed.update(slots_read(instruction))
+            needed.update(reads[number])
     return early
 
 
@@ -80,11 +77,4 @@ def slots_read(instruction: Instruction) -> tuple[int, ...]:
     """Slots that an instruction reads."""
     if isinstance(instruction, Collective):
         return (instruction.source,)
-    found: list[int] = []
-
-    def note(value: Value) -> Value:
-        found.append(value.node)
-        return value
-
-    map_values(instruction.args, note)
-    return tuple(found)
+    return tuple([value.node for value in values_in(instruction.args)])

@@ -25,7 +25,7 @@ from weft.parallel.reshard import hop_kind
 from weft.program.graph import Arg, Phase, Program, Value, map_values
 from weft.program.types import TensorType
 
-__all__ = ["lower"]
+__all__ = ["lower", "lower_expanded"]
 
 
 def lower(program: Program, plan: ParallelPlan) -> LocalProgram:
@@ -38,7 +38,12 @@ def lower(program: Program, plan: ParallelPlan) -> LocalProgram:
     Raises:
         VerifyError: a reader wants a value in a sharding that no copy of the plan makes.
     """
-    return prefetch_weights(_Lowering(with_recompute(program, plan.recompute), plan).run())
+    return lower_expanded(with_recompute(program, plan.recompute), plan)
+
+
+def lower_expanded(expanded: Program, plan: ParallelPlan) -> LocalProgram:
+    """`lower` for a program to which the plan's recomputation has been applied already."""
+    return prefetch_weights(_Lowering(expanded, plan).run())
 
 
 class _Lowering:
@@ -54,6 +59,7 @@ class _Lowering:
         self._program = program
         self._plan = plan
         self._slots: list[TensorType] = []
+        self._locals: dict[tuple[TensorType, Sharding], TensorType] = {}
         self._instructions: list[Instruction] = []
         self._slot: dict[tuple[Value, Sharding, Phase], int] = {}
         self._copies = {(c.value, c.phase, c.target): c for c in plan.copies}
@@ -90,19 +96,16 @@ class _Lowering:
         )
 
     def _new_slot(self, full: TensorType, sharding: Sharding) -> int:
-        self._slots.append(local_type(self._plan.mesh, sharding, full))
+        local = self._locals.get((full, sharding))
+        if local is None:
+            local = self._locals[full, sharding] = local_type(self._plan.mesh, sharding, full)
+        self._slots.append(local)
         return len(self._slots) - 1
 
     def _add_run(self, number: int) -> None:
         node, strategy = self._program.nodes[number], self._plan.strategies[number]
-        slots = iter(
-            [
-                self._read(value, wanted, node.phase)
-                for value, wanted in zip(
-                    self._program.operands(number), strategy.operands, strict=True
-                )
-            ]
-        )
+        operands = zip(self._program.operands(number), strategy.operands, strict=True)
+        slots = iter([self._read(value, wanted, node.phase) for value, wanted in operands])
         args = map_values(node.args, lambda _: Value(next(slots)))
         outputs = tuple(
             self._new_slot(tensor, sharding)
@@ -126,8 +129,11 @@ class _Lowering:
 
     def _start_copies(self, value: Value, made: Sharding, phase: Phase) -> None:
         """Copies that should not wait for a reader: reductions, and what is kept for later."""
+        copies = self._by_value.get(value)
+        if copies is None:
+            return
         pending = any(is_partial(p) for p in made)
-        for copy in self._by_value.get(value, ()):
+        for copy in copies:
             if copy.phase is phase and (copy.kept or (pending and copy.origin == made)):
                 self._read(value, copy.target, phase)
             elif phase is Phase.BACKWARD and copy.origin == made and pending:

@@ -252,14 +252,6 @@ def _embedding_backward(call: Call) -> fx.Node:
     return call.add(aten.slice.Tensor, node, 0, 0, rows)
 
 
-def _convolution_backward(call: Call) -> Emitted:
-    """The gradient of a bias has as many elements as the local gradient has channels."""
-    grad, x, weight, bias_sizes, *rest = call.args
-    channels = None if bias_sizes is None else [call.operands[0].shape[1]]
-    node = call.add(aten.convolution_backward.default, grad, x, weight, channels, *rest)
-    return _unpacked(call, node)
-
-
 def _outside(call: Call, ids: fx.Node, rows: int) -> fx.Node:
     """Mask of ids that are not among the first `rows`."""
     below = call.add(aten.lt.Scalar, ids, 0)
@@ -271,7 +263,6 @@ _OWN: Mapping[str, Callable[[Call], Emitted]] = MappingProxyType(
         "attention": _attention,
         "attention_backward": _attention_backward,
         "cast": _cast,
-        "convolution_backward.default": _convolution_backward,
         "cat": _cat,
         "cumsum": _cumsum,
         "einsum": _einsum,

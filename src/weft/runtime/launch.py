@@ -150,6 +150,9 @@ def _end(child: subprocess.Popen[bytes], stop_s: float) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue  # it has ended by itself
+    deadline = time.monotonic() + stop_s
+    while any(map(_is_running, family)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def _descendants(pid: int) -> set[int]:
@@ -163,6 +166,15 @@ def _descendants(pid: int) -> set[int]:
         for child in children:
             found |= {child, *_descendants(child)}
     return found
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    # The state follows the name, which is in brackets and may hold anything; Z has ended.
+    return not stat.rpartition(")")[2].lstrip().startswith("Z")
 
 
 def _output(logs: Path, rank: int) -> RankOutput:
