@@ -59,6 +59,7 @@ def assemble(
     *,
     memory_limit_bytes: float,
     recompute: tuple[int, ...] = (),
+    expanded: Program | None = None,
     level: Level = Level.FAST,
     objective_s: float = 0.0,
     bound_s: float = 0.0,
@@ -73,6 +74,7 @@ def assemble(
         copies: what readers need in other shardings.
         memory_limit_bytes: limit of one device [bytes].
         recompute: forward nodes that run again in the backward pass.
+        expanded: the program with `recompute` applied, if the caller has it.
         level: how it was found.
         objective_s, bound_s: of the solver, if there was one [s].
     """
@@ -89,16 +91,24 @@ def assemble(
         prediction=_UNKNOWN,
         level=level,
     )
-    timeline, prediction = simulate_plan(plan, program, machine)
+    timeline, prediction = simulate_plan(plan, program, machine, expanded)
     prediction = replace(prediction, objective_s=objective_s, bound_s=bound_s)
     return Candidate(name, replace(plan, prediction=prediction), timeline)
 
 
 def simulate_plan(
-    plan: ParallelPlan, program: Program, machine: Machine
+    plan: ParallelPlan, program: Program, machine: Machine, expanded: Program | None = None
 ) -> tuple[Timeline, Prediction]:
-    """Lower a plan and simulate one step of it on a machine."""
-    expanded = with_recompute(program, plan.recompute)
+    """Lower a plan and simulate one step of it on a machine.
+
+    Args:
+        plan: made for the program.
+        program: as captured.
+        machine: where it runs.
+        expanded: the program with the plan's recomputation applied, if the caller has it.
+    """
+    if expanded is None:
+        expanded = with_recompute(program, plan.recompute)
     return estimate(lower_expanded(expanded, plan), expanded, machine)
 
 

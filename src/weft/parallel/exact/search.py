@@ -207,6 +207,7 @@ class MeshSearch:
             copies_for(expanded.program, decision, self.resharding),
             memory_limit_bytes=self.limits.memory_limit_bytes,
             recompute=expanded.chosen,
+            expanded=expanded.program,
             level=self.limits.level,
             objective_s=solution.objective_s,
             bound_s=bound_s,
