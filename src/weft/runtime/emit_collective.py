@@ -4,6 +4,11 @@ The start stands where the instruction stands; the finish, which waits, stands b
 reader, so that what is between them overlaps. Torch's collectives work along the first dim;
 other dims are moved there and back, which costs one copy where the dims before them are not
 all of size 1.
+
+On CPUs everything but the all-reduce is an all-to-all. Gloo's reduce-scatter is an all-reduce of
+which most is thrown away, and takes twice the time. Its all-gather corrupts the heap of torch
+2.13.0 when several are under way beside Python threads: `free` in its worker thread meets a
+tensor's version counter that is gone already, in one of some ten thousand calls.
 """
 
 from __future__ import annotations
@@ -14,14 +19,15 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
-from torch import fx
+from torch import fx, nn
 
+from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import VerifyError
 from weft.parallel.local import Collective, CollectiveKind
 from weft.program.types import DType, TensorType
 from weft.runtime.place import Place
 
-__all__ = ["Finish", "Transfer", "emit_start"]
+__all__ = ["Finish", "Transfer", "collective_module", "emit_start"]
 
 aten = torch.ops.aten
 c10d = torch.ops._c10d_functional
@@ -51,9 +57,9 @@ class Transfer:
         """Name of the group of those ranks."""
         return self.place.groups[self.collective.axis]
 
-    def add(self, target: Callable[..., Any], *args: object) -> fx.Node:
+    def add(self, target: Callable[..., Any], *args: object, **kwargs: object) -> fx.Node:
         """Append a function call."""
-        return self.graph.call_function(target, cast("Any", args))
+        return self.graph.call_function(target, cast("Any", args), cast("Any", kwargs))
 
     def reshape(self, node: fx.Node, *size: int) -> fx.Node:
         """Append a reshape."""
@@ -70,6 +76,16 @@ class Transfer:
     def contiguous(self, node: fx.Node) -> fx.Node:
         """Append a copy into row-major order, free for what is in it already."""
         return self.add(aten.contiguous.default, node)
+
+    @property
+    def by_exchange(self) -> bool:
+        """True if all-gather and reduce-scatter are all-to-alls here."""
+        return self.place.device.type == "cpu"
+
+    def exchange(self, parts: fx.Node) -> fx.Node:
+        """Append the start of an all-to-all of [count, ...], one part for each rank."""
+        one_each = [1] * self.count
+        return self.add(c10d.all_to_all_single.default, parts, one_each, one_each, self.group)
 
     def waited(self, node: fx.Node) -> fx.Node:
         """Append the wait for a collective."""
@@ -90,6 +106,32 @@ def emit_start(transfer: Transfer) -> Finish:
     return _STARTS[transfer.collective.kind](transfer)
 
 
+def collective_module(
+    collective: Collective, source: TensorType, target: TensorType, place: Place
+) -> fx.GraphModule:
+    """One collective alone, as `module(part) -> part`.
+
+    Args:
+        collective: which; its slots are not read.
+        source, target: local types before and after.
+        place: where the rank stands.
+
+    Raises:
+        VerifyError: the collective cannot be done on this element type.
+    """
+    graph = fx.Graph()
+    transfer = Transfer(
+        graph=graph,
+        collective=collective,
+        value=graph.placeholder("part"),
+        source=source,
+        target=target,
+        place=place,
+    )
+    graph.output(emit_start(transfer)())
+    return fx.GraphModule(nn.Module(), graph, "Collective")
+
+
 def _slice(transfer: Transfer) -> Finish:
     dim = transfer.collective.target_dim
     size = transfer.target.shape[dim]
@@ -108,13 +150,15 @@ def _all_reduce(transfer: Transfer) -> Finish:
 def _all_gather(transfer: Transfer) -> Finish:
     dim, count, shape = transfer.collective.source_dim, transfer.count, transfer.source.shape
     value = transfer.contiguous(transfer.value)
-    node = transfer.add(c10d.all_gather_into_tensor.default, value, count, transfer.group)
+    if transfer.by_exchange:
+        once = transfer.reshape(value, 1, -1)
+        everyone = transfer.add(aten.expand.default, once, [count, -1])
+        node = transfer.exchange(transfer.contiguous(everyone))
+    else:
+        node = transfer.add(c10d.all_gather_into_tensor.default, value, count, transfer.group)
 
     def finish() -> fx.Node:
-        result = transfer.waited(node)
-        if dim == 0:
-            return result
-        parts = transfer.reshape(result, count, *shape)
+        parts = transfer.reshape(transfer.waited(node), count, *shape)
         moved = transfer.move_dim(parts, 0, dim, len(shape) + 1)
         return transfer.reshape(moved, *transfer.target.shape)
 
@@ -122,19 +166,29 @@ def _all_gather(transfer: Transfer) -> Finish:
 
 
 def _reduce_scatter(transfer: Transfer) -> Finish:
-    count = transfer.count
+    count, reduce, shape = transfer.count, _reduction(transfer), transfer.target.shape
     value = _parts_first(transfer)
-    node = transfer.add(
-        c10d.reduce_scatter_tensor.default, value, _reduction(transfer), count, transfer.group
-    )
-    return lambda: transfer.reshape(transfer.waited(node), *transfer.target.shape)
+    if not transfer.by_exchange:
+        node = transfer.add(
+            c10d.reduce_scatter_tensor.default, value, reduce, count, transfer.group
+        )
+        return lambda: transfer.reshape(transfer.waited(node), *shape)
+    node = transfer.exchange(value)
+
+    def finish() -> fx.Node:
+        parts, dtype = transfer.waited(node), to_torch_dtype(transfer.source.dtype)
+        if reduce == "sum":
+            part = transfer.add(aten.sum.dim_IntList, parts, [0], dtype=dtype)
+        else:
+            part = transfer.add(aten.amax.default, parts, [0])
+        return transfer.reshape(part, *shape)
+
+    return finish
 
 
 def _all_to_all(transfer: Transfer) -> Finish:
     count, dim = transfer.count, transfer.collective.source_dim
-    one_each = [1] * count
-    value = transfer.reshape(_parts_first(transfer), count, -1)
-    node = transfer.add(c10d.all_to_all_single.default, value, one_each, one_each, transfer.group)
+    node = transfer.exchange(_parts_first(transfer))
 
     def finish() -> fx.Node:
         part = list(transfer.target.shape)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,8 +24,13 @@ import torch
 import torch.distributed as dist
 
 from weft.capture.operators import attention, attention_backward
-from weft.program.types import DType
+from weft.parallel.local import Collective, CollectiveKind
+from weft.parallel.placement import Mesh
+from weft.program.graph import Phase
+from weft.program.types import DType, TensorType
 from weft.runtime.allocator import keep_freed_memory
+from weft.runtime.emit_collective import collective_module
+from weft.runtime.place import Place
 from weft.runtime.probe_operators import OPERATOR_ITEMS, operator_run
 
 __all__ = ["main"]
@@ -279,23 +284,40 @@ def _collective_items(bench: _Bench, num_ranks: int) -> list[_Item]:
 
 
 def _collective(bench: _Bench, num_ranks: int, kind: str, payload_bytes: int) -> list[float]:
-    group = _group_name()
-    part = max(1, payload_bytes // 4 // num_ranks)
-    whole, own = bench.normal(num_ranks, part), bench.normal(part)
-    parts = bench.normal(num_ranks, max(1, part // num_ranks))
-    ones = [1] * num_ranks
-    starts: Mapping[str, Callable[[], torch.Tensor]] = {
-        "all-reduce": lambda: c10d.all_reduce.default(whole, "sum", group),
-        "all-gather": lambda: c10d.all_gather_into_tensor.default(own, num_ranks, group),
-        "reduce-scatter": lambda: c10d.reduce_scatter_tensor.default(
-            whole, "sum", num_ranks, group
-        ),
-        "all-to-all": lambda: c10d.all_to_all_single.default(parts, ones, ones, group),
-    }
-    start = starts[kind]
-    seconds = bench.joint_seconds(lambda: c10d.wait_tensor.default(start()))
-    size = parts.numel() * num_ranks if kind == "all-to-all" else whole.numel()
-    return [4.0 * size, seconds]
+    """Bytes of the tensor whole along the axis, and seconds, copies included."""
+    rows = max(1, payload_bytes // 4 // num_ranks**2)
+    part, whole = _vector(rows * num_ranks), _vector(rows * num_ranks**2)
+    source, target, source_dim, target_dim = {
+        "all-reduce": (whole, whole, -1, -1),
+        "all-gather": (part, whole, 0, -1),
+        "reduce-scatter": (whole, part, -1, 0),
+        "all-to-all": (_vector(rows, num_ranks), _vector(rows * num_ranks, 1), 0, 1),
+    }[kind]
+    collective = Collective(
+        kind=CollectiveKind(kind),
+        axis=0,
+        reduce="sum" if "reduce" in kind else "",
+        source_dim=source_dim,
+        target_dim=target_dim,
+        source=0,
+        target=0,
+        node=0,
+        phase=Phase.FORWARD,
+    )
+    run = collective_module(collective, source, target, _place(bench, num_ranks))
+    x = bench.normal(*source.shape)
+    return [float(whole.num_bytes), bench.joint_seconds(lambda: run(x))]
+
+
+def _vector(*size: int) -> TensorType:
+    return TensorType(DType.F32, size)
+
+
+def _place(bench: _Bench, num_ranks: int) -> Place:
+    mesh = Mesh((num_ranks,))
+    groups = (_group_name(),)
+    coordinate = mesh.coordinate(dist.get_rank())
+    return Place(mesh=mesh, coordinate=coordinate, device=bench.device, groups=groups)
 
 
 def _group_name() -> str:

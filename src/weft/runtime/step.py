@@ -13,17 +13,17 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.distributed._functional_collectives import all_gather_tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from weft.capture.dtypes import type_of
 from weft.core.errors import InputError
-from weft.parallel.local import LocalProgram
+from weft.parallel.local import Collective, CollectiveKind, LocalProgram
 from weft.parallel.placement import local_type
 from weft.parallel.plan import ParallelPlan
-from weft.program.graph import Input, Program, Role
+from weft.program.graph import Input, Phase, Program, Role
 from weft.program.types import TensorType
+from weft.runtime.emit_collective import collective_module
 from weft.runtime.place import Place
 from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.world import World
@@ -149,8 +149,25 @@ class Step:
         tensor = self._state[name]
         for axis, placement in reversed(tuple(enumerate(self._shardings[name]))):
             if placement >= 0 and self._devices is not None:
-                tensor = all_gather_tensor(tensor, placement, (self._devices, axis))
+                tensor = self._joined(tensor, placement, axis)
         return tensor.clone()
+
+    def _joined(self, tensor: Tensor, dim: int, axis: int) -> Tensor:
+        """The parts of a tensor that ranks along a mesh axis hold, put together."""
+        held = type_of(tensor)
+        shape = list(held.shape)
+        shape[dim] *= self.place.mesh.shape[axis]
+        gather = Collective(
+            kind=CollectiveKind.ALL_GATHER,
+            axis=axis,
+            source_dim=dim,
+            source=0,
+            target=0,
+            node=0,
+            phase=Phase.UPDATE,
+        )
+        whole = TensorType(held.dtype, tuple(shape))
+        return collective_module(gather, held, whole, self.place)(tensor)
 
     def _named(self, wanted: Callable[[Input], bool]) -> dict[str, Tensor]:
         inputs = self.deployment.program.inputs
