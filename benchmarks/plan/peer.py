@@ -1,6 +1,6 @@
 """An instance of another planner, solved by weft's flow programme.
 
-    python -m benchmarks.plan.peer instance.json
+    python -m benchmarks.plan.peer instance.json --optimum 152052.392246 --about '{"from": "..."}'
 
 Each table of a pairwise instance becomes a `HopTable` whose shardings are the states of tail
 and head and whose hops are the pairs that may meet; the deciding nodes become units. What is
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from weft.parallel.reshard import HopTable
 from weft.parallel.skeleton import Skeleton, UnitKind, UnitSpec
 from weft.program.fold import Folding
 from weft.program.graph import Program, Value
+from weft.report.bench import BenchReport, at_most, print_report, save_report
 
-__all__ = ["as_problem", "solve_instance"]
+__all__ = ["as_problem", "compare", "solve_instance"]
 
 
 def as_problem(contraction: Contraction) -> Problem:
@@ -106,7 +108,41 @@ def solve_instance(instance: Instance) -> dict[str, float]:
     }
 
 
-if __name__ == "__main__":
+def compare(path: Path, optimum_us: float, about: Mapping[str, object]) -> BenchReport:
+    """Solve an instance and hold the result against the optimum that its own planner found.
+
+    Args:
+        path: the instance.
+        optimum_us: objective of the planner that the instance comes from [us].
+        about: where the instance comes from and what its planner took, for the record.
+    """
+    found = solve_instance(read_instance(path))
+    apart = abs(found["objective_us"] - optimum_us) / optimum_us
+    claim = "distance from the optimum of the instance's own planner [share]"
+    return BenchReport(
+        bench="plan_peer",
+        claims=(at_most(claim, apart, SAME),),
+        facts={"optimum_us": optimum_us, "found": found, "about": dict(about)},
+    )
+
+
+SAME = 1e-8
+"""Two objectives this close are one: the optimum is given with nine digits or more."""
+
+
+def main() -> None:
+    """Command line."""
     parser = argparse.ArgumentParser(description="solve a pairwise instance by weft's programme")
     parser.add_argument("instance", type=Path, help="JSON with unit, nodes and edges")
-    print(json.dumps(solve_instance(read_instance(parser.parse_args().instance))))
+    parser.add_argument("--optimum", type=float, required=True, help="of its own planner [us]")
+    parser.add_argument("--about", type=json.loads, default={}, help="a JSON object to keep")
+    parser.add_argument("--save", action="store_true", help="append to benchmarks/results/")
+    given = parser.parse_args()
+    report = compare(given.instance, given.optimum, given.about)
+    print_report(report)
+    if given.save:
+        save_report(report, Path(__file__).parents[1] / "results")
+
+
+if __name__ == "__main__":
+    main()

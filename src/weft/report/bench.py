@@ -9,7 +9,7 @@ Example:
     ...     bench="scaling",
     ...     claims=(at_least("two ranks over one, in the same run", 1.72, 1.6),),
     ... )
-    >>> report.claims[0].ok, report.claims[0].target
+    >>> report.claims[0].ok, report.claims[0].condition
     (True, '>= 1.6')
 """
 
@@ -19,6 +19,7 @@ import datetime
 import importlib.metadata
 import json
 import math
+import operator
 import os
 import platform
 import re
@@ -27,6 +28,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from weft.core.errors import InputError
 from weft.report.table import Table, format_table
@@ -53,29 +55,44 @@ class Claim:
     Attributes:
         claim: what is measured, with its unit: "median error of the predicted step [share]".
         value: what was measured.
-        target: the condition in text: "<= 0.2".
-        ok: whether the value meets the target.
+        target: what the value is compared with.
+        comparison: how: "<=", ">=" or "=".
     """
 
     claim: str
     value: float
-    target: str
-    ok: bool
+    target: float
+    comparison: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the claim holds; a value that is not a number misses every target."""
+        return _COMPARISONS[self.comparison](self.value, self.target)
+
+    @property
+    def condition(self) -> str:
+        """Comparison and target in text: "<= 0.2"."""
+        return f"{self.comparison} {self.target:g}"
+
+
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = MappingProxyType(
+    {"<=": operator.le, ">=": operator.ge, "=": operator.eq}
+)
 
 
 def at_most(claim: str, value: float, limit: float) -> Claim:
-    """A claim that holds if `value <= limit`; a value that is not a number misses it."""
-    return Claim(claim=claim, value=value, target=f"<= {limit:g}", ok=value <= limit)
+    """A claim that holds if `value <= limit`."""
+    return Claim(claim=claim, value=value, target=limit, comparison="<=")
 
 
 def at_least(claim: str, value: float, limit: float) -> Claim:
-    """A claim that holds if `value >= limit`; a value that is not a number misses it."""
-    return Claim(claim=claim, value=value, target=f">= {limit:g}", ok=value >= limit)
+    """A claim that holds if `value >= limit`."""
+    return Claim(claim=claim, value=value, target=limit, comparison=">=")
 
 
 def exactly(claim: str, value: float, wanted: float) -> Claim:
     """A claim that holds if the value is the wanted one."""
-    return Claim(claim=claim, value=value, target=f"= {wanted:g}", ok=value == wanted)
+    return Claim(claim=claim, value=value, target=wanted, comparison="=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +169,7 @@ def report_json(report: BenchReport) -> str:
             "claim": c.claim,
             "value": c.value if math.isfinite(c.value) else None,
             "target": c.target,
+            "comparison": c.comparison,
             "ok": c.ok,
         }
         for c in report.claims
@@ -187,7 +205,7 @@ def claim_table(report: BenchReport) -> Table:
     return Table(
         columns=("claim", "value", "target", "holds"),
         rows=tuple(
-            (c.claim, f"{c.value:.4g}", c.target, "yes" if c.ok else "NO") for c in report.claims
+            (c.claim, f"{c.value:.4g}", c.condition, "yes" if c.ok else "NO") for c in report.claims
         ),
     )
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from weft.core.errors import InputError
 from weft.report.bench import (
     BenchReport,
-    Claim,
     at_least,
     at_most,
     environment,
@@ -49,7 +48,8 @@ def test_the_last_line_is_json_with_every_claim_and_where_it_ran():
     assert plain["claims"][1] == {
         "claim": "speed-up",
         "value": 1.5,
-        "target": ">= 1.6",
+        "target": 1.6,
+        "comparison": ">=",
         "ok": False,
     }
     assert plain["ok"] is False
@@ -70,7 +70,7 @@ def test_a_fact_cannot_overwrite_what_the_report_says_itself():
 
 
 def test_saving_twice_keeps_both_results(tmp_path):
-    claim = Claim(claim="c", value=1.0, target="= 1", ok=True)
+    claim = exactly("c", 1.0, 1.0)
     report = BenchReport(bench="scaling", claims=(claim,))
     first = save_report(report, tmp_path / "results")
     assert save_report(report, tmp_path / "results") == first
