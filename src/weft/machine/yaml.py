@@ -84,7 +84,7 @@ def machine_from_text(text: str, where: str) -> Machine:
             raise _bad("weft_machine", f"format {VERSION}", version)
         return _machine(plain, "")
     except FileError as error:
-        raise error.within(where) from None
+        raise error.within(where) from error.__cause__
 
 
 def machine_to_text(machine: Machine) -> str:

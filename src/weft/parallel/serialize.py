@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,14 @@ from weft.parallel.placement import Mesh, Sharding, format_sharding, parse_shard
 from weft.parallel.plan import Alternative, Copy, Hop, Level, ParallelPlan, Prediction, Strategy
 from weft.program.graph import Phase, Value
 
-__all__ = ["load_plan", "plan_digest", "plan_from_json", "plan_to_json", "save_plan"]
+__all__ = [
+    "load_plan",
+    "plan_digest",
+    "plan_from_json",
+    "plan_to_json",
+    "save_plan",
+    "write_whole",
+]
 
 VERSION = 1
 """Version of the file format; a file of a newer version is refused."""
@@ -23,21 +29,41 @@ VERSION = 1
 T = TypeVar("T")
 
 
-def save_plan(plan: ParallelPlan, path: Path) -> None:
-    """Write a plan; the file appears whole or not at all."""
+def save_plan(plan: ParallelPlan, path: str | Path) -> None:
+    """Write a plan; the file appears whole or not at all.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    write_whole(Path(path), plan_to_json(plan) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a plan's file so that it appears whole or not at all.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(plan_to_json(plan) + "\n")
-    os.replace(partial, path)  # noqa: PTH105 - atomic also where Path.replace is, stated plainly
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        raise FileError(
+            need="a file to write the plan to",
+            got=f"{path}: {error.strerror}",
+            hint="choose a folder that exists and may be written to",
+        ) from error
 
 
-def load_plan(path: Path) -> ParallelPlan:
+def load_plan(path: str | Path) -> ParallelPlan:
     """Read a plan.
 
     Raises:
         FileError: the file is missing, is no plan, is damaged, or comes from a newer weft.
     """
     try:
-        text = path.read_text()
+        text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(
             need="a plan file", got=f"{path}: {error}", hint="make one with `weft plan`"
@@ -45,7 +71,7 @@ def load_plan(path: Path) -> ParallelPlan:
     try:
         return plan_from_json(text)
     except FileError as error:
-        raise error.within(str(path)) from None
+        raise error.within(str(path)) from error.__cause__
 
 
 def plan_digest(plan: ParallelPlan) -> str:

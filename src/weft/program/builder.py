@@ -73,7 +73,9 @@ class Builder:
         try:
             outputs = infer_types(op, args, tuple(map(self.type_of, values_in(args))))
         except VerifyError as error:
-            raise error.within(f"node %{number}" + (f" at {source}" if source else "")) from None
+            raise error.within(
+                f"node %{number}" + (f" at {source}" if source else "")
+            ) from error.__cause__
         self._nodes.append(
             Node(op=op, args=args, outputs=outputs, phase=phase, scope=scope, source=source)
         )

@@ -74,7 +74,7 @@ def infer_types(
         schema.check(bound)
         return schema.signature(*bound)
     except VerifyError as error:
-        raise error.within(f"{op}({', '.join(map(_show, bound))})") from None
+        raise error.within(f"{op}({', '.join(map(_show, bound))})") from error.__cause__
 
 
 def _show(arg: Bound) -> str:

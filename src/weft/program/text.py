@@ -112,7 +112,7 @@ def from_text(text: str) -> Program:
             try:
                 parser.read(_Line(line))
             except InputError as error:
-                raise error.within(f"line {number}") from None
+                raise error.within(f"line {number}") from error.__cause__
     return parser.program()
 
 

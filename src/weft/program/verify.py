@@ -51,7 +51,7 @@ def verify(program: Program) -> None:
         _verify_phases(program)
         _verify_results(program)
     except VerifyError as error:
-        raise error.within(f"program {program.name}") from None
+        raise error.within(f"program {program.name}") from error.__cause__
 
 
 def _place(number: int, node: Node) -> str:
@@ -113,7 +113,7 @@ def _verify_node(program: Program, number: int) -> None:
                 "record the types that weft.program.infer_types gives",
             )
     except VerifyError as error:
-        raise error.within(_place(number, node)) from None
+        raise error.within(_place(number, node)) from error.__cause__
 
 
 def _require_output(program: Program, value: Value) -> None:

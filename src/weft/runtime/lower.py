@@ -126,7 +126,9 @@ class _Emission:
                 else:
                     self._add_collective(instruction)
             except WeftError as error:
-                raise error.within(f"instruction {number}: {_describe(instruction)}") from None
+                raise error.within(
+                    f"instruction {number}: {_describe(instruction)}"
+                ) from error.__cause__
 
     def next_values(self) -> list[fx.Node]:
         """Nodes of the updates' values, in row-major order and never a part of another input."""

@@ -33,7 +33,7 @@ def save_planned(planned: Planned, path: Path) -> None:
         FileError: the file cannot be written.
     """
     from weft.machine.yaml import machine_to_text
-    from weft.parallel.serialize import plan_to_json
+    from weft.parallel.serialize import plan_to_json, write_whole
     from weft.program.text import to_text
 
     outer = json.loads(plan_to_json(planned.plan))
@@ -42,16 +42,7 @@ def save_planned(planned: Planned, path: Path) -> None:
         "program": _pack(to_text(planned.program)),
         "machine": _pack(machine_to_text(planned.machine)),
     }
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(outer, sort_keys=True, separators=(",", ":")) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        raise FileError(
-            need="a file to write the plan to",
-            got=f"{path}: {error.strerror}",
-            hint="choose a folder that exists and may be written to",
-        ) from error
+    write_whole(path, json.dumps(outer, sort_keys=True, separators=(",", ":")) + "\n")
 
 
 def open_planned(

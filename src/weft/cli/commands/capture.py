@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from weft.cli.command import Command
-from weft.cli.commands.options import add_recipe
+from weft.cli.commands.options import add_recipe, writable_file
 from weft.cli.console import Console
 from weft.report.program_table import program_plain, program_table
 from weft.workflow.capture_recipe import capture_recipe
@@ -16,7 +15,9 @@ __all__ = ["COMMAND"]
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
-    parser.add_argument("--text", metavar="FILE", type=Path, help="write the program as text")
+    parser.add_argument(
+        "--text", metavar="FILE", type=writable_file, help="write the program as text"
+    )
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:

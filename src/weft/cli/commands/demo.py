@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from weft.cli.command import Command
+from weft.cli.commands.options import writable_file
 from weft.cli.console import Console
 from weft.core.units import format_seconds
 from weft.report.demo_page import demo_page, demo_sentence
@@ -21,7 +22,12 @@ __all__ = ["COMMAND"]
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, default=Path("demo.html"), help="the page"
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=writable_file,
+        default=Path("demo.html"),
+        help="the page",
     )
     parser.add_argument(
         "--folder", metavar="DIR", type=Path, default=Path("demo_output"), help="everything else"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from weft.cli.command import Command
+from weft.cli.commands.options import writable_file
 from weft.cli.console import Console
 from weft.report.machine_table import machine_plain, machine_tables
 from weft.workflow.probe_host import probe_host
@@ -15,7 +15,9 @@ __all__ = ["COMMAND"]
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="a preset, a YAML file, or probe")
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write it as YAML")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=writable_file, help="write it as YAML"
+    )
     parser.add_argument("--ranks", type=int, default=2, metavar="N", help="ranks to probe (2)")
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weft.core.errors import FileError
 from weft.core.units import parse_bytes
 
 if TYPE_CHECKING:
     from weft.machine.model import Machine
 
-__all__ = ["add_machine", "add_recipe", "memory_limit", "read_machine"]
+__all__ = ["add_machine", "add_recipe", "memory_limit", "read_machine", "writable_file"]
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -38,3 +41,25 @@ def read_machine(args: argparse.Namespace) -> Machine:
 def memory_limit(args: argparse.Namespace) -> float:
     """The memory limit that the arguments name; 0 for the device's own [bytes]."""
     return 0.0 if args.memory is None else float(parse_bytes(args.memory))
+
+
+def writable_file(text: str) -> Path:
+    """A path that can be written to: checked before the work whose result it is to hold.
+
+    Raises:
+        FileError: its folder is missing or closed, or it is a folder.
+    """
+    path = Path(text)
+    if path.is_dir():
+        got = "a folder"
+    elif not path.parent.is_dir():
+        got = f"no folder {path.parent}"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        got = "no permission to write there"
+    else:
+        return path
+    raise FileError(
+        need=f"a place to write {path} to",
+        got=got,
+        hint="choose a file in a folder that exists and may be written to",
+    )

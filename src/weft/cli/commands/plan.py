@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from weft.cli.command import Command
-from weft.cli.commands.options import add_machine, add_recipe, memory_limit, read_machine
+from weft.cli.commands.options import (
+    add_machine,
+    add_recipe,
+    memory_limit,
+    read_machine,
+    writable_file,
+)
 from weft.cli.console import Console
 from weft.core.units import format_seconds
 from weft.report.plan_summary import plan_plain
@@ -20,7 +25,7 @@ __all__ = ["COMMAND"]
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     add_machine(parser)
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the plan")
+    parser.add_argument("-o", "--output", metavar="FILE", type=writable_file, help="write the plan")
     parser.add_argument(
         "--level", choices=("fast", "best"), default="fast", help="how hard to look (fast)"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft.cli.command import Command
-from weft.cli.commands.options import add_recipe
+from weft.cli.commands.options import add_recipe, writable_file
 from weft.cli.console import Console
 from weft.core.units import format_bytes, format_seconds
 from weft.workflow.run_plan import RunSettings, run_recipe
@@ -23,7 +23,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--plan", metavar="FILE", type=Path, required=True, help="a plan file")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="steps in all (20)")
-    parser.add_argument("--records", metavar="FILE", type=Path, help="write what is measured")
+    parser.add_argument(
+        "--records", metavar="FILE", type=writable_file, help="write what is measured"
+    )
     parser.add_argument("--checkpoint", metavar="DIR", type=Path, help="keep checkpoints here")
     parser.add_argument(
         "--checkpoint-every", type=int, default=0, metavar="K", help="steps between checkpoints"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from weft.cli.command import Command
-from weft.cli.commands.options import add_recipe, read_machine
+from weft.cli.commands.options import add_recipe, read_machine, writable_file
 from weft.cli.console import Console
 from weft.report.plan_summary import plan_plain, plan_sentence, prediction_table
 from weft.workflow.plan_file import save_planned
@@ -22,7 +21,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel devices")
     parser.add_argument("--fsdp", action="store_true", help="split parameters over the data axis")
     parser.add_argument("--sp", action="store_true", help="split norms along the sequence")
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the plan")
+    parser.add_argument("-o", "--output", metavar="FILE", type=writable_file, help="write the plan")
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:

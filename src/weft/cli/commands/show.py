@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft.cli.command import Command
+from weft.cli.commands.options import writable_file
 from weft.cli.console import Console
 from weft.core.records import Record
 from weft.report.page import write_page
@@ -26,8 +27,8 @@ __all__ = ["COMMAND"]
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", metavar="PLAN", type=Path, help="a plan file")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write a page")
-    parser.add_argument("--trace", metavar="FILE", type=Path, help="write a Chrome trace")
+    parser.add_argument("--html", metavar="FILE", type=writable_file, help="write a page")
+    parser.add_argument("--trace", metavar="FILE", type=writable_file, help="write a Chrome trace")
     parser.add_argument("--records", metavar="FILE", type=Path, help="what a run measured")
     parser.add_argument("--recipe", metavar="RECIPE", help="for a plan file without its program")
     parser.add_argument("--machine", metavar="NAME", help="for a plan file without its machine")

@@ -76,3 +76,15 @@ def test_too_little_memory_is_an_error_with_what_would_do(recipe, pair, capsys):
 def test_a_memory_size_that_cannot_be_read_is_quoted(size, recipe, pair, capsys):
     assert main(["plan", recipe, "--machine", pair, f"--memory={size}"]) == 2
     assert size in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["missing/plan.json", "."])
+def test_a_plan_that_has_no_place_is_refused_before_anything_is_planned(
+    where, recipe, pair, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        "weft.cli.commands.plan.plan_model", lambda *_, **__: pytest.fail("planned")
+    )
+    arguments = ["plan", recipe, "--machine", pair, "-o", str(tmp_path / where)]
+    assert main(arguments) == 2
+    assert "a place to write" in capsys.readouterr().err
