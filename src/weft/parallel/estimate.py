@@ -18,7 +18,7 @@ from weft.machine.model import Device, Machine
 from weft.machine.topology import Group, axis_group
 from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
 from weft.parallel.plan import Prediction
-from weft.parallel.prefetch import slots_read
+from weft.parallel.prefetch import slots_read, slots_written
 from weft.parallel.reshard import SLICE_S
 from weft.program.graph import Program, Value, map_values
 from weft.program.operators import Kind, operator
@@ -83,6 +83,7 @@ class _Pricing:
         self._paid = program_traffic(program)
         self._known: dict[object, float] = {}
         self._storage = _storage(local)
+        self._messages = self._message_bytes()
 
     def tasks(self) -> list[Task]:
         local, storage = self._local, self._storage
@@ -90,7 +91,7 @@ class _Pricing:
         frees = self._frees()
         result: list[Task] = []
         for number, instruction in enumerate(local.instructions):
-            written = _written(instruction)
+            written = slots_written(instruction)
             allocates = sum(
                 local.slots[slot].num_bytes
                 for slot in written
@@ -129,7 +130,8 @@ class _Pricing:
     def _seconds(self, instruction: Instruction, slots: Sequence[int]) -> float:
         reads = tuple([self._local.slots[slot] for slot in slots])
         if isinstance(instruction, Collective):
-            key: object = (instruction.kind, instruction.axis, reads[0].num_bytes)
+            message = self._messages.get(instruction.bundle, 0.0)
+            key: object = (instruction.kind, instruction.axis, reads[0].num_bytes, message)
         else:
             writes = tuple([self._local.slots[slot] for slot in instruction.outputs])
             args = map_values(instruction.args, lambda _: _ANY)
@@ -148,10 +150,26 @@ class _Pricing:
             )
         if instruction.kind is CollectiveKind.SLICE:
             return SLICE_S
-        payload = float(reads[0].num_bytes)
-        if instruction.source_dim >= 0:
-            payload *= self._local.mesh.shape[instruction.axis]
-        return collective_seconds(instruction.kind.value, payload, self._groups[instruction.axis])
+        payload = self._payload_bytes(instruction)
+        message = self._messages.get(instruction.bundle, payload)
+        group = self._groups[instruction.axis]
+        return collective_seconds(instruction.kind.value, message, group) * payload / message
+
+    def _payload_bytes(self, collective: Collective) -> float:
+        """The tensor whole along the axis [bytes]."""
+        payload = float(self._local.slots[collective.source].num_bytes)
+        return payload * (
+            self._local.mesh.shape[collective.axis] if collective.source_dim >= 0 else 1
+        )
+
+    def _message_bytes(self) -> dict[int, float]:
+        """Payload of each message of several collectives; each of them takes its share of time."""
+        found: dict[int, float] = {}
+        for instruction in self._local.instructions:
+            if isinstance(instruction, Collective) and instruction.bundle >= 0:
+                own = self._payload_bytes(instruction)
+                found[instruction.bundle] = found.get(instruction.bundle, 0.0) + own
+        return found
 
     def _label(self, instruction: Instruction) -> str:
         scope = self._program.nodes[instruction.node].scope
@@ -173,18 +191,14 @@ def _stream(instruction: Instruction) -> Stream:
     return Stream.COMMUNICATION if communicates else Stream.COMPUTE
 
 
-def _written(instruction: Instruction) -> tuple[int, ...]:
-    return instruction.outputs if isinstance(instruction, Run) else (instruction.target,)
-
-
 def _storage(local: LocalProgram) -> _Storage:
     owner = list(range(len(local.slots)))
     maker = [-1] * len(local.slots)
     for number, instruction in enumerate(local.instructions):
-        for slot in _written(instruction):
+        for slot in slots_written(instruction):
             maker[slot] = number
         if _is_view(instruction):
-            owner[_written(instruction)[0]] = owner[slots_read(instruction)[0]]
+            owner[slots_written(instruction)[0]] = owner[slots_read(instruction)[0]]
     return _Storage(tuple(owner), tuple(maker))
 
 

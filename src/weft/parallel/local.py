@@ -72,6 +72,8 @@ class Collective:
         source, target: slots.
         node: the program's node that made the value.
         phase: phase of the readers.
+        bundle: number of the message in which it travels with its neighbours of the same
+            number; -1 if it travels alone.
     """
 
     kind: CollectiveKind
@@ -83,6 +85,7 @@ class Collective:
     reduce: str = ""
     source_dim: int = -1
     target_dim: int = -1
+    bundle: int = -1
 
 
 Instruction: TypeAlias = Run | Collective

@@ -16,7 +16,7 @@ from dataclasses import replace
 from weft.parallel.local import Collective, Instruction, LocalProgram, Run
 from weft.program.graph import Phase, values_in
 
-__all__ = ["prefetch_weights", "slots_read", "with_last_use"]
+__all__ = ["prefetch_weights", "slots_read", "slots_written", "with_last_use"]
 
 
 def prefetch_weights(local: LocalProgram) -> LocalProgram:
@@ -35,7 +35,7 @@ def prefetch_weights(local: LocalProgram) -> LocalProgram:
             ordered[anchor:anchor] = group
             anchor, group = here, []
         ordered.append(instruction)
-    return with_last_use(replace(local, instructions=(*ordered, *group)))
+    return replace(local, instructions=(*ordered, *group))
 
 
 def _weight_only(local: LocalProgram, reads: Sequence[tuple[int, ...]]) -> list[bool]:
@@ -78,3 +78,10 @@ def slots_read(instruction: Instruction) -> tuple[int, ...]:
     if isinstance(instruction, Collective):
         return (instruction.source,)
     return tuple([value.node for value in values_in(instruction.args)])
+
+
+def slots_written(instruction: Instruction) -> tuple[int, ...]:
+    """Slots that an instruction writes."""
+    if isinstance(instruction, Collective):
+        return (instruction.target,)
+    return instruction.outputs

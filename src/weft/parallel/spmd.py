@@ -3,12 +3,14 @@
 Nodes become `Run` instructions on local types; copies become collectives. A reduction starts
 as soon as its summands exist, so that it overlaps with what follows. A gather waits for its
 first reader, so that it holds memory for a short time, but the gather of a weight is moved
-one reader ahead, so that it overlaps with what comes before.
+one reader ahead, so that it overlaps with what comes before. Small collectives are joined
+into messages (`bundle`).
 """
 
 from __future__ import annotations
 
 from weft.core.errors import VerifyError
+from weft.parallel.bundle import with_bundles
 from weft.parallel.local import (
     Collective,
     CollectiveKind,
@@ -19,7 +21,7 @@ from weft.parallel.local import (
 )
 from weft.parallel.placement import PARTIAL_MAX, Sharding, format_sharding, is_partial, local_type
 from weft.parallel.plan import Copy, ParallelPlan
-from weft.parallel.prefetch import prefetch_weights
+from weft.parallel.prefetch import prefetch_weights, with_last_use
 from weft.parallel.recompute import with_recompute
 from weft.parallel.reshard import hop_kind
 from weft.program.graph import Arg, Phase, Program, Value, map_values
@@ -43,7 +45,8 @@ def lower(program: Program, plan: ParallelPlan) -> LocalProgram:
 
 def lower_expanded(expanded: Program, plan: ParallelPlan) -> LocalProgram:
     """`lower` for a program to which the plan's recomputation has been applied already."""
-    return prefetch_weights(_Lowering(expanded, plan).run())
+    local = prefetch_weights(_Lowering(expanded, plan).run())
+    return with_last_use(with_bundles(local))
 
 
 class _Lowering:

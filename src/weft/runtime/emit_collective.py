@@ -13,9 +13,11 @@ tensor's version counter that is gone already, in one of some ten thousand calls
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -27,7 +29,7 @@ from weft.parallel.local import Collective, CollectiveKind
 from weft.program.types import DType, TensorType
 from weft.runtime.place import Place
 
-__all__ = ["Finish", "Transfer", "collective_module", "emit_start"]
+__all__ = ["Finish", "Transfer", "collective_module", "emit_message", "emit_start"]
 
 aten = torch.ops.aten
 c10d = torch.ops._c10d_functional
@@ -103,7 +105,24 @@ def emit_start(transfer: Transfer) -> Finish:
     """
     if transfer.count == 1:
         return lambda: transfer.value
-    return _STARTS[transfer.collective.kind](transfer)
+    kind = transfer.collective.kind
+    if kind is CollectiveKind.SLICE:
+        return _slice(transfer)
+    if kind is CollectiveKind.ALL_TO_ALL:
+        return _all_to_all(transfer)
+    return _emit_joined([transfer])[0]
+
+
+def emit_message(transfers: Sequence[Transfer]) -> list[Finish]:
+    """Append the start of collectives that travel together: one kind, one axis, one type.
+
+    Returns:
+        For each of them what appends the rest, to be called once, before its first reader.
+
+    Raises:
+        VerifyError: the collective cannot be done on this element type.
+    """
+    return _emit_joined(transfers) if transfers else []
 
 
 def collective_module(
@@ -140,55 +159,110 @@ def _slice(transfer: Transfer) -> Finish:
     return lambda: node
 
 
-def _all_reduce(transfer: Transfer) -> Finish:
-    reduce = _reduction(transfer)
-    value = transfer.contiguous(transfer.value)
-    node = transfer.add(c10d.all_reduce.default, value, reduce, transfer.group)
+def _emit_joined(transfers: Sequence[Transfer]) -> list[Finish]:
+    """Reductions or gathers of one kind in one message: packed side by side, cut apart again."""
+    first = transfers[0]
+    form = _FORMS[first.collective.kind]
+    packed = [form.pack(transfer) for transfer in transfers]
+    alone = len(transfers) == 1
+    whole = packed[0] if alone else first.add(aten.cat.default, packed, 1)
+    arrive = functools.cache(form.start(first, whole))
+    if alone:
+        return [lambda: form.unpack(first, arrive())]
+    finishes: list[Finish] = []
+    start = 0
+    for transfer in transfers:
+        end = start + min(transfer.source.num_elements, transfer.target.num_elements)
+
+        def finish(transfer: Transfer = transfer, start: int = start, end: int = end) -> fx.Node:
+            part = transfer.add(aten.slice.Tensor, arrive(), 1, start, end)
+            return form.unpack(transfer, part)
+
+        finishes.append(finish)
+        start = end
+    return finishes
+
+
+def _pack_flat(transfer: Transfer) -> fx.Node:
+    """The whole value as [1, elements]."""
+    return transfer.reshape(transfer.contiguous(transfer.value), 1, -1)
+
+
+def _pack_parts(transfer: Transfer) -> fx.Node:
+    """The source with the parts of its dim that is to be cut as [count, elements of a part]."""
+    dim, count, shape = transfer.collective.target_dim, transfer.count, transfer.source.shape
+    value = transfer.value
+    if math.prod(shape[:dim]) > 1:
+        split = transfer.reshape(value, *shape[:dim], count, shape[dim] // count, *shape[dim + 1 :])
+        value = transfer.move_dim(split, dim, 0, len(shape) + 1)
+    return transfer.contiguous(transfer.reshape(value, count, -1))
+
+
+def _start_all_reduce(transfer: Transfer, packed: fx.Node) -> Finish:
+    node = transfer.add(c10d.all_reduce.default, packed, _reduction(transfer), transfer.group)
     return lambda: transfer.waited(node)
 
 
-def _all_gather(transfer: Transfer) -> Finish:
-    dim, count, shape = transfer.collective.source_dim, transfer.count, transfer.source.shape
-    value = transfer.contiguous(transfer.value)
+def _start_all_gather(transfer: Transfer, packed: fx.Node) -> Finish:
+    count = transfer.count
     if transfer.by_exchange:
-        once = transfer.reshape(value, 1, -1)
-        everyone = transfer.add(aten.expand.default, once, [count, -1])
+        everyone = transfer.add(aten.expand.default, packed, [count, -1])
         node = transfer.exchange(transfer.contiguous(everyone))
     else:
-        node = transfer.add(c10d.all_gather_into_tensor.default, value, count, transfer.group)
-
-    def finish() -> fx.Node:
-        parts = transfer.reshape(transfer.waited(node), count, *shape)
-        moved = transfer.move_dim(parts, 0, dim, len(shape) + 1)
-        return transfer.reshape(moved, *transfer.target.shape)
-
-    return finish
+        node = transfer.add(c10d.all_gather_into_tensor.default, packed, count, transfer.group)
+    return lambda: transfer.waited(node)
 
 
-def _reduce_scatter(transfer: Transfer) -> Finish:
-    count, reduce, shape = transfer.count, _reduction(transfer), transfer.target.shape
-    value = _parts_first(transfer)
+def _start_reduce_scatter(transfer: Transfer, packed: fx.Node) -> Finish:
+    reduce = _reduction(transfer)
     if not transfer.by_exchange:
         node = transfer.add(
-            c10d.reduce_scatter_tensor.default, value, reduce, count, transfer.group
+            c10d.reduce_scatter_tensor.default, packed, reduce, transfer.count, transfer.group
         )
-        return lambda: transfer.reshape(transfer.waited(node), *shape)
-    node = transfer.exchange(value)
+        return lambda: transfer.waited(node)
+    node = transfer.exchange(packed)
 
     def finish() -> fx.Node:
         parts, dtype = transfer.waited(node), to_torch_dtype(transfer.source.dtype)
         if reduce == "sum":
-            part = transfer.add(aten.sum.dim_IntList, parts, [0], dtype=dtype)
-        else:
-            part = transfer.add(aten.amax.default, parts, [0])
-        return transfer.reshape(part, *shape)
+            return transfer.add(aten.sum.dim_IntList, parts, [0], True, dtype=dtype)
+        return transfer.add(aten.amax.default, parts, [0], True)
 
     return finish
 
 
+def _unpack(transfer: Transfer, part: fx.Node) -> fx.Node:
+    return transfer.reshape(part, *transfer.target.shape)
+
+
+def _unpack_gathered(transfer: Transfer, parts: fx.Node) -> fx.Node:
+    dim, shape = transfer.collective.source_dim, transfer.source.shape
+    parts = transfer.reshape(parts, transfer.count, *shape)
+    moved = transfer.move_dim(parts, 0, dim, len(shape) + 1)
+    return transfer.reshape(moved, *transfer.target.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a collective packs a value as [rows, elements], starts, and unpacks its result."""
+
+    pack: Callable[[Transfer], fx.Node]
+    start: Callable[[Transfer, fx.Node], Finish]
+    unpack: Callable[[Transfer, fx.Node], fx.Node]
+
+
+_FORMS: Mapping[CollectiveKind, _Form] = MappingProxyType(
+    {
+        CollectiveKind.ALL_GATHER: _Form(_pack_flat, _start_all_gather, _unpack_gathered),
+        CollectiveKind.ALL_REDUCE: _Form(_pack_flat, _start_all_reduce, _unpack),
+        CollectiveKind.REDUCE_SCATTER: _Form(_pack_parts, _start_reduce_scatter, _unpack),
+    }
+)
+
+
 def _all_to_all(transfer: Transfer) -> Finish:
     count, dim = transfer.count, transfer.collective.source_dim
-    node = transfer.exchange(_parts_first(transfer))
+    node = transfer.exchange(_pack_parts(transfer))
 
     def finish() -> fx.Node:
         part = list(transfer.target.shape)
@@ -198,16 +272,6 @@ def _all_to_all(transfer: Transfer) -> Finish:
         return transfer.reshape(moved, *transfer.target.shape)
 
     return finish
-
-
-def _parts_first(transfer: Transfer) -> fx.Node:
-    """The source with the parts of its dim that is to be cut as blocks [count, ...]."""
-    dim, count, shape = transfer.collective.target_dim, transfer.count, transfer.source.shape
-    value = transfer.value
-    if math.prod(shape[:dim]) > 1:
-        split = transfer.reshape(value, *shape[:dim], count, shape[dim] // count, *shape[dim + 1 :])
-        value = transfer.move_dim(split, dim, 0, len(shape) + 1)
-    return transfer.contiguous(transfer.reshape(value, count, -1))
 
 
 def _reduction(transfer: Transfer) -> str:
@@ -221,12 +285,3 @@ def _reduction(transfer: Transfer) -> str:
             hint="cast truth values before they are reduced",
         )
     return reduce
-
-
-_STARTS: dict[CollectiveKind, Callable[[Transfer], Finish]] = {
-    CollectiveKind.ALL_GATHER: _all_gather,
-    CollectiveKind.ALL_REDUCE: _all_reduce,
-    CollectiveKind.ALL_TO_ALL: _all_to_all,
-    CollectiveKind.REDUCE_SCATTER: _reduce_scatter,
-    CollectiveKind.SLICE: _slice,
-}

@@ -9,19 +9,19 @@ the old one, which a compiler turns into kernels that write in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from weft.core.errors import WeftError
-from weft.parallel.local import Collective, CollectiveKind, LocalProgram, Run
+from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
 from weft.program.graph import Arg, Program, Value, map_values
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 from weft.runtime.emit import Call, emit_run
-from weft.runtime.emit_collective import Transfer, emit_start
+from weft.runtime.emit_collective import Transfer, emit_message, emit_start
 from weft.runtime.place import Place
 
 __all__ = ["eager_module", "in_place_module", "take"]
@@ -119,12 +119,15 @@ class _Emission:
 
     def emit(self) -> None:
         """Append all instructions."""
-        for number, instruction in enumerate(self._local.instructions):
+        instructions = self._local.instructions
+        for number, instruction in enumerate(instructions):
             try:
                 if isinstance(instruction, Run):
                     self._add_run(instruction)
-                else:
+                elif instruction.bundle < 0:
                     self._add_collective(instruction)
+                elif not _goes_on(instructions[number - 1], instruction.bundle):
+                    self._add_message(_message(instructions, number))
             except WeftError as error:
                 raise error.within(
                     f"instruction {number}: {_describe(instruction)}"
@@ -172,8 +175,22 @@ class _Emission:
     def _add_collective(self, collective: Collective) -> None:
         if self._local.last_use[collective.target] < 0:
             return
+        transfer = self._transfer(collective)
+        self.promise(collective.target, emit_start(transfer))
+        passes = transfer.count == 1 or collective.kind is CollectiveKind.SLICE
+        if passes and collective.source in self._borrowed:
+            self._borrowed.add(collective.target)
+
+    def _add_message(self, collectives: Sequence[Collective]) -> None:
+        """Collectives that travel together."""
+        wanted = [c for c in collectives if self._local.last_use[c.target] >= 0]
+        finishes = emit_message([self._transfer(collective) for collective in wanted])
+        for collective, finish in zip(wanted, finishes, strict=True):
+            self.promise(collective.target, finish)
+
+    def _transfer(self, collective: Collective) -> Transfer:
         source, target = self._types((collective.source, collective.target))
-        transfer = Transfer(
+        return Transfer(
             graph=self.graph,
             collective=collective,
             value=self.read(collective.source),
@@ -181,13 +198,26 @@ class _Emission:
             target=target,
             place=self._place,
         )
-        self.promise(collective.target, emit_start(transfer))
-        passes = transfer.count == 1 or collective.kind is CollectiveKind.SLICE
-        if passes and collective.source in self._borrowed:
-            self._borrowed.add(collective.target)
 
     def _types(self, slots: tuple[int, ...]) -> tuple[TensorType, ...]:
         return tuple(self._local.slots[slot] for slot in slots)
+
+
+def _goes_on(before: Instruction, bundle: int) -> bool:
+    """True if an instruction belongs to the message that the next one belongs to."""
+    return isinstance(before, Collective) and before.bundle == bundle
+
+
+def _message(instructions: Sequence[Instruction], first: int) -> list[Collective]:
+    """Collectives of one message, which stand side by side."""
+    message: list[Collective] = []
+    for instruction in instructions[first:]:
+        if not isinstance(instruction, Collective):
+            break
+        if message and instruction.bundle != message[0].bundle:
+            break
+        message.append(instruction)
+    return message
 
 
 def _as_tuple(made: fx.Node | tuple[fx.Node, ...]) -> tuple[fx.Node, ...]:

@@ -83,7 +83,7 @@ def test_a_collective_starts_where_it_stands_and_is_waited_for_at_its_first_read
     start = order.index("_c10d_functional.all_reduce.default")
     wait = order.index("_c10d_functional.wait_tensor.default")
     assert order.index("aten.exp.default") < start < order.index("aten.neg.default") < wait
-    assert wait + 1 == order.index("aten.add.Tensor")
+    assert order[wait + 1 : order.index("aten.add.Tensor")] == ["aten.reshape.default"]
 
 
 def test_one_rank_alone_communicates_nothing():
@@ -93,6 +93,49 @@ def test_one_rank_alone_communicates_nothing():
     assert not [name for name in names(module) if "c10d" in name]
     x, y = torch.randn(4, 6), torch.randn(4, 6)
     torch.testing.assert_close(module([x, y])[0], (x.exp() - y).sum())
+
+
+def pair_of_sums(bundle):
+    """Sums of x and of y over the ranks, then those of both."""
+    b = Builder("pair")
+    x, y = b.input("x", Role.BATCH, X), b.input("y", Role.BATCH, X)
+    e, n = b.add("exp.default", x), b.add("neg.default", y)
+    program = b.build(b.add("sum", b.add("add.Tensor", e, n), (0, 1)))
+
+    def total(source, target, node):
+        return Collective(
+            kind=CollectiveKind.ALL_REDUCE,
+            axis=0,
+            source=source,
+            target=target,
+            node=node,
+            phase=Phase.FORWARD,
+            reduce="sum",
+            bundle=bundle,
+        )
+
+    local = local_of(
+        Mesh((2,)),
+        (X, X, X, X, X, X, X, TensorType(DType.F32, ())),
+        (("x", 0), ("y", 1)),
+        [
+            run(2, "exp.default", (Value(0),), (2,), Strategy((P,), (R,))),
+            run(3, "neg.default", (Value(1),), (3,), Strategy((P,), (R,))),
+            total(2, 4, 2),
+            total(3, 5, 3),
+            run(4, "add.Tensor", (Value(4), Value(5)), (6,)),
+            run(5, "sum", (Value(6), (0, 1)), (7,)),
+        ],
+        loss=7,
+    )
+    return local, program
+
+
+@pytest.mark.parametrize(("bundle", "messages"), [(-1, 2), (0, 1)])
+def test_neighbours_of_one_bundle_are_one_message(bundle, messages):
+    order = names(eager_module(*pair_of_sums(bundle), TWO))
+    assert order.count("_c10d_functional.all_reduce.default") == messages
+    assert order.count("_c10d_functional.wait_tensor.default") == messages
 
 
 class Alive(TorchDispatchMode):

@@ -1,0 +1,154 @@
+"""Small collectives of a local program, joined into messages.
+
+A collective of a few kilobytes costs its latency and little else, and a training step has
+hundreds: a reduction for each bias, a gather for each norm. Neighbours of one kind that can
+stand side by side become one message. Two moves are legal, and a message uses one of them:
+
+    earlier   all its members go to where the first one stands; what they read is there already
+              (weights, which nothing in the step makes)
+    later     all go to where the last one stands; nobody reads their results before
+              (gradients on their way to the update)
+
+Source: buckets in distributed data parallel (Li et al., arXiv 2006.15704, section 3.2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram
+from weft.parallel.prefetch import slots_read, slots_written
+from weft.program.graph import Phase
+from weft.program.types import DType
+
+__all__ = ["MESSAGE_BYTES", "SMALL_BYTES", "with_bundles"]
+
+SMALL_BYTES = 2**20
+"""Tensors up to this size travel together. Derived: at 1 MiB latency is a tenth of the time on
+the TCP loopback of a host and most of it between nodes; also DDP's first bucket."""
+
+MESSAGE_BYTES = 2**23
+"""A message is closed at this size. Derived: beyond 8 MiB a larger one is not faster per byte on
+any machine measured, and starts later."""
+
+_Key: TypeAlias = tuple[CollectiveKind, int, str, DType, Phase]
+
+_JOINED = (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALL_GATHER)
+
+
+def with_bundles(local: LocalProgram) -> LocalProgram:
+    """The same program with small collectives side by side and marked as one message.
+
+    What is computed does not change: whoever ignores the marks runs the same program.
+    """
+    first_bundle = 0
+    for key in _keys(local):
+        bundles = [b for b in _grouped(local, key) if len(b.members) > 1]
+        local = _rearranged(local, bundles, first_bundle)
+        first_bundle += len(bundles)
+    return local
+
+
+@dataclass
+class _Bundle:
+    """Positions of collectives that can become one message."""
+
+    members: list[int]
+    num_bytes: int
+    earliest_reader: int
+    goes_early: bool | None = field(default=None)
+
+    @property
+    def anchor(self) -> int:
+        """Where all of them go."""
+        return self.members[0] if self.goes_early else self.members[-1]
+
+
+def _keys(local: LocalProgram) -> Iterable[_Key]:
+    """Kinds of collectives that occur more than once."""
+    found: dict[_Key, int] = {}
+    for instruction in local.instructions:
+        key = _key(local, instruction)
+        if key is not None:
+            found[key] = found.get(key, 0) + 1
+    return [key for key, count in found.items() if count > 1]
+
+
+def _key(local: LocalProgram, instruction: Instruction) -> _Key | None:
+    """What a collective has to share with others; None if it travels alone."""
+    if not isinstance(instruction, Collective) or instruction.kind not in _JOINED:
+        return None
+    if local.mesh.shape[instruction.axis] == 1 or _num_bytes(local, instruction) > SMALL_BYTES:
+        return None
+    dtype = local.slots[instruction.source].dtype
+    return (instruction.kind, instruction.axis, instruction.reduce, dtype, instruction.phase)
+
+
+def _num_bytes(local: LocalProgram, collective: Collective) -> int:
+    sides = (collective.source, collective.target)
+    return max(local.slots[slot].num_bytes for slot in sides)
+
+
+def _grouped(local: LocalProgram, key: _Key) -> list[_Bundle]:
+    made, read = _positions(local)
+    bundles: list[_Bundle] = []
+    for position, instruction in enumerate(local.instructions):
+        if not isinstance(instruction, Collective) or _key(local, instruction) != key:
+            continue
+        source, reader = made.get(instruction.source, -1), read[instruction.target]
+        size = _num_bytes(local, instruction)
+        if not (bundles and _joins(bundles[-1], position, source, size)):
+            bundles.append(_Bundle([], 0, reader))
+        last = bundles[-1]
+        last.members.append(position)
+        last.num_bytes += size
+        last.earliest_reader = min(last.earliest_reader, reader)
+    return bundles
+
+
+def _joins(bundle: _Bundle, position: int, source: int, size: int) -> bool:
+    """True if one more collective fits; settles which way the bundle goes."""
+    if bundle.num_bytes + size > MESSAGE_BYTES:
+        return False
+    if bundle.goes_early is not False and source < bundle.members[0]:
+        bundle.goes_early = True
+        return True
+    if not bundle.goes_early and bundle.earliest_reader > position:
+        bundle.goes_early = False
+        return True
+    return False
+
+
+def _positions(local: LocalProgram) -> tuple[dict[int, int], list[int]]:
+    """For each slot, who writes it (missing: an input) and who reads it first."""
+    end = len(local.instructions)
+    made: dict[int, int] = {}
+    read = [end] * len(local.slots)
+    for position in reversed(range(end)):
+        instruction = local.instructions[position]
+        for slot in slots_written(instruction):
+            made[slot] = position
+        for slot in slots_read(instruction):
+            read[slot] = position
+    return made, read
+
+
+def _rearranged(local: LocalProgram, bundles: Sequence[_Bundle], first: int) -> LocalProgram:
+    """Instructions in their new order, members marked with the number of their bundle."""
+    moved: dict[int, list[Instruction]] = {}
+    gone: set[int] = set()
+    for number, bundle in enumerate(bundles, start=first):
+        members = [local.instructions[position] for position in bundle.members]
+        moved[bundle.anchor] = [
+            replace(member, bundle=number) for member in members if isinstance(member, Collective)
+        ]
+        gone.update(bundle.members)
+    ordered: list[Instruction] = []
+    for position, instruction in enumerate(local.instructions):
+        if position in moved:
+            ordered += moved[position]
+        elif position not in gone:
+            ordered.append(instruction)
+    return replace(local, instructions=tuple(ordered))
