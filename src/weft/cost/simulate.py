@@ -2,7 +2,11 @@
 
 A device has two queues, one for computation and one for communication. Each runs its tasks
 one at a time, in the order of issue; a task starts when its queue is free and the tasks it
-depends on have ended. Knows durations, dependencies and bytes. Does not know what a task is.
+depends on have ended. A collective also waits for all computation issued before it: that is
+how torch starts one, with NCCL (its stream waits for the current stream) as with gloo (the host
+has done what comes before). So a gather that is issued early hides behind what follows it, and
+never runs ahead of the program. Knows durations, dependencies and bytes. Does not know what a
+task is.
 
 With d the duration of a collective and `overlap` the share of it that computation can hide, the
 compute queue is held up for (1 - overlap) d, counted from its last task issued before:
@@ -97,7 +101,7 @@ def _schedule(tasks: Sequence[Task], overlap: float) -> tuple[list[float], list[
     blocking = 1.0 - overlap
     for i, task in enumerate(tasks):
         on_compute = task.stream is Stream.COMPUTE
-        start = compute_free_s if on_compute else communication_free_s
+        start = compute_free_s if on_compute else max(compute_free_s, communication_free_s)
         for earlier in task.depends:
             if ends[earlier] > start:
                 start = ends[earlier]

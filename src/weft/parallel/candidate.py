@@ -141,21 +141,23 @@ class Proposal:
 
 
 def best_of(proposals: Sequence[Proposal]) -> Candidate:
-    """The fastest that fits, built, with the others as alternatives; else the smallest."""
+    """The fastest that fits, built, with the best of each other name; else the smallest."""
     order = sorted(proposals, key=lambda p: p.rank)
     chosen = 0
     best = order[0].build()
     while not best.fits and chosen + 1 < len(order) and order[chosen + 1].fits:
         chosen += 1
         best = order[chosen].build()
-    others = tuple(
+    others = {order[chosen].name: order[chosen]}
+    for proposal in order:
+        others.setdefault(proposal.name, proposal)
+    alternatives = tuple(
         Alternative(
             name=p.name,
             step_s=p.prediction.step_s,
             peak_bytes=p.prediction.peak_bytes,
             fits=p.fits,
         )
-        for number, p in enumerate(order)
-        if number != chosen
+        for p in list(others.values())[1:]
     )
-    return replace(best, plan=replace(best.plan, alternatives=others))
+    return replace(best, plan=replace(best.plan, alternatives=alternatives))

@@ -144,11 +144,12 @@ def test_what_computation_cannot_cover_is_exposed() -> None:
 
 
 @given(task_lists())
-def test_with_full_overlap_streams_are_two_independent_queues(tasks: list[Task]) -> None:
+def test_with_full_overlap_streams_are_two_queues_in_order_of_issue(tasks: list[Task]) -> None:
     free = dict.fromkeys(Stream, 0.0)
     ends: list[float] = []
     for t in tasks:
-        start = max([free[t.stream], *(ends[d] for d in t.depends)])
+        queues = (COMPUTE,) if t.stream is COMPUTE else (COMPUTE, COMMUNICATION)
+        start = max([*(free[queue] for queue in queues), *(ends[d] for d in t.depends)])
         ends.append(start + t.seconds)
         free[t.stream] = ends[-1]
     timeline = run(tasks, 1.0)
@@ -161,6 +162,12 @@ def test_computation_need_not_wait_for_collectives_to_queue() -> None:
     assert [e.start_s for e in run(tasks, 1.0).events] == [0.0, 0.0, 4.0]
     # At half an overlap eight seconds of collectives cost computation four.
     assert max(e.start_s for e in run(tasks, 0.5).events if e.stream is COMPUTE) == 4.0
+
+
+def test_a_collective_does_not_run_ahead_of_computation_issued_before_it() -> None:
+    tasks = [task(COMPUTE, 3.0), task(COMMUNICATION, 1.0), task(COMPUTE, 3.0)]
+    assert [e.start_s for e in run(tasks, 1.0).events if e.stream is COMMUNICATION] == [3.0]
+    assert run(tasks, 1.0).step_s == 6.0
 
 
 def test_half_an_overlap_holds_computation_up_for_half_the_collective() -> None:
