@@ -14,12 +14,13 @@ Source: buckets in distributed data parallel (Li et al., arXiv 2006.15704, secti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram
-from weft.parallel.prefetch import slots_read, slots_written
+from weft.parallel.prefetch import slots_read
 from weft.program.graph import Phase
 from weft.program.types import DType
 
@@ -43,12 +44,25 @@ def with_bundles(local: LocalProgram) -> LocalProgram:
 
     What is computed does not change: whoever ignores the marks runs the same program.
     """
-    first_bundle = 0
-    for key in _keys(local):
-        bundles = [b for b in _grouped(local, key) if len(b.members) > 1]
-        local = _rearranged(local, bundles, first_bundle)
-        first_bundle += len(bundles)
-    return local
+    entries = [
+        _Entry(instruction, _key(local, instruction), slots_read(instruction))
+        for instruction in local.instructions
+    ]
+    count = 0
+    for key, members in Counter(entry.key for entry in entries).items():
+        if key is not None and members > 1:
+            bundles = [b for b in _grouped(local, entries, key) if len(b.members) > 1]
+            entries = _rearranged(entries, bundles, count)
+            count += len(bundles)
+    return replace(local, instructions=tuple([entry.instruction for entry in entries]))
+
+
+class _Entry(NamedTuple):
+    """An instruction, what it has to share with others of a message, and the slots it reads."""
+
+    instruction: Instruction
+    key: _Key | None
+    reads: tuple[int, ...]
 
 
 @dataclass
@@ -66,16 +80,6 @@ class _Bundle:
         return self.members[0] if self.goes_early else self.members[-1]
 
 
-def _keys(local: LocalProgram) -> Iterable[_Key]:
-    """Kinds of collectives that occur more than once."""
-    found: dict[_Key, int] = {}
-    for instruction in local.instructions:
-        key = _key(local, instruction)
-        if key is not None:
-            found[key] = found.get(key, 0) + 1
-    return [key for key, count in found.items() if count > 1]
-
-
 def _key(local: LocalProgram, instruction: Instruction) -> _Key | None:
     """What a collective has to share with others; None if it travels alone."""
     if not isinstance(instruction, Collective) or instruction.kind not in _JOINED:
@@ -91,14 +95,14 @@ def _num_bytes(local: LocalProgram, collective: Collective) -> int:
     return max(local.slots[slot].num_bytes for slot in sides)
 
 
-def _grouped(local: LocalProgram, key: _Key) -> list[_Bundle]:
-    made, read = _positions(local)
+def _grouped(local: LocalProgram, entries: Sequence[_Entry], key: _Key) -> list[_Bundle]:
+    made, read = _positions(local, entries)
     bundles: list[_Bundle] = []
-    for position, instruction in enumerate(local.instructions):
-        if not isinstance(instruction, Collective) or _key(local, instruction) != key:
+    for position, entry in enumerate(entries):
+        if entry.key != key or not isinstance(entry.instruction, Collective):
             continue
-        source, reader = made.get(instruction.source, -1), read[instruction.target]
-        size = _num_bytes(local, instruction)
+        source, reader = made[entry.instruction.source], read[entry.instruction.target]
+        size = _num_bytes(local, entry.instruction)
         if not (bundles and _joins(bundles[-1], position, source, size)):
             bundles.append(_Bundle([], 0, reader))
         last = bundles[-1]
@@ -121,34 +125,38 @@ def _joins(bundle: _Bundle, position: int, source: int, size: int) -> bool:
     return False
 
 
-def _positions(local: LocalProgram) -> tuple[dict[int, int], list[int]]:
-    """For each slot, who writes it (missing: an input) and who reads it first."""
-    end = len(local.instructions)
-    made: dict[int, int] = {}
-    read = [end] * len(local.slots)
-    for position in reversed(range(end)):
-        instruction = local.instructions[position]
-        for slot in slots_written(instruction):
-            made[slot] = position
-        for slot in slots_read(instruction):
+def _positions(local: LocalProgram, entries: Sequence[_Entry]) -> tuple[list[int], list[int]]:
+    """For each slot, who writes it (-1: an input) and who reads it first."""
+    made = [-1] * len(local.slots)
+    read = [len(entries)] * len(local.slots)
+    for position in reversed(range(len(entries))):
+        instruction, _, reads = entries[position]
+        if isinstance(instruction, Collective):
+            made[instruction.target] = position
+        else:
+            for slot in instruction.outputs:
+                made[slot] = position
+        for slot in reads:
             read[slot] = position
     return made, read
 
 
-def _rearranged(local: LocalProgram, bundles: Sequence[_Bundle], first: int) -> LocalProgram:
+def _rearranged(entries: Sequence[_Entry], bundles: Sequence[_Bundle], first: int) -> list[_Entry]:
     """Instructions in their new order, members marked with the number of their bundle."""
-    moved: dict[int, list[Instruction]] = {}
+    moved: dict[int, list[_Entry]] = {}
     gone: set[int] = set()
     for number, bundle in enumerate(bundles, start=first):
-        members = [local.instructions[position] for position in bundle.members]
-        moved[bundle.anchor] = [
-            replace(member, bundle=number) for member in members if isinstance(member, Collective)
-        ]
+        moved[bundle.anchor] = [_marked(entries[position], number) for position in bundle.members]
         gone.update(bundle.members)
-    ordered: list[Instruction] = []
-    for position, instruction in enumerate(local.instructions):
+    ordered: list[_Entry] = []
+    for position, entry in enumerate(entries):
         if position in moved:
             ordered += moved[position]
         elif position not in gone:
-            ordered.append(instruction)
-    return replace(local, instructions=tuple(ordered))
+            ordered.append(entry)
+    return ordered
+
+
+def _marked(entry: _Entry, number: int) -> _Entry:
+    assert isinstance(entry.instruction, Collective)
+    return entry._replace(instruction=replace(entry.instruction, bundle=number))
