@@ -5,10 +5,10 @@ reader, so that what is between them overlaps. Torch's collectives work along th
 other dims are moved there and back, which costs one copy where the dims before them are not
 all of size 1.
 
-On CPUs everything but the all-reduce is an all-to-all. Gloo's reduce-scatter is an all-reduce of
-which most is thrown away, and takes twice the time. Its all-gather corrupts the heap of torch
-2.13.0 when several are under way beside Python threads: `free` in its worker thread meets a
-tensor's version counter that is gone already, in one of some ten thousand calls.
+On CPUs everything but a large all-reduce is an all-to-all. Gloo's reduce-scatter is an all-reduce
+of which most is thrown away, and takes twice the time; its all-reduce of a small tensor waits for
+the other ranks more often than once; its all-gather corrupts the heap of torch 2.13.0 in one of
+some ten thousand calls. `docs/decisions/0004-collectives-on-cpus.md` has the measurements.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ def _emit_joined(transfers: Sequence[Transfer]) -> list[Finish]:
     packed = [form.pack(transfer) for transfer in transfers]
     alone = len(transfers) == 1
     whole = packed[0] if alone else first.add(aten.cat.default, packed, 1)
-    arrive = functools.cache(form.start(first, whole))
+    num_bytes = sum(transfer.source.num_bytes for transfer in transfers)
+    arrive = functools.cache(form.start(first, whole, num_bytes))
     if alone:
         return [lambda: form.unpack(first, arrive())]
     finishes: list[Finish] = []
@@ -198,12 +199,20 @@ def _pack_parts(transfer: Transfer) -> fx.Node:
     return transfer.contiguous(transfer.reshape(value, count, -1))
 
 
-def _start_all_reduce(transfer: Transfer, packed: fx.Node) -> Finish:
+_DIRECT_BYTES = 2**22
+"""Up to this much sent by a rank, an all-reduce is one exchange and a sum. Derived: on two ranks of
+one host that takes two thirds of the time for 2 MiB among computation, and longer at 16 MiB."""
+
+
+def _start_all_reduce(transfer: Transfer, packed: fx.Node, num_bytes: int) -> Finish:
+    if transfer.by_exchange and num_bytes * (transfer.count - 1) <= _DIRECT_BYTES:
+        everyone = transfer.add(aten.expand.default, packed, [transfer.count, -1])
+        return _reduced(transfer, transfer.exchange(transfer.contiguous(everyone)))
     node = transfer.add(c10d.all_reduce.default, packed, _reduction(transfer), transfer.group)
     return lambda: transfer.waited(node)
 
 
-def _start_all_gather(transfer: Transfer, packed: fx.Node) -> Finish:
+def _start_all_gather(transfer: Transfer, packed: fx.Node, _: int) -> Finish:
     count = transfer.count
     if transfer.by_exchange:
         everyone = transfer.add(aten.expand.default, packed, [count, -1])
@@ -213,14 +222,17 @@ def _start_all_gather(transfer: Transfer, packed: fx.Node) -> Finish:
     return lambda: transfer.waited(node)
 
 
-def _start_reduce_scatter(transfer: Transfer, packed: fx.Node) -> Finish:
+def _start_reduce_scatter(transfer: Transfer, packed: fx.Node, _: int) -> Finish:
+    if transfer.by_exchange:
+        return _reduced(transfer, transfer.exchange(packed))
+    reduce, count = _reduction(transfer), transfer.count
+    node = transfer.add(c10d.reduce_scatter_tensor.default, packed, reduce, count, transfer.group)
+    return lambda: transfer.waited(node)
+
+
+def _reduced(transfer: Transfer, node: fx.Node) -> Finish:
+    """What all ranks have sent, summed up here."""
     reduce = _reduction(transfer)
-    if not transfer.by_exchange:
-        node = transfer.add(
-            c10d.reduce_scatter_tensor.default, packed, reduce, transfer.count, transfer.group
-        )
-        return lambda: transfer.waited(node)
-    node = transfer.exchange(packed)
 
     def finish() -> fx.Node:
         parts, dtype = transfer.waited(node), to_torch_dtype(transfer.source.dtype)
@@ -247,7 +259,7 @@ class _Form:
     """How a collective packs a value as [rows, elements], starts, and unpacks its result."""
 
     pack: Callable[[Transfer], fx.Node]
-    start: Callable[[Transfer, fx.Node], Finish]
+    start: Callable[[Transfer, fx.Node, int], Finish]
     unpack: Callable[[Transfer, fx.Node], fx.Node]
 
 
