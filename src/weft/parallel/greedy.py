@@ -15,8 +15,9 @@ This is no search: `weft.parallel.exact` is. It makes the baselines that a searc
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from math import inf
+from typing import TypeAlias
 
 from weft.core.errors import InputError
 from weft.parallel.placement import (
@@ -27,7 +28,7 @@ from weft.parallel.placement import (
     is_partial,
 )
 from weft.parallel.propagate import Axis, AxisRules
-from weft.parallel.rules import Rule
+from weft.parallel.rules import Rule, RuleBook
 from weft.program.graph import Phase, Program, Value
 from weft.program.operators import Kind, operator
 
@@ -68,6 +69,7 @@ def greedy_axis(
     axis_size: int,
     previous: Sequence[AxisRules] = (),
     gathered: Set[int] = frozenset(),
+    book: RuleBook | None = None,
 ) -> tuple[Rule, ...]:
     """One rule for each node of a program, along one mesh axis.
 
@@ -79,6 +81,7 @@ def greedy_axis(
         previous: what earlier, outer axes do.
         gathered: pinned inputs whose cut is for storage only (fully sharded data parallelism):
             forward and backward nodes read them whole, the update reads them as they lie.
+        book: rules of the program, if the caller has them.
 
     Returns:
         The rules, in node order. Where a reader's placement is not the maker's, a collective
@@ -88,7 +91,14 @@ def greedy_axis(
         RuleError: no rule covers an operator.
         InputError: a pin that the node cannot have, or that no collective can reach.
     """
-    return _Greedy(Axis(program, axis_size, previous), pinned, gathered).run()
+    return _Greedy(Axis(program, axis_size, previous, book), pinned, gathered).run()
+
+
+Goals: TypeAlias = tuple[tuple[Placement, int], ...]
+"""Where the update wants a value, with the number of readers that want it there."""
+
+_NOWHERE: frozenset[Placement] = frozenset()
+_WHOLE = frozenset({REPLICATED})
 
 
 class _Greedy:
@@ -102,8 +112,9 @@ class _Greedy:
         self.stored = {Value(node) for node in gathered}
         self.floating: dict[Value, frozenset[Placement]] = {}
         self.required: defaultdict[Value, Counter[Placement]] = defaultdict(Counter)
-        self.copies: defaultdict[tuple[Value, Phase], set[Placement]] = defaultdict(set)
+        self.copies: dict[tuple[Value, Phase], frozenset[Placement]] = {}
         self.wanted = self._wanted_by_update()
+        self.known: dict[object, Rule] = {}
 
     def run(self) -> tuple[Rule, ...]:
         for node in range(len(self.program.nodes)):
@@ -114,7 +125,7 @@ class _Greedy:
 
     # --- what the update wants -----------------------------------------------------------
 
-    def _wanted_by_update(self) -> Mapping[Value, Counter[Placement]]:
+    def _wanted_by_update(self) -> Mapping[Value, Goals]:
         """How many readers of a value want it where, seen back from the step's results."""
         wanted: defaultdict[Value, Counter[Placement]] = defaultdict(Counter)
         for node, value in self.program.updates:
@@ -133,7 +144,7 @@ class _Greedy:
                         self.program.operands(node), makers[0].operands, strict=True
                     ):
                         wanted[value][place] += 1
-        return wanted
+        return {value: tuple(sorted(goals.items())) for value, goals in wanted.items()}
 
     # --- nodes that depend on no data ----------------------------------------------------
 
@@ -155,12 +166,11 @@ class _Greedy:
         return whole and self.program.type_of(value).num_elements == 1
 
     def _floating_rules(self, node: int) -> list[Rule]:
-        nowhere_else = frozenset({REPLICATED})
         return [
             rule
             for rule in self.axis.rules(node)
             if all(
-                place in self.floating.get(value, nowhere_else)
+                place in self.floating.get(value, _WHOLE)
                 for value, place in zip(self.program.operands(node), rule.operands, strict=True)
             )
         ]
@@ -186,14 +196,42 @@ class _Greedy:
     # --- nodes that do ---------------------------------------------------------------------
 
     def _decide(self, node: int) -> None:
+        situation = self._situation(node)
+        rule = self.known.get(situation)
+        if rule is None:
+            rule = self.known[situation] = self._cheapest(node)
+        self._choose(node, rule)
+        if self._carries_storage(node):
+            self.stored.add(Value(node))
+
+    def _situation(self, node: int) -> object:
+        """All that the choice for a node depends on: nodes in one situation take one rule."""
+        this, operands = self.program.nodes[node], self.program.operands(node)
+        reads = tuple(
+            [
+                (
+                    operands.index(value),
+                    self.axis.num_bytes(value),
+                    self._made(value),
+                    self._places(node, value),
+                )
+                for value in operands
+            ]
+        )
+        goals: tuple[Goals | None, ...] = ()
+        if this.phase is Phase.UPDATE:
+            made = [Value(node, output) for output in range(len(this.outputs))]
+            goals = tuple([self.wanted.get(value) for value in (*made, *operands)])
+        pin, stored = self.pinned.get(node), self._carries_storage(node)
+        return (self.axis.kinds[node], this.phase, pin, stored, reads, goals)
+
+    def _cheapest(self, node: int) -> Rule:
         options = self._allowed(node)
         costs = [(self._cost(node, rule), self._moves(node, rule)) for rule in options]
         best = min(range(len(options)), key=costs.__getitem__, default=None)
         if best is None or costs[best][0] == inf:
             raise self._impossible(node, options)
-        self._choose(node, options[best])
-        if self._carries_storage(node):
-            self.stored.add(Value(node))
+        return options[best]
 
     def _allowed(self, node: int) -> list[Rule]:
         options = self.axis.rules(node)
@@ -202,8 +240,7 @@ class _Greedy:
             return [rule for rule in options if rule.outputs[0] == pin]
         if self._carries_storage(node):
             (value,) = self.program.operands(node)
-            lies = self.chosen[value.node].outputs[value.output]
-            return [rule for rule in options if rule.operands == (lies,)] or list(options)
+            return [rule for rule in options if rule.operands == (self._made(value),)] or [*options]
         return list(options)
 
     def _carries_storage(self, node: int) -> bool:
@@ -217,15 +254,16 @@ class _Greedy:
     def _cost(self, node: int, rule: Rule) -> float:
         """Bytes moved to read the operands, and later to bring an update to its goal."""
         this = self.program.nodes[node]
-        reads = set(zip(self.program.operands(node), rule.operands, strict=True))
-        anchored = any(place >= 0 and self._lies(value, place) for value, place in reads)
+        reads = dict.fromkeys(zip(self.program.operands(node), rule.operands, strict=True))
+        # What floats follows, and does not count.
+        anchored = any(place >= 0 and self._made(value) == place for value, place in reads)
         total = sum(self._read_bytes(node, value, place, anchored) for value, place in reads)
         if this.phase is Phase.UPDATE:
             for output, place in enumerate(rule.outputs):
                 value = Value(node, output)
                 goals = self.wanted.get(value)
                 if goals:
-                    total += min(self._bytes(value, place, goal) for goal in goals)
+                    total += min(self._bytes(value, place, goal) for goal, _ in goals)
             return total
         return total + self._pending_bytes(node, rule)
 
@@ -261,24 +299,25 @@ class _Greedy:
             if place < 0 or anchored or place in places:
                 return cost
             return max(cost, min(self._bytes(value, here, REPLICATED) for here in places))
-        goals = self.wanted.get(value)
         # All readers that want it there share the one move.
-        return cost / goals[place] if goals and place in goals else cost
+        return cost / dict(self.wanted.get(value, ())).get(place, 1)
 
-    def _lies(self, value: Value, place: Placement) -> bool:
-        """True if data was made in this placement; what floats follows and does not count."""
+    def _made(self, value: Value) -> Placement | None:
+        """Placement in which data was made; None for what floats."""
         rule = self.chosen.get(value.node)
-        return rule is not None and rule.outputs[value.output] == place
+        return None if rule is None else rule.outputs[value.output]
 
-    def _places(self, node: int, value: Value) -> Collection[Placement]:
+    def _places(self, node: int, value: Value) -> Set[Placement]:
         """Placements in which a value is at hand for a node."""
         phase = self.program.nodes[node].phase
-        if value in self.floating:
-            return self.floating[value]
-        made = self.chosen[value.node].outputs[value.output]
+        floating = self.floating.get(value)
+        if floating is not None:
+            return floating
         if self._reads_stored(value, phase) and not self._carries_storage(node):
-            return (REPLICATED,)
-        return (made, *self.copies[value, phase])
+            return _WHOLE
+        copies = self.copies.get((value, phase))
+        made = self.chosen[value.node].outputs[value.output]
+        return frozenset((made,)) if copies is None else copies | {made}
 
     def _moves(self, node: int, rule: Rule) -> int:
         reads = zip(self.program.operands(node), rule.operands, strict=True)
@@ -294,7 +333,7 @@ class _Greedy:
             if value in self.floating:
                 self.required[value][place] += 1
             else:
-                self.copies[value, phase].add(place)
+                self.copies[value, phase] = self.copies.get((value, phase), _NOWHERE) | {place}
 
     def _impossible(self, node: int, options: Sequence[Rule]) -> InputError:
         this = self.program.nodes[node]

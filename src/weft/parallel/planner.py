@@ -6,8 +6,10 @@ is slower than the best of them that fits is never returned.
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -60,12 +62,13 @@ def plan_request(
         RuleError: an operator has no sharding rule.
     """
     started = time.perf_counter()
-    folding = fold(request.program)
-    views = views_of(request.program, folding)
-    searched = planner.proposals(request, folding, views, progress)
-    progress("simulating the experts' plans")
-    experts = expert_proposals(request, views)
-    best = best_of([*searched, *experts])
+    with _collector_paused():
+        folding = fold(request.program)
+        views = views_of(request.program, folding)
+        searched = planner.proposals(request, folding, views, progress)
+        progress("simulating the experts' plans")
+        experts = expert_proposals(request, views)
+        best = best_of([*searched, *experts])
     if not best.fits:
         raise _infeasible(request, best)
     return replace(
@@ -75,6 +78,22 @@ def plan_request(
         search_s=time.perf_counter() - started,
         notes=_notes(best, experts),
     )
+
+
+@contextmanager
+def _collector_paused() -> Generator[None]:
+    """Run a block without the cyclic garbage collector.
+
+    A search makes millions of objects and hardly a cycle, and each full collection would walk
+    all objects of the process.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _notes(best: Candidate, experts: list[Proposal]) -> tuple[str, ...]:

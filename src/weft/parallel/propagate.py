@@ -11,25 +11,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from math import prod
 
 from weft.core.errors import InputError
 from weft.parallel.placement import Placement, Sharding, format_sharding
 from weft.parallel.plan import Strategy
-from weft.parallel.rules import Rule, rules
-from weft.program.graph import Arg, Program, Value, map_values
+from weft.parallel.rules import Rule, RuleBook
+from weft.program.graph import Program, Value
 from weft.program.types import TensorType
 
 __all__ = ["Axis", "AxisRules", "Conflict", "Propagation", "combine", "propagate"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AxisRules:
     """What one mesh axis of `size` devices does: a rule for each node of a program."""
 
     size: int
     rules: tuple[Rule, ...]
+
+    @cached_property
+    def numbers(self) -> tuple[int, ...]:
+        """For each node a number: equal for nodes of equal rules."""
+        known: dict[Rule, int] = {}
+        return tuple([known.setdefault(rule, len(known)) for rule in self.rules])
 
 
 def combine(axes: Sequence[AxisRules]) -> tuple[Strategy, ...]:
@@ -46,7 +53,13 @@ def combine(axes: Sequence[AxisRules]) -> tuple[Strategy, ...]:
 class Axis:
     """One mesh axis of `size` devices, after the axes outside it have been decided."""
 
-    def __init__(self, program: Program, size: int, previous: Sequence[AxisRules] = ()) -> None:
+    def __init__(
+        self,
+        program: Program,
+        size: int,
+        previous: Sequence[AxisRules] = (),
+        book: RuleBook | None = None,
+    ) -> None:
         if size < 1 or any(len(axis.rules) != len(program.nodes) for axis in previous):
             raise InputError(
                 need=f"at least one device, and earlier rules for {len(program.nodes)} nodes",
@@ -56,7 +69,16 @@ class Axis:
         self.program = program
         self.size = size
         self._previous = previous
-        self._known: dict[object, tuple[Rule, ...]] = {}
+        self._book = book or RuleBook(program)
+        self._rules: dict[int, tuple[Rule, ...]] = {}
+        self._num_bytes: dict[int, tuple[float, ...]] = {}
+
+    @cached_property
+    def kinds(self) -> tuple[int, ...]:
+        """For each node a number: equal for nodes of one kind that earlier axes treat alike."""
+        known: dict[tuple[int, ...], int] = {}
+        keys = zip(self.program.kinds, *(axis.numbers for axis in self._previous), strict=True)
+        return tuple([known.setdefault(key, len(known)) for key in keys])
 
     def rules(self, node: int) -> tuple[Rule, ...]:
         """Rules of a node whose cut dims divide, given what earlier axes already cut.
@@ -64,27 +86,33 @@ class Axis:
         Raises:
             RuleError: no rule covers the operator.
         """
-        this = self.program.nodes[node]
-        operands = tuple(self.program.type_of(value) for value in self.program.operands(node))
-        earlier = tuple(axis.rules[node] for axis in self._previous)
-        key = (this.op, _anonymous(this.args), operands, this.outputs, earlier)
-        found = self._known.get(key)
+        kind = self.kinds[node]
+        found = self._rules.get(kind)
         if found is None:
-            legal = rules(this.op, this.args, operands, this.outputs)
-            found = tuple(
-                rule for rule in legal if self._divides(rule, earlier, operands, this.outputs)
+            outputs = self.program.nodes[node].outputs
+            operands = tuple(map(self.program.type_of, self.program.operands(node)))
+            earlier = tuple(axis.rules[node] for axis in self._previous)
+            found = self._rules[kind] = tuple(
+                rule
+                for rule in self._book.rules(node)
+                if self._divides(rule, earlier, operands, outputs)
             )
-            self._known[key] = found
         return found
 
     def num_bytes(self, value: Value) -> float:
         """Bytes of a value on one device if this axis replicates it, as earlier axes cut it."""
-        shares = (
-            axis.size
-            for axis in self._previous
-            if axis.rules[value.node].outputs[value.output] >= 0
-        )
-        return self.program.type_of(value).num_bytes / prod(shares)
+        kind = self.kinds[value.node]
+        found = self._num_bytes.get(kind)
+        if found is None:
+            found = self._num_bytes[kind] = self._made_bytes(value.node)
+        return found[value.output]
+
+    def _made_bytes(self, node: int) -> tuple[float, ...]:
+        made: list[float] = []
+        for output, tensor in enumerate(self.program.nodes[node].outputs):
+            cuts = (axis for axis in self._previous if axis.rules[node].outputs[output] >= 0)
+            made.append(tensor.num_bytes / prod(axis.size for axis in cuts))
+        return tuple(made)
 
     def _divides(
         self,
@@ -109,11 +137,6 @@ class Axis:
     def _parts(self, dim: int, past: Sharding) -> int:
         pairs = zip(past, self._previous, strict=True)
         return prod(axis.size for placement, axis in pairs if placement == dim)
-
-
-def _anonymous(args: tuple[Arg, ...]) -> tuple[Arg, ...]:
-    """Arguments without the identity of their values, so that equal layers share their rules."""
-    return map_values(args, lambda _: Value(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,9 @@ class Phase(Enum):
     BACKWARD = "backward"
     UPDATE = "update"
 
+    # Members are singletons; Enum hashes by name, in Python, and phases are in many keys.
+    __hash__ = object.__hash__
+
 
 class Role(Enum):
     """What an input is to the step."""
@@ -163,6 +166,21 @@ class Program:
         return {i.node: i for i in self.inputs}
 
     @cached_property
+    def kinds(self) -> tuple[int, ...]:
+        """For each node a number: equal for nodes of equal operator, constants and types."""
+        types: dict[TensorType, int] = {}
+        numbers: dict[object, int] = {}
+        made: list[tuple[int, ...]] = []
+        kinds: list[int] = []
+        for node, operands in zip(self.nodes, self._operands, strict=True):
+            outputs = tuple([types.setdefault(t, len(types)) for t in node.outputs])
+            reads = tuple([made[value.node][value.output] for value in operands])
+            key = (node.op, _pattern(node.args), reads, outputs)
+            kinds.append(numbers.setdefault(key, len(numbers)))
+            made.append(outputs)
+        return tuple(kinds)
+
+    @cached_property
     def digest(self) -> str:
         """Content digest: equal exactly for programs that compute the same by the same nodes.
 
@@ -201,6 +219,20 @@ def map_values(args: tuple[Arg, ...], change: Callable[[Value], Arg]) -> tuple[A
         if isinstance(arg, tuple)
         else arg
         for arg in args
+    )
+
+
+def _pattern(args: tuple[Arg, ...]) -> tuple[object, ...]:
+    """Arguments as a key, values without identity; 1, 1.0 and True are three constants."""
+    return tuple(
+        [
+            Value
+            if isinstance(arg, Value)
+            else _pattern(arg)
+            if isinstance(arg, tuple)
+            else (type(arg), arg)
+            for arg in args
+        ]
     )
 
 

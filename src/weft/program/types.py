@@ -23,6 +23,9 @@ class DType(Enum):
     U8 = "u8"
     BOOL = "bool"
 
+    # Members are singletons; Enum hashes by name, in Python, and types are keys everywhere.
+    __hash__ = object.__hash__
+
     @property
     def num_bytes(self) -> int:
         """Size of one element [bytes]."""
