@@ -14,7 +14,7 @@ from weft.machine.model import Machine
 from weft.parallel.estimate import estimate
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, Copy, Level, ParallelPlan, Prediction, Strategy
-from weft.parallel.recompute import with_recompute
+from weft.parallel.recompute import Expanded, expand
 from weft.parallel.spmd import lower_expanded
 from weft.program.graph import Program
 
@@ -59,7 +59,7 @@ def assemble(
     *,
     memory_limit_bytes: float,
     recompute: tuple[int, ...] = (),
-    expanded: Program | None = None,
+    expanded: Expanded | None = None,
     level: Level = Level.FAST,
     objective_s: float = 0.0,
     bound_s: float = 0.0,
@@ -97,7 +97,7 @@ def assemble(
 
 
 def simulate_plan(
-    plan: ParallelPlan, program: Program, machine: Machine, expanded: Program | None = None
+    plan: ParallelPlan, program: Program, machine: Machine, expanded: Expanded | None = None
 ) -> tuple[Timeline, Prediction]:
     """Lower a plan and simulate one step of it on a machine.
 
@@ -108,8 +108,9 @@ def simulate_plan(
         expanded: the program with the plan's recomputation applied, if the caller has it.
     """
     if expanded is None:
-        expanded = with_recompute(program, plan.recompute)
-    return estimate(lower_expanded(expanded, plan), expanded, machine)
+        expanded = expand(program, plan.recompute)
+    local = lower_expanded(expanded.program, plan)
+    return estimate(local, expanded.program, machine, expanded.traffic)
 
 
 @dataclass(frozen=True)

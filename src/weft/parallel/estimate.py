@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.cost.collective import collective_seconds
-from weft.cost.fusion import program_traffic
+from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.cost.simulate import Task, simulate
 from weft.cost.timeline import Stream, Timeline
@@ -20,7 +20,7 @@ from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalPr
 from weft.parallel.plan import Prediction
 from weft.parallel.prefetch import slots_read, slots_written
 from weft.parallel.reshard import SLICE_S
-from weft.program.graph import Program, Value, map_values
+from weft.program.graph import Program
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 
@@ -28,7 +28,10 @@ __all__ = ["estimate", "slowest_device"]
 
 
 def estimate(
-    local: LocalProgram, program: Program, machine: Machine
+    local: LocalProgram,
+    program: Program,
+    machine: Machine,
+    traffic: Sequence[Paid] | None = None,
 ) -> tuple[Timeline, Prediction]:
     """Simulated step of one device, and its summary.
 
@@ -36,11 +39,13 @@ def estimate(
         local: what each rank executes.
         program: the program with the plan's recomputation applied, for labels.
         machine: where it runs; of an uneven machine the slowest device counts.
+        traffic: what each node of the program pays for, if the caller knows it.
 
     Returns:
         The timeline, and a prediction without objective and bound.
     """
-    tasks = _Pricing(local, program, machine).tasks()
+    paid = program_traffic(program) if traffic is None else traffic
+    tasks = _Pricing(local, program, machine, paid).tasks()
     resident = sum(local.slots[i.slot].num_bytes for i in local.inputs)
     timeline = simulate(tasks, overlap=machine.overlap.value, resident_bytes=float(resident))
     prediction = Prediction(
@@ -73,14 +78,16 @@ class _Storage:
 class _Pricing:
     """Turns instructions into tasks; equal instructions are priced once."""
 
-    def __init__(self, local: LocalProgram, program: Program, machine: Machine) -> None:
+    def __init__(
+        self, local: LocalProgram, program: Program, machine: Machine, paid: Sequence[Paid]
+    ) -> None:
         self._local = local
         self._program = program
         self._device = slowest_device(machine)
         self._groups: tuple[Group, ...] = tuple(
             axis_group(machine, local.mesh.shape, axis) for axis in range(local.mesh.num_axes)
         )
-        self._paid = program_traffic(program)
+        self._paid = paid
         self._known: dict[object, float] = {}
         self._storage = _storage(local)
         self._messages = self._message_bytes()
@@ -133,9 +140,8 @@ class _Pricing:
             message = self._messages.get(instruction.bundle, 0.0)
             key: object = (instruction.kind, instruction.axis, reads[0].num_bytes, message)
         else:
-            writes = tuple([self._local.slots[slot] for slot in instruction.outputs])
-            args = map_values(instruction.args, lambda _: _ANY)
-            key = (instruction.op, args, reads, writes, self._paid[instruction.node])
+            kind = self._program.kinds[instruction.node]
+            key = (kind, instruction.strategy, self._paid[instruction.node])
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._price(instruction, reads)
@@ -174,10 +180,6 @@ class _Pricing:
     def _label(self, instruction: Instruction) -> str:
         scope = self._program.nodes[instruction.node].scope
         return f"{_kind(instruction)} {scope}".rstrip()
-
-
-_ANY = Value(0)
-"""Stands for every operand where only the arguments around them count."""
 
 
 def _kind(instruction: Instruction) -> str:

@@ -16,16 +16,18 @@ Megatron-LM (Shoeybi et al., arXiv 1909.08053; Korthikanti et al., arXiv 2205.05
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.candidate import Candidate, Proposal, assemble
 from weft.parallel.copies import Decision, copies_for
-from weft.parallel.depth import Views
+from weft.parallel.depth import Shortened, Views
 from weft.parallel.greedy import greedy_axis
 from weft.parallel.placement import REPLICATED, Mesh, Placement
 from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.propagate import Axis, AxisRules, combine
+from weft.parallel.recompute import expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.reshard import Resharding
 from weft.parallel.roles import (
@@ -34,6 +36,7 @@ from weft.parallel.roles import (
     product_placements,
     weight_cuts,
 )
+from weft.parallel.rules import RuleBook
 from weft.program.graph import Program, Role
 
 __all__ = ["Expert", "expert_candidate", "expert_plan", "expert_proposals"]
@@ -108,23 +111,49 @@ def expert_candidate(
     program: Program, machine: Machine, expert: Expert, *, memory_limit_bytes: float
 ) -> Candidate:
     """An expert's plan, simulated."""
-    axes: list[AxisRules] = []
-    if expert.data > 1 or expert.tensor == 1:
-        axes.append(_data_axis(program, expert))
-    if expert.tensor > 1:
-        axes.append(_tensor_axis(program, expert, axes))
-    resharding = Resharding(machine, expert.mesh)
-    decision = Decision(combine(axes), {})
-    return assemble(
-        expert.name,
-        program,
-        machine,
-        expert.mesh,
-        decision.strategies,
-        copies_for(program, decision, resharding),
-        memory_limit_bytes=memory_limit_bytes,
-        level=Level.EXPERT,
-    )
+    return _Desk(program).candidate(machine, expert, memory_limit_bytes)
+
+
+class _Desk:
+    """Where experts write plans for one program; what several of them share is kept."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.book = RuleBook(program)
+        self._expanded = expand(program, ())
+        self._data_axes: dict[tuple[int, bool], AxisRules] = {}
+
+    def candidate(self, machine: Machine, expert: Expert, memory_limit_bytes: float) -> Candidate:
+        """The plan, simulated."""
+        axes: list[AxisRules] = []
+        if expert.data > 1 or expert.tensor == 1:
+            axes.append(self._data_axis(expert))
+        if expert.tensor > 1:
+            axes.append(_tensor_axis(self, expert, axes))
+        decision = Decision(combine(axes), {})
+        copies = copies_for(self.program, decision, Resharding(machine, expert.mesh))
+        return assemble(
+            expert.name,
+            self.program,
+            machine,
+            expert.mesh,
+            decision.strategies,
+            copies,
+            memory_limit_bytes=memory_limit_bytes,
+            expanded=self._expanded,
+            level=Level.EXPERT,
+        )
+
+    @cached_property
+    def cuts(self) -> dict[int, WeightCut]:
+        """How tensor parallelism cuts each weight."""
+        return weight_cuts(self.program)
+
+    def _data_axis(self, expert: Expert) -> AxisRules:
+        key = (expert.data, expert.sharded)
+        if key not in self._data_axes:
+            self._data_axes[key] = _data_axis(self, expert)
+        return self._data_axes[key]
 
 
 def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[Proposal]:
@@ -133,27 +162,42 @@ def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[P
     Degrees that do not divide are left out: an engineer would not configure them.
     """
     found: list[Proposal] = []
+    desks = _Desks(request.program, views)
     for expert in _experts(request):
         if request.mesh is not None and expert.mesh != request.mesh:
             continue
         try:
-            found.append(_proposal(request, expert, views))
+            found.append(_proposal(request, expert, desks))
         except InputError:
             continue
     return found
 
 
-def _proposal(request: PlanRequest, expert: Expert, views: Views | None) -> Proposal:
+class _Desks:
+    """A desk for a program and one for each of its short versions."""
+
+    def __init__(self, program: Program, views: Views | None) -> None:
+        self.views = views
+        self.whole = _Desk(program)
+        short = () if views is None else (views.short, views.longer)
+        self._of_view = {view.dropped: _Desk(view.program) for view in short}
+
+    def of(self, view: Shortened) -> _Desk:
+        """The desk of a short version."""
+        return self._of_view[view.dropped]
+
+
+def _proposal(request: PlanRequest, expert: Expert, desks: _Desks) -> Proposal:
     limit = request.limit_bytes
 
-    def whole(program: Program) -> Candidate:
-        return expert_candidate(program, request.machine, expert, memory_limit_bytes=limit)
+    def written(desk: _Desk) -> Candidate:
+        return desk.candidate(request.machine, expert, limit)
 
-    if views is None:
-        candidate = whole(request.program)
+    if desks.views is None:
+        candidate = written(desks.whole)
         return Proposal(expert.name, candidate.plan.prediction, limit, lambda: candidate)
-    prediction = views.predict(lambda view: whole(view.program).plan.prediction)
-    return Proposal(expert.name, prediction, limit, lambda: whole(request.program))
+    prediction = desks.views.predict(lambda view: written(desks.of(view)).plan.prediction)
+    return Proposal(expert.name, prediction, limit, lambda: written(desks.whole))
 
 
 def _experts(request: PlanRequest) -> list[Expert]:
@@ -173,7 +217,8 @@ def _experts(request: PlanRequest) -> list[Expert]:
     ]
 
 
-def _data_axis(program: Program, expert: Expert) -> AxisRules:
+def _data_axis(desk: _Desk, expert: Expert) -> AxisRules:
+    program = desk.program
     pinned: dict[int, Placement] = {}
     for source in program.inputs:
         shape = program.nodes[source.node].outputs[0].shape
@@ -186,7 +231,7 @@ def _data_axis(program: Program, expert: Expert) -> AxisRules:
         gathered = frozenset(
             i.node for i in program.inputs if i.role is Role.PARAMETER and i.node in stored
         )
-    rules = greedy_axis(program, pinned, expert.data, (), gathered)
+    rules = greedy_axis(program, pinned, expert.data, (), gathered, desk.book)
     return AxisRules(size=expert.data, rules=rules)
 
 
@@ -203,23 +248,23 @@ def _stored(program: Program, size: int) -> dict[int, Placement]:
     return stored
 
 
-def _tensor_axis(program: Program, expert: Expert, outer: list[AxisRules]) -> AxisRules:
+def _tensor_axis(desk: _Desk, expert: Expert, outer: list[AxisRules]) -> AxisRules:
     """Products follow their weights; activations between are whole, or cut along the sequence."""
-    cuts = weight_cuts(program)
-    pinned = _cut_weights(program, cuts, expert.tensor, outer)
-    cuts = {node: cut for node, cut in cuts.items() if node in pinned}
+    program = desk.program
+    pinned = _cut_weights(program, desk.cuts, expert.tensor, outer)
+    cuts = {node: cut for node, cut in desk.cuts.items() if node in pinned}
     products = product_placements(program, cuts)
     between = {
         node: 1 if expert.sequence and _has_sequence(program, node, expert.tensor) else REPLICATED
         for node in boundary_nodes(program, products)
     }
-    axis = Axis(program, expert.tensor, outer)
+    axis = Axis(program, expert.tensor, outer, desk.book)
     pinned |= {
         node: placement
         for node, placement in (between | products).items()
         if any(rule.outputs[0] == placement for rule in axis.rules(node))
     }
-    rules = greedy_axis(program, pinned, expert.tensor, outer)
+    rules = greedy_axis(program, pinned, expert.tensor, outer, book=desk.book)
     return AxisRules(size=expert.tensor, rules=rules)
 
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from weft.core.errors import VerifyError
+from weft.cost.fusion import Paid, program_traffic
 from weft.program.graph import Node, Phase, Program, Value, compact, map_values, used_nodes
 from weft.program.operators import Kind, operator
 
@@ -46,6 +48,11 @@ class Expanded:
     program: Program
     origin: tuple[int, ...]
     chosen: tuple[int, ...] = ()
+
+    @cached_property
+    def traffic(self) -> tuple[Paid, ...]:
+        """What each node pays for on a device that fuses."""
+        return program_traffic(self.program)
 
 
 def expand(program: Program, nodes: Collection[int]) -> Expanded:

@@ -12,7 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
+from weft.cost.fusion import Paid, program_traffic
+from weft.parallel.rules import RuleBook
 from weft.program.fold import Folding
 from weft.program.graph import Phase, Program, Value
 from weft.program.operators import Kind, operator
@@ -78,6 +81,16 @@ class Skeleton:
     folding: Folding
     units: tuple[UnitSpec, ...]
     links: tuple[Link, ...]
+
+    @cached_property
+    def traffic(self) -> tuple[Paid, ...]:
+        """What each node pays for on a device that fuses."""
+        return program_traffic(self.program)
+
+    @cached_property
+    def book(self) -> RuleBook:
+        """Rules of all nodes."""
+        return RuleBook(self.program)
 
 
 HUB_PORT = -4

@@ -8,18 +8,19 @@ share their strategies and costs, so a deep model costs no more than a shallow o
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from weft.cost.fusion import program_traffic
+from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device
 from weft.parallel.placement import Mesh, Sharding, divides, local_type
 from weft.parallel.plan import Strategy
 from weft.parallel.reshard import Floats
-from weft.parallel.rules import rules
-from weft.program.graph import Arg, Program, Value, map_values
+from weft.parallel.rules import RuleBook
+from weft.program.graph import Program
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 
@@ -37,12 +38,20 @@ class Choices:
 class StrategyTable:
     """Makes and keeps the strategies of a program's nodes on one mesh of one device type."""
 
-    def __init__(self, program: Program, mesh: Mesh, device: Device) -> None:
+    def __init__(
+        self,
+        program: Program,
+        mesh: Mesh,
+        device: Device,
+        traffic: Sequence[Paid] | None = None,
+        book: RuleBook | None = None,
+    ) -> None:
         self._program = program
         self._mesh = mesh
         self._device = device
-        self._paid = program_traffic(program)
-        self._known: dict[object, Choices] = {}
+        self._paid = program_traffic(program) if traffic is None else traffic
+        self._book = book or RuleBook(program)
+        self._known: dict[tuple[int, Paid], Choices] = {}
 
     def choices(self, node: int) -> Choices:
         """All legal strategies of a node, with costs.
@@ -50,21 +59,19 @@ class StrategyTable:
         Raises:
             RuleError: no rule covers the operator; carries the node's scope and source line.
         """
-        this = self._program.nodes[node]
-        operands = tuple(self._program.type_of(v) for v in self._program.operands(node))
-        key = (this.op, _shape_of(this.args), operands, this.outputs, self._paid[node])
+        key = (self._program.kinds[node], self._paid[node])
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._build(node, operands)
+            found = self._known[key] = self._build(node)
         return found
 
-    def _build(self, node: int, operands: tuple[TensorType, ...]) -> Choices:
+    def _build(self, node: int) -> Choices:
         this = self._program.nodes[node]
+        operands = tuple(map(self._program.type_of, self._program.operands(node)))
         if operator(this.op).kind is Kind.INPUT:
             return _placements_of(self._mesh, this.outputs[0])
-        single = rules(this.op, this.args, operands, this.outputs)
         strategies: dict[Strategy, None] = {}
-        for combination in itertools.product(single, repeat=self._mesh.num_axes):
+        for combination in itertools.product(self._book.rules(node), repeat=self._mesh.num_axes):
             strategy = Strategy(
                 outputs=tuple(zip(*(rule.outputs for rule in combination), strict=True)),
                 operands=tuple(zip(*(rule.operands for rule in combination), strict=True)),
@@ -116,8 +123,3 @@ def _placements_of(mesh: Mesh, tensor: TensorType) -> Choices:
         if divides(mesh, sharding, tensor.shape)
     ]
     return Choices(tuple(Strategy((s,), ()) for s in shardings), np.zeros(len(shardings)))
-
-
-def _shape_of(args: tuple[Arg, ...]) -> tuple[Arg, ...]:
-    """Arguments without the identity of their values, for use as a key."""
-    return map_values(args, lambda _: Value(0))

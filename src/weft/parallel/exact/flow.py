@@ -11,14 +11,14 @@ product of the two sides.
          made into p + flow into p = read from p + flow out of p       for each edge e, sharding p
 
 The programme's optimum is a lower bound for every plan of the mesh. It has been integral in
-all cases but those that the memory price makes tie; where it is not, the integer programme is
-solved with y binary. Solved by HiGHS (Huangfu and Hall, Math. Prog. Comp. 2018).
+all cases but those in which solutions tie; where it is not, branch and bound decides y
+(`branch`). Solved by HiGHS (Huangfu and Hall, Math. Prog. Comp. 2018).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import highspy
@@ -26,16 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from weft.core.errors import InfeasibleError
+from weft.parallel.exact.branch import Branching, undecided_units
 from weft.parallel.problem import Edge, Problem
 from weft.parallel.reshard import Floats, Ints
 
 Narrow: TypeAlias = npt.NDArray[np.int32]
 
 __all__ = ["FlowModel", "Solution", "consistent_states"]
-
-INTEGRAL = 1e-6
-"""A weight this close to 0 or 1 counts as decided. Derived: ten times HiGHS' feasibility
-tolerance of 1e-7."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +122,6 @@ class FlowModel:
         self,
         price_s_per_byte: float = 0.0,
         hidden: float = 0.0,
-        time_limit_s: float = 60.0,
     ) -> Solution:
         """Optimum at a memory price; later calls start from the last basis.
 
@@ -133,23 +129,27 @@ class FlowModel:
             price_s_per_byte: what one byte of memory costs [s/byte].
             hidden: share of hideable communication that is taken to cost nothing [0 to 1].
                 The objective of the solution counts it in full all the same.
-            time_limit_s: limit for the integer programme, if one is needed [s].
 
         Returns:
             The solution; its bound is one of the full objective only if nothing is hidden.
         """
         self._set_costs(price_s_per_byte, hidden)
+        self._perturb(PRICED_PERTURBATION if price_s_per_byte else 1.0)
         self._highs.run()
+        if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            self._highs.clearSolver()
+            self._perturb(1.0)
+            self._highs.run()
         self._require_optimal()
         bound = self._highs.getInfo().objective_function_value / SCALE
         weights = np.array(self._highs.getSolution().col_value)[: self._weights]
-        undecided = (weights > INTEGRAL) & (weights < 1.0 - INTEGRAL)
-        fractional = int(sum(undecided[a:b].any() for a, b in self._spans()))
+        fractional = len(undecided_units(weights, self._spans))
         if fractional:
-            weights, bound = self._solve_integer(time_limit_s, bound)
+            branching = Branching(self._highs, self._spans, self._costs, weights)
+            weights, bound = branching.weights, branching.bound / SCALE
         states = tuple(
             int(alive[int(np.argmax(weights[a:b]))])
-            for alive, (a, b) in zip(self._alive, self._spans(), strict=True)
+            for alive, (a, b) in zip(self._alive, self._spans, strict=True)
         )
         return Solution(
             states=states,
@@ -162,10 +162,14 @@ class FlowModel:
     def _set_costs(self, price_s_per_byte: float, hidden: float) -> None:
         weights = (self._seconds + price_s_per_byte * self._bytes) * SCALE
         hops = self._hop_seconds * (1.0 - hidden * self._hideable) * SCALE
-        cost = np.concatenate([weights, hops])
-        columns = np.arange(len(cost), dtype=np.int32)
-        self._highs.changeColsCost(len(cost), columns, cost)
+        self._costs = np.concatenate([weights, hops])
+        columns = np.arange(len(self._costs), dtype=np.int32)
+        self._highs.changeColsCost(len(columns), columns, self._costs)
 
+    def _perturb(self, multiplier: float) -> None:
+        self._highs.setOptionValue("dual_simplex_cost_perturbation_multiplier", multiplier)
+
+    @cached_property
     def _spans(self) -> list[tuple[int, int]]:
         return [(int(a), int(b)) for a, b in zip(self._offset, self._offset[1:], strict=False)]
 
@@ -181,22 +185,6 @@ class FlowModel:
                 hint="this should not happen after the consistency check; report the program",
             )
 
-    def _solve_integer(self, time_limit_s: float, relaxed: float) -> tuple[Floats, float]:
-        """The same programme with binary weights, then relaxed again for later prices."""
-        columns = np.arange(self._weights, dtype=np.int32)
-        highs = self._highs
-        integer = np.full(self._weights, int(highspy.HighsVarType.kInteger), dtype=np.uint8)
-        highs.changeColsIntegrality(self._weights, columns, integer)
-        highs.setOptionValue("time_limit", highs.getRunTime() + time_limit_s)
-        highs.run()
-        info = highs.getInfo()
-        bound = max(info.mip_dual_bound / SCALE, relaxed)
-        weights = np.array(highs.getSolution().col_value)[: self._weights]
-        continuous = np.full(self._weights, int(highspy.HighsVarType.kContinuous), dtype=np.uint8)
-        highs.changeColsIntegrality(self._weights, columns, continuous)
-        highs.setOptionValue("time_limit", math.inf)
-        return weights, bound
-
     def _build(self) -> highspy.Highs:
         rows = _Rows(self.problem, self._alive, self._offset)
         self._hop_seconds = np.concatenate([np.zeros(0), *rows.hop_seconds])
@@ -206,7 +194,6 @@ class FlowModel:
         highs.setOptionValue("threads", 1)
         # Presolve costs more here than it saves, and would throw the basis away between prices.
         highs.setOptionValue("presolve", "off")
-        highs.setOptionValue("mip_rel_gap", 1e-6)
         model = highspy.HighsLp()
         cost = np.concatenate([self._seconds, self._hop_seconds]) * SCALE
         model.num_col_ = len(cost)
@@ -221,6 +208,11 @@ class FlowModel:
         highs.passModel(model)
         return highs
 
+
+PRICED_PERTURBATION = 0.01
+"""Share of HiGHS' usual perturbation of costs where memory has a price. Derived: the usual one is
+in proportion to the largest cost, which is then that of memory, and hides what time costs; undoing
+it took up to 70 s where a hundredth takes 1 s. Without any, HiGHS stalled on two programmes."""
 
 SCALE = 1e6
 """The programme counts microseconds: HiGHS' tolerances are absolute."""
