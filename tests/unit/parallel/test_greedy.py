@@ -251,6 +251,20 @@ def test_any_legal_pins_give_legal_rules_that_collectives_can_join(data, size):
     assert all(cost < float("inf") for cost in movements(program, rules, size).values())
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_nodes_in_one_situation_would_each_decide_the_same(size, monkeypatch):
+    program = transformer(num_layers=3, batch=8, slots=("momentum",))
+    fully_sharded = pinned_batch(program) | dict.fromkeys(stored(program, 0), 0)
+    pinned = {
+        node: place
+        for node, place in fully_sharded.items()
+        if any(rule.outputs[0] == place for rule in Axis(program, size).rules(node))
+    }
+    shared = greedy_axis(program, pinned, size, (), weights(program) & set(pinned))
+    monkeypatch.setattr("weft.parallel.greedy._Greedy._situation", lambda *_: object())
+    assert greedy_axis(program, pinned, size, (), weights(program) & set(pinned)) == shared
+
+
 def test_an_inner_axis_cuts_what_the_outer_one_left():
     program = transformer(num_layers=1, batch=4)
     outer = AxisRules(size=2, rules=greedy_axis(program, pinned_batch(program), 2))

@@ -76,6 +76,27 @@ def test_the_digest_ignores_names_scopes_and_sources_only():
     assert replace(program, updates=program.updates[1:]).digest != program.digest
 
 
+def test_nodes_of_one_kind_differ_in_their_operands_only():
+    program = mlp(3)
+    by_kind = {}
+    for node, kind in zip(program.nodes, program.kinds, strict=True):
+        by_kind.setdefault(kind, []).append(node)
+    assert max(map(len, by_kind.values())) >= 3
+    for alike in by_kind.values():
+        constants = {(n.op, n.outputs, map_values(n.args, lambda _: None)) for n in alike}
+        assert len(constants) == 1
+
+
+def test_one_in_three_types_makes_three_kinds():
+    b = Builder("ones")
+    x = b.input("batch.x", Role.BATCH, TensorType(DType.F32, (2,)))
+    made = [b.add("add.Scalar", x, one) for one in (1, 1.0, True, 1.0)]
+    kinds = b.build(b.add("sum", made[-1], (0,))).kinds
+    one, real, true, again = (kinds[value.node] for value in made)
+    assert len({one, real, true}) == 3
+    assert again == real
+
+
 def test_infinite_constants_have_a_digest_of_their_own():
     digests = {masked(fill).digest for fill in (float("-inf"), float("inf"), -1e30)}
     assert len(digests) == 3
