@@ -51,6 +51,7 @@ class Job:
         plan: what to run; its mesh has as many devices as there are ranks.
         steps: how many steps.
         keeps_state: whether the final state is wanted as whole tensors.
+        compile: whether Inductor compiles the step.
     """
 
     recipe: str
@@ -58,6 +59,7 @@ class Job:
     plan: ParallelPlan
     steps: int
     keeps_state: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ def run_jobs(jobs: Sequence[Job], num_ranks: int, *, timeout_s: float) -> tuple[
                 "double": job.double,
                 "steps": job.steps,
                 "keeps_state": job.keeps_state,
+                "compile": job.compile,
             }
             (folder / f"{number}.job.json").write_text(json.dumps(about))
         command = ["-m", "benchmarks.job", name, str(len(jobs))]
@@ -145,7 +148,7 @@ def run_job(job: Job, world: World) -> Outcome:
     """One job on this rank."""
     workload = workload_of(job.recipe, double=job.double)
     program = program_of(job.recipe, double=job.double)
-    step = deploy(job.plan, workload, world=world, program=program)
+    step = deploy(job.plan, workload, compile=job.compile, world=world, program=program)
     losses: list[float] = []
     seconds: list[float] = []
     for number in range(job.steps):

@@ -26,6 +26,7 @@ from weft.capture import AdamW, Workload
 __all__ = [
     "Config",
     "Llama",
+    "llama3_1b",
     "llama3_8b",
     "llama3_8layers",
     "llama3_70b",
@@ -182,6 +183,14 @@ def llama3(name: str, config: Config, *, batch: int, lr: float) -> Workload:
         optimizer=AdamW(lr=lr, betas=(0.9, 0.95), weight_decay=0.1),
         compute_dtype=torch.bfloat16,
     )
+
+
+def llama3_1b(*, batch: int = 4) -> Workload:
+    """1.0 B parameters in eight layers; four sequences of 4,096 tokens: one device trains it."""
+    config = Config(
+        num_layers=8, width=2048, num_heads=16, num_kv_heads=4, hidden=8_192, sequence=4_096
+    )
+    return llama3("llama3_1b", config, batch=batch, lr=3e-4)
 
 
 def llama3_8b(*, batch: int = 64) -> Workload:

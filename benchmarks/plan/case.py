@@ -201,10 +201,8 @@ def least_peak(program: Program, machine: Machine, mesh: Mesh) -> float:
     """Smallest peak on a mesh that a price of memory reaches without recomputation [bytes]."""
     request = PlanRequest(program=program, machine=machine, mesh=mesh, memory_limit_bytes=1.0)
     folding = fold(program)
-    proposals = ExactPlanner().proposals(
-        request, folding, views_of(program, folding), lambda _: None
-    )
-    return min(p.prediction.peak_bytes for p in proposals if "recomputation" not in p.name)
+    search = ExactPlanner().start(request, folding, views_of(program, folding), lambda _: None)
+    return min(p.prediction.peak_bytes for p in search() if "recomputation" not in p.name)
 
 
 def solve_programmes(

@@ -62,7 +62,6 @@ def assemble(
     expanded: Expanded | None = None,
     level: Level = Level.FAST,
     objective_s: float = 0.0,
-    bound_s: float = 0.0,
 ) -> Candidate:
     """Make a plan of a decision and simulate it.
 
@@ -76,7 +75,7 @@ def assemble(
         recompute: forward nodes that run again in the backward pass.
         expanded: the program with `recompute` applied, if the caller has it.
         level: how it was found.
-        objective_s, bound_s: of the solver, if there was one [s].
+        objective_s: of the solver, if there was one [s].
     """
     plan = ParallelPlan(
         program_name=program.name,
@@ -92,7 +91,7 @@ def assemble(
         level=level,
     )
     timeline, prediction = simulate_plan(plan, program, machine, expanded)
-    prediction = replace(prediction, objective_s=objective_s, bound_s=bound_s)
+    prediction = replace(prediction, objective_s=objective_s)
     return Candidate(name, replace(plan, prediction=prediction), timeline)
 
 

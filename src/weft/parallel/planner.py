@@ -23,9 +23,10 @@ from weft.parallel.plan import ParallelPlan
 from weft.parallel.request import PlanRequest
 from weft.program.fold import Folding, fold
 
-__all__ = ["Planner", "Progress", "plan_request"]
+__all__ = ["Planner", "Progress", "Search", "plan_request"]
 
 Progress = Callable[[str], None]
+Search = Callable[[], list[Proposal]]
 
 
 class Planner(Protocol):
@@ -33,16 +34,20 @@ class Planner(Protocol):
 
     name: str
 
-    def proposals(
+    def start(
         self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
-    ) -> list[Proposal]:
-        """Plans with their predictions, in any order, whether they fit or not.
+    ) -> Search:
+        """Begin a search: what can run by itself runs from now on, without the interpreter's lock.
 
         Args:
             request: what to plan.
             folding: of the program: which layers are alike.
             views: short versions of a deep program, to predict the whole one from.
             progress: told in words what is going on.
+
+        Returns:
+            Goes on with the search, and returns plans with their predictions, in any order,
+            whether they fit or not.
         """
         ...
 
@@ -65,10 +70,10 @@ def plan_request(
     with _collector_paused():
         folding = fold(request.program)
         views = views_of(request.program, folding)
-        searched = planner.proposals(request, folding, views, progress)
+        search = planner.start(request, folding, views, progress)
         progress("simulating the experts' plans")
         experts = expert_proposals(request, views)
-        best = best_of([*searched, *experts])
+        best = best_of([*search(), *experts])
     if not best.fits:
         raise _infeasible(request, best)
     return replace(

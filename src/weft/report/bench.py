@@ -104,12 +104,14 @@ class BenchReport:
         claims: what has to hold.
         table: the measurements behind the claims, for people.
         facts: further JSON values that belong to the result (settings, repetitions).
+        device: what it ran on, if that is not the host's processor.
     """
 
     bench: str
     claims: tuple[Claim, ...]
     table: Table | None = None
     facts: Mapping[str, object] = field(default_factory=dict[str, object])
+    device: str = ""
 
     @property
     def ok(self) -> bool:
@@ -117,10 +119,14 @@ class BenchReport:
         return all(claim.ok for claim in self.claims)
 
 
-def environment() -> dict[str, object]:
-    """Where and when: hardware, date, versions and commit of this run."""
+def environment(device: str = "") -> dict[str, object]:
+    """Where and when: hardware, date, versions and commit of this run.
+
+    Args:
+        device: the hardware; the host's processor if empty.
+    """
     return {
-        "hardware": f"{_processor()}, {os.cpu_count()} CPUs",
+        "hardware": device or f"{_processor()}, {os.cpu_count()} CPUs",
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": {
             "python": platform.python_version(),
@@ -174,7 +180,7 @@ def report_json(report: BenchReport) -> str:
         }
         for c in report.claims
     ]
-    own = {"bench": report.bench, "claims": claims, "ok": report.ok, **environment()}
+    own = {"bench": report.bench, "claims": claims, "ok": report.ok, **environment(report.device)}
     clash = sorted(set(own) & set(report.facts))
     if clash:
         raise InputError(
@@ -212,7 +218,7 @@ def claim_table(report: BenchReport) -> Table:
 
 def save_report(report: BenchReport, folder: Path) -> Path:
     """Append the report to `<bench>_<hardware>_<yyyymm>.jsonl` in a folder; returns the file."""
-    facts = environment()
+    facts = environment(report.device)
     hardware = re.sub(r"[^a-z0-9]+", "-", str(facts["hardware"]).lower()).strip("-")
     month = str(facts["date"])[:7].replace("-", "")
     path = folder / f"{report.bench}_{hardware}_{month}.jsonl"
