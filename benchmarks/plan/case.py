@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -201,8 +201,10 @@ def least_peak(program: Program, machine: Machine, mesh: Mesh) -> float:
     """Smallest peak on a mesh that a price of memory reaches without recomputation [bytes]."""
     request = PlanRequest(program=program, machine=machine, mesh=mesh, memory_limit_bytes=1.0)
     folding = fold(program)
-    search = ExactPlanner().start(request, folding, views_of(program, folding), lambda _: None)
-    return min(p.prediction.peak_bytes for p in search() if "recomputation" not in p.name)
+    views = views_of(program, folding)
+    with closing(ExactPlanner().start(request, folding, views, lambda _: None)) as search:
+        proposals = search.proposals()
+    return min(p.prediction.peak_bytes for p in proposals if "recomputation" not in p.name)
 
 
 def solve_programmes(

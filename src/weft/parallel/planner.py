@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -26,7 +26,24 @@ from weft.program.fold import Folding, fold
 __all__ = ["Planner", "Progress", "Search", "plan_request"]
 
 Progress = Callable[[str], None]
-Search = Callable[[], list[Proposal]]
+
+
+class Search(Protocol):
+    """A search under way: what can run without the interpreter's lock does so already.
+
+    Attributes:
+        notes: lines for people about what was left undone, once it has ended.
+    """
+
+    notes: tuple[str, ...]
+
+    def proposals(self) -> list[Proposal]:
+        """Plans with their predictions, in any order, whether they fit or not."""
+        ...
+
+    def close(self) -> None:
+        """Stop whatever still runs."""
+        ...
 
 
 class Planner(Protocol):
@@ -37,17 +54,13 @@ class Planner(Protocol):
     def start(
         self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
     ) -> Search:
-        """Begin a search: what can run by itself runs from now on, without the interpreter's lock.
+        """Begin a search.
 
         Args:
             request: what to plan.
             folding: of the program: which layers are alike.
             views: short versions of a deep program, to predict the whole one from.
             progress: told in words what is going on.
-
-        Returns:
-            Goes on with the search, and returns plans with their predictions, in any order,
-            whether they fit or not.
         """
         ...
 
@@ -70,10 +83,10 @@ def plan_request(
     with _collector_paused():
         folding = fold(request.program)
         views = views_of(request.program, folding)
-        search = planner.start(request, folding, views, progress)
-        progress("simulating the experts' plans")
-        experts = expert_proposals(request, views)
-        best = best_of([*search(), *experts])
+        with closing(planner.start(request, folding, views, progress)) as search:
+            progress("simulating the experts' plans")
+            experts = expert_proposals(request, views)
+            best = best_of([*search.proposals(), *experts])
     if not best.fits:
         raise _infeasible(request, best)
     return replace(
@@ -81,7 +94,7 @@ def plan_request(
         planner=planner.name,
         level=request.level,
         search_s=time.perf_counter() - started,
-        notes=_notes(best, experts),
+        notes=(*_notes(best, experts), *search.notes),
     )
 
 

@@ -7,7 +7,7 @@ units undecided, deciding a few settles the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -47,15 +47,28 @@ class _Branch:
 class Branching:
     """One search over branches of a programme that HiGHS holds; leaves it as it was.
 
+    Args:
+        highs: holds the programme, solved.
+        run: has HiGHS solve it again.
+        spans: columns of each unit.
+        costs: of all columns.
+        relaxed: the solution, with units undecided.
+
     Attributes:
         weights: of the best choice.
         bound: that no choice goes below.
     """
 
     def __init__(
-        self, highs: highspy.Highs, spans: Sequence[Span], costs: Floats, relaxed: Floats
+        self,
+        highs: highspy.Highs,
+        run: Callable[[], object],
+        spans: Sequence[Span],
+        costs: Floats,
+        relaxed: Floats,
     ) -> None:
         self._highs = highs
+        self._run = run
         self._spans = spans
         self._costs = costs
         self._forbidden: Ints = np.zeros(0, dtype=np.int64)
@@ -110,7 +123,7 @@ class Branching:
     def _solved(self, branch: _Branch) -> tuple[float, Floats]:
         """Optimum of a branch and its weights; infinite if nothing is in it."""
         self._forbid(branch.forbidden)
-        self._highs.run()
+        self._run()
         if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return inf, self.weights
         weights = np.array(self._highs.getSolution().col_value)[: self._spans[-1][1]]

@@ -17,6 +17,7 @@ all cases but those in which solutions tie; where it is not, branch and bound de
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -107,6 +108,7 @@ class FlowModel:
         self._seconds = self._per_state([unit.seconds for unit in problem.units])
         self._bytes = self._per_state([unit.num_bytes for unit in problem.units])
         self._highs = self._build()
+        self._stopped = False
 
     @property
     def num_columns(self) -> int:
@@ -135,17 +137,17 @@ class FlowModel:
         """
         self._set_costs(price_s_per_byte, hidden)
         self._perturb(PRICED_PERTURBATION if price_s_per_byte else 1.0)
-        self._highs.run()
+        self._run()
         if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             self._highs.clearSolver()
             self._perturb(1.0)
-            self._highs.run()
+            self._run()
         self._require_optimal()
         bound = self._highs.getInfo().objective_function_value / SCALE
         weights = np.array(self._highs.getSolution().col_value)[: self._weights]
         fractional = len(undecided_units(weights, self._spans))
         if fractional:
-            branching = Branching(self._highs, self._spans, self._costs, weights)
+            branching = Branching(self._highs, self._run, self._spans, self._costs, weights)
             weights, bound = branching.weights, branching.bound / SCALE
         states = tuple(
             int(alive[int(np.argmax(weights[a:b]))])
@@ -158,6 +160,22 @@ class FlowModel:
             num_bytes=self.problem.num_bytes(states),
             fractional=fractional,
         )
+
+    def stop(self) -> None:
+        """End a solve that another thread waits for; later solves end at once."""
+        self._stopped = True
+        self._highs.cancelSolve()
+
+    def _run(self) -> None:
+        """Let HiGHS work.
+
+        Raises:
+            CancelledError: somebody called `stop`.
+        """
+        if not self._stopped:
+            self._highs.run()
+        if self._stopped:
+            raise CancelledError
 
     def _set_costs(self, price_s_per_byte: float, hidden: float) -> None:
         weights = (self._seconds + price_s_per_byte * self._bytes) * SCALE
@@ -190,6 +208,7 @@ class FlowModel:
         self._hop_seconds = np.concatenate([np.zeros(0), *rows.hop_seconds])
         self._hideable = np.concatenate([np.zeros(0), *rows.hideable])
         highs = highspy.Highs()
+        highs.HandleUserInterrupt = True
         highs.setOptionValue("output_flag", False)
         highs.setOptionValue("threads", 1)
         # Presolve costs more here than it saves, and would throw the basis away between prices.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from weft.parallel.candidate import Proposal
 from weft.parallel.depth import Views
@@ -30,7 +29,7 @@ class ExactPlanner:
         self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
     ) -> Search:
         """The best plan of each mesh, with and without recomputation."""
-        return _Search(request, folding, views, progress).proposals
+        return _Search(request, folding, views, progress)
 
 
 class _Search:
@@ -39,8 +38,12 @@ class _Search:
     def __init__(
         self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
     ) -> None:
-        self._started_s = time.perf_counter()
         self._request = request
+        self._limits = Limits(
+            memory_limit_bytes=request.limit_bytes,
+            level=request.level,
+            deadline_s=time.perf_counter() + request.time_limit_s,
+        )
         self._progress = progress
         self._skeleton = build_skeleton(request.program, folding)
         self._stage = Stage(request.program, views)
@@ -49,31 +52,50 @@ class _Search:
             if request.mesh is not None
             else candidate_meshes(request.machine, request.level)
         )
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weft-highs")
-        self._next = self._begin(0)
+        self._open: list[MeshSearch] = []
+        self.notes: tuple[str, ...] = ()
+        self._begin(0)
 
     def proposals(self) -> list[Proposal]:
+        """Search the meshes in turn, until time is up."""
         found: list[Proposal] = []
-        try:
-            for number, mesh in enumerate(self._meshes, start=1):
-                if found and time.perf_counter() - self._started_s > self._request.time_limit_s:
-                    left = len(self._meshes) - number + 1
-                    self._progress(f"time limit: {left} mesh shapes not tried")
-                    break
-                self._progress(f"mesh {mesh} ({number} of {len(self._meshes)})")
-                search = self._next
-                if number < len(self._meshes):
-                    self._next = self._begin(number)
-                search.search()
-                found += search.proposals
-        finally:
-            self._pool.shutdown(cancel_futures=True)
+        for number, mesh in enumerate(self._meshes, start=1):
+            self._progress(f"mesh {mesh} ({number} of {len(self._meshes)})")
+            search = self._open[0]
+            if number < len(self._meshes):
+                self._begin(number)
+            in_time = self._search(search)
+            found += search.proposals
+            if not in_time:
+                self._out_of_time(len(self._meshes) - number + 1)
+                break
+            self._open.remove(search)
+            search.close()
         return found
 
-    def _begin(self, number: int) -> MeshSearch:
-        request = self._request
-        limits = Limits(memory_limit_bytes=request.limit_bytes, level=request.level)
+    def close(self) -> None:
+        """Stop what still runs."""
+        for search in self._open:
+            search.close()
+        self._open.clear()
+
+    def _begin(self, number: int) -> None:
         mesh = self._meshes[number]
-        search = MeshSearch(self._skeleton, request.machine, mesh, limits, self._stage)
-        search.start(self._pool)
-        return search
+        search = MeshSearch(self._skeleton, self._request.machine, mesh, self._limits, self._stage)
+        search.start()
+        self._open.append(search)
+
+    def _search(self, search: MeshSearch) -> bool:
+        """Search a mesh to the end; False if there was no time for that."""
+        if time.perf_counter() > self._limits.deadline_s:
+            return False
+        try:
+            search.search()
+        except TimeoutError:
+            return False
+        return True
+
+    def _out_of_time(self, missing: int) -> None:
+        left = f"time limit: {missing} of {len(self._meshes)} mesh shapes not searched to the end"
+        self.notes = (left,)
+        self._progress(left)

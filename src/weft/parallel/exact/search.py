@@ -12,9 +12,9 @@ plan of that mesh that keeps all activations within the limit has a smaller obje
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 
 from weft.machine.model import Machine
 from weft.parallel.candidate import Candidate, Proposal, assemble
@@ -23,6 +23,7 @@ from weft.parallel.depth import Shortened
 from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.extract import recomputed, single_choice
 from weft.parallel.exact.flow import FlowModel, Solution
+from weft.parallel.exact.solver import Solver
 from weft.parallel.exact.stage import Stage
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
@@ -49,10 +50,17 @@ was at most a fifth above the smallest of all prices in all measured cases."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a search has to respect."""
+    """What a search has to respect.
+
+    Attributes:
+        memory_limit_bytes: limit of one device [bytes].
+        level: how hard to look.
+        deadline_s: when to stop, on the clock of `time.perf_counter` [s].
+    """
 
     memory_limit_bytes: float
     level: Level
+    deadline_s: float = inf
 
 
 @dataclass
@@ -76,8 +84,6 @@ class MeshSearch:
     proposals: list[Proposal] = field(default_factory=list, init=False)
     bound_s: float = field(default=0.0, init=False)
     _hidden: float = field(default=0.0, init=False)
-    _solutions: dict[tuple[float, float], Solution] = field(default_factory=dict, init=False)
-    _ahead: dict[tuple[float, float], Future[Solution]] = field(default_factory=dict, init=False)
     _proposed: dict[tuple[str, tuple[int, ...]], Proposal] = field(default_factory=dict, init=False)
 
     @property
@@ -97,6 +103,11 @@ class MeshSearch:
         table = StrategyTable(self.program, self.mesh, device, skeleton.traffic, skeleton.book)
         return FlowModel(build_problem(self.skeleton, self.mesh, table, self.resharding))
 
+    @cached_property
+    def solver(self) -> Solver:
+        """The programme, in its thread."""
+        return Solver(self.model, self.limits.deadline_s)
+
     @property
     def _free_solves(self) -> list[tuple[float, float]]:
         """Prices and hidden shares of the solves without regard to memory, in order.
@@ -107,10 +118,14 @@ class MeshSearch:
         overlap = self.machine.overlap.value
         return [(0.0, HIDDEN * overlap), (0.0, 0.0)] if overlap > 0 else [(0.0, 0.0)]
 
-    def start(self, pool: Executor) -> None:
+    def start(self) -> None:
         """Have the programme solved without regard to memory while others use the interpreter."""
-        model = self.model
-        self._ahead = {key: pool.submit(model.solve, *key) for key in self._free_solves}
+        for price, hidden in self._free_solves:
+            self.solver.ask(price, hidden)
+
+    def close(self) -> None:
+        """Stop what still runs; the proposals stay."""
+        self.solver.close()
 
     def at_price(self, price_s_per_byte: float, hidden: float = 0.0) -> tuple[Proposal, Solution]:
         """The plan that is optimal at a price of memory, without recomputation.
@@ -119,18 +134,11 @@ class MeshSearch:
             price_s_per_byte: what one byte of memory costs [s/byte].
             hidden: share of hideable communication that is taken to cost nothing.
         """
-        solution = self._solved(price_s_per_byte, hidden)
+        solution = self.solver.solution(price_s_per_byte, hidden)
         if not hidden:
             limit = self.limits.memory_limit_bytes
             self.bound_s = max(self.bound_s, solution.bound_s - price_s_per_byte * limit)
         return self._propose("", solution), solution
-
-    def _solved(self, price_s_per_byte: float, hidden: float) -> Solution:
-        key = (price_s_per_byte, hidden)
-        if key not in self._solutions:
-            ahead = self._ahead.pop(key, None)
-            self._solutions[key] = ahead.result() if ahead else self.model.solve(*key)
-        return self._solutions[key]
 
     def recomputing(self, solution: Solution) -> Proposal:
         """The least recomputation with which a solution fits; the most if none does."""
@@ -143,6 +151,9 @@ class MeshSearch:
         The additive objective charges communication that the simulator may hide, so the
         programme is solved a second time with most of it free; the simulator then chooses.
         At the fast level recomputation is tried only where no price makes a plan fit.
+
+        Raises:
+            TimeoutError: the deadline passed; what was found until then is in `proposals`.
         """
         found = {hidden: self.at_price(price, hidden) for price, hidden in self._free_solves}
         self._hidden = min(found, key=lambda hidden: (found[hidden][0].rank, hidden))

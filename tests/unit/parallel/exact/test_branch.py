@@ -41,7 +41,7 @@ def test_an_odd_cycle_is_decided_at_its_cheapest(
     highs = triangle(costs)
     assert highs.getInfo().objective_function_value == pytest.approx(relaxed)
     assert undecided_units(weights_of(highs), SPANS) == [0, 1, 2]
-    found = Branching(highs, SPANS, np.array(costs), weights_of(highs))
+    found = Branching(highs, highs.run, SPANS, np.array(costs), weights_of(highs))
     assert undecided_units(found.weights, SPANS) == []
     assert float(np.array(costs) @ found.weights) == pytest.approx(best)
     assert found.bound == pytest.approx(best)
@@ -50,6 +50,6 @@ def test_an_odd_cycle_is_decided_at_its_cheapest(
 def test_the_programme_is_left_as_it_was() -> None:
     costs = [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
     highs = triangle(costs)
-    Branching(highs, SPANS, np.array(costs), weights_of(highs))
+    Branching(highs, highs.run, SPANS, np.array(costs), weights_of(highs))
     highs.run()
     assert highs.getInfo().objective_function_value == pytest.approx(1.5)

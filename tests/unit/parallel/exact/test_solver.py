@@ -1,0 +1,65 @@
+"""A programme in its own thread: answers, deadlines, and a stop in the middle of a solve."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from math import inf
+
+import pytest
+
+from tests.programs import mlp
+from weft.machine.presets import preset
+from weft.parallel.estimate import slowest_device
+from weft.parallel.exact.flow import FlowModel
+from weft.parallel.exact.solver import Solver
+from weft.parallel.placement import Mesh
+from weft.parallel.planning import plan
+from weft.parallel.problem import build_problem
+from weft.parallel.reshard import Resharding
+from weft.parallel.skeleton import build_skeleton
+from weft.parallel.strategies import StrategyTable
+from weft.program.fold import fold
+
+MESH = Mesh((4,))
+
+
+def model() -> FlowModel:
+    program, machine = mlp(2), preset("dgx-h100x1")
+    table = StrategyTable(program, MESH, slowest_device(machine))
+    skeleton = build_skeleton(program, fold(program))
+    return FlowModel(build_problem(skeleton, MESH, table, Resharding(machine, MESH)))
+
+
+def test_the_thread_finds_what_the_programme_gives_by_itself() -> None:
+    solver = Solver(model(), inf)
+    solver.ask(0.0, 0.5)
+    assert solver.solution(0.0, 0.0).bound_s == pytest.approx(model().solve().bound_s)
+    assert solver.solution(0.0, 0.0) is solver.solution(0.0, 0.0)
+    solver.close()
+
+
+def test_a_passed_deadline_ends_the_wait() -> None:
+    solver = Solver(model(), time.perf_counter() - 1.0)
+    with pytest.raises(TimeoutError):
+        solver.solution(0.0, 0.0)
+    solver.close()
+
+
+def test_a_stop_reaches_a_solve_under_way() -> None:
+    flow, entered = model(), threading.Event()
+    highs = flow._highs
+    highs.cbSimplexInterrupt += lambda _: entered.set()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        solving = pool.submit(lambda: [flow.solve(0.0, 0.1 * n) for n in range(10_000)])
+        assert entered.wait(timeout=60)
+        flow.stop()
+        with pytest.raises(CancelledError):
+            solving.result(timeout=60)
+
+
+def test_no_time_leaves_the_best_hand_written_plan_and_says_so() -> None:
+    found = plan(mlp(2), preset("dgx-h100x1"), time_limit_s=0.0)
+    assert any(note.startswith("time limit: 4 of 4 mesh shapes") for note in found.notes)
+    assert found.prediction.step_s > 0
