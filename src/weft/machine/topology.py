@@ -18,7 +18,7 @@ from weft.core.errors import InputError
 from weft.core.units import format_bytes
 from weft.machine.model import Link, Machine, NodeGroup
 
-__all__ = ["Group", "axis_group", "smallest_machine"]
+__all__ = ["Group", "axis_group", "num_nodes", "smallest_machine", "with_nodes"]
 
 _REFERENCE_BYTES = 2**20
 """Links are compared by the time in which they move this much."""
@@ -109,11 +109,39 @@ def smallest_machine(machine: Machine, wanted_bytes: float) -> Machine:
             got="devices without memory",
             hint="check memory_bytes in the machine file",
         )
-    num_nodes = group.num_nodes + math.ceil(missing / _node_bytes(group))
+    more = math.ceil(missing / _node_bytes(group))
+    return with_nodes(machine, num_nodes(machine) + more)
+
+
+def num_nodes(machine: Machine) -> int:
+    """Nodes of all groups."""
+    return sum(group.num_nodes for group in machine.groups)
+
+
+def with_nodes(machine: Machine, wanted: int) -> Machine:
+    """The machine with so many nodes in all; an uneven one grows by nodes of the largest kind.
+
+    Raises:
+        InputError: fewer nodes than it has.
+
+    Example:
+        >>> from weft.machine.presets import preset
+        >>> with_nodes(preset("dgx-h100x1"), 8).num_devices
+        64
+    """
+    more = wanted - num_nodes(machine)
+    if more < 0:
+        raise InputError(
+            need=f"at least the {num_nodes(machine)} nodes of {machine.name}",
+            got=f"{wanted}",
+            hint="machines only grow here; load a smaller preset instead",
+        )
+    largest = max(range(len(machine.groups)), key=lambda i: _node_bytes(machine.groups[i]))
     groups = tuple(
-        replace(g, num_nodes=num_nodes) if i == largest else g for i, g in enumerate(machine.groups)
+        replace(g, num_nodes=g.num_nodes + more) if i == largest else g
+        for i, g in enumerate(machine.groups)
     )
-    return replace(machine, name=_renamed(machine, num_nodes), groups=groups)
+    return replace(machine, name=_renamed(machine, wanted), groups=groups)
 
 
 def _renamed(machine: Machine, num_nodes: int) -> str:

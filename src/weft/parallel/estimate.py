@@ -6,9 +6,10 @@ they keep their operand's alive. The next value of a state takes the place of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from weft.core.provenance import Quantity
 from weft.cost.collective import collective_seconds
 from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
@@ -60,11 +61,36 @@ def estimate(
 
 
 def slowest_device(machine: Machine) -> Device:
-    """The device that the others wait for: the one with the lowest product rate."""
-    return min(
-        (group.device for group in machine.groups),
-        key=lambda d: max(rate.value for rate in d.matmul_flops_per_s.values()),
+    """The device that the others wait for.
+
+    Of an uneven machine it has the worst figure of all kinds of device, element type by element
+    type: each step of a plan that treats devices alike ends when the slowest has done it.
+    """
+    devices = [group.device for group in machine.groups]
+    slowest = min(devices, key=lambda device: device.memory_bytes_per_s.value)
+    if machine.is_uniform:
+        return slowest
+
+    def worst(figure: Callable[[Device], Quantity]) -> Quantity:
+        return min(map(figure, devices), key=lambda quantity: quantity.value)
+
+    rates = {
+        dtype: min(found, key=lambda quantity: quantity.value)
+        for dtype in slowest.matmul_flops_per_s
+        if len(found := _rates(devices, dtype)) == len(devices)
+    }
+    return replace(
+        slowest,
+        matmul_flops_per_s=rates or slowest.matmul_flops_per_s,
+        vector_flops_per_s=worst(lambda device: device.vector_flops_per_s),
+        memory_bytes=worst(lambda device: device.memory_bytes),
+        launch_s=max((device.launch_s for device in devices), key=lambda q: q.value),
     )
+
+
+def _rates(devices: Sequence[Device], dtype: str) -> list[Quantity]:
+    rates = [device.matmul_flops_per_s.get(dtype) for device in devices]
+    return [rate for rate in rates if rate is not None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,8 +103,28 @@ def expert_plan(
         InputError: the degrees do not divide the batch or the weights, or are too many.
     """
     expert = Expert(data=dp, tensor=tp, sharded=fsdp, sequence=sp)
+    _require_room(expert, program, machine)
     limit = min(group.device.memory_bytes.value for group in machine.groups)
     return expert_candidate(program, machine, expert, memory_limit_bytes=limit).plan
+
+
+def _require_room(expert: Expert, program: Program, machine: Machine) -> None:
+    """Check the degrees against the machine and the batch, before anything finer is tried."""
+    devices = expert.data * expert.tensor
+    if devices > machine.num_devices:
+        raise InputError(
+            need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
+            got=f"{devices}: data {expert.data} x tensor {expert.tensor}",
+            hint="lower the degrees, or take a larger machine",
+        )
+    for source in program.inputs:
+        shape = program.nodes[source.node].outputs[0].shape
+        if source.role is Role.BATCH and shape and shape[0] % expert.data:
+            raise InputError(
+                need=f"a batch that {expert.data} data-parallel devices divide",
+                got=f"{source.name} with {shape[0]} rows",
+                hint="change the batch size or the data-parallel degree",
+            )
 
 
 def expert_candidate(

@@ -18,6 +18,7 @@ from weft.parallel.local import Collective, CollectiveKind
 from weft.parallel.plan import Alternative, ParallelPlan, Prediction
 from weft.parallel.recompute import with_recompute
 from weft.parallel.spmd import lower
+from weft.parallel.validate import require_machine, require_program
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 from weft.program.work import work
@@ -37,7 +38,12 @@ def explain(plan: ParallelPlan, program: Program, machine: Machine) -> str:
 
     Returns:
         Lines of text, the first of which says the result.
+
+    Raises:
+        MismatchError: the plan was made for another program or another machine.
     """
+    require_program(plan, program)
+    require_machine(plan, machine)
     timeline, prediction = simulate_plan(plan, program, machine)
     rows = [
         ("mesh", _mesh(plan, program, machine)),
@@ -120,6 +126,8 @@ def _headline(plan: ParallelPlan, machine: Machine, prediction: Prediction) -> s
         f"{format_seconds(prediction.step_s)} a step, "
         f"peak {format_bytes(prediction.peak_bytes)} of {format_bytes(limit)}"
     )
+    if prediction.peak_bytes > limit:
+        text += ", which does not fit"
     if plan.prediction.bound_s > 0:
         text += f", within {plan.prediction.gap:.1%} of the bound of its mesh"
     return text
@@ -127,6 +135,8 @@ def _headline(plan: ParallelPlan, machine: Machine, prediction: Prediction) -> s
 
 def _mesh(plan: ParallelPlan, program: Program, machine: Machine) -> str:
     parts: list[str] = []
+    if plan.mesh.num_devices == 1:
+        return "one device"
     for axis, roles in enumerate(axis_roles(plan, program)):
         inside, across = axis_group(machine, plan.mesh.shape, axis).sizes
         where = "inside a node" if across == 1 else "across nodes" if inside == 1 else "both"

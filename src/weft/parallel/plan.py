@@ -96,7 +96,8 @@ class Prediction:
     @property
     def gap(self) -> float:
         """Relative distance of the objective from its bound; 0 where no bound is known."""
-        return self.objective_s / self.bound_s - 1.0 if self.bound_s > 0 else 0.0
+        # An optimum and its bound are sums of the same terms in another order.
+        return max(0.0, self.objective_s / self.bound_s - 1.0) if self.bound_s > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

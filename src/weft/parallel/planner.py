@@ -10,12 +10,12 @@ import gc
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from weft.core.errors import InfeasibleError
 from weft.core.units import format_bytes
-from weft.machine.topology import smallest_machine
+from weft.machine.topology import num_nodes, smallest_machine, with_nodes
 from weft.parallel.candidate import Candidate, Proposal, best_of
 from weft.parallel.depth import Views, views_of
 from weft.parallel.experts import expert_proposals
@@ -81,21 +81,35 @@ def plan_request(
     """
     started = time.perf_counter()
     with _collector_paused():
-        folding = fold(request.program)
-        views = views_of(request.program, folding)
-        with closing(planner.start(request, folding, views, progress)) as search:
-            progress("simulating the experts' plans")
-            experts = expert_proposals(request, views)
-            best = best_of([*search.proposals(), *experts])
-    if not best.fits:
-        raise _infeasible(request, best)
+        outcome = _look(request, planner, progress)
+        best = best_of([*outcome.searched, *outcome.experts])
+        if not best.fits:
+            raise _infeasible(request, best, _way_out(request, planner, best, progress))
     return replace(
         best.plan,
         planner=planner.name,
         level=request.level,
         search_s=time.perf_counter() - started,
-        notes=(*_notes(best, experts), *search.notes),
+        notes=(*_notes(best, outcome.experts), *outcome.notes),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """Proposals of a planner and of the experts, and what was left undone."""
+
+    searched: list[Proposal]
+    experts: list[Proposal]
+    notes: tuple[str, ...]
+
+
+def _look(request: PlanRequest, planner: Planner, progress: Progress) -> _Outcome:
+    folding = fold(request.program)
+    views = views_of(request.program, folding)
+    with closing(planner.start(request, folding, views, progress)) as search:
+        progress("simulating the experts' plans")
+        experts = expert_proposals(request, views)
+        return _Outcome(searched=search.proposals(), experts=experts, notes=search.notes)
 
 
 @contextmanager
@@ -120,11 +134,10 @@ def _notes(best: Candidate, experts: list[Proposal]) -> tuple[str, ...]:
     return ()
 
 
-def _infeasible(request: PlanRequest, smallest: Candidate) -> InfeasibleError:
+def _infeasible(request: PlanRequest, smallest: Candidate, way_out: str) -> InfeasibleError:
     limit = request.limit_bytes
     state = smallest.plan.prediction.state_bytes
     rest = smallest.peak_bytes - state
-    way_out = _way_out(request, smallest)
     return InfeasibleError(
         need=f"at most {format_bytes(limit)} on each device of {request.machine.name}",
         got=f"{format_bytes(smallest.peak_bytes)} in the smallest plan found ({smallest.name}): "
@@ -136,10 +149,37 @@ def _infeasible(request: PlanRequest, smallest: Candidate) -> InfeasibleError:
     )
 
 
-def _way_out(request: PlanRequest, smallest: Candidate) -> str:
-    """The limit that would do if it was set by hand, else the smallest machine that has room."""
+MOST_TRIALS = 4
+"""Larger machines that are planned for before one is named. Derived: each takes as long as the
+search that failed, and the second sufficed in all cases but those in which none does."""
+
+
+def _way_out(
+    request: PlanRequest, planner: Planner, smallest: Candidate, progress: Progress
+) -> str:
+    """The limit that would do if it was set by hand, else a machine on which a plan was found.
+
+    Nodes are added until the state and activations would fit if they divided evenly, to the
+    next power of two, which batches and widths divide by; where that is not enough, more.
+    """
     own = min(group.device.memory_bytes.value for group in request.machine.groups)
     if smallest.peak_bytes <= own:
         return f"a memory limit of {format_bytes(smallest.peak_bytes * 1.05)}"
-    machine = smallest_machine(request.machine, smallest.peak_bytes * request.machine.num_devices)
-    return f"a machine such as {machine.name} ({machine.num_devices} devices)"
+    machine, peak = request.machine, smallest.peak_bytes
+    for _ in range(MOST_TRIALS):
+        estimate = smallest_machine(machine, peak * machine.num_devices)
+        machine = with_nodes(machine, 2 ** (num_nodes(estimate) - 1).bit_length())
+        progress(f"would {machine.name} do?")
+        larger = replace(request, machine=machine, mesh=None)
+        outcome = _look(larger, planner, progress)
+        best = min([*outcome.searched, *outcome.experts], key=lambda proposal: proposal.rank)
+        if best.fits:
+            return f"a machine such as {machine.name} ({machine.num_devices} devices)"
+        if best.prediction.peak_bytes > SHRINKS * peak:
+            break
+        peak = best.prediction.peak_bytes
+    return f"more memory on each device ({machine.name} would not do either)"
+
+
+SHRINKS = 0.95
+"""Share of the peak that more devices have to leave for yet more to be tried."""

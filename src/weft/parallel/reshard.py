@@ -37,7 +37,7 @@ from weft.parallel.placement import (
 from weft.parallel.plan import Hop
 from weft.program.types import TensorType
 
-__all__ = ["HopTable", "Resharding", "hop_kind"]
+__all__ = ["HopTable", "Resharding", "hop_kind", "is_hop"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -69,8 +69,8 @@ def hop_kind(before: Placement, after: Placement) -> CollectiveKind:
     )
 
 
-def _legal(state: Sharding, axis: int, after: Placement) -> bool:
-    """True if the axis may take placement `after` now: dims cut by later axes are left alone."""
+def is_hop(state: Sharding, axis: int, after: Placement) -> bool:
+    """True if one collective moves the axis to `after`, and no later axis cuts a dim involved."""
     before, later = state[axis], state[axis + 1 :]
     if before == after or is_partial(after) or (before == PARTIAL_MAX and after >= 0):
         return False
@@ -199,7 +199,7 @@ class Resharding:
         for number, state in enumerate(states):
             for axis in range(self.mesh.num_axes):
                 for after in (REPLICATED, *dims):
-                    if not _legal(state, axis, after):
+                    if not is_hop(state, axis, after):
                         continue
                     reached = index.get((*state[:axis], after, *state[axis + 1 :]))
                     if reached is not None:

@@ -7,16 +7,18 @@ every mesh axis, every cut dim divides, and every reader is given the sharding i
 from __future__ import annotations
 
 from weft.core.errors import MismatchError, VerifyError
-from weft.parallel.placement import format_sharding
-from weft.parallel.plan import ParallelPlan, Strategy
+from weft.machine.model import Machine
+from weft.parallel.placement import Mesh, divides, format_sharding
+from weft.parallel.plan import Copy, ParallelPlan, Strategy
 from weft.parallel.recompute import with_recompute
+from weft.parallel.reshard import is_hop
 from weft.parallel.rules import Rule, rules
 from weft.parallel.spmd import lower
 from weft.parallel.strategies import fits
 from weft.program.graph import Program
 from weft.program.operators import Kind, operator
 
-__all__ = ["require_program", "validate"]
+__all__ = ["require_machine", "require_program", "validate"]
 
 
 def require_program(plan: ParallelPlan, program: Program) -> None:
@@ -33,15 +35,32 @@ def require_program(plan: ParallelPlan, program: Program) -> None:
         )
 
 
+def require_machine(plan: ParallelPlan, machine: Machine) -> None:
+    """Check that a plan was made for this machine.
+
+    Raises:
+        MismatchError: the digests differ; names both.
+    """
+    if plan.machine_digest != machine.digest:
+        raise MismatchError(
+            need=f"the machine the plan was made for: {plan.machine_name} ({plan.machine_digest})",
+            got=f"{machine.name} ({machine.digest})",
+            hint="plan again for this machine, or score the plan on it",
+        )
+
+
 def validate(plan: ParallelPlan, program: Program) -> None:
     """Check a plan against the rules; return nothing if it is legal.
 
     Raises:
         MismatchError: the plan was made for another program.
-        VerifyError: a strategy follows no rule, a dim does not divide, or a copy is missing.
+        VerifyError: a strategy follows no rule, a dim does not divide, or a copy is missing or
+            does not lead where it says.
     """
     require_program(plan, program)
     expanded = with_recompute(program, plan.recompute)
+    for copy in plan.copies:
+        _require_way(copy, plan.mesh, expanded)
     lower(program, plan)
     legal: dict[object, frozenset[Rule]] = {}
     for number, (node, strategy) in enumerate(zip(expanded.nodes, plan.strategies, strict=True)):
@@ -64,6 +83,28 @@ def validate(plan: ParallelPlan, program: Program) -> None:
             _require(
                 rule in legal[key], expanded, number, strategy, f"follow a rule on axis {axis}"
             )
+
+
+def _require_way(copy: Copy, mesh: Mesh, program: Program) -> None:
+    """Check that a copy's hops are collectives that lead from its origin to its target."""
+    value, state = copy.value, copy.origin
+    legal = 0 <= value.node < len(program.nodes) and 0 <= value.output < len(
+        program.nodes[value.node].outputs
+    )
+    if legal:
+        shape = program.type_of(value).shape
+        for hop in copy.hops:
+            legal = 0 <= hop.axis < len(state) and is_hop(state, hop.axis, hop.placement)
+            if not legal:
+                break
+            state = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
+        legal = legal and state == copy.target and divides(mesh, state, shape)
+    if not legal:
+        raise VerifyError(
+            need=f"hops from {format_sharding(copy.origin)} to {format_sharding(copy.target)}",
+            got=f"a copy of %{value.node} whose {len(copy.hops)} hops do not lead there",
+            hint="the plan file is damaged or was edited; plan again",
+        )
 
 
 def _require(holds: bool, program: Program, number: int, strategy: Strategy, law: str) -> None:

@@ -41,6 +41,7 @@ def plan_sentence(plan: ParallelPlan) -> str:
     memory = f"peak {format_bytes(p.peak_bytes)}"
     if plan.memory_limit_bytes:
         memory += f" of {format_bytes(plan.memory_limit_bytes)}"
+        memory += ", which does not fit" if p.peak_bytes > plan.memory_limit_bytes else ""
     devices = plan.mesh.num_devices
     where = f"{plan.machine_name} ({devices} device{'s' if devices > 1 else ''})"
     return f"{plan.program_name} on {where}: {parts[0]}, {memory}"

@@ -13,12 +13,11 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weft.core.errors import FileError, MismatchError
+from weft.core.errors import FileError
 from weft.workflow.planned import Planned
 
 if TYPE_CHECKING:
     from weft.machine.model import Machine
-    from weft.parallel.plan import ParallelPlan
     from weft.program.graph import Program
 
 __all__ = ["open_planned", "save_planned"]
@@ -59,13 +58,15 @@ def open_planned(
         MismatchError: the plan was made for another program or machine.
     """
     from weft.parallel.serialize import load_plan
+    from weft.parallel.validate import require_machine, require_program
 
     plan = load_plan(path)
     if program is None or machine is None:
         basis = _basis(path)
         program = program or _read_program(basis, path)
         machine = machine or _read_machine(basis, path)
-    _require_match(plan, program, machine)
+    require_program(plan, program)
+    require_machine(plan, machine)
     return Planned(plan=plan, program=program, machine=machine)
 
 
@@ -105,17 +106,3 @@ def _unpack(basis: dict[str, Any], key: str, path: Path) -> str:
             got=f"{path}: {type(error).__name__}: {error}",
             hint="the file is damaged; plan again, or pass --recipe and --machine",
         ) from error
-
-
-def _require_match(plan: ParallelPlan, program: Program, machine: Machine) -> None:
-    pairs = (
-        ("program", plan.program_name, plan.program_digest, program.name, program.digest),
-        ("machine", plan.machine_name, plan.machine_digest, machine.name, machine.digest),
-    )
-    for what, wanted_name, wanted, name, digest in pairs:
-        if wanted != digest:
-            raise MismatchError(
-                need=f"the {what} that the plan was made for: {wanted_name}, digest {wanted}",
-                got=f"{name}, digest {digest}",
-                hint=f"plan again for this {what}",
-            )

@@ -37,7 +37,7 @@ def score_expert(
         progress: told what is going on.
 
     Raises:
-        InputError: `dp * tp` is not the machine's number of devices, or does not divide.
+        InputError: `dp * tp` is more than the machine's number of devices, or does not divide.
     """
     from weft.parallel.experts import expert_plan
 

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from tests.programs import mlp, transformer
-from weft.core.errors import InfeasibleError, InputError
+from weft.core.errors import InfeasibleError, InputError, MismatchError, VerifyError
+from weft.machine.model import Machine
 from weft.machine.presets import preset
+from weft.parallel.estimate import slowest_device
+from weft.parallel.experts import expert_plan
 from weft.parallel.explanation import axis_roles, explain
-from weft.parallel.plan import Level
+from weft.parallel.plan import Hop, Level
 from weft.parallel.planning import plan
 from weft.parallel.validate import validate
 
 MACHINE = preset("dgx-h100x1")
+
+
+def tiny_memory(machine: Machine, num_bytes: float) -> Machine:
+    """The machine with so little memory on each device."""
+    groups = tuple(
+        replace(
+            group,
+            device=replace(
+                group.device, memory_bytes=replace(group.device.memory_bytes, value=num_bytes)
+            ),
+        )
+        for group in machine.groups
+    )
+    return replace(machine, groups=groups)
+
+
 PROGRAM = mlp(num_layers=2, batch=64, width=256, hidden=lambda _: 1024, slots=("m",))
 
 
@@ -59,8 +81,18 @@ def test_what_cannot_fit_is_refused_with_figures_and_a_way_out() -> None:
 
 def test_a_model_larger_than_the_machine_names_a_larger_machine() -> None:
     huge = mlp(num_layers=4, batch=64, width=65536, hidden=lambda _: 4 * 65536, slots=("m", "v"))
-    with pytest.raises(InfeasibleError, match=r"a machine such as dgx-h100x\d+"):
+    with pytest.raises(InfeasibleError, match=r"a machine such as dgx-h100x\d+") as caught:
         plan(huge, MACHINE, mesh=(8,))
+    named = re.search(r"dgx-h100x\d+", caught.value.hint)
+    assert named
+    assert plan(huge, preset(named[0])).prediction.peak_bytes <= 80 * 2**30
+
+
+def test_no_larger_machine_is_named_where_none_would_do() -> None:
+    # One row cannot be cut over more devices, and its activations alone are too large.
+    long = mlp(num_layers=2, batch=1, width=7, hidden=lambda _: 7)
+    with pytest.raises(InfeasibleError, match="more memory on each device"):
+        plan(long, tiny_memory(MACHINE, 64), mesh=(8,))
 
 
 @pytest.mark.parametrize(
@@ -89,3 +121,48 @@ def test_an_explanation_starts_with_the_result_and_names_what_lost() -> None:
 def test_roles_of_an_axis_add_up() -> None:
     for roles in axis_roles(plan(PROGRAM, MACHINE, mesh=(2, 4)), PROGRAM):
         assert sum(roles.values()) == pytest.approx(1.0)
+
+
+def test_an_explanation_for_something_else_is_refused() -> None:
+    found = plan(PROGRAM, MACHINE, mesh=(8,))
+    with pytest.raises(MismatchError, match="dgx-a100x1"):
+        explain(found, PROGRAM, preset("dgx-a100x1"))
+    with pytest.raises(MismatchError, match=PROGRAM.digest):
+        explain(found, mlp(num_layers=1), MACHINE)
+
+
+def test_an_explanation_says_if_a_plan_does_not_fit() -> None:
+    small = tiny_memory(MACHINE, 1e4)
+    assert "does not fit" in explain(expert_plan(PROGRAM, small, dp=8), PROGRAM, small)
+
+
+def test_a_copy_that_leads_elsewhere_is_no_plan() -> None:
+    found = expert_plan(PROGRAM, MACHINE, dp=8, fsdp=True)
+    validate(found, PROGRAM)
+    first = found.copies[0]
+    for wrong in (replace(first, hops=()), replace(first, hops=(Hop(3, -1),))):
+        with pytest.raises(VerifyError, match="do not lead there"):
+            validate(replace(found, copies=(wrong, *found.copies[1:])), PROGRAM)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "named"),
+    [({"dp": 16}, "at most 8 devices"), ({"dp": 8, "tp": 2}, "data 8 x tensor 2")],
+)
+def test_experts_are_told_when_devices_are_too_few(degrees: dict[str, int], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        expert_plan(PROGRAM, MACHINE, **degrees)
+
+
+def test_experts_are_told_which_batch_does_not_divide() -> None:
+    with pytest.raises(InputError, match=r"batch\.\w+ with 63 rows"):
+        expert_plan(mlp(num_layers=1, batch=63), MACHINE, dp=2)
+
+
+def test_of_uneven_devices_the_slowest_counts_for_each_element_type() -> None:
+    mixed = preset("mixed-v100-p100-1080ti")
+    slowest = slowest_device(mixed)
+    for dtype, rate in slowest.matmul_flops_per_s.items():
+        rates = [group.device.matmul_flops_per_s[dtype].value for group in mixed.groups]
+        assert rate.value == min(rates)
+    assert slowest.memory_bytes.value == min(g.device.memory_bytes.value for g in mixed.groups)

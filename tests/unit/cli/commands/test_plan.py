@@ -61,7 +61,7 @@ def test_a_plan_for_another_recipe_names_both_digests(plan, recipe, capsys):
     assert main(["show", str(path), "--recipe", other]) == 2
     err = capsys.readouterr().err
     assert load_plan(path).program_digest in err
-    assert "plan again for this program" in err
+    assert "plan again: a change of model" in err
 
 
 def test_too_little_memory_is_an_error_with_what_would_do(recipe, pair, capsys):
