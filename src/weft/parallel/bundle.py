@@ -24,7 +24,7 @@ from weft.parallel.prefetch import slots_read
 from weft.program.graph import Phase
 from weft.program.types import DType
 
-__all__ = ["MESSAGE_BYTES", "SMALL_BYTES", "with_bundles"]
+__all__ = ["JOINED", "MESSAGE_BYTES", "SMALL_BYTES", "with_bundles"]
 
 SMALL_BYTES = 2**20
 """Tensors up to this size travel together. Derived: at 1 MiB latency is a tenth of the time on
@@ -36,7 +36,8 @@ any machine measured, and starts later."""
 
 _Key: TypeAlias = tuple[CollectiveKind, int, str, DType, Phase]
 
-_JOINED = (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALL_GATHER)
+JOINED = (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALL_GATHER)
+"""Kinds that travel together."""
 
 
 def with_bundles(local: LocalProgram) -> LocalProgram:
@@ -82,7 +83,7 @@ class _Bundle:
 
 def _key(local: LocalProgram, instruction: Instruction) -> _Key | None:
     """What a collective has to share with others; None if it travels alone."""
-    if not isinstance(instruction, Collective) or instruction.kind not in _JOINED:
+    if not isinstance(instruction, Collective) or instruction.kind not in JOINED:
         return None
     if local.mesh.shape[instruction.axis] == 1 or _num_bytes(local, instruction) > SMALL_BYTES:
         return None

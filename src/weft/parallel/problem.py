@@ -208,15 +208,15 @@ class _Builder:
 
     def edge(self, link: Link) -> Edge | None:
         """The edge of a link; none if there is nothing to decide and nothing to pay."""
-        table = self._hops(link.value)
+        table = self._hops(link.value, joined=link.hideable)
         made, read = self._made(link, table), self._read(link, table)
         if len(made) == 1 and len(read) == 1 and made[0] == read[0]:
             return None
         return Edge(link.tail, link.head, made, read, table, link.count, link.hideable)
 
-    def _hops(self, value: Value) -> HopTable:
+    def _hops(self, value: Value, *, joined: bool = False) -> HopTable:
         maximum = value in self._maxima
-        return self.resharding.table(self.program.type_of(value), maximum=maximum)
+        return self.resharding.table(self.program.type_of(value), maximum=maximum, joined=joined)
 
     def _made(self, link: Link, table: HopTable) -> Ints:
         unit = self._units[link.tail]

@@ -22,6 +22,7 @@ from weft.core.errors import VerifyError
 from weft.cost.collective import collective_seconds
 from weft.machine.model import Machine
 from weft.machine.topology import Group, axis_group
+from weft.parallel.bundle import JOINED, MESSAGE_BYTES, SMALL_BYTES
 from weft.parallel.local import CollectiveKind
 from weft.parallel.placement import (
     PARTIAL,
@@ -155,27 +156,48 @@ class HopTable:
 
 
 class Resharding:
-    """Hop tables of one mesh on one machine, made on demand and kept."""
+    """Hop tables of one mesh on one machine, made on demand and kept.
 
-    def __init__(self, machine: Machine, mesh: Mesh) -> None:
+    Args:
+        machine, mesh: where tensors move.
+        message_bytes: what small collectives that nothing waits for are joined to (`bundle`):
+            in a table of such moves each has its share of a message's time.
+    """
+
+    def __init__(
+        self, machine: Machine, mesh: Mesh, message_bytes: float = float(MESSAGE_BYTES)
+    ) -> None:
         self.mesh = mesh
+        self._message_bytes = message_bytes
         self._groups: tuple[Group, ...] = tuple(
             axis_group(machine, mesh.shape, axis) for axis in range(mesh.num_axes)
         )
-        self._tables: dict[tuple[TensorType, bool], HopTable] = {}
+        self._tables: dict[tuple[TensorType, bool, bool], HopTable] = {}
 
-    def table(self, tensor: TensorType, *, maximum: bool = False) -> HopTable:
-        """Hop table of a tensor type; with `maximum` it knows Pmax as well as P."""
-        key = (tensor, maximum)
+    def table(self, tensor: TensorType, *, maximum: bool = False, joined: bool = False) -> HopTable:
+        """Hop table of a tensor type.
+
+        Args:
+            tensor: the whole tensor.
+            maximum: whether it knows Pmax as well as P.
+            joined: whether small collectives travel in messages with others.
+        """
+        key = (tensor, maximum, joined)
         found = self._tables.get(key)
         if found is None:
-            found = self._tables[key] = self._build(tensor, maximum=maximum)
+            found = self._tables[key] = self._build(tensor, maximum=maximum, joined=joined)
         return found
 
     def hop_seconds(
-        self, tensor: TensorType, state: Sharding, axis: int, after: Placement
+        self,
+        tensor: TensorType,
+        state: Sharding,
+        axis: int,
+        after: Placement,
+        *,
+        joined: bool = False,
     ) -> float:
-        """Cost of one hop from `state` [s]."""
+        """Cost of one hop from `state`, alone or as its share of a message [s]."""
         kind = hop_kind(state[axis], after)
         if kind is CollectiveKind.SLICE:
             return SLICE_S
@@ -183,9 +205,12 @@ class Resharding:
         for other, placement in enumerate(state):
             if placement >= 0 and other != axis:
                 payload /= self.mesh.shape[other]
-        return collective_seconds(kind.value, payload, self._groups[axis])
+        message = payload
+        if joined and kind in JOINED and payload <= SMALL_BYTES:
+            message = max(payload, self._message_bytes)
+        return collective_seconds(kind.value, message, self._groups[axis]) * payload / message
 
-    def _build(self, tensor: TensorType, *, maximum: bool) -> HopTable:
+    def _build(self, tensor: TensorType, *, maximum: bool, joined: bool) -> HopTable:
         dims = [d for d, size in enumerate(tensor.shape) if size > 1]
         partial = (PARTIAL, PARTIAL_MAX) if maximum else (PARTIAL,)
         choices = (REPLICATED, *partial, *dims)
@@ -203,7 +228,7 @@ class Resharding:
                         continue
                     reached = index.get((*state[:axis], after, *state[axis + 1 :]))
                     if reached is not None:
-                        seconds = self.hop_seconds(tensor, state, axis, after)
+                        seconds = self.hop_seconds(tensor, state, axis, after, joined=joined)
                         hops.append((number, reached, seconds))
         return _closed(states, hops)
 

@@ -15,6 +15,7 @@ from enum import Enum
 from functools import cached_property
 
 from weft.cost.fusion import Paid, program_traffic
+from weft.parallel.bundle import SMALL_BYTES
 from weft.parallel.rules import RuleBook
 from weft.program.fold import Folding
 from weft.program.graph import Phase, Program, Value
@@ -91,6 +92,17 @@ class Skeleton:
     def book(self) -> RuleBook:
         """Rules of all nodes."""
         return RuleBook(self.program)
+
+    @cached_property
+    def small_bytes(self) -> float:
+        """Small tensors that move without anybody waiting, once each: what messages are made of."""
+        sizes = {link.value: self.program.type_of(link.value).num_bytes for link in self._hideable}
+        counts = {link.value: link.count for link in self._hideable}
+        return float(sum(n * counts[v] for v, n in sizes.items() if n <= SMALL_BYTES))
+
+    @property
+    def _hideable(self) -> list[Link]:
+        return [link for link in self.links if link.hideable]
 
 
 HUB_PORT = -4

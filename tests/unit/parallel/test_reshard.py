@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from weft.core.errors import VerifyError
+from weft.cost.collective import collective_seconds
 from weft.machine.presets import preset
+from weft.machine.topology import axis_group
 from weft.parallel.local import CollectiveKind
 from weft.parallel.placement import PARTIAL, PARTIAL_MAX, REPLICATED, Mesh, is_partial
 from weft.parallel.reshard import HopTable, Resharding, hop_kind
@@ -100,3 +102,30 @@ def test_each_change_is_one_collective(before: int, after: int, kind: Collective
 def test_other_changes_are_refused(before: int, after: int) -> None:
     with pytest.raises(VerifyError):
         hop_kind(before, after)
+
+
+def test_small_moves_that_nothing_waits_for_pay_their_share_of_a_message():
+    message_bytes = 2.0**22
+    resharding = Resharding(MACHINE, Mesh((16,)), message_bytes)
+    small = TensorType(DType.F32, (256,))
+    alone, joined = (resharding.table(small, joined=j) for j in (False, True))
+    reduce = alone.index[(PARTIAL,)], alone.index[(REPLICATED,)]
+    group = axis_group(MACHINE, (16,), 0)
+    share = collective_seconds("all-reduce", message_bytes, group) * 1024 / message_bytes
+    assert joined.distance[reduce] == pytest.approx(share)
+    assert joined.distance[reduce] < alone.distance[reduce] / 10
+
+
+def test_large_moves_and_exchanges_travel_alone():
+    large, rows = TensorType(DType.F32, (1024, 1024)), TensorType(DType.F32, (64, 64))
+    resharding = Resharding(MACHINE, Mesh((16,)))
+    alone, joined = (resharding.table(large, joined=j).distance for j in (False, True))
+    assert np.array_equal(alone, joined)
+    alone, joined = (resharding.table(rows, joined=j) for j in (False, True))
+    exchange = alone.index[(0,)], alone.index[(1,)]
+    assert joined.distance[exchange] <= alone.distance[exchange]
+    assert joined.seconds[_hop(joined, exchange)] == alone.seconds[_hop(alone, exchange)]
+
+
+def _hop(table: HopTable, ends: tuple[int, int]) -> int:
+    return int(np.flatnonzero((table.source == ends[0]) & (table.target == ends[1]))[0])

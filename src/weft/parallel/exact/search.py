@@ -17,6 +17,7 @@ from functools import cached_property
 from math import inf
 
 from weft.machine.model import Machine
+from weft.parallel.bundle import MESSAGE_BYTES
 from weft.parallel.candidate import Candidate, Proposal, assemble
 from weft.parallel.copies import copies_for
 from weft.parallel.depth import Shortened
@@ -94,7 +95,7 @@ class MeshSearch:
     @cached_property
     def resharding(self) -> Resharding:
         """Hop tables of the mesh."""
-        return Resharding(self.machine, self.mesh)
+        return Resharding(self.machine, self.mesh, min(self.skeleton.small_bytes, MESSAGE_BYTES))
 
     @cached_property
     def model(self) -> FlowModel:
