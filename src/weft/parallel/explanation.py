@@ -54,7 +54,7 @@ def explain(plan: ParallelPlan, program: Program, machine: Machine) -> str:
     ]
     if plan.recompute:
         rows.append(("recompute", f"{len(plan.recompute)} forward operators run again"))
-    rows += [("why not", _lost(plan, other)) for other in plan.alternatives[:_MOST_ALTERNATIVES]]
+    rows += [("why not", _lost(plan, other)) for other in _worth_naming(plan)]
     rows += [("note", note) for note in plan.notes]
     lines = [_headline(plan, machine, prediction)]
     label_before = ""
@@ -119,7 +119,8 @@ def _is_weight(program: Program, value: Value) -> bool:
 
 
 def _headline(plan: ParallelPlan, machine: Machine, prediction: Prediction) -> str:
-    devices = f"{machine.num_devices} {machine.groups[0].device.name}"
+    kinds = [f"{group.num_devices} {group.device.name}" for group in machine.groups]
+    devices = ", ".join(kinds)
     limit = plan.memory_limit_bytes
     text = (
         f"{plan.program_name} on {machine.name} ({devices}): "
@@ -129,20 +130,30 @@ def _headline(plan: ParallelPlan, machine: Machine, prediction: Prediction) -> s
     if prediction.peak_bytes > limit:
         text += ", which does not fit"
     if plan.prediction.bound_s > 0:
-        text += f", within {plan.prediction.gap:.1%} of the bound of its mesh"
+        text += f"; its sum of times is within {plan.prediction.gap:.1%} of its mesh's least"
     return text
 
 
 def _mesh(plan: ParallelPlan, program: Program, machine: Machine) -> str:
-    parts: list[str] = []
     if plan.mesh.num_devices == 1:
         return "one device"
+    parts: list[str] = []
+    shared = False
     for axis, roles in enumerate(axis_roles(plan, program)):
-        inside, across = axis_group(machine, plan.mesh.shape, axis).sizes
-        where = "inside a node" if across == 1 else "across nodes" if inside == 1 else "both"
-        cuts = ", ".join(f"{role} {share:.0%}" for role, share in roles.items() if share >= 0.005)
-        parts.append(f"{plan.mesh.shape[axis]} ({where}) cuts {cuts or 'nothing'}")
-    return " x ".join(parts)
+        cuts = [f"{role} {share:.0%}" for role, share in roles.items() if share >= 0.005]
+        idle = not roles or roles.get("copies", 0.0) >= 0.995
+        shared = shared or not idle
+        does = "cuts no product" if idle else f"cuts {', '.join(cuts)}"
+        parts.append(f"{plan.mesh.shape[axis]} ({_where(machine, plan, axis)}) {does}")
+    text = " x ".join(parts)
+    return text if shared else f"{text}: all devices repeat work that is too little to share out"
+
+
+def _where(machine: Machine, plan: ParallelPlan, axis: int) -> str:
+    inside, across = axis_group(machine, plan.mesh.shape, axis).sizes
+    if across == 1:
+        return "inside a node"
+    return "across nodes" if inside == 1 else "inside nodes and across"
 
 
 def _stored(plan: ParallelPlan, program: Program, role: Role) -> str:
@@ -203,7 +214,21 @@ def _counts(instructions: Iterable[object]) -> dict[str, int]:
     return counts
 
 
+def _worth_naming(plan: ParallelPlan) -> list[Alternative]:
+    """The best alternatives, the best hand-written plan among them."""
+    named = list(plan.alternatives[:_MOST_ALTERNATIVES])
+    written = [other for other in plan.alternatives if not _is_searched(other)]
+    if written and written[0] not in named:
+        named[-1:] = [written[0]]
+    return named
+
+
+def _is_searched(other: Alternative) -> bool:
+    return other.name.startswith("mesh ")
+
+
 def _lost(plan: ParallelPlan, other: Alternative) -> str:
     slower = other.step_s / plan.prediction.step_s
     fits = "" if other.fits else f", needs {format_bytes(other.peak_bytes)}: does not fit"
-    return f"{other.name}: {format_seconds(other.step_s)} ({slower:.2f}x){fits}"
+    name = f"searched, {other.name}" if _is_searched(other) else other.name
+    return f"{name}: {format_seconds(other.step_s)} ({slower:.2f}x){fits}"

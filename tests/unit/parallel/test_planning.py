@@ -166,3 +166,20 @@ def test_of_uneven_devices_the_slowest_counts_for_each_element_type() -> None:
         rates = [group.device.matmul_flops_per_s[dtype].value for group in mixed.groups]
         assert rate.value == min(rates)
     assert slowest.memory_bytes.value == min(g.device.memory_bytes.value for g in mixed.groups)
+
+
+def test_an_explanation_tells_shared_work_from_repeated_work() -> None:
+    shared = explain(expert_plan(PROGRAM, MACHINE, dp=8), PROGRAM, MACHINE)
+    assert "mesh      8 (inside a node) cuts batch 100%" in shared
+    alone = mlp(num_layers=1, batch=1, width=3, hidden=lambda _: 3)
+    repeated = explain(plan(alone, MACHINE, mesh=(8,)), alone, MACHINE)
+    assert "all devices repeat work" in repeated
+
+
+def test_the_best_hand_written_plan_is_always_among_what_lost() -> None:
+    found = plan(PROGRAM, MACHINE)
+    written = next(a for a in found.alternatives if not a.name.startswith("mesh"))
+    many = tuple(replace(found.alternatives[0], name=f"mesh {n}") for n in range(9))
+    text = explain(replace(found, alternatives=(*many, written)), PROGRAM, MACHINE)
+    assert f"{written.name}: " in text
+    assert text.count("searched, mesh") == 3
