@@ -17,7 +17,17 @@ from weft.core.errors import InputError
 from weft.core.provenance import Quantity
 from weft.machine.curve import Curve
 
-__all__ = ["COLLECTIVES", "CollectiveCurve", "Device", "Link", "Machine", "NodeGroup"]
+__all__ = ["COLLECTIVES", "MAX_NODES", "CollectiveCurve", "Device", "Link", "Machine", "NodeGroup"]
+
+MAX_NODES = 4096
+"""Most nodes of a preset or a machine file: the topology lists every one of them."""
+
+MATMUL_TYPES = ("f64", "f32", "bf16", "f16")
+"""Element types that a device can have a rate of matrix products for."""
+
+MAX_ATTENTION_SHARE = 8.0
+"""Attention outruns products of its type by no more than tensor cores do other ones: 156 over 19.5
+TFLOP/s in TF32 and FP32 (NVIDIA A100 data sheet). More is a share given in per cent."""
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
 """Names of the collectives that a link may be measured with."""
@@ -67,12 +77,27 @@ class Device:
         rates["memory_bytes_per_s"] = self.memory_bytes_per_s
         if self.attention_share is not None:
             rates["attention_share"] = self.attention_share
+        rates["memory_bytes"] = self.memory_bytes
         zero = [name for name, rate in rates.items() if rate.value <= 0]
         if zero or not self.matmul_flops_per_s or self.kind not in ("cuda", "cpu"):
             raise InputError(
-                need="a device of kind cuda or cpu with rates above 0 and at least one matmul rate",
+                need="a device of kind cuda or cpu with memory and rates above 0 and at least one "
+                "matmul rate",
                 got=f"{self.name}, kind {self.kind!r}, zero: {', '.join(zero) or 'none'}",
                 hint="leave out the element types that the device cannot multiply",
+            )
+        unknown = sorted(self.matmul_flops_per_s.keys() - set(MATMUL_TYPES))
+        if unknown:
+            raise InputError(
+                need=f"matmul rates for {', '.join(MATMUL_TYPES)}",
+                got=f"{self.name}, with rates for {', '.join(unknown)}",
+                hint="name the element type in which products are computed",
+            )
+        if self.attention_share is not None and self.attention_share.value > MAX_ATTENTION_SHARE:
+            raise InputError(
+                need=f"an attention_share of at most {MAX_ATTENTION_SHARE:g}",
+                got=f"{self.name}, attention_share {self.attention_share.value}",
+                hint="it is the rate of attention over that of matrix products, not per cent",
             )
 
 

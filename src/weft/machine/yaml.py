@@ -10,45 +10,47 @@
       link: {bytes_per_s: {...}, latency_s: {...}, curves: [...]}
       device: {name: ..., kind: cpu, matmul_flops_per_s: {f32: {...}}, ...}
 
-A file is read strictly: a missing, unknown or ill-typed key is an error that names it. Knows
-the format of the model's classes; does not know any machine.
+A file is read strictly: a key that is missing, unknown, ill-typed or given twice is an error that
+names it, and so is a figure in another unit than its field has. Numbers are decimal: of the forms
+that YAML 1.1 would turn into others, such as 1:30, 0777 and 3_6, none is a number. Knows the
+format of the model's classes; does not know any machine.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import re
+import reprlib
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 
 from weft.core.errors import FileError, InputError
+from weft.core.files import read_text, write_whole
 from weft.core.provenance import Origin, Quantity
 from weft.machine.curve import Curve
-from weft.machine.model import CollectiveCurve, Device, Link, Machine, NodeGroup
+from weft.machine.model import MAX_NODES, CollectiveCurve, Device, Link, Machine, NodeGroup
 
 __all__ = ["load_machine_file", "machine_from_text", "machine_to_text", "save_machine"]
 
 VERSION = 1
+MAX_DEVICES = 2**17
+"""Most devices in a file: more than any published cluster has; the topology lists them all."""
 
 _T = TypeVar("_T")
 _Read = Callable[[object, str], object]
 
 
 def save_machine(machine: Machine, path: str | Path) -> None:
-    """Write a machine file; reading it gives an equal machine with the same digest.
+    """Write a machine file, whole or not at all; it reads back as an equal machine.
 
     Raises:
         FileError: the file cannot be written.
     """
-    try:
-        Path(path).write_text(machine_to_text(machine), encoding="utf-8")
-    except OSError as error:
-        raise FileError(
-            need="a place to write a machine file", got=f"{path}: {error.strerror}"
-        ) from error
+    write_whole(path, machine_to_text(machine), "a machine file")
 
 
 def load_machine_file(path: str | Path) -> Machine:
@@ -58,33 +60,47 @@ def load_machine_file(path: str | Path) -> Machine:
         FileError: the file is missing, is not YAML, was written by a newer weft, or has a key
             that is missing, unknown or ill-typed; the error names the file and the key.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(
-            need="a machine file",
-            got=f"{path}: {getattr(error, 'strerror', None) or 'not a text file'}",
-            hint="name a preset such as dgx-h100x8, or a YAML file",
-        ) from error
-    return machine_from_text(text, str(path))
+    hint = "name a preset such as dgx-h100x8, or a YAML file"
+    return machine_from_text(read_text(path, "a machine file", hint), str(path))
 
 
 def machine_from_text(text: str, where: str) -> Machine:
-    """Read the text of a machine file; `where` names it in errors."""
+    """Read the text of a machine file; `where` names it in errors.
+
+    Raises:
+        FileError: see `load_machine_file`.
+    """
     try:
-        raw = cast(object, yaml.safe_load(text))
-    except yaml.YAMLError as error:
+        # The loader is a safe one: it makes plain data only.
+        raw = cast(object, yaml.load(text, Loader=_Loader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        words = "nested too deeply" if deep else " ".join(str(error).split())
         raise FileError(
-            need="a machine file in YAML", got=f"{where}: {error}".replace("\n", " ")
+            need="a machine file in YAML",
+            got=f"{where}: {words}",
+            hint="mend the line that is named; the machine file reference shows a whole file",
         ) from error
     try:
         plain = _require_mapping(raw, "")
         version = plain.pop("weft_machine", None)
-        if version != VERSION:
+        if version != VERSION or type(version) is not int:
             raise _bad("weft_machine", f"format {VERSION}", version)
-        return _machine(plain, "")
+        machine = _machine(plain, "")
+        _require_size(machine)
+        return machine
     except FileError as error:
         raise error.within(where) from error.__cause__
+
+
+def _require_size(machine: Machine) -> None:
+    num_nodes = sum(group.num_nodes for group in machine.groups)
+    if num_nodes > MAX_NODES or machine.num_devices > MAX_DEVICES:
+        raise _bad(
+            "groups",
+            f"at most {MAX_NODES} nodes and {MAX_DEVICES} devices in all",
+            f"{num_nodes} nodes and {machine.num_devices} devices",
+        )
 
 
 def machine_to_text(machine: Machine) -> str:
@@ -92,6 +108,41 @@ def machine_to_text(machine: Machine) -> str:
     plain: dict[str, object] = {"weft_machine": VERSION}
     plain |= cast(dict[str, object], _plain(machine))
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Makes plain data; refuses a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    "while reading a mapping", node.start_mark, f"{name!r} twice", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _decimal_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """The loader's own, with numbers in decimal only."""
+    kept = {
+        first: [pair for pair in pairs if not pair[0].endswith((":int", ":float"))]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    whole = re.compile(r"[-+]?(0|[1-9][0-9]*)$")
+    number = re.compile(
+        r"[-+]?(((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))$"
+        r"|\.(nan|NaN|NAN)$"
+    )
+    for first in "-+.0123456789":
+        pairs = [("tag:yaml.org,2002:int", whole), ("tag:yaml.org,2002:float", number)]
+        kept[first] = pairs + kept.get(first, [])
+    return kept
+
+
+_Loader.yaml_implicit_resolvers = _decimal_resolvers()
 
 
 class _Line(dict[str, object]):
@@ -137,7 +188,8 @@ def _is_default(field: Field[object], value: object) -> bool:
 
 
 def _bad(key: str, need: str, got: object) -> FileError:
-    text = repr(got)
+    # Anchors can make a small file into a huge value, so no value is written out in full.
+    text = got if isinstance(got, str) and "\n" not in got else reprlib.repr(got)
     return FileError(
         need=f"{key or 'machine file'}: {need}",
         got=text if len(text) < 80 else text[:77] + "...",
@@ -149,6 +201,13 @@ def _text(raw: object, key: str) -> str:
     if not isinstance(raw, str):
         raise _bad(key, "a text", raw)
     return raw
+
+
+def _name(raw: object, key: str) -> str:
+    text = _text(raw, key)
+    if not text.strip() or not text.isprintable():
+        raise _bad(key, "a name of printable characters", repr(text))
+    return text
 
 
 def _flag(raw: object, key: str) -> bool:
@@ -164,12 +223,11 @@ def _count(raw: object, key: str) -> int:
 
 
 def _number(raw: object, key: str) -> float:
-    # YAML 1.1 takes 1e9 for a text; people mean the number.
-    if isinstance(raw, int | float | str) and not isinstance(raw, bool):
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
         try:
             return float(raw)
-        except ValueError:
-            pass
+        except OverflowError:
+            raise _bad(key, "a number below 1.8e308", f"{len(str(raw))} digits") from None
     raise _bad(key, "a number", raw)
 
 
@@ -243,6 +301,20 @@ def _record(kind: Callable[..., _T], readers: Mapping[str, _Read]) -> Callable[[
 
 
 _quantity = _record(Quantity, {"value": _number, "unit": _text, "origin": _origin, "source": _text})
+
+
+def _in(unit: str) -> Callable[[object, str], Quantity]:
+    """Reader of a figure that has to be in this unit: none is converted, none is guessed."""
+
+    def read_figure(raw: object, key: str) -> Quantity:
+        figure = _quantity(raw, key)
+        if figure.unit != unit:
+            raise _bad(f"{key}.unit", f"{unit}, the unit of this figure", repr(figure.unit))
+        return figure
+
+    return read_figure
+
+
 _curve = _record(
     Curve,
     {"sizes_bytes": _list_of(_number), "seconds": _list_of(_number), "source": _text},
@@ -252,23 +324,23 @@ _collective_curve = _record(
 )
 _link = _record(
     Link,
-    {"bytes_per_s": _quantity, "latency_s": _quantity, "curves": _list_of(_collective_curve)},
+    {"bytes_per_s": _in("B/s"), "latency_s": _in("s"), "curves": _list_of(_collective_curve)},
 )
 _device = _record(
     Device,
     {
-        "name": _text,
+        "name": _name,
         "kind": _text,
-        "matmul_flops_per_s": _mapping_of(_quantity),
-        "vector_flops_per_s": _quantity,
-        "memory_bytes": _quantity,
-        "memory_bytes_per_s": _quantity,
-        "launch_s": _quantity,
+        "matmul_flops_per_s": _mapping_of(_in("FLOP/s")),
+        "vector_flops_per_s": _in("op/s"),
+        "memory_bytes": _in("B"),
+        "memory_bytes_per_s": _in("B/s"),
+        "launch_s": _in("s"),
         "fuses": _flag,
-        "matmul_half_width": _quantity,
-        "matmul_half_depth": _quantity,
-        "attention_share": _quantity,
-        "attention_block": _quantity,
+        "matmul_half_width": _in("elements"),
+        "matmul_half_depth": _in("elements"),
+        "attention_share": _in("share"),
+        "attention_block": _in("elements"),
         "operator_curves": _mapping_of(_curve),
     },
 )
@@ -279,10 +351,10 @@ _group = _record(
 _machine = _record(
     Machine,
     {
-        "name": _text,
+        "name": _name,
         "groups": _list_of(_group),
         "network": _link,
-        "overlap": _quantity,
+        "overlap": _in("share"),
         "notes": _text,
     },
 )

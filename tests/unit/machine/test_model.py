@@ -41,11 +41,22 @@ def test_a_group_needs_a_device(field: str) -> None:
         {"vector_flops_per_s": ZERO},
         {"memory_bytes_per_s": ZERO},
         {"attention_share": ZERO},
+        {"memory_bytes": ZERO},
     ],
 )
 def test_a_device_that_cannot_work_is_refused(change: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="rates above 0"):
+    with pytest.raises(InputError, match="memory and rates above 0"):
         replace(DEVICE, **change)
+
+
+def test_a_share_in_per_cent_is_refused() -> None:
+    with pytest.raises(InputError, match="at most 8"):
+        replace(DEVICE, attention_share=derived(80.0, "share", "test"))
+
+
+def test_an_element_type_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match="bfloat16"):
+        replace(DEVICE, matmul_flops_per_s={"bfloat16": derived(1.0, "FLOP/s", "test")})
 
 
 def test_a_link_without_bandwidth_is_refused() -> None:

@@ -87,6 +87,29 @@ def edited(change: str, to: str) -> str:
         ("origin: ported", "origin: guessed", "one of derived, ported, measured"),
         ("unit: share", "units: share", "attention_share: the keys"),
         ("groups:", "groups: {}\nrest:", "unknown: rest"),
+        ("weft_machine: 1", "weft_machine: true", "weft_machine: format 1"),
+        ("weft_machine: 1", "weft_machine: 1.0", "weft_machine: format 1"),
+        ("value: 0.85", "value: " + "9" * 400, "overlap.value: a number below"),
+        ("value: 0.85", "value: " + "9" * 5000, "YAML"),
+        ("value: 0.85", "value: " + "[" * 3000, "nested too deeply"),
+        ("value: 0.85", "value: " + "[" * 30 + "]" * 30, "overlap.value: a number"),
+        ("name: dgx-h100x1", "name: 2026-13-45", "YAML"),
+        ("name: dgx-h100x1", "name: ''", "name: a name of printable characters"),
+        ("name: dgx-h100x1", "name: ' '", "name: a name of printable characters"),
+        ("name: dgx-h100x1", "name: a\nname: b", "'name' twice"),
+        ("value: 0.85", "value: 0.85, value: 0.9", "'value' twice"),
+        ("unit: B/s", "unit: GB/s", "bytes_per_s.unit: B/s, the unit of this figure"),
+        ("unit: share", "unit: percent", ".unit: share, the unit"),
+        ("num_nodes: 1", "num_nodes: 0777", "groups[0].num_nodes: a whole number"),
+        ("num_nodes: 1", "num_nodes: 0x10", "groups[0].num_nodes: a whole number"),
+        ("num_nodes: 1", "num_nodes: 3_6", "groups[0].num_nodes: a whole number"),
+        ("num_nodes: 1", "num_nodes: 1:30", "groups[0].num_nodes: a whole number"),
+        ("value: 0.85", "value: 0.8_5", "overlap.value: a number"),
+        ("value: 0.85", "value: '0.85'", "overlap.value: a number"),
+        ("num_nodes: 1", "num_nodes: 4097", "groups: at most 4096 nodes"),
+        ("num_nodes: 1", "num_nodes: " + "9" * 400, "groups: at most 4096 nodes"),
+        ("devices_per_node: 8", "devices_per_node: 1000000", "131072 devices"),
+        ("bf16:", "bfloat16:", "groups[0].device: matmul rates for f64, f32, bf16, f16"),
     ],
 )
 def test_a_wrong_key_is_named_with_its_file(change: str, to: str, key: str) -> None:
@@ -94,6 +117,7 @@ def test_a_wrong_key_is_named_with_its_file(change: str, to: str, key: str) -> N
         machine_from_text(edited(change, to), "own.yaml")
     assert key in str(caught.value)
     assert "own.yaml" in str(caught.value)
+    assert caught.value.hint
 
 
 def test_a_flag_is_true_or_false() -> None:
@@ -124,5 +148,33 @@ def test_files_that_cannot_be_read_or_written_name_the_path(tmp_path: Path) -> N
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FileError, match=r"binary\.yaml: not a text file"):
         load_machine_file(tmp_path / "binary.yaml")
-    with pytest.raises(FileError, match="no/such"):
+    with pytest.raises(FileError, match="no/such") as caught:
         save_machine(preset("dgx-h100x1"), tmp_path / "no/such/folder.yaml")
+    assert caught.value.hint
+    with pytest.raises(FileError, match="null"):
+        load_machine_file("a\0b.yaml")
+
+
+@pytest.mark.parametrize("spelling", ["1.5e1", "15", "15.", "+15", "1.5E+1", "150e-1"])
+def test_decimal_numbers_may_be_spelt_in_any_way(spelling: str) -> None:
+    text = machine_to_text(preset("dgx-h100x1"))
+    latency = "latency_s: {value: 4.0e-06,"
+    assert latency in text
+    read = machine_from_text(text.replace(latency, f"latency_s: {{value: {spelling},"), "own.yaml")
+    assert read.network.latency_s.value == 15.0
+
+
+def test_anchors_repeat_what_is_alike_and_a_bomb_of_them_is_cut_short() -> None:
+    bomb = "".join(f"- &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+    with pytest.raises(FileError) as caught:
+        machine_from_text(f"weft_machine: 1\nname:\n- &a0 [x]\n{bomb}", "own.yaml")
+    assert len(str(caught.value)) < 500
+
+
+def test_a_file_replaces_the_old_one_and_follows_links(tmp_path: Path) -> None:
+    path, link = tmp_path / "m.yaml", tmp_path / "link.yaml"
+    save_machine(preset("dgx-a100x1"), path)
+    link.symlink_to(path)
+    save_machine(preset("dgx-h100x1"), link)
+    assert load_machine_file(path) == preset("dgx-h100x1")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.yaml", "m.yaml"]

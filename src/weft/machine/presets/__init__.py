@@ -14,12 +14,11 @@ from pathlib import Path
 
 from weft.core.errors import InputError
 from weft.core.provenance import derived
-from weft.machine.model import Machine
+from weft.machine.model import MAX_NODES, Machine
 from weft.machine.yaml import load_machine_file, machine_from_text
 
 __all__ = ["load_machine", "preset", "preset_names"]
 
-MAX_NODES = 4096
 _SUFFIX = ".yaml"
 
 

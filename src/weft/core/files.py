@@ -1,0 +1,79 @@
+"""Text files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from weft.core.errors import FileError
+
+__all__ = ["read_text", "write_whole"]
+
+
+def write_whole(path: str | Path, text: str, what: str) -> None:
+    """Write a text file in UTF-8 so that it appears whole or not at all.
+
+    A link keeps pointing at the file, which is replaced. What is no regular file, such as a
+    pipe or /dev/stdout, is written to as it stands.
+
+    Args:
+        path: where to.
+        text: what it shall hold.
+        what: the kind of file, for errors: "a plan file".
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    try:
+        place = Path(path)
+        if _is_stream(place):
+            with place.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+            return
+        target = Path(os.path.realpath(place))
+        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise FileError(
+            need=f"a place to write {what} to",
+            got=f"{_shown(path)}: {_reason(error)}",
+            hint="choose a file in a folder that exists, may be written to and has room",
+        ) from error
+
+
+def read_text(path: str | Path, what: str, hint: str) -> str:
+    """Text of a file in UTF-8.
+
+    Args:
+        path: which.
+        what: the kind of file, for errors: "a plan file".
+        hint: what to try where it cannot be read.
+
+    Raises:
+        FileError: the file is missing, closed or not text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError, TypeError) as error:
+        raise FileError(need=what, got=f"{_shown(path)}: {_reason(error)}", hint=hint) from error
+
+
+def _is_stream(path: Path) -> bool:
+    # Whoever names /dev/stdout means the open stream, even where it leads to a file.
+    if path.absolute().parts[:2] in (("/", "dev"), ("/", "proc")):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _shown(path: object) -> str:
+    return str(path) if isinstance(path, str | Path) and "\0" not in str(path) else repr(path)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "not a text file" if isinstance(error, UnicodeError) else str(error)
