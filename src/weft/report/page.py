@@ -122,13 +122,19 @@ def _sources(page: Page) -> Markup:
     held = (
         tag(
             "details",
-            tag("summary", f"The {len(page.records)} records behind this page, one line each"),
+            tag("summary", _count(page.records)),
             tag("pre", lines),
         )
         if page.records
         else None
     )
     return tag("section", tag("h2", "Where the numbers come from"), join(table, held))
+
+
+def _count(records: Sequence[Record]) -> str:
+    if len(records) == 1:
+        return "The record behind this page"
+    return f"The {len(records)} records behind this page, one line each"
 
 
 def write_page(page: Page, path: Path) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from weft.core.errors import InputError
 from weft.core.records import Record
 from weft.core.units import format_bytes, format_seconds
-from weft.cost.timeline import Timeline
+from weft.cost.timeline import Stream, Timeline
 from weft.machine.model import Machine
 from weft.parallel.placement import Sharding, format_sharding, is_partial
-from weft.parallel.plan import ParallelPlan
+from weft.parallel.plan import Level, ParallelPlan
 from weft.program.graph import Program
 from weft.report.machine_table import describe_machine
 from weft.report.markup import Markup, join, tag
@@ -19,6 +19,7 @@ from weft.report.page import Figure, Page, Section, html_table
 from weft.report.placements import TensorRow, activation_rows, axis_names, parameter_rows
 from weft.report.plan_summary import (
     alternatives_table,
+    fits,
     format_share,
     plan_plain,
     plan_sentence,
@@ -112,8 +113,10 @@ def timeline_section(timeline: Timeline) -> Section:
             f"For {format_seconds(timeline.exposed_s)} of {format_seconds(timeline.step_s)}"
             " the device only communicates."
         )
-    else:
+    elif any(event.stream is Stream.COMMUNICATION for event in timeline.events):
         text = "Computation hides all communication."
+    else:
+        text = "The device computes and never communicates."
     return Section(
         heading="One step of one device, simulated", text=text, body=timeline_plot(timeline)
     )
@@ -121,19 +124,35 @@ def timeline_section(timeline: Timeline) -> Section:
 
 def _figures(plan: ParallelPlan) -> tuple[Figure, ...]:
     p = plan.prediction
-    hidden = 1 - p.exposed_s / p.communication_s if p.communication_s > 0 else 1.0
+    peak = "peak memory of a device" + ("" if fits(plan) else ", which does not fit")
     figures = [
         Figure(value=format_seconds(p.step_s), meaning="predicted step"),
-        Figure(value=format_bytes(p.peak_bytes), meaning="peak memory of a device"),
-        Figure(value=format_share(hidden), meaning="of communication hidden"),
+        Figure(value=format_bytes(p.peak_bytes), meaning=peak),
     ]
+    if p.communication_s > 0:
+        hidden = format_share(1 - p.exposed_s / p.communication_s)
+        figures.append(Figure(value=hidden, meaning="of communication hidden"))
+    else:
+        figures.append(Figure(value="none", meaning="communication"))
     losers = [a.step_s for a in plan.alternatives if a.fits]
     if losers and p.step_s > 0:
-        ratio = f"{min(losers) / p.step_s:.2f}x"
-        figures.append(Figure(value=ratio, meaning="faster than the next best plan"))
+        figures.append(_lead(plan, min(losers) / p.step_s))
     if p.bound_s > 0:
-        figures.append(Figure(value=format_share(p.gap), meaning="gap of the search to its bound"))
+        meaning = "at most, from the planner's objective to the least possible on this mesh"
+        figures.append(Figure(value=format_share(p.gap), meaning=meaning))
     return tuple(figures)
+
+
+def _lead(plan: ParallelPlan, ratio: float) -> Figure:
+    """How far a plan leads the next best one, and whether the search may claim it."""
+    value = f"{ratio:.2f}x"
+    faster = ratio > 1 and value != "1.00x"
+    meaning = f"{'faster than' if faster else 'as fast as'} the next best plan"
+    searched = plan.level is not Level.EXPERT
+    if not searched or plan.prediction.bound_s == 0:
+        meaning += "; this one is written by hand"
+        meaning += ", the search found nothing faster" if searched else ""
+    return Figure(value=value, meaning=meaning)
 
 
 def measured_section(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Section, ...]:
@@ -278,14 +297,16 @@ def _memory_section(plan: ParallelPlan, timeline: Timeline) -> Section:
     )
     limit = plan.memory_limit_bytes
     text = f"The peak is {format_bytes(timeline.peak_bytes)}"
-    text += f", {format_share(timeline.peak_bytes / limit)} of the limit." if limit else "."
+    text += f", {format_share(timeline.peak_bytes / limit)} of the limit" if limit else ""
+    text += "." if fits(plan) else ": the plan does not fit."
     if plan.recompute:
         text += f" {len(plan.recompute)} forward operators are computed again to save memory."
     return Section(heading="Memory over the step", text=text, body=plot)
 
 
 def _words_section(plan: ParallelPlan, explanation: str) -> tuple[Section, ...]:
-    lines = [explanation, *plan.notes] if explanation else list(plan.notes)
+    missing = (note for note in plan.notes if note not in explanation)
+    lines = [text for text in (explanation, *missing) if text]
     if not lines:
         return ()
     return (Section(heading="The plan in words", body=tag("pre", "\n".join(lines))),)

@@ -9,6 +9,7 @@ from weft.report.table import Table
 
 __all__ = [
     "alternatives_table",
+    "fits",
     "format_share",
     "plan_plain",
     "plan_sentence",
@@ -32,6 +33,12 @@ def format_share(share: float) -> str:
     return f"{100 * share:.2g} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
 
 
+def fits(plan: ParallelPlan) -> bool:
+    """Whether the peak is within the limit; a plan without a limit always fits."""
+    limit = plan.memory_limit_bytes
+    return not limit or plan.prediction.peak_bytes <= limit
+
+
 def plan_sentence(plan: ParallelPlan) -> str:
     """The result in one line: step time, gap of the search where known, peak memory."""
     p = plan.prediction
@@ -41,7 +48,7 @@ def plan_sentence(plan: ParallelPlan) -> str:
     memory = f"peak {format_bytes(p.peak_bytes)}"
     if plan.memory_limit_bytes:
         memory += f" of {format_bytes(plan.memory_limit_bytes)}"
-        memory += ", which does not fit" if p.peak_bytes > plan.memory_limit_bytes else ""
+        memory += "" if fits(plan) else ", which does not fit"
     devices = plan.mesh.num_devices
     where = f"{plan.machine_name} ({devices} device{'s' if devices > 1 else ''})"
     return f"{plan.program_name} on {where}: {parts[0]}, {memory}"
@@ -58,6 +65,7 @@ def plan_plain(plan: ParallelPlan) -> dict[str, object]:
         "planner": plan.planner,
         "level": plan.level.value,
         "memory_limit_bytes": plan.memory_limit_bytes,
+        "fits": fits(plan),
         "recomputed_nodes": len(plan.recompute),
         "copies": len(plan.copies),
         "search_s": plan.search_s,
@@ -68,7 +76,8 @@ def plan_plain(plan: ParallelPlan) -> dict[str, object]:
 
 
 def prediction_plain(prediction: Prediction) -> dict[str, object]:
-    """A prediction as JSON values."""
+    """A prediction as JSON values; what is not known of the search is null."""
+    bounded = prediction.bound_s > 0
     return {
         "step_s": prediction.step_s,
         "compute_s": prediction.compute_s,
@@ -76,9 +85,9 @@ def prediction_plain(prediction: Prediction) -> dict[str, object]:
         "exposed_s": prediction.exposed_s,
         "peak_bytes": prediction.peak_bytes,
         "state_bytes": prediction.state_bytes,
-        "objective_s": prediction.objective_s,
-        "bound_s": prediction.bound_s,
-        "gap": prediction.gap,
+        "objective_s": prediction.objective_s or None,
+        "bound_s": prediction.bound_s if bounded else None,
+        "gap": prediction.gap if bounded else None,
     }
 
 
@@ -98,18 +107,21 @@ def prediction_table(plan: ParallelPlan, machine: Machine | None = None) -> Tabl
     hidden = p.communication_s - p.exposed_s
     share = f"; {format_share(hidden / p.communication_s)} is hidden" if p.communication_s else ""
     limit = format_bytes(plan.memory_limit_bytes) if plan.memory_limit_bytes else "no limit"
+    peak = f"on one device, limit {limit}" if fits(plan) else f"DOES NOT FIT: the limit is {limit}"
     rows = [
         ("step", format_seconds(p.step_s), "one training step"),
         ("computation", format_seconds(p.compute_s), "sum over the operators of one device"),
         ("communication", format_seconds(p.communication_s), "sum over the collectives"),
         ("exposed", format_seconds(p.exposed_s), f"not hidden by computation{share}"),
-        ("peak memory", format_bytes(p.peak_bytes), f"on one device, limit {limit}"),
+        ("peak memory", format_bytes(p.peak_bytes), peak),
         ("state", format_bytes(p.state_bytes), "parameters, buffers and optimizer state"),
     ]
     if p.bound_s > 0:
-        objective, gap = format_seconds(p.objective_s), format_share(p.gap)
-        meaning = f"no plan of this mesh has a lower objective; this one has {objective}, gap {gap}"
-        rows.append(("bound", format_seconds(p.bound_s), meaning))
+        meaning = (
+            "what the planner made small: the sum of all times as if nothing overlapped; at most"
+            f" {format_share(p.gap)} above the least possible on this mesh"
+        )
+        rows.append(("objective", format_seconds(p.objective_s), meaning))
     if machine is not None and plan.machine_digest != machine.digest:
         rows.append(("machine", machine.name, "not the one that the plan was made for"))
     return Table(columns=("prediction", "value", "meaning"), rows=tuple(rows))

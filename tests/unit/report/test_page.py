@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -92,6 +93,12 @@ def test_a_hostile_name_stays_text():
 def test_the_records_lie_in_the_page_as_json_lines():
     lines = "".join(Reader(render(page())).text["pre"]).splitlines()
     assert [json.loads(line) for line in lines] == [json.loads(RECORD.to_json())]
+
+
+def test_one_record_is_not_counted():
+    assert "The record behind this page" in render(page())
+    both = replace(page(), records=(RECORD, RECORD))
+    assert "The 2 records behind this page" in render(both)
 
 
 def test_a_table_keeps_its_cells_and_marks_the_chosen_row():

@@ -7,8 +7,16 @@ import pytest
 from tests.unit.report import toy_plan
 from tests.unit.report.plot.drawing import elements
 from weft.core.units import format_seconds
+from weft.cost.timeline import Stream
+from weft.parallel.plan import Alternative, Level
 from weft.report.page import render
-from weft.report.plan_page import measured_steps, plan_page, sharding_tags
+from weft.report.plan_page import (
+    measured_steps,
+    plan_page,
+    plan_sections,
+    sharding_tags,
+    timeline_section,
+)
 
 
 def draw(records=(), **changes):
@@ -77,6 +85,59 @@ def test_a_plan_without_rivals_has_no_comparison():
     page, _ = draw(alternatives=())
     assert "Why this plan" not in [s.heading for s in page.sections]
     assert "next best plan" not in render(page)
+
+
+def lead(step_s, **changes):
+    rival = Alternative(name="rival", step_s=step_s, peak_bytes=1.0, fits=True)
+    page, _ = draw(alternatives=(rival,), **changes)
+    (found,) = [f for f in page.figures if "next best plan" in f.meaning]
+    return found.value, found.meaning
+
+
+def prediction(**changes):
+    return replace(toy_plan.plan().prediction, **changes)
+
+
+def test_a_lead_is_claimed_where_there_is_one():
+    assert lead(18e-3) == ("2.00x", "faster than the next best plan")
+    assert lead(9.01e-3) == ("1.00x", "as fast as the next best plan")
+    assert lead(8e-3) == ("0.89x", "as fast as the next best plan")
+
+
+def test_the_search_does_not_claim_a_plan_that_was_written_by_hand():
+    unbounded = prediction(bound_s=0.0)
+    _, meaning = lead(18e-3, prediction=unbounded)
+    assert meaning.endswith("; this one is written by hand, the search found nothing faster")
+    _, meaning = lead(18e-3, prediction=unbounded, level=Level.EXPERT)
+    assert meaning.endswith("; this one is written by hand")
+
+
+def test_nothing_is_said_to_be_hidden_where_nothing_is_sent():
+    compute = [e for e in toy_plan.timeline().events if e.stream is Stream.COMPUTE]
+    silent = replace(toy_plan.timeline(), events=tuple(compute), exposed_s=0.0)
+    assert timeline_section(silent).text == "The device computes and never communicates."
+    page, _ = draw(prediction=prediction(communication_s=0.0, exposed_s=0.0))
+    assert ("none", "communication") in [(f.value, f.meaning) for f in page.figures]
+    assert "hidden" not in " ".join(f.meaning for f in page.figures)
+
+
+def test_a_plan_that_does_not_fit_says_so():
+    page, _ = draw(memory_limit_bytes=600e6)
+    assert "peak memory of a device, which does not fit" in [f.meaning for f in page.figures]
+    (memory,) = [s for s in page.sections if s.heading == "Memory over the step"]
+    assert memory.text.endswith("of the limit: the plan does not fit.")
+
+
+def test_a_note_that_the_explanation_has_is_not_said_again():
+    program, _ = toy_plan.draft()
+    sections = plan_sections(
+        toy_plan.plan(),
+        program,
+        toy_plan.machine(),
+        toy_plan.timeline(),
+        "in words\n  note      cumsum is replicated",
+    )
+    assert sections[-1].body.count("cumsum is replicated") == 1
 
 
 def test_records_of_other_kinds_are_no_measurements():

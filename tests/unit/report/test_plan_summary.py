@@ -23,7 +23,31 @@ def test_no_bound_is_claimed_where_none_is_known():
     plan = toy_plan.plan()
     plan = replace(plan, prediction=replace(plan.prediction, bound_s=0.0))
     assert "gap" not in plan_sentence(plan)
-    assert "bound" not in {row[0] for row in prediction_table(plan).rows}
+    assert "objective" not in {row[0] for row in prediction_table(plan).rows}
+    assert plan_plain(plan)["bound_s"] is None
+    assert plan_plain(plan)["gap"] is None
+
+
+def test_a_bound_is_one_of_the_objective_and_not_of_the_step():
+    rows = {row[0]: row for row in prediction_table(toy_plan.plan()).rows}
+    _, value, meaning = rows["objective"]
+    assert value == "1.02 s"
+    assert "as if nothing overlapped" in meaning
+    assert "at most 2 % above the least possible on this mesh" in meaning
+
+
+def test_an_objective_that_is_not_known_is_null():
+    plan = toy_plan.plan()
+    plan = replace(plan, prediction=replace(plan.prediction, objective_s=0.0, bound_s=0.0))
+    assert plan_plain(plan)["objective_s"] is None
+
+
+@pytest.mark.parametrize(("limit", "fit"), [(2.0**30, True), (0.0, True), (600e6, False)])
+def test_whether_a_plan_fits_is_in_the_summary_and_in_the_table(limit, fit):
+    plan = replace(toy_plan.plan(), memory_limit_bytes=limit)
+    assert plan_plain(plan)["fits"] is fit
+    rows = {row[0]: row for row in prediction_table(plan).rows}
+    assert ("DOES NOT FIT" in rows["peak memory"][2]) is not fit
 
 
 def test_this_plan_comes_first_and_what_does_not_fit_comes_last():
