@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from weft.core.records import Record
 from weft.core.units import format_bytes, format_seconds
@@ -26,14 +27,15 @@ __all__ = ["demo_page", "demo_sentence"]
 
 
 def demo_sentence(plan: ParallelPlan, records: Sequence[Record]) -> str:
-    """What the demo found: equal losses, and predicted beside measured step time."""
+    """What the demo found: equal losses, and what a step takes, predicted and on one process."""
     losses = compare_losses(records)
-    measured_s = typical_step_s(records)
+    measured_s, alone_s = typical_step_s(records), typical_step_s(records, "reference")
     predicted_s = plan.prediction.step_s
     return (
         f"{plan.program_name} on {plan.mesh.num_devices} ranks follows one process: the losses of"
         f" {losses.steps} steps differ by at most {losses.relative:.1e} relative;"
-        f" a step takes {format_seconds(measured_s)}, predicted {format_seconds(predicted_s)}"
+        f" a step takes {format_seconds(measured_s)}, predicted {format_seconds(predicted_s)},"
+        f" and {format_seconds(alone_s)} on one process ({alone_s / measured_s:.2f}x)"
     )
 
 
@@ -53,7 +55,8 @@ def demo_page(
         plan, program, machine: the decision and what it is about.
         timeline: the simulated step.
         explanation: the plan in words.
-        records: steps of the split run ("step") and of one process ("reference").
+        records: steps of the split run ("step") and of one process ("reference"), and how busy
+            the host was before ("host").
         sources: files that the numbers come from, as (what, where).
     """
     return Page(
@@ -64,7 +67,7 @@ def demo_page(
         picture=_loss_section(plan, records),
         sections=(
             timeline_section(timeline),
-            *measured_section(plan, records),
+            *_measured_section(plan, records),
             *plan_sections(plan, program, machine, timeline, explanation),
         ),
         sources=(*plan_sources(plan), *sources),
@@ -73,17 +76,42 @@ def demo_page(
 
 
 def _figures(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Figure, ...]:
-    measured_s = typical_step_s(records)
+    measured_s, alone_s = typical_step_s(records), typical_step_s(records, "reference")
     losses = compare_losses(records)
-    error = abs(plan.prediction.step_s / measured_s - 1)
+    error = plan.prediction.step_s / measured_s - 1
+    sign = "" if format_share(error) == "0 %" else "+" if error > 0 else "\u2212"
+    side = "high" if error > 0 else "low"
+    off = f"error of the prediction{f', which is too {side}' if sign else ''}"
     figures = [
         Figure(value=f"{losses.relative:.1e}", meaning="largest relative difference in loss"),
         Figure(value=format_seconds(measured_s), meaning="measured step"),
         Figure(value=format_seconds(plan.prediction.step_s), meaning="predicted step"),
-        Figure(value=format_share(error), meaning="error of the prediction"),
+        Figure(value=sign + format_share(abs(error)), meaning=off),
+        Figure(value=format_seconds(alone_s), meaning="measured step of one process, one thread"),
+        Figure(value=f"{alone_s / measured_s:.2f}x", meaning="as fast as one process"),
         Figure(value=format_bytes(plan.prediction.peak_bytes), meaning="predicted peak of a rank"),
     ]
     return tuple(figures)
+
+
+def _measured_section(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Section, ...]:
+    busy = _busy_note(records, plan.mesh.num_devices)
+    return tuple(
+        replace(section, text=f"{section.text} {busy}".rstrip())
+        for section in measured_section(plan, records)
+    )
+
+
+def _busy_note(records: Sequence[Record], ranks: int) -> str:
+    """A line where other programs kept the host busy before the run; nothing otherwise."""
+    loads = [r.fields.get("load_1_minute") for r in records if r.kind == "host"]
+    busy = [load for load in loads if isinstance(load, int | float) and load > ranks]
+    if not busy:
+        return ""
+    return (
+        f"The host was busy before the run (load average {busy[-1]:.1f} over one minute, for"
+        f" {ranks} ranks), which makes predictions worse: run the demo again on an idle host."
+    )
 
 
 def _loss_section(plan: ParallelPlan, records: Sequence[Record]) -> Section:

@@ -177,23 +177,28 @@ def measured_section(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Sec
     return (Section(heading="Predicted beside measured", text=text, body=plot),)
 
 
-def measured_steps(records: Sequence[Record]) -> list[float]:
-    """Measured step times, without the first step, which pays for warming up [s]."""
-    times = [r.fields.get("step_s") for r in records if r.kind == "step"]
+def measured_steps(records: Sequence[Record], kind: str = "step") -> list[float]:
+    """Measured step times, without the first step, which pays for warming up [s].
+
+    Args:
+        records: what was measured.
+        kind: of the records to look at: "step" for those of a plan, "reference" for one process.
+    """
+    times = [r.fields.get("step_s") for r in records if r.kind == kind]
     numbers = [float(t) for t in times if isinstance(t, int | float)]
     return numbers[1:] if len(numbers) > 1 else numbers
 
 
-def typical_step_s(records: Sequence[Record]) -> float:
-    """Median of the measured step times [s].
+def typical_step_s(records: Sequence[Record], kind: str = "step") -> float:
+    """Median of the measured step times [s]; see `measured_steps` for the arguments.
 
     Raises:
         InputError: no step was measured.
     """
-    times_s = measured_steps(records)
+    times_s = measured_steps(records, kind)
     if not times_s:
         raise InputError(
-            need="records of kind step that say how long a step took",
+            need=f"records of kind {kind} that say how long a step took",
             got="none",
             hint="`weft run --records FILE` writes them",
         )

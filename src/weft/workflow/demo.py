@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weft.core.errors import FileError
-from weft.core.records import Record, read_records
+from weft.core.records import Record, RecordLog, read_records
 from weft.workflow.capture_recipe import capture_recipe
 from weft.workflow.plan_file import save_planned
 from weft.workflow.plan_model import plan_program
@@ -18,7 +18,7 @@ from weft.workflow.progress import Progress, silent
 from weft.workflow.recipe import load_workload
 from weft.workflow.reference import run_reference
 
-__all__ = ["DemoResult", "find_demo_recipe", "run_demo"]
+__all__ = ["DemoResult", "find_demo_recipe", "record_host", "run_demo"]
 
 NUM_RANKS = 2
 TIMEOUT_S = 600.0
@@ -31,7 +31,8 @@ class DemoResult:
 
     Attributes:
         planned: the plan with its program and machine.
-        records: steps of the split run ("step") and of one process ("reference").
+        records: steps of the split run ("step") and of one process ("reference"), and how busy
+            the host was before ("host").
         folder: where the machine, the plan and the records lie.
     """
 
@@ -45,7 +46,7 @@ class DemoResult:
         return (
             ("machine as measured", str(self.folder / "machine.yaml")),
             ("plan", str(self.folder / "plan.json")),
-            ("steps, records of kind step and reference", str(self.folder / "records.jsonl")),
+            ("steps, records of kind host, step and reference", str(self.folder / "records.jsonl")),
         )
 
 
@@ -93,6 +94,7 @@ def run_demo(
     folder.mkdir(parents=True, exist_ok=True)
     records = folder / "records.jsonl"
     records.unlink(missing_ok=True)
+    record_host(records)
     machine = probe_host(NUM_RANKS, seconds=probe_seconds, progress=progress)
     save_machine(machine, folder / "machine.yaml")
     captured = capture_recipe(recipe, progress=progress)
@@ -104,6 +106,20 @@ def run_demo(
     _run_ranks(recipe, folder, steps, progress)
     run_reference(load_workload(recipe), steps, records, progress=progress)
     return DemoResult(planned=planned, records=tuple(read_records(records)), folder=folder)
+
+
+def record_host(records: Path) -> None:
+    """Record, before the demo itself keeps the host busy, how busy others keep it.
+
+    Args:
+        records: file that one record of kind "host" is added to, with the load average of the
+            last minute (none where the system does not tell it) and the number of processors.
+    """
+    try:
+        load = os.getloadavg()[0]
+    except OSError:
+        load = None
+    RecordLog(records).append("host", load_1_minute=load, processors=os.cpu_count())
 
 
 def _run_ranks(recipe: str, folder: Path, steps: int, progress: Progress) -> None:
