@@ -24,9 +24,9 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
@@ -36,7 +36,14 @@ from weft.core.errors import FileError, MismatchError, WeftError
 from weft.runtime.step import Step
 from weft.runtime.world import World, gather_objects
 
-__all__ = ["About", "load_checkpoint", "read_about", "save_checkpoint", "stored_steps"]
+__all__ = [
+    "About",
+    "load_checkpoint",
+    "open_folder",
+    "read_about",
+    "save_checkpoint",
+    "stored_steps",
+]
 
 T = TypeVar("T")
 
@@ -70,13 +77,28 @@ class About:
     files: tuple[tuple[str, int, int], ...]
 
 
+def open_folder(folder: Path, world: World, *, resume: bool) -> None:
+    """Make a folder ready for the checkpoints of a run; all ranks call it before the first step.
+
+    Args:
+        folder: where checkpoints of this run will be.
+        world: the ranks; the first one looks, and all learn what it found.
+        resume: whether the run goes on from what is there.
+
+    Raises:
+        FileError: it cannot be written, or it holds checkpoints that the run would not go on
+            from. Steps of two runs in one folder could not be told apart.
+    """
+    _together(world, lambda: _first_only(world, lambda: _require_usable(folder, resume=resume)))
+
+
 def save_checkpoint(folder: Path, step: Step, *, keep: int = 2) -> Path:
     """Write the state of a step; all ranks call it together.
 
     Args:
         folder: where checkpoints of this run are; shared by all ranks.
         step: what to save.
-        keep: how many of the newest stay, at least 1.
+        keep: how many stay, at least 1: this one, and the newest of those with fewer steps.
 
     Returns:
         The checkpoint.
@@ -103,7 +125,7 @@ def save_checkpoint(folder: Path, step: Step, *, keep: int = 2) -> Path:
         files=files,
     )
     _together(world, lambda: _first_only(world, lambda: _publish(partial, folder / name, about)))
-    _together(world, lambda: _first_only(world, lambda: _prune(folder, keep)))
+    _together(world, lambda: _first_only(world, lambda: _prune(folder, step.number, keep)))
     return folder / name
 
 
@@ -163,19 +185,36 @@ def read_about(path: Path) -> About:
     try:
         raw = json.loads((path / "about.json").read_text())
         version, checksum, plain = raw["weft_checkpoint"], raw["checksum"], raw["about"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        is_whole = version == VERSION and checksum == digest(plain)
+        about = _about(plain) if is_whole else None
+    except (*_DAMAGE, WeftError) as error:
         raise FileError(
             need="a checkpoint with its description",
-            got=f"{path.name}: {type(error).__name__}: {error}",
+            got=f"{path.name}: {type(error).__name__}: {str(error)[:200]}",
             hint="use an earlier checkpoint",
         ) from error
-    if version != VERSION or checksum != digest(plain):
+    if about is None:
         raise FileError(
             need=f"a description of format {VERSION} with the checksum it was written with",
             got=f"{path.name}: format {version}, checksum {checksum}",
             hint="use an earlier checkpoint, or the version of weft that wrote it",
         )
-    return About(**{**plain, "files": tuple(tuple(entry) for entry in plain["files"])})
+    return about
+
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError)
+"""What reading a description raises that is not what was written."""
+
+
+def _about(plain: dict[str, Any]) -> About:
+    """The description, from its JSON; raises one of `_DAMAGE` if a field is not what it is."""
+    files = tuple((str(path), int(size), int(crc)) for path, size, crc in plain["files"])
+    about = About(**{**plain, "files": files})
+    kinds = {f.name: int if f.type == "int" else str for f in fields(About) if f.name != "files"}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(about, name), kind):
+            raise TypeError(f"{name} is {getattr(about, name)!r}")
+    return about
 
 
 def _together(world: World, work: Callable[[], T]) -> list[T]:
@@ -202,6 +241,28 @@ def _together(world: World, work: Callable[[], T]) -> list[T]:
 def _first_only(world: World, work: Callable[[], None]) -> None:
     if world.is_first:
         work()
+
+
+def _require_usable(folder: Path, *, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FileError(
+            need="a folder for checkpoints",
+            got=f"{folder}, which is a file",
+            hint="name another one, for example runs/first",
+        )
+    stored = stored_steps(folder)
+    if stored and not resume:
+        raise FileError(
+            need="a folder without checkpoints, for a run that starts from the beginning",
+            got=f"{folder}, which holds step {', '.join(map(str, stored))} of an earlier run",
+            hint="--resume to go on from there, or name another folder",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".probe-{uuid.uuid4().hex[:8]}"
+    try:
+        probe.write_text("weft\n")
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _make_room(folder: Path, partial: Path) -> None:
@@ -288,8 +349,10 @@ def _publish(partial: Path, final: Path, about: About) -> None:
     pointer.replace(final.parent / "latest")
 
 
-def _prune(folder: Path, keep: int) -> None:
-    for number in stored_steps(folder)[: -max(keep, 1)]:
+def _prune(folder: Path, published: int, keep: int) -> None:
+    """Remove old checkpoints. Those with more steps were passed over, or are another run's."""
+    reached = [number for number in stored_steps(folder) if number <= published]
+    for number in reached[: -max(keep, 1)]:
         _discard(folder / f"step-{number:08d}")
 
 

@@ -6,6 +6,7 @@ ranks then agree on the step after which they all stop, and leave a checkpoint.
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
 import resource
@@ -23,17 +24,20 @@ import torch
 from torch import Tensor
 
 from weft.capture import Workload
-from weft.core.errors import InputError
+from weft.core.errors import InputError, RunError
 from weft.core.records import RecordLog
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Program
-from weft.runtime.checkpoint import load_checkpoint, save_checkpoint
+from weft.runtime.checkpoint import load_checkpoint, open_folder, save_checkpoint
 from weft.runtime.deploy import deploy
 from weft.runtime.failure import Progress, guard
 from weft.runtime.step import Step
 from weft.runtime.world import World, gather_objects, joined, largest
 
 __all__ = ["Outcome", "Schedule", "StepDone", "run_plan", "train"]
+
+
+_LOG = logging.getLogger("weft.runtime")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +88,13 @@ class Outcome:
     """What a run did.
 
     Attributes:
+        first_step: number of the first step of this run: 0, or where it was resumed.
         done: the steps of this run, in order; those before a resume are not among them.
         stopped: whether it was asked to stop before its last step.
         peak_bytes: most memory that each rank has used, in order of rank [bytes].
     """
 
+    first_step: int
     done: tuple[StepDone, ...]
     stopped: bool
     peak_bytes: tuple[int, ...]
@@ -145,15 +151,16 @@ def train(
         progress: where to note the step that runs, as `guard` gives it.
         log: where rank 0 records what it measures.
         on_step: called on rank 0 after each step.
+
+    Raises:
+        FileError: the folder for checkpoints cannot be used, or none in it is whole.
+        RunError: the loss is no longer a finite number. Checkpoints of before are kept.
     """
     progress = Progress() if progress is None else progress
     log = log if step.world.is_first else None
-    if schedule.resume and schedule.checkpoints is not None:
-        about = load_checkpoint(schedule.checkpoints, step)
-        if log is not None and about is not None:
-            log.append("resume", step=about.step, plan=about.plan_digest, ranks=about.world_size)
+    _begin(log, step, schedule)
     _record_start(log, step)
-    done: list[StepDone] = []
+    first_step, done = step.number, list[StepDone]()
     with _stop_requests() as requested:
         stopped = False
         while step.number < schedule.steps and not stopped:
@@ -164,10 +171,12 @@ def train(
             _record_step(log, finished, entries)
             if on_step is not None and step.world.is_first:
                 on_step(finished)
+            _require_finite(finished)
             stopped = bool(largest(step.world, int(requested())))
             _checkpoint(log, step, schedule, is_last=stopped)
     progress.step = -1
     outcome = Outcome(
+        first_step=first_step,
         done=tuple(done),
         stopped=stopped,
         peak_bytes=tuple(gather_objects(step.world, _peak_bytes(step.world))),
@@ -177,12 +186,41 @@ def train(
     return outcome
 
 
+def _begin(log: RecordLog | None, step: Step, schedule: Schedule) -> None:
+    """Open the folder for checkpoints, and go on from the newest one if that is wanted."""
+    folder = schedule.checkpoints
+    if folder is None:
+        return
+    open_folder(folder, step.world, resume=schedule.resume)
+    if not schedule.resume:
+        return
+    about = load_checkpoint(folder, step)
+    if about is None:
+        if step.world.is_first:
+            _LOG.warning("no checkpoint in %s: starting from the beginning", folder)
+    elif log is not None:
+        log.append("resume", step=about.step, plan=about.plan_digest, ranks=about.world_size)
+
+
 def _one_step(step: Step, entries: Mapping[str, Tensor]) -> StepDone:
     number, start = step.number, time.perf_counter()
     loss = float(step(entries))
     if step.place.device.type == "cuda":
         torch.cuda.synchronize(step.place.device)
     return StepDone(step=number, loss=loss, step_s=time.perf_counter() - start)
+
+
+def _require_finite(done: StepDone) -> None:
+    """End the run at a loss that is no number. All ranks see the same loss, so all end."""
+    if math.isfinite(done.loss):
+        return
+    raise RunError(
+        need="a loss that is a finite number",
+        got=f"loss {done.loss} in step {done.step}",
+        hint="lower the learning rate, or check the data of this step; the checkpoints of before "
+        "are kept, and the newest may already hold the values that led here",
+        step=done.step,
+    )
 
 
 def _checkpoint(log: RecordLog | None, step: Step, schedule: Schedule, *, is_last: bool) -> None:
@@ -224,11 +262,9 @@ def _record_start(log: RecordLog | None, step: Step) -> None:
 def _record_step(log: RecordLog | None, done: StepDone, entries: Mapping[str, Tensor]) -> None:
     if log is None:
         return
-    # JSON has no NaN; a loss that is no number is recorded as none.
-    loss = done.loss if math.isfinite(done.loss) else None
     sizes = {tensor.shape[0] for tensor in entries.values() if tensor.dim() > 0}
     samples = sizes.pop() if len(sizes) == 1 else None
-    log.append("step", step=done.step, loss=loss, step_s=done.step_s, samples=samples)
+    log.append("step", step=done.step, loss=done.loss, step_s=done.step_s, samples=samples)
 
 
 def _device_name(world: World) -> str:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.unit.runtime import workload
+from weft.core.digest import digest
 from weft.core.errors import FileError, MismatchError
 from weft.runtime import checkpoint
 from weft.runtime.checkpoint import load_checkpoint, read_about, save_checkpoint, stored_steps
@@ -58,6 +59,17 @@ def test_only_the_newest_are_kept_and_latest_names_the_last(tmp_path):
         "step-00000003",
         "step-00000004",
     ]
+
+
+def test_what_was_just_published_is_never_pruned(tmp_path):
+    late = trained(1)
+    for late.number in (70, 80):
+        save_checkpoint(tmp_path, late)
+    early = trained(1)
+    for early.number in (1, 2, 3):
+        assert save_checkpoint(tmp_path, early, keep=1).is_dir()
+    assert stored_steps(tmp_path) == [3, 70, 80]
+    assert (tmp_path / "latest").read_text() == "step-00000003\n"
 
 
 class Killed(BaseException):
@@ -172,6 +184,34 @@ def change_description(path):
     (path / "about.json").write_text(json.dumps(raw))
 
 
+def rewrite_description(path, change):
+    """A description with another content and the checksum that belongs to it."""
+    raw = json.loads((path / "about.json").read_text())
+    change(raw["about"])
+    raw["checksum"] = digest(raw["about"])
+    (path / "about.json").write_text(json.dumps(raw))
+
+
+def describe_more(path):
+    rewrite_description(path, lambda about: about.update(weather="fine"))
+
+
+def describe_less(path):
+    rewrite_description(path, lambda about: about.pop("seed"))
+
+
+def describe_files_otherwise(path):
+    rewrite_description(path, lambda about: about.update(files=[["data/a"]]))
+
+
+def describe_a_step_in_words(path):
+    rewrite_description(path, lambda about: about.update(step="two"))
+
+
+def nest_description(path):
+    (path / "about.json").write_text("[" * 100_000)
+
+
 def lose_description(path):
     (path / "about.json").unlink()
 
@@ -182,6 +222,11 @@ DAMAGES = [
     lose_data,
     tear_description,
     change_description,
+    describe_more,
+    describe_less,
+    describe_files_otherwise,
+    describe_a_step_in_words,
+    nest_description,
     lose_description,
 ]
 

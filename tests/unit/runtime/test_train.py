@@ -1,13 +1,15 @@
 """The loop: records, checkpoints, and an orderly stop."""
 
+import logging
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.unit.runtime import workload
-from weft.core.errors import InputError
+from weft.core.errors import FileError, InputError, RunError
 from weft.core.records import RecordLog, read_records
 from weft.runtime.checkpoint import stored_steps
 from weft.runtime.failure import Progress
@@ -81,16 +83,72 @@ def test_a_request_to_stop_ends_after_the_step_with_a_checkpoint(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_a_loss_that_is_no_number_is_recorded_as_none(tmp_path):
+def broken_from(step, value):
+    """Batches whose loss is no number from a step on."""
     tiny = workload.tiny()
 
-    def batch(step):
-        return {**tiny.batch(step), "y": torch.full((8, 2), torch.inf)}
+    def batch(number):
+        bad = {"y": torch.full((8, 2), value)} if number >= step else {}
+        return {**tiny.batch(number), **bad}
 
-    log = RecordLog(tmp_path / "run.jsonl")
-    outcome = train(workload.step(), batch, Schedule(steps=1), log=log)
-    assert outcome.done[0].loss == float("inf")
-    assert records(tmp_path / "run.jsonl", "step")[0]["loss"] is None
+    return batch
+
+
+@pytest.mark.parametrize(("value", "spelled"), [(torch.inf, "inf"), (torch.nan, "nan")])
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoints_of_before(
+    tmp_path, value, spelled
+):
+    folder, log = tmp_path / "kept", RecordLog(tmp_path / "run.jsonl")
+    schedule = Schedule(steps=9, checkpoints=folder, checkpoint_every=1, keep=2)
+    with pytest.raises(RunError, match=f"loss {spelled} in step 3") as caught:
+        train(workload.step(), broken_from(3, value), schedule, log=log)
+    assert caught.value.step == 3
+    assert "learning rate" in caught.value.hint
+    assert stored_steps(folder) == [2, 3]
+    assert [r["loss"] for r in records(tmp_path / "run.jsonl", "step")][3:] == [spelled]
+
+
+def test_a_new_run_is_refused_in_a_folder_with_checkpoints_of_another(tmp_path):
+    schedule = Schedule(steps=2, checkpoints=tmp_path)
+    train(workload.step(), workload.tiny().batch, schedule)
+    fresh = workload.step()
+    with pytest.raises(FileError, match="step 2 of an earlier run") as caught:
+        train(fresh, workload.tiny().batch, schedule)
+    assert "--resume" in caught.value.hint
+    assert fresh.number == 0, "before any training"
+
+
+def no_batch(number):
+    raise AssertionError(f"step {number} must not begin")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_cannot_be_used_is_found_before_the_first_step(tmp_path, resume):
+    (tmp_path / "file").write_text("in the way")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(FileError, match="file"):
+            train(workload.step(), no_batch, Schedule(steps=1, checkpoints=path, resume=resume))
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(tmp_path, monkeypatch):
+    def refuse(path, _):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(FileError, match="Permission denied"):
+        train(workload.step(), no_batch, Schedule(steps=1, checkpoints=tmp_path))
+
+
+def test_resuming_without_a_checkpoint_is_said(tmp_path, caplog):
+    schedule = Schedule(steps=1, checkpoints=tmp_path, resume=True)
+    with caplog.at_level(logging.WARNING, logger="weft.runtime"):
+        assert train(workload.step(), workload.tiny().batch, schedule).first_step == 0
+    (said,) = (r.getMessage() for r in caplog.records if r.name == "weft.runtime")
+    assert said == f"no checkpoint in {tmp_path}: starting from the beginning"
+    caplog.clear()
+    assert train(workload.step(), workload.tiny().batch, schedule).first_step == 1
+    assert not [r for r in caplog.records if r.name == "weft.runtime"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-00000001"]
 
 
 def test_progress_names_the_step_that_runs():

@@ -64,7 +64,9 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
 
 def _closing_line(outcome: Outcome, args: argparse.Namespace) -> str:
     if not outcome.done:
-        return "nothing left to do: the checkpoint has all the steps"
+        if outcome.first_step > 0:
+            return f"nothing left to do: the checkpoint has {outcome.first_step} steps"
+        return "nothing done: --steps 0"
     typical_s = statistics.median(d.step_s for d in outcome.done)
     ended = "stopped early" if outcome.stopped else "done"
     peak = format_bytes(max(outcome.peak_bytes))

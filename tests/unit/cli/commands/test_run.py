@@ -45,6 +45,20 @@ def test_a_run_that_goes_on_has_the_losses_of_one_that_did_not_stop(recipe, plan
     assert first + second == whole
 
 
+def test_a_second_run_in_a_folder_says_how_to_go_on(recipe, plan, tmp_path, capsys):
+    run = ["run", recipe, "--plan", plan, "--steps", "1", "--checkpoint", str(tmp_path / "kept")]
+    assert main(run) == 0
+    assert main(run) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*run, "--resume"]) == 0
+    assert "the checkpoint has 1 steps" in capsys.readouterr().out
+
+
+def test_no_steps_without_a_checkpoint_are_not_blamed_on_one(recipe, plan, capsys):
+    assert main(["run", recipe, "--plan", plan, "--steps", "0"]) == 0
+    assert "checkpoint" not in capsys.readouterr().out
+
+
 def test_a_plan_for_another_program_names_both_digests(recipe, plan, capsys):
     assert main(["run", recipe.replace(":line", ":other"), "--plan", plan]) == 2
     err = capsys.readouterr().err
