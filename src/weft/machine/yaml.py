@@ -303,12 +303,12 @@ def _record(kind: Callable[..., _T], readers: Mapping[str, _Read]) -> Callable[[
 _quantity = _record(Quantity, {"value": _number, "unit": _text, "origin": _origin, "source": _text})
 
 
-def _in(unit: str) -> Callable[[object, str], Quantity]:
-    """Reader of a figure that has to be in this unit: none is converted, none is guessed."""
+def _in(unit: str, *same: str) -> Callable[[object, str], Quantity]:
+    """Reader of a figure that has to be in this unit, under one of its names; none is converted."""
 
     def read_figure(raw: object, key: str) -> Quantity:
         figure = _quantity(raw, key)
-        if figure.unit != unit:
+        if figure.unit not in (unit, *same):
             raise _bad(f"{key}.unit", f"{unit}, the unit of this figure", repr(figure.unit))
         return figure
 
@@ -332,7 +332,7 @@ _device = _record(
         "name": _name,
         "kind": _text,
         "matmul_flops_per_s": _mapping_of(_in("FLOP/s")),
-        "vector_flops_per_s": _in("op/s"),
+        "vector_flops_per_s": _in("op/s", "FLOP/s"),
         "memory_bytes": _in("B"),
         "memory_bytes_per_s": _in("B/s"),
         "launch_s": _in("s"),
