@@ -90,7 +90,7 @@ def axis_names(program: Program, plan: ParallelPlan) -> tuple[str, ...]:
     """
     names = [_axis_name(roles) for roles in axis_roles(plan, program)]
     return tuple(
-        f"{name} {names[: axis + 1].count(name)}" if names.count(name) > 1 else name
+        f"{name}{names[: axis + 1].count(name)}" if names.count(name) > 1 else name
         for axis, name in enumerate(names)
     )
 

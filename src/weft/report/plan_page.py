@@ -229,10 +229,25 @@ def _comparison_section(plan: ParallelPlan) -> tuple[Section, ...]:
 
 def _mesh_section(plan: ParallelPlan, program: Program, machine: Machine) -> Section:
     names = axis_names(program, plan)
-    shape = " x ".join(f"{n} {s}" for n, s in zip(names, plan.mesh.shape, strict=True))
+    shape = " x ".join(f"{n} = {s}" for n, s in zip(names, plan.mesh.shape, strict=True))
     per_node = machine.groups[0].devices_per_node
-    text = f"{shape}. Neighbours on the last axis come first in a node of {per_node}."
+    text = f"{shape}. Each square is a device with its rank. {_order(plan, names[-1], per_node)}"
     return Section(heading="The mesh", text=text, body=mesh_plot(plan.mesh, names, per_node))
+
+
+def _order(plan: ParallelPlan, last: str, per_node: int) -> str:
+    """How ranks are counted and which of them share a node."""
+    devices = plan.mesh.num_devices
+    counted = f"Ranks are counted along the last axis ({last}) first"
+    if devices <= per_node:
+        return f"{counted}; all of them are in one node."
+    first, second = _span(0, per_node), _span(per_node, min(2 * per_node, devices))
+    more = " and so on" if devices > 2 * per_node else ""
+    return f"{counted} and fill node by node: node 0 has {first}, node 1 has {second}{more}."
+
+
+def _span(start: int, end: int) -> str:
+    return f"{start} to {end - 1}" if end - start > 1 else str(start)
 
 
 def _placement_sections(plan: ParallelPlan, program: Program) -> tuple[Section, ...]:

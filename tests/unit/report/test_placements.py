@@ -54,7 +54,7 @@ def test_axes_that_do_the_same_are_numbered():
         for s in strategies
     )
     plan = replace(toy_plan.plan(), strategies=everywhere)
-    assert axis_names(program, plan) == ("copies 1", "copies 2")
+    assert axis_names(program, plan) == ("copies1", "copies2")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_page_has_what_a_reader_of_a_plan_asks_for():
         "The prediction in numbers",
         "The plan in words",
     ]
-    for word in ("layers.0-3.up", "data 4", "tensor 4", "in words", "cumsum is replicated"):
+    for word in ("layers.0-3.up", "data = 2", "tensor = 2", "in words", "cumsum is replicated"):
         assert word in text
 
 
@@ -138,6 +138,26 @@ def test_a_note_that_the_explanation_has_is_not_said_again():
         "in words\n  note      cumsum is replicated",
     )
     assert sections[-1].body.count("cumsum is replicated") == 1
+
+
+@pytest.mark.parametrize(
+    ("per_node", "order"),
+    [
+        (8, "first; all of them are in one node."),
+        (2, "first and fill node by node: node 0 has 0 to 1, node 1 has 2 to 3."),
+        (1, "first and fill node by node: node 0 has 0, node 1 has 1 and so on."),
+        (3, "first and fill node by node: node 0 has 0 to 2, node 1 has 3."),
+    ],
+)
+def test_the_order_of_ranks_is_told_in_words(per_node, order):
+    program, _ = toy_plan.draft()
+    where = toy_plan.machine()
+    group = replace(where.groups[0], devices_per_node=per_node)
+    where = replace(where, groups=(group,))
+    sections = plan_sections(toy_plan.plan(), program, where, toy_plan.timeline())
+    (mesh,) = [s for s in sections if s.heading == "The mesh"]
+    assert mesh.text.startswith("data = 2 x tensor = 2. Each square")
+    assert mesh.text.endswith(order)
 
 
 def test_records_of_other_kinds_are_no_measurements():
