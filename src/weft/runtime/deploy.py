@@ -19,6 +19,7 @@ from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
 from weft.parallel.serialize import plan_digest
 from weft.parallel.spmd import lower
+from weft.parallel.validate import require_program, validate
 from weft.program.graph import Program
 from weft.runtime.inductor import compile_module
 from weft.runtime.lower import eager_module, in_place_module
@@ -50,10 +51,11 @@ def deploy(
     Raises:
         MismatchError: the plan was made for another program or another number of devices, or
             the ranks do not hold the same program and plan.
+        VerifyError: the plan does not compute what the program does.
     """
     world = join() if world is None else world
     captured = capture(workload) if program is None else program
-    _require_same_program(plan, captured)
+    require_program(plan, captured)
     return assemble(
         plan, captured, initial_state(workload), seed=workload.seed, compile=compile, world=world
     )
@@ -80,8 +82,9 @@ def assemble(
 
     Raises:
         MismatchError: as `deploy`, or the state is not the program's.
+        VerifyError: the plan does not compute what the program does.
     """
-    _require_same_program(plan, program)
+    validate(plan, program)
     deployment = Deployment(
         program=with_recompute(program, plan.recompute),
         plan=plan,
@@ -104,16 +107,6 @@ def assemble(
         in_place=compile,
         state=_own_state(deployment, state, place),
     )
-
-
-def _require_same_program(plan: ParallelPlan, program: Program) -> None:
-    if plan.program_digest != program.digest:
-        raise MismatchError(
-            need=f"a plan for program {program.name}, digest {program.digest}",
-            got=f"a plan for {plan.program_name}, digest {plan.program_digest}",
-            hint="plan again: the model, the batch, the optimizer or the version of weft has "
-            "changed since",
-        )
 
 
 def _own_state(

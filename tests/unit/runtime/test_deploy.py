@@ -7,7 +7,9 @@ import torch
 
 from tests.unit.runtime import workload
 from weft.capture import initial_state
-from weft.core.errors import MismatchError
+from weft.core.errors import MismatchError, VerifyError
+from weft.machine.presets import preset
+from weft.parallel.experts import expert_plan
 from weft.parallel.placement import Mesh
 from weft.runtime.deploy import assemble, deploy
 from weft.runtime.world import alone
@@ -17,8 +19,22 @@ def test_a_plan_for_another_program_is_refused_and_both_digests_are_named():
     other = dataclasses.replace(workload.plan(), program_digest="feedfacefeedface")
     with pytest.raises(MismatchError) as caught:
         deploy(other, workload.tiny(), world=alone(), program=workload.program())
-    assert workload.program().digest in caught.value.need
-    assert "feedfacefeedface" in caught.value.got
+    assert "feedfacefeedface" in caught.value.need
+    assert workload.program().digest in caught.value.got
+
+
+def test_a_plan_that_claims_a_whole_loss_without_the_reduction_is_refused():
+    program = workload.program()
+    plan = expert_plan(program, preset("dgx-h100x8"), dp=2)
+    assert plan.strategies[program.loss.node].outputs == ((-2,),)
+    strategies = tuple(
+        dataclasses.replace(s, outputs=((-1,),)) if node == program.loss.node else s
+        for node, s in enumerate(plan.strategies)
+    )
+    copies = tuple(c for c in plan.copies if c.value != program.loss)
+    edited = dataclasses.replace(plan, strategies=strategies, copies=copies)
+    with pytest.raises(VerifyError, match=f"%{program.loss.node} "):
+        deploy(edited, workload.tiny(), world=alone(), program=program)
 
 
 def test_a_plan_for_more_ranks_than_there_are_is_refused():
