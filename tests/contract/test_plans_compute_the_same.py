@@ -94,6 +94,20 @@ def test_recomputation() -> None:
         assert_same(program, proposal.build().plan)
 
 
+def test_layers_that_follow_two_solutions() -> None:
+    """Where memory binds, the first layers keep more than the others."""
+    program = PROGRAMS["transformer"]
+    found = search_of(program, (2, 2))
+    found.search()
+    limit = 0.95 * min(proposal.prediction.peak_bytes for proposal in found.proposals)
+    search = search_of(program, (2, 2), limit)
+    search.search()
+    mixed = [p for p in search.proposals if "layers with more memory" in p.name]
+    assert mixed
+    for proposal in mixed:
+        assert_same(program, proposal.build().plan)
+
+
 def search_of(program: Program, mesh: tuple[int, ...], limit: float = 1e12) -> MeshSearch:
     return MeshSearch(
         build_skeleton(program, fold(program)),

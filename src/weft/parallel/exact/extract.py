@@ -5,7 +5,7 @@ A folded unit decides for all layers that it stands for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from weft.parallel.copies import Decision
 from weft.parallel.placement import Sharding
@@ -14,7 +14,7 @@ from weft.parallel.problem import Problem
 from weft.parallel.recompute import Expanded
 from weft.program.graph import Phase, Program, Value
 
-__all__ = ["recomputed", "single_choice"]
+__all__ = ["mixed_choice", "recomputed", "single_choice"]
 
 
 def single_choice(
@@ -47,6 +47,26 @@ def single_choice(
             for output, phase, sharding in hubs.get(representative[old], ())
         },
     )
+
+
+def mixed_choice(
+    problem: Problem, states: Sequence[int], others: Sequence[int], nodes: Set[int]
+) -> Decision:
+    """Unfold two choices of states: some nodes follow the other one.
+
+    Args:
+        problem: folded problem.
+        states: chosen state of each unit.
+        others: the other choice.
+        nodes: nodes of the whole program that follow the other choice, layer by layer.
+    """
+    first, second = single_choice(problem, states), single_choice(problem, others)
+    strategies = tuple(
+        second.strategies[n] if n in nodes else own for n, own in enumerate(first.strategies)
+    )
+    hubs = {key: own for key, own in first.hubs.items() if key[0].node not in nodes}
+    hubs |= {key: own for key, own in second.hubs.items() if key[0].node in nodes}
+    return Decision(strategies, hubs)
 
 
 def recomputed(decision: Decision, program: Program, expanded: Expanded) -> Decision:

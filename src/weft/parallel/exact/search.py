@@ -19,15 +19,15 @@ from math import inf
 from weft.machine.model import Machine
 from weft.parallel.bundle import MESSAGE_BYTES
 from weft.parallel.candidate import Candidate, Proposal, assemble
-from weft.parallel.copies import copies_for
+from weft.parallel.copies import Decision, copies_for
 from weft.parallel.depth import Shortened
 from weft.parallel.estimate import slowest_device
-from weft.parallel.exact.extract import recomputed, single_choice
+from weft.parallel.exact.extract import mixed_choice, recomputed, single_choice
 from weft.parallel.exact.flow import FlowModel, Solution
 from weft.parallel.exact.solver import Solver
 from weft.parallel.exact.stage import Stage
 from weft.parallel.placement import Mesh
-from weft.parallel.plan import Level
+from weft.parallel.plan import Level, Prediction
 from weft.parallel.problem import build_problem
 from weft.parallel.reshard import Resharding
 from weft.parallel.skeleton import Skeleton
@@ -182,7 +182,37 @@ class MeshSearch:
                 small = solution
             else:
                 large = solution
+        if self.stage.views is None or self.limits.level is Level.BEST:
+            self._mix(small, large)
         return small
+
+    def _mix(self, small: Solution, large: Solution) -> None:
+        """As many layers as fit follow the solution that is faster and too large, from the first.
+
+        Layers of one kind share a strategy in the programme, so between two of its solutions
+        there is room that only layers one by one can fill. The objective of a mix is that of
+        the solution that fits, and the difference of the simulated sums of times.
+        """
+        layers = sorted(self.skeleton.folding.layers, key=lambda layer: (layer.stack, layer.index))
+        whole = self._propose("", small)
+        most, least = len(layers), 0
+        while most - least > 1:
+            middle = (most + least) // 2
+            nodes = frozenset(node for layer in layers[:middle] for node in layer.nodes)
+            decision = mixed_choice(self.model.problem, small.states, large.states, nodes)
+            candidate = self._assembled(self.stage.whole, "", decision)
+            more_s = _sum_of_times(candidate.plan.prediction) - _sum_of_times(whole.prediction)
+            candidate = _predicting(
+                candidate,
+                replace(candidate.plan.prediction, objective_s=small.objective_s + more_s),
+            )
+            name = f"mesh {self.mesh}, {middle} of {len(layers)} layers with more memory"
+            proposal = self._finished(name, candidate)
+            self.proposals.append(proposal)
+            if proposal.fits:
+                least = middle
+            else:
+                most = middle
 
     def _first_fitting(self, free: Solution) -> Solution | None:
         """A solution at some price that fits, dearest first.
@@ -229,20 +259,26 @@ class MeshSearch:
         views = self.stage.views
         name = f"mesh {self.mesh}" + (f", {recomputation} recomputation" if recomputation else "")
         if views is None:
-            candidate = build(self.stage.whole)
-            prediction = candidate.plan.prediction
-            return Proposal(name, prediction, limit, lambda: self._bounded(candidate))
+            return self._finished(name, build(self.stage.whole))
         prediction = views.predict(lambda view: build(view).plan.prediction)
         return Proposal(name, prediction, limit, lambda: self._bounded(build(self.stage.whole)))
 
+    def _finished(self, name: str, candidate: Candidate) -> Proposal:
+        prediction, limit = candidate.plan.prediction, self.limits.memory_limit_bytes
+        return Proposal(name, prediction, limit, lambda: self._bounded(candidate))
+
     def _bounded(self, candidate: Candidate) -> Candidate:
         """The candidate with what the whole search has proved."""
-        prediction = replace(candidate.plan.prediction, bound_s=self.bound_s)
-        return replace(candidate, plan=replace(candidate.plan, prediction=prediction))
+        return _predicting(candidate, replace(candidate.plan.prediction, bound_s=self.bound_s))
 
     def _built(self, view: Shortened, recomputation: str, solution: Solution) -> Candidate:
-        expanded = self.stage.expanded(view, recomputation)
         decision = single_choice(self.model.problem, solution.states, view.origin)
+        return self._assembled(view, recomputation, decision, solution.objective_s)
+
+    def _assembled(
+        self, view: Shortened, recomputation: str, decision: Decision, objective_s: float = 0.0
+    ) -> Candidate:
+        expanded = self.stage.expanded(view, recomputation)
         if recomputation:
             decision = recomputed(decision, view.program, expanded)
         return assemble(
@@ -256,5 +292,13 @@ class MeshSearch:
             recompute=expanded.chosen,
             expanded=expanded,
             level=self.limits.level,
-            objective_s=solution.objective_s,
+            objective_s=objective_s,
         )
+
+
+def _predicting(candidate: Candidate, prediction: Prediction) -> Candidate:
+    return replace(candidate, plan=replace(candidate.plan, prediction=prediction))
+
+
+def _sum_of_times(prediction: Prediction) -> float:
+    return prediction.compute_s + prediction.communication_s
