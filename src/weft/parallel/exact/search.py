@@ -113,8 +113,8 @@ class MeshSearch:
     def _free_solves(self) -> list[tuple[float, float]]:
         """Prices and hidden shares of the solves without regard to memory, in order.
 
-        From the basis of the programme with hidden communication the full one takes half the
-        iterations; both together then take three quarters of the time.
+        From the basis of the programme with hidden communication the full one takes two thirds
+        of the iterations; both together then take three quarters of the time.
         """
         overlap = self.machine.overlap.value
         return [(0.0, HIDDEN * overlap), (0.0, 0.0)] if overlap > 0 else [(0.0, 0.0)]
