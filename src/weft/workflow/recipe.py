@@ -7,14 +7,17 @@ code. Knows files and functions; does not know what a workload does.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from weft.core.errors import FileError, InputError, WeftError
 
@@ -22,6 +25,18 @@ if TYPE_CHECKING:
     from weft.capture import Workload
 
 __all__ = ["load_workload", "split_recipe"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+"""What to install for a module, where pip knows it by another name."""
 
 
 def split_recipe(recipe: str) -> tuple[Path, str]:
@@ -49,7 +64,8 @@ def load_workload(recipe: str) -> Workload:
     """Import the file and call the function.
 
     Raises:
-        FileError: the file is missing or cannot be imported.
+        FileError: the file is missing or cannot be imported, or a package that it needs is not
+            installed; the latter also from the workload's `model` and `batch`.
         InputError: the function is missing, wants arguments or returns something else.
     """
     from weft.capture import Workload
@@ -57,7 +73,8 @@ def load_workload(recipe: str) -> Workload:
     path, name = split_recipe(recipe)
     function = _function(_import(path), path, name)
     try:
-        workload = function()
+        with _packages(recipe):
+            workload = function()
     except WeftError as error:
         raise error.within(recipe) from error.__cause__
     if not isinstance(workload, Workload):
@@ -66,7 +83,41 @@ def load_workload(recipe: str) -> Workload:
             got=f"{recipe} returned {type(workload).__name__}",
             hint="end the function with `return weft.Workload(name=..., model=..., ...)`",
         )
-    return workload
+    return replace(
+        workload,
+        model=_with_packages(workload.model, recipe),
+        batch=_with_packages(workload.batch, recipe),
+    )
+
+
+def _with_packages(function: Callable[P, R], recipe: str) -> Callable[P, R]:
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _packages(recipe):
+            return function(*args, **kwargs)
+
+    return guarded
+
+
+@contextmanager
+def _packages(recipe: str) -> Generator[None]:
+    """Name the package to install where a module is not found; other errors pass."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if not module or _is_found(module):
+            raise
+        raise FileError(
+            need=f"the packages that the recipe imports: {recipe}",
+            got=f"{type(error).__name__}: {error}",
+            hint=f"pip install {_DISTRIBUTIONS.get(module, module)}",
+        ) from error
+
+
+def _is_found(module: str) -> bool:
+    # A package that is there but lacks a submodule is of another version, not missing.
+    return module in sys.modules or importlib.util.find_spec(module) is not None
 
 
 def _import(path: Path) -> ModuleType:
@@ -87,7 +138,8 @@ def _import(path: Path) -> ModuleType:
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        with _packages(str(path)):
+            spec.loader.exec_module(module)
     except (ImportError, SyntaxError) as error:
         raise FileError(
             need=f"a recipe file that Python can import: {path}",

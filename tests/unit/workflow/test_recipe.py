@@ -1,6 +1,7 @@
 import pytest
 
 from weft.core.errors import CaptureError, FileError, InputError
+from weft.workflow import recipe as recipe_module
 from weft.workflow.recipe import load_workload, split_recipe
 
 SOURCE = """
@@ -96,7 +97,9 @@ def test_an_error_of_the_recipe_is_told_with_its_place(recipe):
     assert caught.value.where == f"{recipe}:refuses"
 
 
-@pytest.mark.parametrize("line", ["import nothing_of_that_name", "def broken(:"])
+@pytest.mark.parametrize(
+    "line", ["import torch.nothing_of_that_name", "from torch import nothing", "def broken(:"]
+)
 def test_a_file_that_python_cannot_import_is_named_with_the_cause(tmp_path, line):
     path = tmp_path / "broken.py"
     path.write_text(line + "\n")
@@ -104,6 +107,60 @@ def test_a_file_that_python_cannot_import_is_named_with_the_cause(tmp_path, line
         load_workload(f"{path}:small")
     assert str(path) in caught.value.need
     assert "Error: " in caught.value.got
+    assert caught.value.hint.startswith("run `python ")
+
+
+WANTS = """
+import torch
+from weft.capture import SGD, Workload
+{top}
+
+def when_called():
+    import absent_package.part
+
+def in_batch():
+    def batch(step):
+        import absent_package
+
+    def model():
+        import absent_package
+
+    return Workload(
+        name="wants", model=model, loss=lambda m, b: m(b), batch=batch, optimizer=SGD(lr=0.1)
+    )
+"""
+
+
+def test_a_package_that_the_file_imports_is_to_be_installed(tmp_path):
+    path = tmp_path / "wants.py"
+    path.write_text(WANTS.format(top="import absent_package.part"))
+    with pytest.raises(FileError) as caught:
+        load_workload(f"{path}:when_called")
+    assert caught.value.hint == "pip install absent_package"
+    assert "No module named 'absent_package'" in caught.value.got
+
+
+def test_a_package_is_called_by_the_name_that_pip_knows(tmp_path, monkeypatch):
+    monkeypatch.setitem(recipe_module._DISTRIBUTIONS, "absent_package", "absent-package-2")
+    path = tmp_path / "wants.py"
+    path.write_text(WANTS.format(top="import absent_package"))
+    with pytest.raises(FileError) as caught:
+        load_workload(f"{path}:when_called")
+    assert caught.value.hint == "pip install absent-package-2"
+
+
+def test_a_package_that_is_imported_only_when_called_is_to_be_installed_too(tmp_path):
+    path = tmp_path / "wants.py"
+    path.write_text(WANTS.format(top=""))
+    with pytest.raises(FileError) as caught:
+        load_workload(f"{path}:when_called")
+    assert caught.value.hint == "pip install absent_package"
+    workload = load_workload(f"{path}:in_batch")
+    for call in (lambda: workload.batch(0), workload.model):
+        with pytest.raises(FileError) as caught:
+            call()
+        assert caught.value.hint == "pip install absent_package"
+        assert str(path) in caught.value.need
 
 
 def test_two_recipe_files_of_one_name_do_not_meet(recipe, tmp_path):
