@@ -7,9 +7,11 @@ of steps done, `optimizer.step`. That makes a training step one function that ca
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -114,6 +116,40 @@ class Optimizer(ABC):
         """Names of the slots that a parameter of this shape has."""
 
 
+def _require(holds: bool, need: str, field: str, value: object) -> None:
+    if not holds:
+        raise InputError(
+            need=f"{field}: {need}",
+            got=f"{field}={value!r}",
+            hint=f"leave {field.partition('[')[0]} out for its default",
+        )
+
+
+def _is_number(value: object) -> bool:
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and math.isfinite(cast("float", value))
+
+
+def _require_rate(lr: object) -> None:
+    holds = callable(lr) or (_is_number(lr) and cast("float", lr) >= 0.0)
+    _require(holds, "a finite number of at least 0, or a function of the steps done", "lr", lr)
+
+
+def _require_at_least_0(field: str, value: object) -> None:
+    holds = _is_number(value) and cast("float", value) >= 0.0
+    _require(holds, "a finite number of at least 0", field, value)
+
+
+def _require_share(field: str, value: object) -> None:
+    holds = _is_number(value) and 0.0 <= cast("float", value) < 1.0
+    _require(holds, "a number of at least 0 and below 1", field, value)
+
+
+def _require_pair(field: str, value: object) -> None:
+    holds = isinstance(value, tuple | list) and len(cast("tuple[object, ...]", value)) == 2
+    _require(holds, "two numbers", field, value)
+
+
 def _rate(lr: LearningRate, done: Tensor) -> Tensor:
     """Learning rate of the step as a scalar float64 tensor."""
     if callable(lr):
@@ -128,6 +164,9 @@ class AdamW(Optimizer):
     m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
     p = (1 - lr wd) p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
+    Raises:
+        InputError: a setting is out of range, or no number.
+
     Source: Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019, algorithm 2.
     """
 
@@ -135,6 +174,14 @@ class AdamW(Optimizer):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _require_rate(self.lr)
+        _require_pair("betas", self.betas)
+        for number, beta in enumerate(self.betas):
+            _require_share(f"betas[{number}]", beta)
+        _require_at_least_0("eps", self.eps)
+        _require_at_least_0("weight_decay", self.weight_decay)
 
     def slot_names(self, parameter: Tensor) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
@@ -171,7 +218,7 @@ class SGD(Optimizer):
     g = g + wd p,  b = momentum b + g,  p = p - lr b  (nesterov: p - lr (g + momentum b))
 
     Raises:
-        InputError: nesterov without momentum.
+        InputError: nesterov without momentum, or a setting is out of range, or no number.
     """
 
     lr: LearningRate = 1e-3
@@ -180,6 +227,9 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     def __post_init__(self) -> None:
+        _require_rate(self.lr)
+        _require_share("momentum", self.momentum)
+        _require_at_least_0("weight_decay", self.weight_decay)
         if self.nesterov and self.momentum <= 0.0:
             raise InputError(
                 need="momentum above 0 for nesterov",
@@ -225,6 +275,9 @@ class Adafactor(Optimizer):
         eps: floors of the second moment (None: the machine epsilon of the parameter's type)
             and of the parameter's scale.
 
+    Raises:
+        InputError: a setting is out of range, or no number.
+
     Source: Shazeer and Stern, Adafactor, ICML 2018, algorithms 4 and 5.
     """
 
@@ -233,6 +286,17 @@ class Adafactor(Optimizer):
     eps: tuple[float | None, float] = (None, 1e-3)
     d: float = 1.0
     weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_rate(self.lr)
+        decay = self.beta2_decay
+        _require(_is_number(decay) and decay <= 0.0, "at most 0", "beta2_decay", decay)
+        _require_pair("eps", self.eps)
+        if self.eps[0] is not None:
+            _require_at_least_0("eps[0]", self.eps[0])
+        _require_at_least_0("eps[1]", self.eps[1])
+        _require(_is_number(self.d) and self.d >= 1.0, "at least 1", "d", self.d)
+        _require_at_least_0("weight_decay", self.weight_decay)
 
     def slot_names(self, parameter: Tensor) -> tuple[str, ...]:
         return ("row_var", "col_var") if parameter.dim() > 1 else ("variance",)
@@ -298,14 +362,14 @@ def from_torch(factory: TorchFactory) -> Optimizer:
     The factory is called once, on two small parameters, and its class and defaults are read.
 
     Raises:
-        InputError: the optimizer is of another class, uses an option that has no pure form
-            here, or treats parameters differently (several parameter groups).
+        InputError: it is no factory; or the optimizer is of another class, uses an option that
+            has no pure form here, or treats parameters differently (several parameter groups).
 
     Example:
         >>> from_torch(lambda p: torch.optim.SGD(p, lr=0.1))
         SGD(lr=0.1, momentum=0.0, weight_decay=0.0, nesterov=False)
     """
-    made = factory([nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))])
+    made = _made_by(factory)
     options = cast(dict[str, Any], dict(made.defaults))
     kind = type(made)
     if len(made.param_groups) != 1 or len(made.param_groups[0]["params"]) != 2:
@@ -324,6 +388,29 @@ def from_torch(factory: TorchFactory) -> Optimizer:
             hint="use weft.capture.AdamW, SGD or Adafactor, or subclass weft.capture.Optimizer",
         )
     return _READERS[kind](options)
+
+
+def _made_by(factory: object) -> torch.optim.Optimizer:
+    """What a factory makes of two small parameters."""
+    error: Exception | None = None
+    if not callable(factory) or (isinstance(factory, type) and issubclass(factory, Optimizer)):
+        got = f"the class {factory.__name__}" if isinstance(factory, type) else repr(factory)
+        got = got.partition("\n")[0]
+    else:
+        parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))]
+        try:
+            made = factory(parameters)
+        except Exception as raised:
+            made, error = None, raised
+        if isinstance(made, torch.optim.Optimizer):
+            return made
+        got = f"{type(error).__name__}: {error}" if error else f"a factory that returns {made!r}"
+    raise InputError(
+        need="an optimizer that a step can be traced through, a pure update: weft.AdamW(lr=...), "
+        "SGD or Adafactor, or a function that makes one of torch.optim",
+        got=got,
+        hint="optimizer=weft.AdamW(lr=1e-3), or optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3)",
+    ) from error
 
 
 def _is_decoupled(options: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,13 @@ from weft.capture.optimizer import Optimizer, TorchFactory, from_torch
 from weft.core.errors import InputError
 
 __all__ = ["Workload", "build_model"]
+
+_FUNCTIONS = {
+    "model": "lambda: nn.Linear(2, 1), which makes the module",
+    "loss": 'lambda model, batch: model(batch["x"]).mean()',
+    "batch": 'lambda step: {"x": torch.ones(4, 2)}',
+}
+"""Fields that are functions, and what one looks like."""
 
 _COMPUTE_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
@@ -35,8 +43,9 @@ class Workload:
         seed: random state that the model is made with.
 
     Raises:
-        InputError: the name is empty, the compute type is not a floating-point type, or the
-            optimizer has no pure form.
+        InputError: a field is of the wrong kind: the name is empty, a function is none, the seed
+            is no integer, the compute type is not a floating-point type, or the optimizer has
+            no pure form.
 
     Example:
         >>> workload = Workload(
@@ -59,8 +68,18 @@ class Workload:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise InputError(need="a name", got="an empty one", hint='Workload(name="mlp", ...)')
+        if not isinstance(self.name, str) or not self.name:  # pyright: ignore[reportUnnecessaryIsInstance]
+            got = f"name={self.name!r}"
+            raise InputError(need="a name", got=got, hint='Workload(name="mlp", ...)')
+        for field, example in _FUNCTIONS.items():
+            value: object = getattr(self, field)
+            if not callable(value) or isinstance(value, nn.Module):
+                got = type(value).__name__
+                raise InputError(need=f"{field}: a function", got=got, hint=f"{field}={example}")
+        if type(self.seed) is not int or not -(2**63) <= self.seed < 2**64:
+            raise InputError(
+                need="seed: an integer of 64 bits", got=f"seed={self.seed!r}", hint="seed=0"
+            )
         if self.compute_dtype is not None and self.compute_dtype not in _COMPUTE_DTYPES:
             raise InputError(
                 need="None or a floating-point element type to compute in",
@@ -73,8 +92,7 @@ class Workload:
     @property
     def pure_optimizer(self) -> Optimizer:
         """The optimizer as a pure pair."""
-        assert isinstance(self.optimizer, Optimizer)
-        return self.optimizer
+        return cast("Optimizer", self.optimizer)
 
 
 def build_model(workload: Workload) -> nn.Module:

@@ -118,3 +118,35 @@ def test_what_has_no_pure_form_is_refused_by_name(what):
 def test_nesterov_needs_momentum():
     with pytest.raises(InputError, match="momentum above 0"):
         SGD(nesterov=True)
+
+
+NAN, INF = float("nan"), float("inf")
+OUT_OF_RANGE = [
+    *(
+        (kind, "lr", lr)
+        for kind in (AdamW, SGD, Adafactor)
+        for lr in (NAN, INF, -0.1, "1e-3", None)
+    ),
+    *((kind, "weight_decay", -0.1) for kind in (AdamW, SGD, Adafactor)),
+    (AdamW, "betas", (1.0, 0.9)),
+    (AdamW, "betas", (0.9, -0.1)),
+    (AdamW, "betas", (0.9, NAN)),
+    (AdamW, "betas", (0.9,)),
+    (AdamW, "betas", 0.9),
+    (AdamW, "eps", -1e-8),
+    (SGD, "momentum", -0.1),
+    (SGD, "momentum", 1.0),
+    (SGD, "momentum", True),
+    (Adafactor, "beta2_decay", 0.1),
+    (Adafactor, "eps", (-1.0, 1e-3)),
+    (Adafactor, "eps", (None, -1e-3)),
+    (Adafactor, "eps", 1e-3),
+    (Adafactor, "d", 0.5),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), OUT_OF_RANGE)
+def test_a_setting_out_of_range_is_refused_by_name(kind, field, value):
+    with pytest.raises(InputError, match=rf"need  {field}\b") as caught:
+        kind(**{field: value})
+    assert field in caught.value.got

@@ -28,6 +28,35 @@ def test_a_workload_needs_a_name():
         replace(models.mlp(), name="")
 
 
+WRONG = {
+    "name": ("", 3),
+    "seed": (1.5, "7", None, True, 2**64),
+    "model": (None, torch.nn.Linear(2, 1)),
+    "loss": ("mse",),
+    "batch": ({"x": torch.ones(2)},),
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(f, v) for f in WRONG for v in WRONG[f]])
+def test_a_field_of_another_kind_is_refused_by_name(field, value):
+    with pytest.raises(InputError, match=field) as caught:
+        replace(models.mlp(), **{field: value})
+    assert caught.value.hint
+
+
+def fails(parameters):
+    raise ValueError("no such thing")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [None, "adam", AdamW, torch.optim.SGD([torch.ones(1)]), lambda p: None, lambda: None, fails],
+)
+def test_what_is_no_optimizer_is_refused_with_one_that_is(optimizer):
+    with pytest.raises(InputError, match=r"weft\.AdamW\(lr=\.\.\.\)"):
+        replace(models.mlp(), optimizer=optimizer)
+
+
 def test_computing_in_integers_is_refused():
     with pytest.raises(InputError, match=r"torch\.int64"):
         replace(models.mlp(), compute_dtype=torch.int64)
