@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from math import inf
@@ -47,16 +46,25 @@ def test_a_passed_deadline_ends_the_wait() -> None:
     solver.close()
 
 
-def test_a_stop_reaches_a_solve_under_way() -> None:
-    flow, entered = model(), threading.Event()
-    highs = flow._highs
-    highs.cbSimplexInterrupt += lambda _: entered.set()
+def test_a_stop_reaches_a_solve_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    # HiGHS gets no time, so that the solve never ends by itself.
+    monkeypatch.setattr("weft.parallel.exact.flow.SLICE_OF_TIME_S", 0.0)
+    flow = model()
     with ThreadPoolExecutor(max_workers=1) as pool:
-        solving = pool.submit(lambda: [flow.solve(0.0, 0.1 * n) for n in range(10_000)])
-        assert entered.wait(timeout=60)
+        solving = pool.submit(flow.solve)
+        with pytest.raises(TimeoutError):
+            solving.result(timeout=0.2)
         flow.stop()
         with pytest.raises(CancelledError):
             solving.result(timeout=60)
+
+
+def test_slices_of_time_change_no_solution(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = model().solve()
+    monkeypatch.setattr("weft.parallel.exact.flow.SLICE_OF_TIME_S", 1e-3)
+    sliced = model().solve()
+    assert sliced.states == whole.states
+    assert sliced.bound_s == pytest.approx(whole.bound_s)
 
 
 def test_no_time_leaves_the_best_hand_written_plan_and_says_so() -> None:
