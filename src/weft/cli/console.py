@@ -13,6 +13,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from weft.core.errors import FileError
 from weft.report.table import Table, format_table, numeric_columns
 from weft.workflow.progress import Progress, silent
 
@@ -20,7 +21,26 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.progress import TaskID
 
-__all__ = ["Console"]
+__all__ = ["Console", "writing"]
+
+
+@contextmanager
+def writing() -> Generator[None]:
+    """Tell a standard output that takes nothing from a bug.
+
+    Raises:
+        FileError: it could not be written to.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileError(
+            need="a standard output that can be written to",
+            got=error.strerror or str(error),
+            hint="write to a place with room, or to /dev/null",
+        ) from error
 
 
 class Console:
@@ -30,6 +50,9 @@ class Console:
         as_json: print nothing but the result, as one line of JSON.
         quiet: no tables and no lines either; used by ranks other than the first.
         out, err: where to; the process's own streams if not given.
+
+    Raises:
+        FileError: the standard output is closed; later, it cannot be written to.
     """
 
     def __init__(
@@ -40,6 +63,13 @@ class Console:
         out: TextIO | None = None,
         err: TextIO | None = None,
     ) -> None:
+        own: TextIO | None = sys.stdout  # None where whoever started us closed it
+        if out is None and own is None:
+            raise FileError(
+                need="a standard output to print to",
+                got="a closed one",
+                hint="send it to /dev/null if nobody shall read it",
+            )
         self.as_json = as_json
         self.quiet = quiet
         self._out = out or sys.stdout
@@ -49,25 +79,30 @@ class Console:
     def line(self, text: str = "") -> None:
         """Print one line, or several."""
         if not (self.as_json or self.quiet):
+            self.always(text)
+
+    def always(self, text: str) -> None:
+        """Print a line whatever was asked for: of a command whose last line other programs read."""
+        with writing():
             self._out.write(text + "\n")
             self._out.flush()
 
     def table(self, table: Table) -> None:
         """Print a table."""
         if self._rich is not None:
-            self._rich.print(_rich_table(table))
+            with writing():
+                self._rich.print(_rich_table(table))
         else:
             self.line(format_table(table))
 
     def result(self, plain: object) -> None:
         """Print the result as one line of JSON if that was asked for."""
         if self.as_json and not self.quiet:
-            self._out.write(json.dumps(plain, allow_nan=False) + "\n")
-            self._out.flush()
+            self.always(json.dumps(plain, allow_nan=False))
 
     def warn(self, text: str) -> None:
         """Print a line that is not part of the result."""
-        if not self.quiet:
+        if not self.quiet and self._err is not None:  # pyright: ignore[reportUnnecessaryComparison]
             self._err.write(f"weft: {text}\n")
             self._err.flush()
 

@@ -1,119 +1,19 @@
-"""The `weft` command: parse, call a workflow, print.
-
-One border for errors. What weft raises on purpose is printed in its three parts, with exit
-code 2; anything else is a bug of weft or of the recipe and says so in one line, with exit
-code 1; an interrupt ends with 130. `--debug` shows the traceback in each case.
-"""
+"""Where the `weft` command starts: next to nothing is loaded before interrupts are answered."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
 import sys
-import threading
-import traceback
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Sequence
 
-import weft
-from weft.cli.commands import COMMANDS
-from weft.cli.console import Console
-from weft.core.errors import InputError, WeftError
-
-__all__ = ["build_parser", "main"]
-
-_EPILOG = "A recipe is FILE.py:FUNCTION, such as recipes/gpt.py:gpt_small."
-
-
-class _Parser(argparse.ArgumentParser):
-    """Raises what it dislikes instead of printing and leaving."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(
-            need=f"a command that `{self.prog} --help` describes",
-            got=message,
-            hint=f"usage: {' '.join(self.format_usage().split()[1:])}",
-        )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands, without loading what they need."""
-    common = _Parser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = _Parser(
-        prog="weft",
-        description="Plans how a large model's training step is split over devices, and runs it.",
-        epilog=_EPILOG,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"weft {weft.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        child = commands.add_parser(
-            command.name,
-            parents=[common],
-            help=command.summary,
-            description=command.summary,
-            epilog=command.example,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        command.add_arguments(child)
-        child.set_defaults(execute=command.execute)
-    return parser
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    rank = int(os.environ.get("RANK", "0"))
     try:
-        args = build_parser().parse_args(arguments)
-        with _ended_in_order():
-            args.execute(args, Console(as_json=args.json, quiet=rank > 0))
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader went away, as `| head` does. Python would complain again on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        from weft.cli.border import run  # a third of a second, in which people change their mind
     except KeyboardInterrupt:
-        _say("stopped.", rank, debug)
+        if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            sys.stderr.write("weft: stopped.\n")
         return 130
-    except WeftError as error:
-        _say(str(error), rank, debug)
-        return 2
-    except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else ""
-        text = f"{type(error).__name__}: {first} (a bug in weft or in the recipe;"
-        _say(f"{text} add --debug for the traceback)", rank, debug)
-        return 1
-    return 0
-
-
-@contextmanager
-def _ended_in_order() -> Generator[None]:
-    """Turn SIGTERM into an exit that runs clean-ups, so that no started rank is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread only
-        return
-
-    def leave(number: int, _: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _say(text: str, rank: int, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    sys.stderr.write(f"weft: {text}\n" if rank == 0 else f"weft (rank {rank}): {text}\n")
-    sys.stderr.flush()
+    return run(argv)

@@ -53,13 +53,18 @@ class Record:
 
 
 class RecordLog:
-    """Appends records to a file; what a killed writer left of a line is cleared away first."""
+    """Appends records to a file; what a killed writer left of a line is cleared away first.
+
+    Raises:
+        FileError: the file cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path) as handle:
-            _mend_last_line(handle)
+        with _written(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path) as handle:
+                _mend_last_line(handle)
 
     def append(self, kind: str, **fields: object) -> Record:
         """Write one record and return it.
@@ -70,7 +75,7 @@ class RecordLog:
         """
         record = Record(kind=kind, fields=fields)
         line = (record.to_json() + "\n").encode()
-        with _locked(self._path) as handle:
+        with _written(self._path), _locked(self._path) as handle:
             written = os.write(handle, line)
         if written != len(line):
             raise FileError(
@@ -135,6 +140,18 @@ def _spell_non_finite(value: object) -> object:
 
 
 @contextmanager
+def _written(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileError(
+            need="a file to append records to",
+            got=f"{path}: {error.strerror}",
+            hint="choose a file in a folder that may be written to and has room",
+        ) from error
+
+
+@contextmanager
 def _locked(path: Path) -> Generator[int]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -147,6 +164,8 @@ def _locked(path: Path) -> Generator[int]:
 def _mend_last_line(handle: int) -> None:
     # Appending to half a line would spoil a good record, and reading would then stop there.
     size = os.fstat(handle).st_size
+    if size == 0:  # also a pipe or a device, in which there is nothing to go back to
+        return
     content = os.pread(handle, size, 0)
     tail = content[content.rfind(b"\n") + 1 :]
     if not tail:

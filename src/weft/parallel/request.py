@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.core.errors import InputError
+from weft.core.units import format_bytes
 from weft.machine.model import Machine
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
@@ -24,6 +25,9 @@ class PlanRequest:
         memory_limit_bytes: limit of one device; the device's own memory if 0 [bytes].
         mesh: plan on this mesh only.
         time_limit_s: stop looking for better plans after this time [s].
+
+    Raises:
+        InputError: the mesh has more devices, or the limit is more memory, than the machine has.
     """
 
     program: Program
@@ -41,8 +45,20 @@ class PlanRequest:
                 hint=f"{self.machine.name} has no more; choose a larger machine",
             )
 
+        if not 0 <= self.memory_limit_bytes <= self._own_bytes:
+            raise InputError(
+                need=f"a memory limit of at most {self._own_bytes:.0f} bytes "
+                f"({format_bytes(self._own_bytes)}), which the smallest device of "
+                f"{self.machine.name} has",
+                got=f"{self.memory_limit_bytes:.17g} bytes",
+                hint="leave the limit out to use all that a device has",
+            )
+
     @property
     def limit_bytes(self) -> float:
         """Memory that a plan may use on each device [bytes]."""
-        own = min(group.device.memory_bytes.value for group in self.machine.groups)
-        return min(self.memory_limit_bytes or own, own)
+        return self.memory_limit_bytes or self._own_bytes
+
+    @property
+    def _own_bytes(self) -> float:
+        return min(group.device.memory_bytes.value for group in self.machine.groups)

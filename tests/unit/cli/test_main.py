@@ -1,7 +1,6 @@
-import argparse
-import json
+"""The command as a process: what it does with its streams, its locale and an interrupt."""
+
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,115 +8,28 @@ from pathlib import Path
 import pytest
 
 import weft
-from weft.cli import main as border
-from weft.cli.command import Command
-from weft.core.errors import InputError
+from weft.cli import main as start
+
+WEFT = [sys.executable, "-m", "weft"]
+ENV = {**os.environ, "PYTHONPATH": str(Path(weft.__file__).parents[1])}
 
 
-def command(execute):
-    def add_arguments(parser):
-        parser.add_argument("--size", type=int, default=1)
-
-    return Command(
-        name="toy",
-        summary="does what a test wants",
-        example="example: weft toy",
-        add_arguments=add_arguments,
-        execute=execute,
+def in_shell(tail, *arguments, **variables):
+    """Exit code and errors of `weft ARGUMENTS TAIL` in a shell."""
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {tail}', "sh", *WEFT, *arguments],
+        env={**ENV, **variables},
+        capture_output=True,
+        timeout=120,
+        check=False,
     )
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs `weft toy` with a given body; returns exit code, out and err."""
-
-    def run(execute, *arguments):
-        monkeypatch.setattr(border, "COMMANDS", (command(execute),))
-        code = border.main(["toy", *arguments])
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def refuse(args, console):
-    raise InputError(need="a number", got="a word", hint="type digits")
-
-
-def stumble(args, console):
-    raise ZeroDivisionError("first line\nsecond line")
-
-
-def interrupt(args, console):
-    raise KeyboardInterrupt
-
-
-def work(args, console):
-    console.line(f"size {args.size}")
-    console.result({"size": args.size})
-
-
-def test_what_works_ends_with_zero(run):
-    assert run(work, "--size", "3") == (0, "size 3\n", "")
-
-
-def test_json_prints_one_line_and_nothing_else(run):
-    code, out, _ = run(work, "--json")
-    assert (code, json.loads(out)) == (0, {"size": 1})
-    assert out.count("\n") == 1
-
-
-def test_an_error_of_weft_prints_its_three_parts_without_a_traceback(run):
-    code, out, err = run(refuse)
-    assert (code, out) == (2, "")
-    assert err == (
-        "weft: this input cannot be used.\n  need  a number\n  got   a word\n  try   type digits\n"
-    )
-
-
-def test_any_other_error_is_one_line_that_says_how_to_learn_more(run):
-    code, _, err = run(stumble)
-    assert code == 1
-    assert err.count("\n") == 1
-    assert "ZeroDivisionError: first line" in err
-    assert "a bug" in err
-    assert "--debug" in err
-
-
-@pytest.mark.parametrize("body", [refuse, stumble])
-def test_debug_shows_the_traceback_before_the_message(run, body):
-    code, _, err = run(body, "--debug")
-    assert code in (1, 2)
-    assert err.startswith("Traceback")
-    assert body.__name__ in err
-    assert "weft: " in err
-
-
-def test_an_interrupt_ends_with_the_shells_code(run):
-    code, _, err = run(interrupt)
-    assert (code, err) == (130, "weft: stopped.\n")
-
-
-def test_a_request_to_end_runs_clean_ups_and_leaves_the_signal_as_it_was(run):
-    before, cleaned = signal.getsignal(signal.SIGTERM), []
-
-    def body(args, console):
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.sigtimedwait([], 5)
-        finally:
-            cleaned.append(True)
-
-    with pytest.raises(SystemExit) as caught:
-        run(body)
-    assert caught.value.code == 128 + signal.SIGTERM
-    assert cleaned == [True]
-    assert signal.getsignal(signal.SIGTERM) == before
+    return done.returncode, done.stdout, done.stderr.decode()
 
 
 def test_a_reader_that_goes_away_is_no_error():
     child = subprocess.Popen(
-        [sys.executable, "-m", "weft", "machine", "dgx-h100x8"],
-        env={**os.environ, "PYTHONPATH": str(Path(weft.__file__).parents[1])},
+        [*WEFT, "machine", "dgx-h100x8"],
+        env=ENV,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -127,38 +39,53 @@ def test_a_reader_that_goes_away_is_no_error():
     assert child.wait(120) == 0
 
 
-def test_ranks_other_than_the_first_are_quiet_but_say_who_failed(run, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    assert run(work)[:2] == (0, "")
-    assert run(refuse)[2].startswith("weft (rank 1): this input")
+@pytest.mark.parametrize(
+    "arguments", [["machine"], ["machine", "dgx-h100x8", "--json"], ["--help"], ["--version"]]
+)
+def test_a_full_disk_is_an_error_in_three_parts(arguments):
+    code, _, err = in_shell("> /dev/full", *arguments)
+    assert code == 2
+    assert err.startswith("weft: this file cannot be used.")
+    assert err.count("\n") == 4
+    assert "No space left" in err
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], [], ["toy", "--size", "big"], ["toy", "--x"]])
-def test_a_command_line_that_cannot_be_read_is_an_error_in_three_parts(
-    arguments, monkeypatch, capsys
-):
-    monkeypatch.setattr(border, "COMMANDS", (command(work),))
-    assert border.main(arguments) == 2
-    err = capsys.readouterr().err
-    for part in ("weft: ", "  need  ", "  got   ", "  try   usage: "):
-        assert part in err
+def test_a_closed_output_is_an_error_in_three_parts():
+    code, _, err = in_shell(">&-", "machine")
+    assert code == 2
+    assert "  got   a closed one" in err
 
 
-def test_every_command_has_help_with_an_example_and_takes_json_and_debug(capsys):
-    names = [c.name for c in border.COMMANDS]
-    assert names == ["demo", "machine", "capture", "plan", "score", "run", "show", "bench"]
-    for name in names:
-        with pytest.raises(SystemExit) as caught:
-            border.main([name, "--help"])
-        out = capsys.readouterr().out
-        assert caught.value.code == 0
-        assert "example: " in out
-        assert "--json" in out
-        assert "--debug" in out
+def test_closed_errors_are_not_missed():
+    assert in_shell("2>&-", "machine", "nonsense") == (2, b"", "")
 
 
-def test_options_are_not_guessed_from_their_first_letters():
-    parser = border.build_parser()
-    assert isinstance(parser, argparse.ArgumentParser)
-    with pytest.raises(InputError):
-        parser.parse_args(["machine", "--outp", "x.yaml"])
+def test_names_in_any_alphabet_are_printed_in_every_locale(tmp_path):
+    path = tmp_path / "\u00e9.yaml"
+    bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code, out, err = in_shell("", "machine", "dgx-h100x1", "-o", str(path), **bare)
+    assert (code, err) == (0, "")
+    assert b"wrote " in out
+    code, _, err = in_shell("", "machine", f"{path}.yaml", **bare)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_an_interrupt_while_the_command_is_loaded_ends_in_order(monkeypatch, capsys):
+    class Interrupting:
+        def find_spec(self, name, path=None, target=None):
+            if name == "weft.cli.border":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "weft.cli.border", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    assert start.main(["machine"]) == 130
+    assert capsys.readouterr().err == "weft: stopped.\n"
+
+
+def test_next_to_nothing_is_loaded_before_interrupts_are_answered():
+    code = "import sys, weft.cli.main as m; print(*(n for n in sys.modules if 'weft' in n))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENV, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["weft", "weft.cli", "weft.cli.main"]

@@ -2,6 +2,7 @@ import json
 import math
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -120,3 +121,15 @@ def test_a_disk_that_takes_half_a_line_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", lambda handle, line: write(handle, line[:10]))
     with pytest.raises(FileError, match="10 bytes were written"):
         log.append("step", loss=1.0)
+
+
+def test_a_log_without_room_or_place_is_an_error_in_three_parts(tmp_path: Path) -> None:
+    log = RecordLog(Path("/dev/full"))
+    with pytest.raises(FileError, match="No space left") as caught:
+        log.append("step", loss=1.0)
+    assert caught.value.hint
+    with pytest.raises(FileError):
+        RecordLog(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError):
+        RecordLog(tmp_path / "file" / "log")

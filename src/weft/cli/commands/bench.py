@@ -56,7 +56,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         path = save_report(report, folder / "results")
         console.line(f"added a line to {path}")
     # The line of JSON is the last one with and without --json: other programs read it.
-    sys.stdout.write(report_json(report) + "\n")
+    console.always(report_json(report))
 
 
 def _load(folder: Path, name: str) -> Callable[[bool], BenchReport]:

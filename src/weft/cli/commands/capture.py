@@ -7,6 +7,7 @@ import argparse
 from weft.cli.command import Command
 from weft.cli.commands.options import add_recipe, writable_file
 from weft.cli.console import Console
+from weft.core.files import write_whole
 from weft.report.program_table import program_plain, program_table
 from weft.workflow.capture_recipe import capture_recipe
 
@@ -27,7 +28,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     if args.text is not None:
         from weft.program.text import to_text
 
-        args.text.write_text(to_text(captured.program))
+        write_whole(args.text, to_text(captured.program), "a program")
         console.line(f"wrote {args.text}")
     console.result({**program_plain(captured.program), "capture_s": captured.capture_s})
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from weft.cli.command import Command
 from weft.cli.commands.options import writable_file
 from weft.cli.console import Console
+from weft.core.errors import FileError, InputError
 from weft.core.units import format_seconds
 from weft.report.demo_page import demo_page, demo_sentence
 from weft.report.loss import compare_losses
@@ -16,6 +17,7 @@ from weft.report.plan_page import typical_step_s
 from weft.report.plan_summary import format_share, plan_plain
 from weft.workflow.demo import DemoResult, find_demo_recipe, run_demo
 from weft.workflow.planned import explain_plan, timeline_of
+from weft.workflow.recipe import load_workload
 
 __all__ = ["COMMAND"]
 
@@ -37,8 +39,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
+    recipe = _checked_recipe(args)
     with console.progress() as progress:
-        recipe = args.recipe or find_demo_recipe()
         result = run_demo(recipe, args.folder, steps=args.steps, progress=progress)
     explanation = explain_plan(result.planned)
     console.line(explanation)
@@ -57,6 +59,27 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     write_page(page, args.output)
     console.line(f"wrote {args.output}, a page to open in any browser")
     console.result(_plain(result))
+
+
+def _checked_recipe(args: argparse.Namespace) -> str:
+    """The recipe to train; whatever can be refused is refused before a minute of measuring."""
+    if args.steps < 1:
+        raise InputError(
+            need="at least one step to train",
+            got=f"--steps {args.steps}",
+            hint="leave it out for 20",
+        )
+    try:
+        args.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            need="a folder for what the demo makes",
+            got=f"{args.folder}: {error.strerror}",
+            hint="name another one with --folder",
+        ) from error
+    recipe = args.recipe or find_demo_recipe()
+    load_workload(recipe)
+    return recipe
 
 
 def _measured_line(result: DemoResult) -> str:

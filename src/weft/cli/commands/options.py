@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft.core.errors import FileError
-from weft.core.units import parse_bytes
+from weft.core.errors import FileError, InputError
+from weft.core.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from weft.machine.model import Machine
@@ -38,9 +38,27 @@ def read_machine(args: argparse.Namespace) -> Machine:
     return load_machine(args.machine)
 
 
-def memory_limit(args: argparse.Namespace) -> float:
-    """The memory limit that the arguments name; 0 for the device's own [bytes]."""
-    return 0.0 if args.memory is None else float(parse_bytes(args.memory))
+LEAST_MEMORY_BYTES = 2 * 2**20
+"""No device can do with less: the smallest block that PyTorch's CUDA allocator takes from the
+driver (kSmallBuffer in c10/core/AllocatorConfig.h)."""
+
+
+def memory_limit(args: argparse.Namespace) -> float | None:
+    """The memory limit that the arguments name; None for the device's own [bytes].
+
+    Raises:
+        InputError: it is no size, or one that nothing runs in.
+    """
+    if args.memory is None:
+        return None
+    limit = parse_bytes(args.memory)
+    if limit < LEAST_MEMORY_BYTES:
+        raise InputError(
+            need=f"a memory limit of at least {format_bytes(LEAST_MEMORY_BYTES)}",
+            got=f"--memory {args.memory}, {limit} bytes",
+            hint="write the unit, as in 40GiB; leave --memory out for all that a device has",
+        )
+    return float(limit)
 
 
 def writable_file(text: str) -> Path:

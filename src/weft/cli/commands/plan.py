@@ -34,13 +34,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _execute(args: argparse.Namespace, console: Console) -> None:
     from weft.parallel.plan import Level
 
-    machine = read_machine(args)
+    machine, limit = read_machine(args), memory_limit(args)
     with console.progress() as progress:
         planned = plan_model(
             args.recipe,
             machine,
             level=Level(args.level),
-            memory_limit_bytes=memory_limit(args),
+            memory_limit_bytes=0.0 if limit is None else limit,
             progress=progress,
         )
     console.line(explain_plan(planned))

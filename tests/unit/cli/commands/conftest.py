@@ -23,6 +23,16 @@ def line(*, batch=8):
     )
 
 
+def wide():
+    return Workload(
+        name="wide",
+        model=lambda: nn.Sequential(nn.Linear(8, 2**20), nn.ReLU(), nn.Linear(2**20, 4)),
+        loss=lambda model, batch: model(batch["x"]).square().mean(),
+        batch=lambda step: {"x": torch.full((8, 8), 1.0 + step)},
+        optimizer=SGD(lr=0.01),
+    )
+
+
 def other():
     return line(batch=16)
 """

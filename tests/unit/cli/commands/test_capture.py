@@ -25,3 +25,8 @@ def test_people_get_a_table(recipe, capsys):
 def test_a_missing_recipe_is_an_error_in_three_parts(tmp_path, capsys):
     assert main(["capture", f"{tmp_path}/none.py:gpt"]) == 2
     assert "none.py, which does not exist" in capsys.readouterr().err
+
+
+def test_a_text_that_finds_no_room_is_an_error_in_three_parts(recipe, capsys):
+    assert main(["capture", recipe, "--text", "/dev/full"]) == 2
+    assert "No space left" in capsys.readouterr().err

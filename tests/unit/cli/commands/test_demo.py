@@ -44,3 +44,22 @@ def test_two_ranks_follow_one_process_and_the_page_shows_it(
     text = page.read_text()
     assert "follows one process" in text
     assert str(folder / "records.jsonl") in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--steps", "0"], "--steps 0"),
+        (["--steps", "-3"], "--steps -3"),
+        (["--recipe", "nope.py"], "nope.py"),
+        (["--recipe", "nope.py:gpt"], "nope.py"),
+        (["--folder", "/dev/null/x"], "/dev/null/x"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_measured(
+    arguments, word, recipe, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "probe_host", lambda *_, **__: pytest.fail("measured"))
+    assert main(["demo", *arguments]) == 2
+    assert word in capsys.readouterr().err

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from weft.cli.main import main
 from weft.machine import load_machine
 
@@ -32,3 +34,19 @@ def test_an_unknown_preset_is_an_error_in_three_parts(capsys):
     err = capsys.readouterr().err
     assert "dgx-h1000x8" in err
     assert "  try   " in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["-o", "x.yaml"], "the machine to write"),
+        (["--ranks", "2"], "probe` only"),
+        (["dgx-h100x8", "--ranks", "2"], "probe` only"),
+        (["probe", "--ranks", "0"], "at least one rank"),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(arguments, word, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["machine", *arguments]) == 2
+    assert word in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

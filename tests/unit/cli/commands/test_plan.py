@@ -65,10 +65,11 @@ def test_a_plan_for_another_recipe_names_both_digests(plan, recipe, capsys):
 
 
 def test_too_little_memory_is_an_error_with_what_would_do(recipe, pair, capsys):
-    assert main(["plan", recipe, "--machine", pair, "--memory", "100B"]) == 2
+    wide = recipe.replace(":line", ":wide")
+    assert main(["plan", wide, "--machine", pair, "--memory", "2MiB"]) == 2
     err = capsys.readouterr().err
     assert "no plan fits" in err
-    assert "100 B" in err
+    assert "2.0 MiB" in err
     assert "  try   " in err
 
 
@@ -76,6 +77,20 @@ def test_too_little_memory_is_an_error_with_what_would_do(recipe, pair, capsys):
 def test_a_memory_size_that_cannot_be_read_is_quoted(size, recipe, pair, capsys):
     assert main(["plan", recipe, "--machine", pair, f"--memory={size}"]) == 2
     assert size in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["0", "0.2B", "1e-5", "100B", "2097151"])
+def test_memory_that_nothing_runs_in_is_refused_and_not_taken_for_all(size, recipe, pair, capsys):
+    assert main(["plan", recipe, "--machine", pair, f"--memory={size}"]) == 2
+    err = capsys.readouterr().err
+    assert "at least 2.0 MiB" in err
+    assert f"--memory {size}" in err
+
+
+def test_more_memory_than_a_device_has_is_refused(recipe, pair, capsys):
+    assert main(["plan", recipe, "--machine", pair, "--memory", "5PiB"]) == 2
+    err = capsys.readouterr().err
+    assert "the smallest device of box2" in err
 
 
 @pytest.mark.parametrize("where", ["missing/plan.json", "."])
