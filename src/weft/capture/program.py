@@ -9,6 +9,7 @@ from torch import nn
 from weft.capture.lower import to_program
 from weft.capture.replicate import BASE_DEPTH, replicate
 from weft.capture.simplify import simplify
+from weft.capture.source import describe, first_line, line_of_error
 from weft.capture.stack import Stack, cut, find_stack
 from weft.capture.trace import make_model, trace
 from weft.capture.workload import Workload
@@ -39,6 +40,7 @@ def capture(workload: Workload) -> Program:
         CaptureError: the step depends on values, a trainable parameter gets no gradient, or an
             operator has no form in a program; the error names the parameter or the operator,
             its module and the user's line.
+        InputError: a function of the workload raises, or returns the wrong kind of thing.
 
     Example:
         >>> import torch
@@ -64,6 +66,12 @@ def capture(workload: Workload) -> Program:
         verify(program)
     except WeftError as error:
         raise error.within(workload.name) from error.__cause__
+    except RecursionError as error:
+        raise CaptureError(
+            need="a model that is not nested too deeply",
+            got=f"RecursionError: {first_line(error)}{describe('', line_of_error(error))}",
+            hint="look for a module that holds itself; keep layers in one nn.ModuleList",
+        ).within(workload.name) from error
     return program
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType, TracebackType
 
-__all__ = ["describe", "first_line", "line_of_error", "line_of_frame"]
+from weft.core.errors import InputError, WeftError
+
+__all__ = ["describe", "first_line", "line_of_error", "line_of_frame", "user_code"]
 
 _OURS = ("torch", "weft", "contextlib", "functools")
 
@@ -47,6 +51,29 @@ def describe(scope: str, source: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, at most 200 characters."""
     return str(error).strip().partition("\n")[0][:200]
+
+
+@contextmanager
+def user_code(what: str) -> Iterator[None]:
+    """Run a function of the user's; what goes wrong in it becomes an error with its line.
+
+    Args:
+        what: the function, as the user knows it: "model factory".
+
+    Raises:
+        InputError: the block raised anything but a `WeftError`.
+    """
+    try:
+        yield
+    except WeftError:
+        raise
+    except Exception as error:
+        source = describe("", line_of_error(error))
+        raise InputError(
+            need=f"a {what} that runs",
+            got=f"{type(error).__name__}: {first_line(error)}{source}",
+            hint="call it by hand, or add --debug for the whole traceback",
+        ) from error
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from weft.capture.intercept import FunctionalCalls
 from weft.capture.position import at
+from weft.capture.source import user_code
 from weft.capture.tensors import ModuleTensors, module_tensors
 from weft.capture.workload import Workload, build_model
-from weft.core.errors import CaptureError
+from weft.core.errors import CaptureError, WeftError
 from weft.program.graph import Phase
 
 __all__ = [
@@ -81,8 +82,12 @@ def make_step(workload: Workload) -> Step:
 
 
 def _built_for_real(workload: Workload) -> nn.Module:
-    model = build_model(workload)
-    tensors = module_tensors(model)
+    try:
+        with user_code("model factory"):
+            model = build_model(workload)
+            tensors = module_tensors(model)
+    except WeftError as error:
+        raise error.within(workload.name) from error.__cause__
     empty = [name for name, t in (tensors.trainable | tensors.fixed).items() if t.is_meta]
     if empty:
         raise CaptureError(

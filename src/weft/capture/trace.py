@@ -20,15 +20,16 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from weft.capture.batch import require_batch
 from weft.capture.dtypes import type_of
 from weft.capture.optimizer import state_name
 from weft.capture.position import at, here
 from weft.capture.record import Call, Recorder
-from weft.capture.source import describe, first_line, line_of_error
+from weft.capture.source import describe, first_line, line_of_error, user_code
 from weft.capture.step import State, bind_forward, bind_step
 from weft.capture.tensors import ModuleTensors, module_tensors
 from weft.capture.workload import Workload, build_model
-from weft.core.errors import CaptureError, InputError, WeftError
+from weft.core.errors import CaptureError, WeftError
 from weft.program.graph import Role, Value
 from weft.program.types import TensorType
 
@@ -66,19 +67,30 @@ def make_model(workload: Workload) -> nn.Module:
 
     Raises:
         CaptureError: the factory needs the values of large tensors as well.
+        InputError: the factory raises something else, or makes no module.
     """
     try:
         with torch.device("meta"):
             return build_model(workload)
-    except (RuntimeError, NotImplementedError) as error:
+    except WeftError:
+        raise
+    except Exception as error:  # whatever it is, the second attempt shows whose it is
         _log.info("%s: small tensors are made for real: %s", workload.name, first_line(error))
+    with user_code("model factory"), _without_large_values(), _LargeOnMeta():
+        return build_model(workload)
+
+
+@contextmanager
+def _without_large_values() -> Iterator[None]:
+    """Say what it means if torch has no value to give."""
     try:
-        with _LargeOnMeta():
-            return build_model(workload)
+        yield
+    except RecursionError:
+        raise
     except (RuntimeError, NotImplementedError) as error:
         raise CaptureError(
-            need="a model factory that does not look at the values of large tensors",
-            got=first_line(error) + describe("", line_of_error(error)),
+            need="a model factory that runs, and does not look at the values of large tensors",
+            got=f"{type(error).__name__}: {first_line(error)}{describe('', line_of_error(error))}",
             hint="compute what the model's structure depends on from Python numbers",
         ) from error
 
@@ -123,12 +135,14 @@ def trace(workload: Workload, model: nn.Module, *, forward_only: bool = False) -
         CaptureError: the step depends on the values of tensors, calls an operator that no
             program has, changes what it must not change, or breaks in any other way; the
             error names the operator, the module and the user's line.
+        InputError: the batch function raises, or returns something else than a batch.
     """
     tensors = module_tensors(model)
-    batch = workload.batch(0)
-    _require_tensors(batch)
+    with user_code("batch function"):
+        batch = require_batch(workload.batch(0), 0)
     with _on_cpu(), FakeTensorMode(allow_non_fake_inputs=True):
-        state, inputs = _fake_state(workload, tensors)
+        with user_code("first state of the optimizer"):
+            state, inputs = _fake_state(workload, tensors)
         entries = {key: torch.empty(v.shape, dtype=v.dtype) for key, v in batch.items()}
         inputs += tuple(
             TracedInput(name=f"batch.{key}", role=Role.BATCH, type=type_of(value))
@@ -154,16 +168,6 @@ def _on_cpu() -> AbstractContextManager[object]:
     """Make tensors on the CPU whatever the default device; the usual default costs nothing."""
     default = torch.get_default_device().type
     return nullcontext() if default == "cpu" else torch.device("cpu")
-
-
-def _require_tensors(batch: Mapping[str, Tensor]) -> None:
-    for key, value in batch.items():
-        if not isinstance(value, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(
-                need="a tensor for every entry of a batch",
-                got=f"{key} = {value!r}",
-                hint="give constants to the loss or the model instead",
-            )
 
 
 def _fake_state(

@@ -96,7 +96,18 @@ class Workload:
 
 
 def build_model(workload: Workload) -> nn.Module:
-    """The module, made with the workload's seed; the caller's random state is left alone."""
+    """The module, made with the workload's seed; the caller's random state is left alone.
+
+    Raises:
+        InputError: the factory makes something else.
+    """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(workload.seed)
-        return workload.model()
+        made: object = workload.model()
+    if not isinstance(made, nn.Module):
+        raise InputError(
+            need="a model factory that returns a torch.nn.Module",
+            got=f"{type(made).__name__}",
+            hint="end it with `return model`",
+        )
+    return made

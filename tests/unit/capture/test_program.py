@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from tests.unit.capture import models
 from tests.unit.capture.harness import assert_same_step, evaluated, stepped
 from weft.capture import SGD, Workload, capture, initial_state
+from weft.core.errors import CaptureError, InputError
 from weft.program.graph import Phase, Role
 from weft.program.types import DType, TensorType
 from weft.program.verify import verify
@@ -174,3 +177,52 @@ def test_the_loss_is_a_scalar_of_the_forward():
     program = capture(models.mlp())
     assert program.type_of(program.loss) == TensorType(DType.F64, ())
     assert program.nodes[program.loss.node].phase is Phase.FORWARD
+
+
+def raises(*_):
+    raise KeyError("boom")
+
+
+def nested():
+    model = nn.Linear(6, 5)
+    for _ in range(2000):
+        model = nn.Sequential(model)
+    return model
+
+
+class Endless(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 5)
+
+    def forward(self, x):
+        return self(x + 1)
+
+
+BROKEN = {
+    "a model factory that raises": ({"model": raises}, "'boom' at test_program.py:"),
+    "a model factory without a module": ({"model": lambda: None}, "NoneType"),
+    "modules that are nested too deeply": ({"model": nested}, "RecursionError"),
+    "a forward that calls itself": ({"model": Endless}, "RecursionError"),
+    "a loss that raises": ({"loss": raises}, "'boom' at test_program.py:"),
+    "a batch function that raises": ({"batch": raises}, "'boom' at test_program.py:"),
+    "a learning rate that raises": ({"optimizer": SGD(lr=raises)}, "'boom' at test_program.py:"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_breaks_in_the_users_functions_is_told_with_their_line_and_kept_as_the_cause(what):
+    fields, got = BROKEN[what]
+    with pytest.raises((InputError, CaptureError)) as caught:
+        capture(replace(models.mlp(), **fields))
+    error = caught.value
+    assert got in error.got and error.need and error.hint
+    assert error.where == "mlp"
+    assert error.__cause__ is not None or "without" in what
+
+
+@pytest.mark.parametrize("model", [raises, lambda: None, nested])
+def test_a_broken_model_factory_is_told_by_the_first_state_as_well(model):
+    with pytest.raises(InputError, match="model factory") as caught:
+        initial_state(replace(models.mlp(), model=model))
+    assert caught.value.where == "mlp"
