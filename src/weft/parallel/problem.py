@@ -128,6 +128,7 @@ class _Builder:
         self.resharding = resharding
         self._units: list[Unit] = []
         self._maxima: frozenset[Value] = frozenset()
+        self._maximal: dict[int, bool] = {}
 
     def units(self) -> tuple[Unit, ...]:
         makers = {UnitKind.NODE: self._node, UnitKind.CLUSTER: self._cluster}
@@ -244,6 +245,8 @@ class _Builder:
         found: set[Value] = set()
         for unit in units:
             for node, strategies in unit.strategies.items():
+                if not self._has_maxima(node, strategies):
+                    continue
                 operands = self.program.operands(node)
                 for strategy in strategies:
                     for output, sharding in enumerate(strategy.outputs):
@@ -253,6 +256,17 @@ class _Builder:
                         if PARTIAL_MAX in sharding:
                             found.add(Value(representative[value.node], value.output))
         return frozenset(found)
+
+    def _has_maxima(self, node: int, strategies: tuple[Strategy, ...]) -> bool:
+        """True if some strategy has a pending maximum; nodes of one kind are asked once."""
+        kind = self.program.kinds[node]
+        if kind not in self._maximal:
+            self._maximal[kind] = any(
+                PARTIAL_MAX in sharding
+                for strategy in strategies
+                for sharding in (*strategy.outputs, *strategy.operands)
+            )
+        return self._maximal[kind]
 
     def _parts(self, sharding: Sharding) -> int:
         parts = 1

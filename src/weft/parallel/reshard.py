@@ -103,26 +103,41 @@ class HopTable:
         One cheapest way for each pair is enough: more would only give the flow programme
         columns that tie.
         """
-        key = (np.unique(made).tobytes(), np.unique(read).tobytes())
+        key = (made.tobytes(), read.tobytes())
         found = self._useful.get(key)
         if found is None:
             found = self._useful[key] = self._on_ways(np.unique(made), np.unique(read))
         return found
 
     def _on_ways(self, made: Ints, read: Ints) -> Ints:
-        number = {
-            (int(a), int(b)): n
-            for n, (a, b) in enumerate(zip(self.source, self.target, strict=True))
-        }
+        number, following = self._number, self._following
         used: set[int] = set()
-        for goal in read:
-            for start in made[np.isfinite(self.distance[made, goal])]:
+        for goal in map(int, read):
+            seen = {goal}
+            for start in made[self.reachable[made, goal]]:
                 here = int(start)
-                while here != goal:
-                    step = int(self.following[here, goal])
+                # From a sharding that was passed before, the rest of the way is known.
+                while here not in seen:
+                    seen.add(here)
+                    step = following[here][goal]
                     used.add(number[here, step])
                     here = step
         return np.array(sorted(used), dtype=np.int64)
+
+    @cached_property
+    def _number(self) -> dict[tuple[int, int], int]:
+        ends = zip(self.source, self.target, strict=True)
+        return {(int(a), int(b)): number for number, (a, b) in enumerate(ends)}
+
+    @cached_property
+    def _following(self) -> list[list[int]]:
+        steps: list[list[int]] = self.following.tolist()
+        return steps
+
+    @cached_property
+    def reachable(self) -> npt.NDArray[np.bool_]:
+        """Whether there is a way from one sharding to another."""
+        return np.isfinite(self.distance)
 
     @cached_property
     def _useful(self) -> dict[tuple[bytes, bytes], Ints]:

@@ -73,18 +73,25 @@ def consistent_states(problem: Problem) -> list[Ints]:
             other = edge.head if unit == edge.tail else edge.tail
             if other == unit:
                 continue
-            reachable = np.isfinite(edge.table.distance)
+            reachable = edge.table.reachable
             if other == edge.head:
-                from_here = np.any(reachable[np.unique(edge.made[alive[unit]])], axis=0)
+                from_here = reachable[_marked(edge.made[alive[unit]], len(reachable))].any(axis=0)
                 keep = alive[other] & from_here[edge.read]
             else:
-                to_here = np.any(reachable[:, np.unique(edge.read[alive[unit]])], axis=1)
+                to_here = reachable[:, _marked(edge.read[alive[unit]], len(reachable))].any(axis=1)
                 keep = alive[other] & to_here[edge.made]
             if keep.sum() < alive[other].sum():
                 _require_states(problem, other, keep)
                 alive[other] = keep
                 queue.append(other)
     return [np.flatnonzero(states) for states in alive]
+
+
+def _marked(numbers: Ints, size: int) -> npt.NDArray[np.bool_]:
+    """Which numbers below `size` occur."""
+    marked = np.zeros(size, dtype=bool)
+    marked[numbers] = True
+    return marked
 
 
 def _require_states(problem: Problem, unit: int, keep: np.ndarray) -> None:
@@ -272,7 +279,8 @@ class _Rows:
         made, read = edge.made[alive[edge.tail]], edge.read[alive[edge.head]]
         table = edge.table
         hops = table.useful_hops(made, read)
-        used = np.unique(np.concatenate([made, read, table.source[hops], table.target[hops]]))
+        ends = np.concatenate([made, read, table.source[hops], table.target[hops]])
+        used = np.flatnonzero(_marked(ends, len(table.states)))
         row = np.full(len(table.states), -1)
         row[used] = self.count + np.arange(len(used))
         self.count += len(used)
