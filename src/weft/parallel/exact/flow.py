@@ -75,10 +75,12 @@ def consistent_states(problem: Problem) -> list[Ints]:
                 continue
             reachable = edge.table.reachable
             if other == edge.head:
-                from_here = reachable[_marked(edge.made[alive[unit]], len(reachable))].any(axis=0)
+                made = _marked(edge.made[alive[unit]], len(reachable))
+                from_here = np.any(reachable[made], axis=0)
                 keep = alive[other] & from_here[edge.read]
             else:
-                to_here = reachable[:, _marked(edge.read[alive[unit]], len(reachable))].any(axis=1)
+                read = _marked(edge.read[alive[unit]], len(reachable))
+                to_here = np.any(reachable[:, read], axis=1)
                 keep = alive[other] & to_here[edge.made]
             if keep.sum() < alive[other].sum():
                 _require_states(problem, other, keep)
