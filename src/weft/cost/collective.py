@@ -6,18 +6,20 @@ overlaps with: that is `simulate`.
 Every collective is made of three primitives, one level at a time. On n devices, with latency
 a [s] and bandwidth b [bytes/s], a primitive on a payload of B bytes takes the cheaper of
 
-    scatter, gather   ring                 (n - 1) a + B (n - 1) / (n b)
-                      halving or doubling  l a + B (n - 1) / (n b)          n a power of 2
-                                           (l + 2) a + 2 B / b              otherwise
+    scatter, gather   in rounds            u a + B (n - 1) / (n b)
     exchange of L     pairwise             (n - 1) a + L (n - 1) / (n b)
                       store and forward    u a + L u / (2 b)
 
-with l = floor(log2 n), u = ceil(log2 n), and L what each device holds. The levels inside a
-level reduce what crosses it: a reduce-scatter goes outwards with B, B / n_0, B / (n_0 n_1), ...
-and an all-gather comes back the same way. An all-reduce is one after the other.
+with u = ceil(log2 n), and L what each device holds. In rounds is recursive doubling where n is a
+power of two and Bruck's algorithm elsewhere; a reduce-scatter runs either backwards. Both of its
+terms are the least that any algorithm needs, a ring's included, and neither falls as devices join.
+The levels inside a level reduce what crosses it: a reduce-scatter goes outwards with B, B / n_0,
+B / (n_0 n_1), ... and an all-gather comes back the same way. An all-reduce is one after the other.
 
 Source: Thakur, Rabenseifner and Gropp, Optimization of Collective Communication Operations in
-MPICH, IJHPCA 19(1), 2005, section 4; composed over levels as stated above.
+MPICH, IJHPCA 19(1), 2005, section 4; for the reduce-scatter of any n in ceil(log2 n) rounds Traff,
+Optimal, Non-pipelined Reduce-scatter and Allreduce Algorithms, arXiv 2410.14234; composed over
+levels as stated above.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def collective_seconds(kind: str, payload_bytes: float, group: Group) -> float:
         Time until the last device holds its result [s]; 0 for a group of one device.
 
     Raises:
-        InputError: the kind is unknown, or `payload_bytes` is negative.
+        InputError: the kind is unknown, or `payload_bytes` is negative or not finite.
 
     Source: module docstring.
 
@@ -63,9 +65,9 @@ def collective_seconds(kind: str, payload_bytes: float, group: Group) -> float:
         1.0
     """
     seconds = _COLLECTIVES.get(kind)
-    if seconds is None or payload_bytes < 0:
+    if seconds is None or not 0 <= payload_bytes < float("inf"):
         raise InputError(
-            need=f"one of {', '.join(COLLECTIVES)} with a payload of at least 0 bytes",
+            need=f"one of {', '.join(COLLECTIVES)} with a finite payload of at least 0 bytes",
             got=f"{kind!r} with {payload_bytes} bytes",
             hint="the payload is the tensor before it is cut along the axis",
         )
@@ -123,20 +125,14 @@ def _level_seconds(kind: str, num_bytes: float, size: int, link: Link) -> float:
 
 def _modelled_seconds(kind: str, num_bytes: float, size: int, link: Link) -> float:
     latency_s, bytes_per_s = link.latency_s.value, link.bytes_per_s.value
-    log_down, log_up = size.bit_length() - 1, (size - 1).bit_length()
+    rounds = (size - 1).bit_length()
     if kind == "all-to-all":
         held_s = num_bytes / size / bytes_per_s
         return min(
             (size - 1) * latency_s + held_s * (size - 1) / size,
-            log_up * latency_s + held_s * log_up / 2,
+            rounds * latency_s + held_s * rounds / 2,
         )
-    whole_s = num_bytes / bytes_per_s
-    ring_s = (size - 1) * latency_s + whole_s * (size - 1) / size
-    if log_down == log_up:
-        halving_s = log_down * latency_s + whole_s * (size - 1) / size
-    else:
-        halving_s = (log_down + 2) * latency_s + 2 * whole_s
-    one_way_s = min(ring_s, halving_s)
+    one_way_s = rounds * latency_s + num_bytes / bytes_per_s * (size - 1) / size
     return 2 * one_way_s if kind == "all-reduce" else one_way_s
 
 

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from weft.core.errors import InputError
 from weft.core.provenance import Quantity, derived, measured
+from weft.cost.roofline import REFERENCE_HEAD
 from weft.machine.curve import Curve
 from weft.machine.model import CollectiveCurve, Device, Link, Machine, NodeGroup
 from weft.program.operators import operator
@@ -134,7 +135,10 @@ def _device(found: Measurements) -> Device:
     )
 
 
-_HALVES = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+_HALVES = (0.0, *(2.0**power for power in range(9)))
+"""Half sizes that are tried: none, and every doubling up to 256, the widest tile of cuBLAS and
+CUTLASS kernels (a tile of 256 x 128, CUTLASS profiler documentation); a fit within a factor of two
+is as close as products of a few sizes can tell."""
 
 
 def _half_sizes(found: Measurements) -> tuple[float, float]:
@@ -179,9 +183,6 @@ def _spread(rates: Sequence[float]) -> float:
     return sum((x - middle) ** 2 for x in logs)
 
 
-_REFERENCE_HEAD = 128
-
-
 def _attention(
     found: Measurements, rates: Mapping[str, float], width: float
 ) -> tuple[float | None, float | None]:
@@ -194,7 +195,7 @@ def _attention(
     for a in full.values():
         batch, heads, queries, head = a.size
         flops = (10.0 if a.backward else 4.0) * batch * heads * queries * queries * head
-        lost = (1 + width / queries) ** 2 * (1 + width / head) / (1 + width / _REFERENCE_HEAD)
+        lost = (1 + width / queries) ** 2 * (1 + width / head) / (1 + width / REFERENCE_HEAD)
         shares.append(flops * lost / (max(a.seconds - found.launch_s, a.seconds / 10) * rate))
     return math.exp(fmean(map(math.log, shares))), _attention_block(found, full)
 
@@ -266,11 +267,13 @@ def _link(found: Measurements) -> Link:
     )
     gather = next((c for c in curves if c.collective == "all-gather"), curves[0]).curve
     n, largest = found.num_ranks, gather.sizes_bytes[-1]
-    ring = "fitted to all-gather as a ring: "
+    rounds = "fitted to all-gather in rounds: "  # the law of weft.cost.collective
     return Link(
         bytes_per_s=measured(
-            largest * (n - 1) / n / gather.seconds[-1], "B/s", f"{ring}{found.source}"
+            largest * (n - 1) / n / gather.seconds[-1], "B/s", f"{rounds}{found.source}"
         ),
-        latency_s=measured(gather.seconds[0] / (n - 1), "s", f"{ring}{found.source}"),
+        latency_s=measured(
+            gather.seconds[0] / (n - 1).bit_length(), "s", f"{rounds}{found.source}"
+        ),
         curves=curves,
     )

@@ -5,7 +5,9 @@
 A device that carries measured curves replaces the second term by the curve of the operator,
 or by its curve "traffic" where the operator was not measured; curves hold the launch. Times
 were measured in f32: types of 8 bytes move and compute twice as much, types of fewer than 4 are
-moved at their own size where no curve is known and computed as f32 where one is.
+moved at their own size where no curve is known and computed as f32 where one is. An operator that
+runs in another one's kernel has no launch: of a curve it is charged what exceeds the first point,
+which is the curve's fixed cost.
 
 Small products do not reach the full rate. With h the width and d the depth at which a device
 reaches half of it, a product of m x k by k x n runs at
@@ -35,13 +37,14 @@ from typing import TypeAlias
 from weft.core.errors import InputError
 from weft.core.provenance import Quantity
 from weft.cost.fusion import Paid
+from weft.machine.curve import Curve
 from weft.machine.model import Device
 from weft.program.graph import Arg
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 from weft.program.work import NO_WORK, Work, work
 
-__all__ = ["TRAFFIC", "measured_size_bytes", "operator_seconds"]
+__all__ = ["REFERENCE_HEAD", "TRAFFIC", "measured_size_bytes", "operator_seconds"]
 
 _Types: TypeAlias = tuple[TensorType, ...]
 _Args: TypeAlias = tuple[Arg, ...]
@@ -50,7 +53,9 @@ TRAFFIC = "traffic"
 """Name of the curve that stands for operators that were not measured."""
 
 _MEASURED_ITEM_BYTES = 4
-_REFERENCE_HEAD = 128
+REFERENCE_HEAD = 128
+"""Width of a head at which `Device.attention_share` holds: the one of Llama 2 and 3 and of GPT-3
+(arXiv 2307.09288, 2407.21783, 2005.14165), for which FlashAttention states its rates."""
 
 
 def operator_seconds(
@@ -99,18 +104,20 @@ def operator_seconds(
         compute_s = done.flops / _product_rate(op, args, operands, outputs, done, device)
     else:
         compute_s = done.vector_ops / device.vector_flops_per_s.value
+    joins = device.fuses and paid is not None and not any(paid.writes)
     if device.fuses and paid is not None:
         moved = _moved_bytes(done, operands, outputs, paid)
-        if not any(paid.writes):
-            launch_s = 0.0  # its kernel is another operator's
     else:
         moved = done.read_bytes + done.written_bytes
+    if joins:
+        launch_s = 0.0  # its kernel is another operator's
     curve = device.operator_curves.get(op)
     if curve is not None and not done.flops:
-        return curve.seconds_at(_as_measured(moved, operands, outputs))
+        curve_s = _curve_seconds(curve, _as_measured(moved, operands, outputs), joins)
+        return max(compute_s, curve_s) if joins else curve_s
     traffic = device.operator_curves.get(TRAFFIC)
     if traffic is not None:
-        return max(launch_s + compute_s, traffic.seconds_at(moved))
+        return max(launch_s + compute_s, _curve_seconds(traffic, moved, joins))
     return launch_s + max(compute_s, moved / device.memory_bytes_per_s.value)
 
 
@@ -121,6 +128,11 @@ def measured_size_bytes(op: str, args: _Args, operands: _Types, outputs: _Types)
     """
     done = work(op, args, operands, outputs)
     return _as_measured(done.read_bytes + done.written_bytes, operands, outputs)
+
+
+def _curve_seconds(curve: Curve, num_bytes: float, joins: bool) -> float:
+    seconds = curve.seconds_at(num_bytes)
+    return seconds - curve.seconds[0] if joins else seconds
 
 
 def _as_measured(moved_bytes: float, operands: _Types, outputs: _Types) -> float:
@@ -191,7 +203,7 @@ def _attention_saturation(args: _Args, operands: _Types, outputs: _Types, device
     num_keys, head = k.shape[2], q.shape[3]
     width = _value(device.matmul_half_width, 0.0)
     share = _value(device.attention_share, 1.0)
-    full = _part(head, width) / _part(_REFERENCE_HEAD, width)
+    full = _part(head, width) / _part(REFERENCE_HEAD, width)
     rate = share * full * _part(q.shape[2], width) * _part(num_keys, width)
     if causal:
         # Work counts half of the scores; a device computes the tiles that touch the diagonal.

@@ -66,21 +66,36 @@ def test_without_latency_each_device_sends_what_the_others_lack(n: int, payload:
     assert collective_seconds("all-to-all", payload, group) == pytest.approx(exchanged)
 
 
-@given(st.integers(1, 6))
-def test_without_bytes_a_power_of_two_pays_for_its_logarithm(power: int) -> None:
-    group = Group(sizes=(2**power,), links=(link(1e9, 1.0),))
-    assert collective_seconds("all-gather", 0.0, group) == power
-    assert collective_seconds("all-reduce", 0.0, group) == 2 * power
-    assert collective_seconds("all-to-all", 0.0, group) == power
+@given(st.integers(2, 64))
+def test_without_bytes_a_collective_pays_for_its_logarithm(n: int) -> None:
+    group = Group(sizes=(n,), links=(link(1e9, 1.0),))
+    rounds = math.ceil(math.log2(n))
+    assert collective_seconds("all-gather", 0.0, group) == rounds
+    assert collective_seconds("reduce-scatter", 0.0, group) == rounds
+    assert collective_seconds("all-reduce", 0.0, group) == 2 * rounds
+    assert collective_seconds("all-to-all", 0.0, group) == rounds
 
 
-def test_a_ring_wins_over_halving_where_the_size_is_no_power_of_two() -> None:
-    # Halving with three devices sends the whole payload twice; a ring sends two thirds of it.
-    group = Group(sizes=(3,), links=(link(1e9, 1e-6),))
-    assert collective_seconds("all-gather", 3e9, group) == pytest.approx(2e-6 + 2.0)
-    # With many devices and few bytes it is the other way round: five steps instead of 22.
-    many = Group(sizes=(23,), links=(link(1e9, 1e-6),))
-    assert collective_seconds("all-gather", 1.0, many) == pytest.approx(6e-6 + 2e-9)
+@given(kinds, payloads, st.integers(1, 200), st.sampled_from([FAST, SLOW, PURE]))
+def test_time_never_falls_as_devices_join(kind: str, held: float, n: int, way: Link) -> None:
+    def seconds(size: int) -> float:
+        # Of an all-to-all what each device holds stays as it is, of the others the whole tensor.
+        payload = held * size if kind == "all-to-all" else held
+        return collective_seconds(kind, payload, Group(sizes=(size,), links=(way,)))
+
+    assert seconds(n) <= seconds(n + 1) * (1 + 1e-12)
+
+
+def test_seven_devices_reduce_a_small_tensor_as_fast_as_eight() -> None:
+    seven, eight = (collective_seconds("all-reduce", 1e3, pair(n, 1)) for n in (7, 8))
+    assert seven == pytest.approx(eight, rel=1e-3)
+
+
+@pytest.mark.parametrize("payload", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("kind", COLLECTIVES)
+def test_a_payload_that_is_no_size_is_refused(kind: str, payload: float) -> None:
+    with pytest.raises(InputError, match="finite payload"):
+        collective_seconds(kind, payload, pair(8, 1))
 
 
 @given(kinds, st.floats(1.0, 1e12), st.sampled_from([2, 4, 8, 16]))

@@ -232,3 +232,19 @@ def test_a_transformer_layer_reaches_a_plausible_share_of_the_peak(name: str) ->
     assert 0.9 * rate < reached <= rate
     small = 2.0 * 256**3 / product(device, 256, 256, 256, DType.BF16)
     assert small < 0.1 * rate
+
+
+def test_an_operator_in_anothers_kernel_is_charged_no_launch_by_a_curve_either() -> None:
+    # The first point of a curve is a launch of 5 us; 1 MB takes 10 us more.
+    curve = Curve(sizes_bytes=(1e3, 1.001e6), seconds=(5e-6, 15e-6), source="test")
+    x = f32(250_000)
+    inside = Paid(reads=(False,), writes=(False,))
+    reads = Paid(reads=(True,), writes=(False,))
+    for curves in ({"neg.default": curve}, {TRAFFIC: curve}):
+        device = replace(PLAIN, fuses=True, operator_curves=curves)
+        alone = pointwise(device, "neg.default", x)
+        assert alone > 15e-6
+        compute_s = 250_000 / 1e11
+        assert pointwise(device, "neg.default", x, inside) == pytest.approx(compute_s)
+        read_s = 10e-6 * (1e6 - 1e3) / 1e6
+        assert pointwise(device, "neg.default", x, reads) == pytest.approx(read_s)
