@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import signal
 import sys
 import threading
 import time
@@ -102,14 +103,31 @@ def guard(world: World, *, grace_s: float = GRACE_S) -> Iterator[Progress]:
     except Exception as error:
         # The process must end even if a collective, a destructor or an exit hook hangs.
         faulthandler.dump_traceback_later(grace_s + INQUIRY_S, exit=True)
-        failure = _first_failure(world, world.store, progress, error)
-        _leave_last_words(world, failure)
-        watcher.linger(failure)
+        with _without_sigterm():
+            failure = _first_failure(world, world.store, progress, error)
+            _leave_last_words(world, failure)
+            watcher.linger(failure)
         if isinstance(error, WeftError) and not _is_communication(error):
             raise
         raise failure.to_error(world.size) from error
     finally:
         watcher.stop()
+
+
+@contextmanager
+def _without_sigterm() -> Iterator[None]:
+    """Drop SIGTERM, which torchrun sends as soon as one rank is gone.
+
+    The process is about to end anyway, and would end without having said why.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 class _Watcher(threading.Thread):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from weft.capture.batch import require_batch
 from weft.capture.dtypes import type_of
 from weft.core.errors import InputError
 from weft.parallel.local import Collective, CollectiveKind, LocalProgram
@@ -119,7 +120,8 @@ class Step:
             The loss of the whole batch, the same on every rank [scalar].
 
         Raises:
-            InputError: an entry is missing or has another type than the captured one.
+            InputError: an entry is missing, is no dense tensor, or has another type than the
+                captured one.
         """
         inputs = self._inputs(self._own_part(batch, is_local=is_local))
         with torch.no_grad():
@@ -198,6 +200,7 @@ class Step:
 
     def _own_part(self, batch: Mapping[str, Tensor], *, is_local: bool) -> dict[str, Tensor]:
         program, part = self.deployment.program, dict[str, Tensor]()
+        batch = require_batch(batch, self.number)
         for source in program.inputs:
             if source.role is not Role.BATCH:
                 continue

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ import torch
 from torch import Tensor
 
 from weft.capture import Workload
-from weft.core.errors import InputError, RunError
+from weft.capture.batch import require_batch
+from weft.core.errors import InputError, MismatchError, RunError
 from weft.core.records import RecordLog
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Program
@@ -154,6 +156,8 @@ def train(
 
     Raises:
         FileError: the folder for checkpoints cannot be used, or none in it is whole.
+        InputError: a batch is none.
+        MismatchError: the ranks have different batches in the first step.
         RunError: the loss is no longer a finite number. Checkpoints of before are kept.
     """
     progress = Progress() if progress is None else progress
@@ -165,7 +169,9 @@ def train(
         stopped = False
         while step.number < schedule.steps and not stopped:
             progress.step = step.number
-            entries = batch(step.number)
+            entries = require_batch(batch(step.number), step.number)
+            if step.number == first_step:
+                _require_same_batch(step, entries)
             finished = _one_step(step, entries)
             done.append(finished)
             _record_step(log, finished, entries)
@@ -200,6 +206,28 @@ def _begin(log: RecordLog | None, step: Step, schedule: Schedule) -> None:
             _LOG.warning("no checkpoint in %s: starting from the beginning", folder)
     elif log is not None:
         log.append("resume", step=about.step, plan=about.plan_digest, ranks=about.world_size)
+
+
+def _require_same_batch(step: Step, entries: Mapping[str, Tensor]) -> None:
+    """Check that all ranks have the same global batch, of which each takes its part."""
+    if step.world.is_alone:
+        return
+    found = gather_objects(step.world, {key: _checksum(value) for key, value in entries.items()})
+    for rank, other in enumerate(found):
+        for key in sorted(found[0].keys() | other.keys()):
+            if other.get(key) != found[0].get(key):
+                raise MismatchError(
+                    need=f"the same batch on all ranks in step {step.number}",
+                    got=f"entry {key!r} differs between rank 0 and rank {rank}",
+                    hint="the batch function returns the global batch, which follows from the "
+                    "step number alone: seed its random numbers with the step, not with the rank "
+                    "or the time",
+                )
+
+
+def _checksum(tensor: Tensor) -> int:
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(content.numpy().data)
 
 
 def _one_step(step: Step, entries: Mapping[str, Tensor]) -> StepDone:

@@ -1,8 +1,15 @@
 """A guard around one rank."""
 
+import os
+import signal
+import threading
+from dataclasses import replace
+
 import pytest
+import torch.distributed as dist
 
 from weft.core.errors import InputError, RunError
+from weft.runtime import failure
 from weft.runtime.failure import Failure, guard
 from weft.runtime.world import alone
 
@@ -36,3 +43,30 @@ def test_a_failure_outside_any_step_says_nothing_of_steps():
     error = Failure(rank=2, step=-1, cause="gone").to_error(4)
     assert error.got == "rank 2 failed: gone"
     assert error.need == "all 4 ranks to finish"
+
+
+def test_a_sigterm_while_looking_for_the_cause_does_not_end_the_process_before_it_has_said_it(
+    monkeypatch,
+):
+    def leave(number, _):
+        raise SystemExit(128 + number)
+
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    world = replace(alone(), size=2, store=store)
+    monkeypatch.setattr(failure, "INQUIRY_S", 0.4)
+    monkeypatch.setattr(failure.faulthandler, "dump_traceback_later", lambda *_, **__: None)
+    before = signal.signal(signal.SIGTERM, leave)
+    torchrun = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(RunError, match="rank 1 failed: its process is gone"):
+            lose_a_collective(world, torchrun)
+        assert signal.getsignal(signal.SIGTERM) is leave
+    finally:
+        torchrun.join()
+        signal.signal(signal.SIGTERM, before)
+
+
+def lose_a_collective(world, torchrun):
+    with guard(world):
+        torchrun.start()
+        raise dist.DistBackendError("connection closed by peer")

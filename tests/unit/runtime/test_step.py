@@ -65,3 +65,11 @@ def test_another_element_type_is_refused():
     batch = workload.tiny().batch(0)
     with pytest.raises(InputError, match=r"got   f64\[8,4\]"):
         workload.step()({**batch, "x": batch["x"].double()})
+
+
+@pytest.mark.parametrize("entry", [None, [1.0], torch.eye(8, 4).to_sparse()])
+def test_an_entry_that_is_no_dense_tensor_is_named_with_its_step(entry):
+    mine = workload.step()
+    mine(workload.tiny().batch(0))
+    with pytest.raises(InputError, match=r"x = .* in the batch of step 1"):
+        mine({**workload.tiny().batch(1), "x": entry})

@@ -3,17 +3,20 @@
 import logging
 import os
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.unit.runtime import workload
-from weft.core.errors import FileError, InputError, RunError
+from weft.core.errors import FileError, InputError, MismatchError, RunError
 from weft.core.records import RecordLog, read_records
 from weft.runtime.checkpoint import stored_steps
 from weft.runtime.failure import Progress
-from weft.runtime.train import Schedule, train
+from weft.runtime.train import Schedule, _checksum, _require_same_batch, train
+from weft.runtime.world import alone
 
 
 def records(path, kind):
@@ -149,6 +152,30 @@ def test_resuming_without_a_checkpoint_is_said(tmp_path, caplog):
     assert train(workload.step(), workload.tiny().batch, schedule).first_step == 1
     assert not [r for r in caplog.records if r.name == "weft.runtime"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-00000001"]
+
+
+def test_batches_that_differ_between_ranks_are_found_in_the_first_step(monkeypatch):
+    class TwoRanks:
+        number = 4
+        world = replace(alone(), size=2, store=object())
+
+    batch = {"x": torch.ones(2, 3).t(), "n": torch.tensor(7), "h": torch.ones(3).bfloat16()}
+    others = []
+    module = sys.modules[train.__module__]  # the package's `train` is the function
+    monkeypatch.setattr(module, "gather_objects", lambda _, mine: [mine, *others])
+    others[:] = [{key: _checksum(value.clone()) for key, value in batch.items()}]
+    _require_same_batch(TwoRanks(), batch)
+    for key, value in (("n", torch.tensor(8)), ("x", torch.zeros(3, 2)), ("z", torch.ones(1))):
+        others[:] = [{k: _checksum(v) for k, v in {**batch, key: value}.items()}]
+        with pytest.raises(MismatchError, match=f"entry '{key}' differs between rank 0 and rank 1"):
+            _require_same_batch(TwoRanks(), batch)
+
+
+@pytest.mark.parametrize("batch", [None, [torch.ones(2)]])
+def test_a_batch_that_is_none_is_told_with_its_step(batch):
+    tiny = workload.tiny()
+    with pytest.raises(InputError, match="in the batch of step 1"):
+        train(workload.step(), lambda n: batch if n == 1 else tiny.batch(n), Schedule(steps=3))
 
 
 def test_progress_names_the_step_that_runs():
