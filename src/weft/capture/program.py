@@ -29,6 +29,10 @@ def capture(workload: Workload) -> Program:
     """The workload's whole training step as a program: forward, backward and optimizer.
 
     No parameter is allocated and nothing is computed: the step runs once on fake tensors.
+    What Python computes on the way (`random`, `time`, a counter that the model keeps in an
+    attribute) is therefore the same number in every step of the program, without a warning.
+    What has to change from step to step is a batch entry, a buffer, or drawn by torch, whose
+    random numbers follow from the seed of the step.
 
     Args:
         workload: what to train.
