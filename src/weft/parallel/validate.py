@@ -6,9 +6,11 @@ every mesh axis, every cut dim divides, and every reader is given the sharding i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from weft.core.errors import MismatchError, VerifyError
 from weft.machine.model import Machine
-from weft.parallel.placement import Mesh, divides, format_sharding
+from weft.parallel.placement import PARTIAL_MAX, Mesh, Sharding, divides, format_sharding
 from weft.parallel.plan import Copy, ParallelPlan, Strategy
 from weft.parallel.recompute import with_recompute
 from weft.parallel.reshard import is_hop
@@ -58,9 +60,16 @@ def validate(plan: ParallelPlan, program: Program) -> None:
             does not lead where it says.
     """
     require_program(plan, program)
+    if not set(plan.recompute) <= set(range(len(program.nodes))):
+        raise _malformed(f"recomputation of nodes that the {len(program.nodes)} do not have")
     expanded = with_recompute(program, plan.recompute)
+    if len(plan.strategies) != len(expanded.nodes):
+        raise _malformed(f"{len(plan.strategies)} strategies for {len(expanded.nodes)} nodes")
+    for number in range(len(expanded.nodes)):
+        _require_form(plan, expanded, number)
     for copy in plan.copies:
         _require_way(copy, plan.mesh, expanded)
+    _require_order(plan.copies)
     lower(program, plan)
     legal: dict[object, frozenset[Rule]] = {}
     for number, (node, strategy) in enumerate(zip(expanded.nodes, plan.strategies, strict=True)):
@@ -85,26 +94,67 @@ def validate(plan: ParallelPlan, program: Program) -> None:
             )
 
 
+def _malformed(found: str) -> VerifyError:
+    return VerifyError(
+        need="a strategy for each node and shardings over the axes of the mesh",
+        got=found,
+        hint="the plan file is damaged or was edited; plan again",
+    )
+
+
+def _require_form(plan: ParallelPlan, program: Program, number: int) -> None:
+    """Check that a strategy has a sharding for each tensor, and each a placement for each axis."""
+    node, strategy = program.nodes[number], plan.strategies[number]
+    operands = [program.type_of(value) for value in program.operands(number)]
+    shardings = (*strategy.outputs, *strategy.operands)
+    ranks = [len(tensor.shape) for tensor in (*node.outputs, *operands)]
+    matches = len(strategy.outputs) == len(node.outputs) and len(shardings) == len(ranks)
+    if not matches or not all(
+        _has_form(sharding, plan.mesh, rank)
+        for sharding, rank in zip(shardings, ranks, strict=True)
+    ):
+        raise _malformed(f"%{number} {node.op} with {len(shardings)} shardings: {strategy}")
+
+
+def _has_form(sharding: Sharding, mesh: Mesh, rank: int) -> bool:
+    return len(sharding) == mesh.num_axes and all(PARTIAL_MAX <= p < rank for p in sharding)
+
+
+def _require_order(copies: Sequence[Copy]) -> None:
+    """Check that copies are made of what is made before them."""
+    by_end = {(copy.value, copy.target): copy for copy in copies}
+    for copy in copies:
+        passed, here = {copy.target}, copy
+        while (before := by_end.get((here.value, here.origin))) is not None:
+            if before.target in passed:
+                raise _malformed(f"copies of %{copy.value.node} that are made of one another")
+            passed.add(before.target)
+            here = before
+
+
 def _require_way(copy: Copy, mesh: Mesh, program: Program) -> None:
     """Check that a copy's hops are collectives that lead from its origin to its target."""
-    value, state = copy.value, copy.origin
-    legal = 0 <= value.node < len(program.nodes) and 0 <= value.output < len(
+    value = copy.value
+    known = 0 <= value.node < len(program.nodes) and 0 <= value.output < len(
         program.nodes[value.node].outputs
     )
-    if legal:
-        shape = program.type_of(value).shape
-        for hop in copy.hops:
-            legal = 0 <= hop.axis < len(state) and is_hop(state, hop.axis, hop.placement)
-            if not legal:
-                break
-            state = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
-        legal = legal and state == copy.target and divides(mesh, state, shape)
-    if not legal:
+    if not known or not _leads(copy, mesh, program.type_of(value).shape):
         raise VerifyError(
             need=f"hops from {format_sharding(copy.origin)} to {format_sharding(copy.target)}",
             got=f"a copy of %{value.node} whose {len(copy.hops)} hops do not lead there",
             hint="the plan file is damaged or was edited; plan again",
         )
+
+
+def _leads(copy: Copy, mesh: Mesh, shape: tuple[int, ...]) -> bool:
+    if not all(_has_form(end, mesh, len(shape)) for end in (copy.origin, copy.target)):
+        return False
+    state = copy.origin
+    for hop in copy.hops:
+        if not 0 <= hop.axis < len(state) or not is_hop(state, hop.axis, hop.placement):
+            return False
+        state = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
+    return state == copy.target and divides(mesh, state, shape)
 
 
 def _require(holds: bool, program: Program, number: int, strategy: Strategy, law: str) -> None:

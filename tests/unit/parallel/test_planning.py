@@ -183,3 +183,21 @@ def test_the_best_hand_written_plan_is_always_among_what_lost() -> None:
     text = explain(replace(found, alternatives=(*many, written)), PROGRAM, MACHINE)
     assert f"{written.name}: " in text
     assert text.count("searched, mesh") == 3
+
+
+def test_a_plan_of_another_form_is_refused_before_anything_reads_it() -> None:
+    found = expert_plan(PROGRAM, MACHINE, dp=8, fsdp=True)
+    first, *rest = found.strategies
+    outputs = first.outputs
+    loop = replace(found.copies[0], origin=found.copies[0].target, target=found.copies[0].origin)
+    wrong = [
+        replace(found, strategies=(replace(first, outputs=()), *rest)),
+        replace(found, strategies=(replace(first, outputs=((*outputs[0], -1),)), *rest)),
+        replace(found, strategies=(replace(first, outputs=((7,),)), *rest)),
+        replace(found, strategies=tuple(rest)),
+        replace(found, recompute=(10**6,)),
+        replace(found, copies=(*found.copies, loop)),
+    ]
+    for damaged in wrong:
+        with pytest.raises(VerifyError):
+            validate(damaged, PROGRAM)
