@@ -154,7 +154,8 @@ def gpt_tiny(*, batch: int = 8, dropout: float = 0.0, tied: bool = True) -> Work
 def gpt_demo(*, batch: int = 16) -> Workload:
     """Six layers of width 256 (4.8 M parameters): what `weft demo` trains.
 
-    At a rate of 1e-3 without warm-up one step of AdamW, torch's own too, throws the loss from 3.5 to 8.1.
+    At a rate of 1e-3 without warm-up one step of AdamW, torch's own too, throws the loss from
+    3.5 to 8.1.
     """
     config = Config(num_layers=6, width=256, num_heads=8, sequence=128)
     return gpt("gpt_demo", config, batch=batch, lr=3e-4)
