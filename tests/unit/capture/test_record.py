@@ -133,7 +133,7 @@ def test_a_batch_of_anything_but_tensors_is_refused_by_key():
         batch=lambda step: {"x": X, "step": 3},
         optimizer=SGD(),
     )
-    with pytest.raises(InputError, match="step = 3"):
+    with pytest.raises(InputError, match="step = int 3"):
         capture(broken)
 
 
