@@ -200,6 +200,11 @@ class Machine:
         return sum(group.num_devices for group in self.groups)
 
     @property
+    def num_nodes(self) -> int:
+        """Nodes of all groups."""
+        return sum(group.num_nodes for group in self.groups)
+
+    @property
     def is_uniform(self) -> bool:
         """True if all devices are alike."""
         return len(self.groups) == 1

@@ -18,7 +18,7 @@ from weft.core.errors import InputError
 from weft.core.units import format_bytes
 from weft.machine.model import Link, Machine, NodeGroup
 
-__all__ = ["Group", "axis_group", "num_nodes", "smallest_machine", "with_nodes"]
+__all__ = ["Group", "axis_group", "smallest_machine", "with_nodes"]
 
 _REFERENCE_BYTES = 2**20
 """Links are compared by the time in which they move this much."""
@@ -110,12 +110,7 @@ def smallest_machine(machine: Machine, wanted_bytes: float) -> Machine:
             hint="check memory_bytes in the machine file",
         )
     more = math.ceil(missing / _node_bytes(group))
-    return with_nodes(machine, num_nodes(machine) + more)
-
-
-def num_nodes(machine: Machine) -> int:
-    """Nodes of all groups."""
-    return sum(group.num_nodes for group in machine.groups)
+    return with_nodes(machine, machine.num_nodes + more)
 
 
 def with_nodes(machine: Machine, wanted: int) -> Machine:
@@ -129,10 +124,10 @@ def with_nodes(machine: Machine, wanted: int) -> Machine:
         >>> with_nodes(preset("dgx-h100x1"), 8).num_devices
         64
     """
-    more = wanted - num_nodes(machine)
+    more = wanted - machine.num_nodes
     if more < 0:
         raise InputError(
-            need=f"at least the {num_nodes(machine)} nodes of {machine.name}",
+            need=f"at least the {machine.num_nodes} nodes of {machine.name}",
             got=f"{wanted}",
             hint="machines only grow here; load a smaller preset instead",
         )

@@ -94,12 +94,11 @@ def machine_from_text(text: str, where: str) -> Machine:
 
 
 def _require_size(machine: Machine) -> None:
-    num_nodes = sum(group.num_nodes for group in machine.groups)
-    if num_nodes > MAX_NODES or machine.num_devices > MAX_DEVICES:
+    if machine.num_nodes > MAX_NODES or machine.num_devices > MAX_DEVICES:
         raise _bad(
             "groups",
             f"at most {MAX_NODES} nodes and {MAX_DEVICES} devices in all",
-            f"{num_nodes} nodes and {machine.num_devices} devices",
+            f"{machine.num_nodes} nodes and {machine.num_devices} devices",
         )
 
 

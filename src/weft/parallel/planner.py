@@ -15,7 +15,7 @@ from typing import Protocol
 
 from weft.core.errors import InfeasibleError
 from weft.core.units import format_bytes
-from weft.machine.topology import num_nodes, smallest_machine, with_nodes
+from weft.machine.topology import smallest_machine, with_nodes
 from weft.parallel.candidate import Candidate, Proposal, best_of
 from weft.parallel.depth import Views, views_of
 from weft.parallel.experts import expert_proposals
@@ -81,10 +81,12 @@ def plan_request(
     """
     started = time.perf_counter()
     with _collector_paused():
-        outcome = _look(request, planner, progress)
+        folding = fold(request.program)
+        alike = _Alike(folding, views_of(request.program, folding))
+        outcome = _look(request, planner, alike, progress)
         best = best_of([*outcome.searched, *outcome.experts])
         if not best.fits:
-            raise _infeasible(request, best, _way_out(request, planner, best, progress))
+            raise _infeasible(request, best, _way_out(request, planner, best, alike, progress))
     return replace(
         best.plan,
         planner=planner.name,
@@ -103,12 +105,18 @@ class _Outcome:
     notes: tuple[str, ...]
 
 
-def _look(request: PlanRequest, planner: Planner, progress: Progress) -> _Outcome:
-    folding = fold(request.program)
-    views = views_of(request.program, folding)
-    with closing(planner.start(request, folding, views, progress)) as search:
+@dataclass(frozen=True)
+class _Alike:
+    """Which layers of the program are alike, on whatever machine."""
+
+    folding: Folding
+    views: Views | None
+
+
+def _look(request: PlanRequest, planner: Planner, alike: _Alike, progress: Progress) -> _Outcome:
+    with closing(planner.start(request, alike.folding, alike.views, progress)) as search:
         progress("simulating the experts' plans")
-        experts = expert_proposals(request, views)
+        experts = expert_proposals(request, alike.views)
         return _Outcome(searched=search.proposals(), experts=experts, notes=search.notes)
 
 
@@ -155,7 +163,11 @@ search that failed, and the second sufficed in all cases but those in which none
 
 
 def _way_out(
-    request: PlanRequest, planner: Planner, smallest: Candidate, progress: Progress
+    request: PlanRequest,
+    planner: Planner,
+    smallest: Candidate,
+    alike: _Alike,
+    progress: Progress,
 ) -> str:
     """The limit that would do if it was set by hand, else a machine on which a plan was found.
 
@@ -168,10 +180,10 @@ def _way_out(
     machine, peak = request.machine, smallest.peak_bytes
     for _ in range(MOST_TRIALS):
         estimate = smallest_machine(machine, peak * machine.num_devices)
-        machine = with_nodes(machine, 2 ** (num_nodes(estimate) - 1).bit_length())
+        machine = with_nodes(machine, 2 ** (estimate.num_nodes - 1).bit_length())
         progress(f"would {machine.name} do?")
         larger = replace(request, machine=machine, mesh=None)
-        outcome = _look(larger, planner, progress)
+        outcome = _look(larger, planner, alike, progress)
         best = min([*outcome.searched, *outcome.experts], key=lambda proposal: proposal.rank)
         if best.fits:
             return f"a machine such as {machine.name} ({machine.num_devices} devices)"

@@ -30,7 +30,6 @@ __all__ = [
     "plan_from_json",
     "plan_to_json",
     "save_plan",
-    "write_whole",
 ]
 
 VERSION = 1
@@ -45,16 +44,7 @@ def save_plan(plan: ParallelPlan, path: str | Path) -> None:
     Raises:
         FileError: the file cannot be written.
     """
-    write_whole(path, plan_to_json(plan) + "\n")
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a plan's file so that it appears whole or not at all.
-
-    Raises:
-        FileError: the file cannot be written.
-    """
-    files.write_whole(path, text, "a plan")
+    files.write_whole(path, plan_to_json(plan) + "\n", "a plan")
 
 
 def load_plan(path: str | Path) -> ParallelPlan:

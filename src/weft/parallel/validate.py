@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from weft.core.errors import MismatchError, VerifyError
 from weft.machine.model import Machine
+from weft.parallel.local import LocalProgram
 from weft.parallel.placement import PARTIAL_MAX, Mesh, Sharding, divides, format_sharding
 from weft.parallel.plan import Copy, ParallelPlan, Strategy
 from weft.parallel.recompute import with_recompute
 from weft.parallel.reshard import is_hop
 from weft.parallel.rules import Rule, rules
-from weft.parallel.spmd import lower
+from weft.parallel.spmd import lower_expanded
 from weft.parallel.strategies import fits
 from weft.program.graph import Program
 from weft.program.operators import Kind, operator
@@ -51,8 +52,8 @@ def require_machine(plan: ParallelPlan, machine: Machine) -> None:
         )
 
 
-def validate(plan: ParallelPlan, program: Program) -> None:
-    """Check a plan against the rules; return nothing if it is legal.
+def validate(plan: ParallelPlan, program: Program) -> LocalProgram:
+    """Check a plan against the rules; return what each rank executes if it is legal.
 
     Raises:
         MismatchError: the plan was made for another program.
@@ -70,7 +71,7 @@ def validate(plan: ParallelPlan, program: Program) -> None:
     for copy in plan.copies:
         _require_way(copy, plan.mesh, expanded)
     _require_order(plan.copies)
-    lower(program, plan)
+    local = lower_expanded(expanded, plan)
     legal: dict[object, frozenset[Rule]] = {}
     for number, (node, strategy) in enumerate(zip(expanded.nodes, plan.strategies, strict=True)):
         operands = tuple(expanded.type_of(v) for v in expanded.operands(number))
@@ -92,6 +93,7 @@ def validate(plan: ParallelPlan, program: Program) -> None:
             _require(
                 rule in legal[key], expanded, number, strategy, f"follow a rule on axis {axis}"
             )
+    return local
 
 
 def _malformed(found: str) -> VerifyError:

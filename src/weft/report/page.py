@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from weft.core.errors import FileError
+from weft.core.files import write_whole
 from weft.core.records import Record
 from weft.report.markup import Markup, join, tag
 from weft.report.table import Table, numeric_columns
@@ -143,11 +143,4 @@ def write_page(page: Page, path: Path) -> None:
     Raises:
         FileError: the file cannot be written.
     """
-    try:
-        path.write_text(render(page), encoding="utf-8")
-    except OSError as error:
-        raise FileError(
-            need="a file to write the page to",
-            got=f"{path}: {error.strerror}",
-            hint="choose a folder that exists and may be written to",
-        ) from error
+    write_whole(path, render(page), "a page")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from weft.core.errors import FileError
+from weft.core.files import write_whole
 from weft.cost.timeline import Event, Stream, Timeline
 
 __all__ = ["trace_plain", "write_trace"]
@@ -79,11 +79,4 @@ def write_trace(timeline: Timeline, path: Path, *, title: str) -> None:
     Raises:
         FileError: the file cannot be written.
     """
-    try:
-        path.write_text(json.dumps(trace_plain(timeline, title=title), allow_nan=False))
-    except OSError as error:
-        raise FileError(
-            need="a file to write the trace to",
-            got=f"{path}: {error.strerror}",
-            hint="choose a folder that exists and may be written to",
-        ) from error
+    write_whole(path, json.dumps(trace_plain(timeline, title=title), allow_nan=False), "a trace")

@@ -18,7 +18,6 @@ from weft.core.errors import MismatchError
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
 from weft.parallel.serialize import plan_digest
-from weft.parallel.spmd import lower
 from weft.parallel.validate import require_program, validate
 from weft.program.graph import Program
 from weft.runtime.inductor import compile_module
@@ -84,11 +83,11 @@ def assemble(
         MismatchError: as `deploy`, or the state is not the program's.
         VerifyError: the plan does not compute what the program does.
     """
-    validate(plan, program)
+    local = validate(plan, program)
     deployment = Deployment(
         program=with_recompute(program, plan.recompute),
         plan=plan,
-        local=lower(program, plan),
+        local=local,
         program_digest=program.digest,
         plan_digest=plan_digest(plan),
         seed=seed,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft.core.errors import FileError
+from weft.core.files import write_whole
 from weft.workflow.planned import Planned
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def save_planned(planned: Planned, path: Path) -> None:
         FileError: the file cannot be written.
     """
     from weft.machine.yaml import machine_to_text
-    from weft.parallel.serialize import plan_to_json, write_whole
+    from weft.parallel.serialize import plan_to_json
     from weft.program.text import to_text
 
     outer = json.loads(plan_to_json(planned.plan))
@@ -41,7 +42,7 @@ def save_planned(planned: Planned, path: Path) -> None:
         "program": _pack(to_text(planned.program)),
         "machine": _pack(machine_to_text(planned.machine)),
     }
-    write_whole(path, json.dumps(outer, sort_keys=True, separators=(",", ":")) + "\n")
+    write_whole(path, json.dumps(outer, sort_keys=True, separators=(",", ":")) + "\n", "a plan")
 
 
 def open_planned(
