@@ -31,6 +31,7 @@ __all__ = [
     "ROOT",
     "Job",
     "Outcome",
+    "TimedStep",
     "in_double",
     "program_of",
     "python_path",
@@ -75,6 +76,20 @@ class Outcome:
     losses: tuple[float, ...]
     seconds: tuple[float, ...]
     state: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedStep:
+    """Time of a recipe's step as predicted and as measured [s]."""
+
+    recipe: str
+    predicted_s: float
+    measured_s: float
+
+    @property
+    def error(self) -> float:
+        """Relative difference of the prediction from the measurement."""
+        return self.predicted_s / self.measured_s - 1
 
 
 @functools.cache

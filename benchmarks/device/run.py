@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 from benchmarks.equality.one_process import train_plainly
-from benchmarks.job import Job, program_of, run_jobs, workload_of
+from benchmarks.job import Job, TimedStep, program_of, run_jobs, workload_of
 from weft.core.errors import InputError
 from weft.machine import Machine
 from weft.parallel.plan import ParallelPlan
@@ -42,23 +42,10 @@ TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A model on the device, run in one way.
+class Row(TimedStep):
+    """A model on the device, as the runtime emits it or compiled."""
 
-    Attributes:
-        recipe, compiled: what ran and how.
-        predicted_s, measured_s: time of a step [s].
-    """
-
-    recipe: str
     compiled: bool
-    predicted_s: float
-    measured_s: float
-
-    @property
-    def error(self) -> float:
-        """Relative difference of the prediction from the measurement."""
-        return self.predicted_s / self.measured_s - 1
 
 
 def run(quick: bool = False) -> BenchReport:

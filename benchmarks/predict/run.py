@@ -15,7 +15,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.job import Job, program_of, run_jobs
+from benchmarks.job import Job, TimedStep, program_of, run_jobs
 from weft.machine import Machine
 from weft.parallel.experts import expert_plan
 from weft.parallel.plan import Level, ParallelPlan
@@ -42,18 +42,10 @@ TIMEOUT_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A plan with the time of its step as predicted and as measured [s]."""
+class Row(TimedStep):
+    """A plan with the time of its step."""
 
-    recipe: str
     plan_name: str
-    predicted_s: float
-    measured_s: float
-
-    @property
-    def error(self) -> float:
-        """Relative difference of the prediction from the measurement."""
-        return self.predicted_s / self.measured_s - 1
 
 
 def run(quick: bool = False) -> BenchReport:
