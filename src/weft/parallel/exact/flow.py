@@ -147,7 +147,12 @@ class FlowModel:
         self._set_costs(price_s_per_byte, hidden)
         self._perturb(PRICED_PERTURBATION if price_s_per_byte else 1.0)
         self._run()
-        if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        if not self._is_optimal:
+            # Unperturbed, what HiGHS gave up on takes it a moment; where not, its usual way does.
+            self._highs.clearSolver()
+            self._perturb(0.0)
+            self._run_for(SLICE_OF_TIME_S)
+        if not self._is_optimal:
             self._highs.clearSolver()
             self._perturb(1.0)
             self._run()
@@ -174,22 +179,31 @@ class FlowModel:
         """Have a solve in another thread end soon, and later ones at once."""
         self._stopped = True
 
+    @property
+    def _is_optimal(self) -> bool:
+        return self._highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
+
     def _run(self) -> None:
         """Let HiGHS work, a slice of time after the other, each from where the last one ended.
 
         Its own callback would ask for the interpreter's lock thousands of times a second, and
-        wait for it behind whoever computes.
+        wait for it behind whoever computes. Each slice is twice as long as the last: HiGHS loses
+        its perturbation between them, and one that needs longer than a slice might never end.
 
         Raises:
             CancelledError: somebody called `stop`.
         """
-        status = highspy.HighsModelStatus.kTimeLimit
-        while status == highspy.HighsModelStatus.kTimeLimit:
-            if self._stopped:
-                raise CancelledError
-            self._highs.setOptionValue("time_limit", self._highs.getRunTime() + SLICE_OF_TIME_S)
-            self._highs.run()
-            status = self._highs.getModelStatus()
+        seconds = SLICE_OF_TIME_S
+        self._run_for(seconds)
+        while self._highs.getModelStatus() == highspy.HighsModelStatus.kTimeLimit:
+            seconds *= 2.0
+            self._run_for(seconds)
+
+    def _run_for(self, seconds: float) -> None:
+        if self._stopped:
+            raise CancelledError
+        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + seconds)
+        self._highs.run()
 
     def _set_costs(self, price_s_per_byte: float, hidden: float) -> None:
         weights = (self._seconds + price_s_per_byte * self._bytes) * SCALE
@@ -209,11 +223,11 @@ class FlowModel:
         return np.concatenate([v[a] for v, a in zip(per_unit, self._alive, strict=True)])
 
     def _require_optimal(self) -> None:
-        status = self._highs.getModelStatus()
-        if status != highspy.HighsModelStatus.kOptimal:
+        if not self._is_optimal:
+            status = self._highs.modelStatusToString(self._highs.getModelStatus())
             raise InfeasibleError(
                 need="an optimum of the planning programme",
-                got=f"HiGHS says {self._highs.modelStatusToString(status)}",
+                got=f"HiGHS says {status}",
                 hint="this should not happen after the consistency check; report the program",
             )
 
@@ -242,8 +256,8 @@ class FlowModel:
 
 
 SLICE_OF_TIME_S = 2.0
-"""How long HiGHS works before it looks whether it is still wanted [s]. Derived: most solves take
-less; slices of 0.5 s cost 5 % on the 8-layer programme, of 0.1 s 90 %."""
+"""How long HiGHS works before it first looks whether it is still wanted [s]. Derived: most solves
+take less; slices of 0.5 s cost 5 % on the 8-layer programme, of 0.1 s 90 %."""
 
 PRICED_PERTURBATION = 0.01
 """Share of HiGHS' usual perturbation of costs where memory has a price. Derived: the usual one is
