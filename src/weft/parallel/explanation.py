@@ -130,7 +130,7 @@ def _headline(plan: ParallelPlan, machine: Machine, prediction: Prediction) -> s
     if prediction.peak_bytes > limit:
         text += ", which does not fit"
     if plan.prediction.bound_s > 0:
-        text += f"; its sum of times is within {plan.prediction.gap:.1%} of its mesh's least"
+        text += f"; its objective is within {plan.prediction.gap:.1%} of its mesh's least"
     return text
 
 

@@ -80,7 +80,8 @@ class Prediction:
         exposed_s: communication that no computation hides [s].
         peak_bytes: most memory in use on one device [bytes].
         state_bytes: parameters, buffers and optimizer state on one device [bytes].
-        objective_s: the solver's additive objective for this plan [s].
+        objective_s: the solver's additive objective for this plan: computation and the
+            communication that it expects to wait for [s].
         bound_s: lower bound of that objective over all plans of this mesh; 0 where unknown.
     """
 

@@ -79,12 +79,13 @@ class Problem:
     units: tuple[Unit, ...]
     edges: tuple[Edge, ...]
 
-    def objective(self, states: Sequence[int] | Ints) -> float:
-        """Cost of a choice of states [s]."""
+    def objective(self, states: Sequence[int] | Ints, hidden: float = 0.0) -> float:
+        """Cost of a choice of states, less a share of the communication that can hide [s]."""
         total = sum(float(unit.seconds[s]) for unit, s in zip(self.units, states, strict=True))
         for edge in self.edges:
             here, there = edge.made[states[edge.tail]], edge.read[states[edge.head]]
-            total += edge.count * float(edge.table.distance[here, there])
+            charged = edge.count * (1.0 - hidden if edge.hideable else 1.0)
+            total += charged * float(edge.table.distance[here, there])
         return total
 
     def num_bytes(self, states: Sequence[int] | Ints) -> float:

@@ -17,6 +17,7 @@ from functools import cached_property
 from weft.cost.fusion import Paid, program_traffic
 from weft.parallel.bundle import SMALL_BYTES
 from weft.parallel.rules import RuleBook
+from weft.parallel.weights import weight_values
 from weft.program.fold import Folding
 from weft.program.graph import Phase, Program, Value
 from weft.program.operators import Kind, operator
@@ -62,8 +63,9 @@ cluster's own sharding, the sharding of the input it is the next value of, or al
 class Link:
     """A value that flows from unit `tail` to unit `head`, `count` times a step.
 
-    `hideable` says that nothing waits for it at once: a weight can be gathered ahead of its
-    reader, a gradient reduced behind its maker.
+    `hideable` says that nothing waits for it at once and there is work to hide it: a weight can be
+    gathered ahead of its reader, a gradient reduced behind its maker. The weights of the first
+    work of a step and the gradients of its last, such as those of an embedding, cannot.
     """
 
     value: Value
@@ -163,16 +165,20 @@ class _Builder:
     def add_links(self) -> None:
         reads, most = self._reads()
         kept = _kept_values(self.program)
-        weights = _weight_values(self.program)
+        weights, busy = weight_values(self.program), _busy_nodes(self.program)
         for value in dict.fromkeys(value for value, _ in reads):
             tail = self.unit_of[value.node]
             for phase in Phase:
                 readers = reads.get((value, phase))
                 if readers is None:
                     continue
-                made = self.program.nodes[value.node].phase
-                gradient = made is Phase.BACKWARD and phase is Phase.UPDATE
-                self.hideable = gradient or (value in weights and phase is not Phase.UPDATE)
+                self.hideable = (
+                    (self._is_gradient(value, phase)
+                    and value.node < busy.stop)
+                    or (value in weights
+                    and phase is not Phase.UPDATE
+                    and self._first(readers) > busy.start)
+                )
                 start = tail
                 if most[value, phase] > 1 or self._bridges(value, phase, reads):
                     keeps = phase is Phase.BACKWARD and value in kept
@@ -181,6 +187,14 @@ class _Builder:
                         tail = start
                 for reader, count in readers.items():
                     self._link(value, start, reader.unit, reader.port, count)
+
+    def _is_gradient(self, value: Value, phase: Phase) -> bool:
+        return self.program.nodes[value.node].phase is Phase.BACKWARD and phase is Phase.UPDATE
+
+    def _first(self, readers: Iterable[_Reader]) -> int:
+        """The first node that reads, the end of the program if none does."""
+        nodes = [node for reader in readers for node in self.units[reader.unit].nodes]
+        return min(nodes, default=len(self.program.nodes))
 
     def _add_hub(self, value: Value, phase: Phase, tail: int, *, keeps: bool) -> int:
         times = self.folding.multiplicity[value.node]
@@ -302,14 +316,18 @@ def _kept_values(program: Program) -> frozenset[Value]:
     return frozenset(kept.values())
 
 
-def _weight_values(program: Program) -> frozenset[Value]:
-    """Persistent inputs, and casts and views of them."""
-    found = {Value(i.node) for i in program.inputs if i.role.is_persistent}
-    for number, node in enumerate(program.nodes):
-        plain = operator(node.op).kind is Kind.VIEW or node.op == "cast"
-        if plain and all(value in found for value in program.operands(number)):
-            found.add(Value(number))
-    return frozenset(found)
+def _busy_nodes(program: Program) -> range:
+    """From the first node of the forward and backward passes that takes long to the last."""
+    busy = [
+        number
+        for number, node in enumerate(program.nodes)
+        if operator(node.op).kind in _BUSY and node.phase is not Phase.UPDATE
+    ]
+    return range(busy[0], busy[-1]) if busy else range(0)
+
+
+_BUSY = (Kind.CONTRACT, Kind.ATTENTION, Kind.CONVOLUTION)
+"""What hides communication: kinds whose arithmetic grows faster than the tensors."""
 
 
 def _owner(program: Program, value: Value) -> Value:

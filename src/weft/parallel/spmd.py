@@ -3,7 +3,7 @@
 Nodes become `Run` instructions on local types; copies become collectives. A reduction starts
 as soon as its summands exist, so that it overlaps with what follows. A gather waits for its
 first reader, so that it holds memory for a short time, but the gather of a weight is moved
-one reader ahead, so that it overlaps with what comes before. Small collectives are joined
+ahead, so that it overlaps with what comes before (`prefetch`). Small collectives are joined
 into messages (`bundle`).
 """
 
@@ -24,6 +24,7 @@ from weft.parallel.plan import Copy, ParallelPlan
 from weft.parallel.prefetch import prefetch_weights, with_last_use
 from weft.parallel.recompute import with_recompute
 from weft.parallel.reshard import hop_kind
+from weft.parallel.weights import weight_values
 from weft.program.graph import Arg, Phase, Program, Value, map_values
 from weft.program.types import TensorType
 
@@ -67,6 +68,7 @@ class _Lowering:
         self._slot: dict[tuple[Value, Sharding, Phase], int] = {}
         self._copies = {(c.value, c.phase, c.target): c for c in plan.copies}
         self._by_value: dict[Value, list[Copy]] = {}
+        self._weights = weight_values(program)
         for copy in plan.copies:
             self._by_value.setdefault(copy.value, []).append(copy)
 
@@ -131,13 +133,17 @@ class _Lowering:
             self._start_copies(value, sharding, node.phase)
 
     def _start_copies(self, value: Value, made: Sharding, phase: Phase) -> None:
-        """Copies that should not wait for a reader: reductions, and what is kept for later."""
+        """Copies that should not wait for a reader: reductions, and what is kept for later.
+
+        What is kept of a weight waits all the same: the weight does not go away.
+        """
         copies = self._by_value.get(value)
         if copies is None:
             return
         pending = any(is_partial(p) for p in made)
         for copy in copies:
-            if copy.phase is phase and (copy.kept or (pending and copy.origin == made)):
+            kept = copy.kept and value not in self._weights
+            if copy.phase is phase and (kept or (pending and copy.origin == made)):
                 self._read(value, copy.target, phase)
             elif phase is Phase.BACKWARD and copy.origin == made and pending:
                 self._read(value, copy.target, copy.phase)
@@ -159,7 +165,7 @@ class _Lowering:
         found = self._find(value, wanted, phase)
         if found is not None:
             return found
-        copy = self._copies.get((value, phase, wanted))
+        copy = self._copy(value, wanted, phase)
         if copy is None:
             made = self._plan.strategies[value.node].outputs[value.output]
             raise VerifyError(
@@ -167,7 +173,7 @@ class _Lowering:
                 got=f"it is made as {format_sharding(made)} and the plan has no such copy",
                 hint="the plan file is damaged or was edited; plan again",
             )
-        slot, state = self._read(value, copy.origin, phase), copy.origin
+        slot, state, phase = self._read(value, copy.origin, copy.phase), copy.origin, copy.phase
         for hop in copy.hops:
             after = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
             known = self._slot.get((value, after, phase))
@@ -178,6 +184,14 @@ class _Lowering:
             )
             state = after
         return slot
+
+    def _copy(self, value: Value, wanted: Sharding, phase: Phase) -> Copy | None:
+        """The copy of this phase, or one of a weight that is kept and that nobody has read yet."""
+        found = self._copies.get((value, phase, wanted))
+        if found is None and value in self._weights:
+            earlier = (self._copies.get((value, before, wanted)) for before in _BEFORE[phase])
+            found = next((copy for copy in earlier if copy is not None and copy.kept), None)
+        return found
 
     def _add_hop(
         self, value: Value, source: int, before: Sharding, axis: int, after: Sharding, phase: Phase

@@ -118,8 +118,8 @@ def prediction_table(plan: ParallelPlan, machine: Machine | None = None) -> Tabl
     ]
     if p.bound_s > 0:
         meaning = (
-            "what the planner made small: the sum of all times as if nothing overlapped; at most"
-            f" {format_share(p.gap)} above the least possible on this mesh"
+            "what the planner made small: computation, and the communication that it expected to"
+            f" wait for; at most {format_share(p.gap)} above the least possible on this mesh"
         )
         rows.append(("objective", format_seconds(p.objective_s), meaning))
     if machine is not None and plan.machine_digest != machine.digest:

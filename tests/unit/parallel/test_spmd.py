@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.programs import transformer
+from tests.programs import mlp, transformer
 from weft.core.errors import MismatchError, VerifyError
 from weft.machine.presets import preset
 from weft.parallel.experts import Expert, expert_plan
@@ -62,6 +62,22 @@ def test_data_parallelism_reduces_each_gradient_once() -> None:
     assert set(kinds) == {CollectiveKind.ALL_REDUCE}
     # One for each gradient, and those of the loss: its sum and the number of its tokens.
     assert parameters <= len(kinds) <= parameters + 3
+
+
+def test_a_weight_is_gathered_two_weights_ahead_of_its_reader() -> None:
+    program = mlp(num_layers=4, batch=8, width=1024, hidden=lambda _: 4096, slots=("m",))
+    local = lower(program, expert_plan(program, MACHINE, dp=8, fsdp=True))
+    gathered: list[int] = []
+    ahead: list[int] = []
+    for instruction in local.instructions:
+        if instruction.phase is not Phase.FORWARD:
+            continue
+        if isinstance(instruction, Run):
+            read = [gathered.index(s) for s in slots_read(instruction) if s in gathered]
+            ahead += [len(gathered) - 1 - position for position in read]
+        elif instruction.kind is CollectiveKind.ALL_GATHER:
+            gathered.append(instruction.target)
+    assert ahead[:-2] == [2] * (len(gathered) - 2)
 
 
 def test_fully_sharded_gathers_weights_for_both_passes_and_scatters_gradients() -> None:

@@ -32,7 +32,7 @@ def test_a_bound_is_one_of_the_objective_and_not_of_the_step():
     rows = {row[0]: row for row in prediction_table(toy_plan.plan()).rows}
     _, value, meaning = rows["objective"]
     assert value == "1.02 s"
-    assert "as if nothing overlapped" in meaning
+    assert "expected to wait for" in meaning
     assert "at most 2 % above the least possible on this mesh" in meaning
 
 

@@ -42,10 +42,12 @@ class Solution:
 
     Attributes:
         states: chosen state of each unit.
-        objective_s: cost of the chosen states, without the memory price [s].
+        objective_s: cost of the chosen states, without the memory price and without what was
+            taken to be hidden [s].
         bound_s: lower bound of cost plus price times memory over all choices [s].
         num_bytes: memory of the chosen states [bytes].
         fractional: units that the linear programme left undecided.
+        hidden: share of hideable communication that was taken to cost nothing [0 to 1].
     """
 
     states: tuple[int, ...]
@@ -53,6 +55,7 @@ class Solution:
     bound_s: float
     num_bytes: float
     fractional: int
+    hidden: float
 
 
 def consistent_states(problem: Problem) -> list[Ints]:
@@ -139,10 +142,9 @@ class FlowModel:
         Args:
             price_s_per_byte: what one byte of memory costs [s/byte].
             hidden: share of hideable communication that is taken to cost nothing [0 to 1].
-                The objective of the solution counts it in full all the same.
 
         Returns:
-            The solution; its bound is one of the full objective only if nothing is hidden.
+            The solution; its objective and bound leave out what is taken to be hidden.
         """
         self._set_costs(price_s_per_byte, hidden)
         self._perturb(PRICED_PERTURBATION if price_s_per_byte else 1.0)
@@ -169,10 +171,11 @@ class FlowModel:
         )
         return Solution(
             states=states,
-            objective_s=self.problem.objective(states),
+            objective_s=self.problem.objective(states, hidden),
             bound_s=bound,
             num_bytes=self.problem.num_bytes(states),
             fractional=fractional,
+            hidden=hidden,
         )
 
     def stop(self) -> None:

@@ -11,9 +11,10 @@ import pytest
 from tests.programs import mlp
 from weft.machine.presets import preset
 from weft.parallel.estimate import slowest_device
-from weft.parallel.exact.flow import FlowModel
+from weft.parallel.exact.flow import FlowModel, Solution
 from weft.parallel.exact.solver import Solver
 from weft.parallel.placement import Mesh
+from weft.parallel.plan import Level
 from weft.parallel.planning import plan
 from weft.parallel.problem import build_problem
 from weft.parallel.reshard import Resharding
@@ -73,3 +74,25 @@ def test_no_time_leaves_the_best_hand_written_plan_and_says_so() -> None:
     found = plan(mlp(2), preset("dgx-h100x1"), time_limit_s=0.0)
     assert any(note.startswith("time limit: 3 of 3 mesh shapes") for note in found.notes)
     assert found.prediction.step_s > 0
+
+
+@pytest.mark.parametrize(("level", "solves"), [(Level.FAST, 1), (Level.BEST, 2)])
+def test_a_second_programme_is_solved_only_where_the_first_was_too_hopeful(
+    monkeypatch: pytest.MonkeyPatch, level: Level, solves: int
+) -> None:
+    asked: list[float] = []
+    solve = FlowModel.solve
+
+    def noted(flow: FlowModel, price_s_per_byte: float = 0.0, hidden: float = 0.0) -> Solution:
+        asked.append(hidden)
+        return solve(flow, price_s_per_byte, hidden)
+
+    monkeypatch.setattr(FlowModel, "solve", noted)
+    wide = mlp(num_layers=4, batch=4096, width=1024, hidden=lambda _: 4096, slots=("m",))
+    plan(wide, preset("dgx-h100x1"), mesh=(8,), level=level)
+    assert len(asked) == solves
+    # Four nodes share what one had: less computation hides less than the first solve hoped.
+    asked.clear()
+    narrow = mlp(num_layers=4, batch=2048, width=1024, hidden=lambda _: 4096, slots=("m",))
+    plan(narrow, preset("dgx-h100x4"), mesh=(32,), level=level)
+    assert len(asked) == 2
