@@ -144,6 +144,8 @@ class _Builder:
         self.unit_of: dict[int, int] = {}
         self.cluster_shape: dict[int, tuple[int, ...]] = {}
         self.hideable = False
+        self.weights = weight_values(program)
+        self.busy = _busy_nodes(program)
 
     def add_units(self) -> None:
         clusters = _update_clusters(self.program, self.folding)
@@ -165,20 +167,13 @@ class _Builder:
     def add_links(self) -> None:
         reads, most = self._reads()
         kept = _kept_values(self.program)
-        weights, busy = weight_values(self.program), _busy_nodes(self.program)
         for value in dict.fromkeys(value for value, _ in reads):
             tail = self.unit_of[value.node]
             for phase in Phase:
                 readers = reads.get((value, phase))
                 if readers is None:
                     continue
-                self.hideable = (
-                    (self._is_gradient(value, phase)
-                    and value.node < busy.stop)
-                    or (value in weights
-                    and phase is not Phase.UPDATE
-                    and self._first(readers) > busy.start)
-                )
+                self.hideable = self._can_hide(value, phase, readers)
                 start = tail
                 if most[value, phase] > 1 or self._bridges(value, phase, reads):
                     keeps = phase is Phase.BACKWARD and value in kept
@@ -188,13 +183,14 @@ class _Builder:
                 for reader, count in readers.items():
                     self._link(value, start, reader.unit, reader.port, count)
 
-    def _is_gradient(self, value: Value, phase: Phase) -> bool:
-        return self.program.nodes[value.node].phase is Phase.BACKWARD and phase is Phase.UPDATE
-
-    def _first(self, readers: Iterable[_Reader]) -> int:
-        """The first node that reads, the end of the program if none does."""
+    def _can_hide(self, value: Value, phase: Phase, readers: Iterable[_Reader]) -> bool:
+        """Whether there is work beside a movement of the value for the readers of a phase."""
+        if phase is Phase.UPDATE:
+            made = self.program.nodes[value.node].phase
+            return made is Phase.BACKWARD and value.node < self.busy.stop
         nodes = [node for reader in readers for node in self.units[reader.unit].nodes]
-        return min(nodes, default=len(self.program.nodes))
+        first = min(nodes, default=len(self.program.nodes))
+        return value in self.weights and first > self.busy.start
 
     def _add_hub(self, value: Value, phase: Phase, tail: int, *, keeps: bool) -> int:
         times = self.folding.multiplicity[value.node]
