@@ -37,9 +37,12 @@ from weft.program.graph import Program
 
 __all__ = ["Limits", "MeshSearch"]
 
-PRICES = (100.0, 1.0, 0.1, 0.01)
-"""First prices, in units of the free plan's seconds per byte. Derived: at 100 memory decides and
-time only breaks ties; at 0.01 only what is nearly free is given up."""
+DEAREST = 100.0
+"""Dearest price, in units of the free plan's seconds per byte. Derived: at 100 memory decides and
+time only breaks ties."""
+PRICES = (0.1, DEAREST, 1.0, 0.01)
+"""First prices in the same units, in order. Derived: where limits bind, 0.1 mostly suffices, and its
+solve takes half as long as the dearest; at 0.01 only what is nearly free is given up."""
 HIDDEN = 0.9
 """Share of weight gathers and gradient reductions that the first solve takes to be hidden, on a
 machine that overlaps fully. Derived: not 1, or the programme would not care how much it moves."""
@@ -232,7 +235,7 @@ class MeshSearch:
         return min(max(least + int(share * (most - least)), least + 1), most - 1)
 
     def _first_fitting(self, free: Solution) -> Solution | None:
-        """A solution at some price that fits, dearest first.
+        """A solution at some price that fits.
 
         Bytes of the programme leave out what is transient, so the dearest price need not give
         the smallest peak; where it does not fit, but is not far from it, lower ones may.
@@ -242,7 +245,7 @@ class MeshSearch:
             proposal, solution = self.at_price(ratio * self._unit_price(free), self._hidden)
             if proposal.fits:
                 return solution
-            if ratio == PRICES[0] and proposal.prediction.peak_bytes > hopeless:
+            if ratio == DEAREST and proposal.prediction.peak_bytes > hopeless:
                 break
         return None
 
@@ -250,7 +253,7 @@ class MeshSearch:
         """The free plan with recomputation; if it still does not fit, smaller ones too."""
         if self.recomputing(free).fits:
             return
-        _, small = self.at_price(PRICES[0] * self._unit_price(free), self._hidden)
+        _, small = self.at_price(DEAREST * self._unit_price(free), self._hidden)
         saved = free.num_bytes - small.num_bytes
         if self.recomputing(small).fits and saved > 0:
             price = (small.objective_s - free.objective_s) / saved
