@@ -254,7 +254,12 @@ def _(seed: Tensor, salt: int, size: Sequence[int]) -> Tensor:
 
 
 def uniform_shard(
-    seed: Tensor, salt: int, size: Sequence[int], offsets: Sequence[int], strides: Sequence[int]
+    seed: Tensor,
+    salt: int,
+    size: Sequence[int],
+    offsets: Sequence[int],
+    strides: Sequence[int],
+    shift: Tensor | None = None,
 ) -> Tensor:
     """The part of `uniform` that one device holds.
 
@@ -264,6 +269,7 @@ def uniform_shard(
         size: shape of the part.
         offsets: index in the whole tensor of the part's first element, one a dim.
         strides: row-major strides of the whole tensor, in elements.
+        shift: how far the part is from where `offsets` say, in elements [scalar int64].
 
     Returns:
         float32 numbers [size] on the seed's device.
@@ -277,7 +283,8 @@ def uniform_shard(
     low, high = seed & MASK, (seed >> 32) & MASK
     key_a = _mix(low ^ _mix(torch.full_like(seed, 2 * salt + 1)))
     key_b = _mix(((low + _mix(torch.full_like(seed, 2 * salt + 2))) & MASK) ^ high)
-    position = torch.zeros((), dtype=torch.int64, device=seed.device)
+    start = torch.zeros((), dtype=torch.int64, device=seed.device)
+    position = start if shift is None else shift
     for n, offset, stride in zip(size, offsets, strides, strict=True):
         steps = torch.arange(offset, offset + n, dtype=torch.int64, device=seed.device)
         position = position[..., None] + steps * stride

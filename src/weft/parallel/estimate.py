@@ -25,7 +25,7 @@ from weft.program.graph import Program
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 
-__all__ = ["estimate", "slowest_device"]
+__all__ = ["estimate", "priced_tasks", "slowest_device"]
 
 
 def estimate(
@@ -58,6 +58,17 @@ def estimate(
         state_bytes=float(resident),
     )
     return timeline, prediction
+
+
+def priced_tasks(local: LocalProgram, program: Program, machine: Machine) -> list[Task]:
+    """The instructions of a local program as tasks for the simulator, in their order.
+
+    Args:
+        local: what each rank executes.
+        program: its program.
+        machine: where it runs.
+    """
+    return _Pricing(local, program, machine, program_traffic(program)).tasks()
 
 
 def slowest_device(machine: Machine) -> Device:

@@ -242,7 +242,8 @@ def _data_axis(desk: _Desk, expert: Expert) -> AxisRules:
     pinned: dict[int, Placement] = {}
     for source in program.inputs:
         shape = program.nodes[source.node].outputs[0].shape
-        if source.role is Role.BATCH and shape:
+        received = source.role is Role.RECEIVED and shape and shape[0] % expert.data == 0
+        if (source.role is Role.BATCH and shape) or received:
             pinned[source.node] = 0
     gathered: frozenset[int] = frozenset()
     if expert.sharded:

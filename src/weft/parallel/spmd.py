@@ -9,6 +9,8 @@ into messages (`bundle`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from weft.core.errors import VerifyError
 from weft.parallel.bundle import with_bundles
 from weft.parallel.local import (
@@ -28,7 +30,7 @@ from weft.parallel.weights import weight_values
 from weft.program.graph import Arg, Phase, Program, Value, map_values
 from weft.program.types import TensorType
 
-__all__ = ["lower", "lower_expanded"]
+__all__ = ["localized", "lower", "lower_expanded"]
 
 
 def lower(program: Program, plan: ParallelPlan) -> LocalProgram:
@@ -116,7 +118,8 @@ class _Lowering:
             self._new_slot(tensor, sharding)
             for tensor, sharding in zip(node.outputs, strategy.outputs, strict=True)
         )
-        args = _localized(node.op, args, tuple(self._slots[s].shape for s in outputs), self._slots)
+        shapes = tuple(self._slots[slot].shape for slot in outputs)
+        args = localized(node.op, args, shapes, lambda value: self._slots[value.node].shape)
         self._instructions.append(
             Run(
                 node=number,
@@ -223,38 +226,47 @@ _BEFORE = {
 }
 
 
-def _localized(
+def localized(
     op: str,
     args: tuple[Arg, ...],
     shapes: tuple[tuple[int, ...], ...],
-    slots: list[TensorType],
+    shape_of: Callable[[Value], tuple[int, ...]],
 ) -> tuple[Arg, ...]:
-    """Arguments with global sizes replaced by the sizes of the local output."""
+    """Arguments with global sizes replaced by the sizes of the local outputs.
+
+    Args:
+        op: operator name.
+        args: arguments whose values are local tensors.
+        shapes: shape of each local output.
+        shape_of: shape of a local tensor among the arguments.
+    """
     shape = shapes[0]
     if op in ("view", "expand"):
         return (args[0], shape, *args[2:])
     if op == "slice_backward":
         local = (args[0], shape, *args[2:])
-        return _whole_slice(local, 2, shape, _shape_of(args[0], slots))
+        return _whole_slice(local, 2, shape, _shape(args[0], shape_of))
     if op == "full":
         return (shape, *args[1:])
     if op == "uniform":
         return (*args[:2], shape, *args[3:])
+    if op == "uniform_part":
+        return (*args[:3], shape, *args[4:])
     if op == "iota":
         return (shape[0], *args[1:])
     if op == "embedding_dense_backward.default":
         return (*args[:2], shape[0], *args[3:])
     if op == "convolution_backward.default" and args[3] is not None:
-        return (*args[:3], (_shape_of(args[0], slots)[1],), *args[4:])
+        return (*args[:3], (_shape(args[0], shape_of)[1],), *args[4:])
     if op == "slice":
-        return _whole_slice(args, 1, shape, _shape_of(args[0], slots))
+        return _whole_slice(args, 1, shape, _shape(args[0], shape_of))
     return args
 
 
-def _shape_of(arg: Arg, slots: list[TensorType]) -> tuple[int, ...]:
+def _shape(arg: Arg, shape_of: Callable[[Value], tuple[int, ...]]) -> tuple[int, ...]:
     if not isinstance(arg, Value):
         raise VerifyError(need="a tensor argument", got=repr(arg))
-    return slots[arg.node].shape
+    return shape_of(arg)
 
 
 def _whole_slice(

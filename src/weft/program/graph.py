@@ -75,6 +75,12 @@ class Role(Enum):
     BATCH = "batch"
     SEED = "seed"
     """The scalar that dropout masks are made from; a new one each step."""
+    MICRO_BATCH = "micro-batch"
+    """The number of the micro-batch, a scalar from 0."""
+    RECEIVED = "received"
+    """What another pipeline stage sends for each micro-batch."""
+    SHARED = "shared"
+    """What another pipeline stage sends once a step."""
 
     @property
     def is_persistent(self) -> bool:

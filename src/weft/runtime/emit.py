@@ -137,6 +137,20 @@ def _uniform(call: Call) -> fx.Node:
     return call.add(uniform_shard, seed, salt, size, offsets, row_major_strides(whole.shape))
 
 
+def _uniform_part(call: Call) -> fx.Node:
+    seed, index, salt, size, dim, pieces = call.args
+    part = call.whole_outputs[0]
+    offsets = call.offsets(call.run.strategy.outputs[0], part)
+    whole = tuple(n * pieces if d == dim else n for d, n in enumerate(part.shape))
+    strides = row_major_strides(whole)
+    shift = call.add(aten.mul.Scalar, index, part.shape[dim] * strides[dim])
+    return call.add(uniform_shard, seed, salt, size, offsets, strides, shift)
+
+
+def _itself(call: Call) -> fx.Node:
+    return call.args[0]
+
+
 def _cast(call: Call) -> fx.Node:
     return call.add(aten.to.dtype, call.args[0], to_torch_dtype(DType(call.args[1])))
 
@@ -277,6 +291,9 @@ _OWN: Mapping[str, Callable[[Call], Emitted]] = MappingProxyType(
         "sum": _sum,
         "amax": _amax,
         "uniform": _uniform,
+        "uniform_part": _uniform_part,
+        "accumulate": _itself,
+        "send": _itself,
         "view": _view,
     }
 )

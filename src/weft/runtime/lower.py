@@ -10,6 +10,7 @@ the old one, which a compiler turns into kernels that write in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -24,7 +25,7 @@ from weft.runtime.emit import Call, emit_run
 from weft.runtime.emit_collective import Transfer, emit_message, emit_start
 from weft.runtime.place import Place
 
-__all__ = ["eager_module", "in_place_module", "take"]
+__all__ = ["eager_module", "in_place_module", "some_module", "take"]
 
 aten = torch.ops.aten
 
@@ -78,6 +79,33 @@ def in_place_module(local: LocalProgram, program: Program, place: Place) -> fx.G
     return fx.GraphModule(nn.Module(), emission.graph, "InPlaceStep")
 
 
+def some_module(
+    local: LocalProgram,
+    program: Program,
+    place: Place,
+    numbers: Sequence[int],
+    reads: Sequence[int],
+    writes: Sequence[int],
+) -> fx.GraphModule:
+    """Some instructions as `module(*slots that they read) -> slots that they write`.
+
+    Args:
+        local: what every rank executes.
+        program: its program.
+        place: where this rank stands.
+        numbers: positions of the instructions, in order.
+        reads: slots that they read and do not write.
+        writes: slots to return.
+    """
+    some = tuple([local.instructions[number] for number in numbers])
+    emission = _Emission(replace(local, instructions=some), program, place)
+    for slot in reads:
+        emission.put(slot, emission.graph.placeholder(f"slot_{slot}"))
+    emission.emit()
+    emission.graph.output(tuple([emission.read(slot) for slot in writes]))
+    return fx.GraphModule(nn.Module(), emission.graph, "Segment")
+
+
 def take(inputs: list[Tensor | None], position: int) -> Tensor:
     """Take a tensor out of a list; the list no longer keeps it alive."""
     tensor = inputs[position]
@@ -126,7 +154,7 @@ class _Emission:
                     self._add_run(instruction)
                 elif instruction.bundle < 0:
                     self._add_collective(instruction)
-                elif not _goes_on(instructions[number - 1], instruction.bundle):
+                elif number == 0 or not _goes_on(instructions[number - 1], instruction.bundle):
                     self._add_message(_message(instructions, number))
             except WeftError as error:
                 raise error.within(

@@ -41,8 +41,8 @@ DEAREST = 100.0
 """Dearest price, in units of the free plan's seconds per byte. Derived: at 100 memory decides and
 time only breaks ties."""
 PRICES = (0.1, DEAREST, 1.0, 0.01)
-"""First prices in the same units, in order. Derived: where limits bind, 0.1 mostly suffices, and its
-solve takes half as long as the dearest; at 0.01 only what is nearly free is given up."""
+"""First prices in the same units, in order. Derived: where limits bind, 0.1 mostly suffices, and
+its solve takes half as long as the dearest; at 0.01 only what is nearly free is given up."""
 HIDDEN = 0.9
 """Share of weight gathers and gradient reductions that the first solve takes to be hidden, on a
 machine that overlaps fully. Derived: not 1, or the programme would not care how much it moves."""

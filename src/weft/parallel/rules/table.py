@@ -54,6 +54,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "full": full_rules,
         "iota": create_rules,
         "uniform": create_rules,
+        "uniform_part": create_rules,
         "view": view_rules,
         "permute": permute_rules,
         "expand": expand_rules,

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from weft.program.evaluate.arrays import Array
-from weft.program.random import uniform
+from weft.program.random import row_major_strides, uniform
 
 __all__ = ["SHAPES"]
 
@@ -21,6 +21,14 @@ def _full(size: _Dims, value: float, dtype: str) -> Array:
 
 def _uniform(seed: Array, salt: int, size: _Dims) -> Array:
     return uniform(int(seed), salt, size)
+
+
+def _uniform_part(
+    seed: Array, index: Array, salt: int, size: _Dims, dim: int, pieces: int
+) -> Array:
+    shape = (*size[:dim], size[dim] * pieces, *size[dim + 1 :])
+    offsets = tuple(int(index) * size[dim] if d == dim else 0 for d in range(len(size)))
+    return uniform(int(seed), salt, size, offsets, row_major_strides(shape))
 
 
 def _iota(n: int, start: float, step: float, dtype: str) -> Array:
@@ -111,6 +119,7 @@ SHAPES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = MappingProxyTyp
         "full": _full,
         "iota": _iota,
         "uniform": _uniform,
+        "uniform_part": _uniform_part,
         "view": np.reshape,
         "permute": np.transpose,
         "expand": np.broadcast_to,

@@ -20,6 +20,10 @@ def _cast(x: TensorType, dtype: DTypeName) -> Outputs:
     return (TensorType(DType(dtype), x.shape),)
 
 
+def _sent(x: TensorType, name: str) -> Outputs:
+    return (x,)
+
+
 def _same(x: TensorType) -> Outputs:
     return (x,)
 
@@ -102,6 +106,8 @@ def _masked_fill(x: TensorType, mask: TensorType, value: Number) -> Outputs:
 POINTWISE: Mapping[str, Signature] = MappingProxyType(
     {
         "cast": _cast,
+        "accumulate": _same,
+        "send": _sent,
         "neg.default": _same,
         "abs.default": _same,
         "sign.default": _same,

@@ -33,6 +33,16 @@ def _uniform(seed: TensorType, salt: int, size: Dims) -> Outputs:
     return (TensorType(DType.F32, size),)
 
 
+def _uniform_part(
+    seed: TensorType, index: TensorType, salt: int, size: Dims, dim: int, pieces: int
+) -> Outputs:
+    require(not index.shape and not index.dtype.is_float, "an integer index without dims", index)
+    require(
+        0 <= dim < len(size) and pieces >= 1, "a dim of the tensor, cut in pieces", (dim, pieces)
+    )
+    return _uniform(seed, salt, size)
+
+
 def _view(x: TensorType, size: Dims) -> Outputs:
     out = TensorType(x.dtype, size)
     require(out.num_elements == x.num_elements, "as many elements as before", f"{x} as {out}")
@@ -134,6 +144,7 @@ SHAPES: Mapping[str, Signature] = MappingProxyType(
         "full": _full,
         "iota": _iota,
         "uniform": _uniform,
+        "uniform_part": _uniform_part,
         "view": _view,
         "permute": _permute,
         "expand": _expand,

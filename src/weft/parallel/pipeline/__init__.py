@@ -1,0 +1,1 @@
+"""Pipelines: micro-batches, stages, and the order in which stages work."""

@@ -1,0 +1,190 @@
+"""What a pipeline costs: its stages' instructions priced, its schedule run through.
+
+The parts of each stage that repeat are simulated one by one, and their times put into the
+schedule; the parts that run once come before and after it, as long as the slowest stage takes.
+Memory of a group is what stays (state, what the setup made, sums of gradients), what micro-batches
+under way keep, and the most that any part needs for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from weft.cost.simulate import Task, simulate
+from weft.machine.model import Link, Machine
+from weft.parallel.estimate import priced_tasks
+from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
+from weft.parallel.pipeline.segments import Part, Segments
+from weft.parallel.pipeline.stages import StageProgram
+from weft.parallel.pipeline.timing import PipelineTime, StageTime, pipeline_time
+from weft.parallel.prefetch import slots_read, slots_written
+from weft.program.graph import Phase
+
+__all__ = ["estimate_pipeline"]
+
+
+def estimate_pipeline(
+    plan: PipelinePlan, staged: StagedProgram, machine: Machine
+) -> tuple[PipelineTime, PipelinePrediction]:
+    """Simulated step of a pipeline.
+
+    Args:
+        plan: the decision.
+        staged: the program, cut as it says.
+        machine: where it runs.
+
+    Returns:
+        When each group works, and a summary.
+    """
+    costs = [
+        _StageCost(stage, found, plan, machine)
+        for stage, found in zip(staged.stages, staged.segments(plan.plans), strict=True)
+    ]
+    times = [cost.time() for cost in costs]
+    schedule = pipeline_time(plan.orders, times)
+    before = max(cost.once_s(Part.SETUP) + cost.survey_s() for cost in costs)
+    after = max(cost.once_s(Part.FINISH) for cost in costs)
+    peaks = tuple(
+        sum(costs[s].lasting_bytes() for s in plan.stages_of(group))
+        + schedule.kept_bytes[group]
+        + max(costs[s].transient_bytes() for s in plan.stages_of(group))
+        for group in range(plan.num_groups)
+    )
+    return schedule, PipelinePrediction(
+        step_s=before + schedule.step_s + after,
+        pipeline_s=schedule.step_s,
+        bubble=schedule.bubble,
+        peak_bytes=peaks,
+        forward_s=tuple(time.forward_s for time in times),
+        backward_s=tuple(time.inputs_s + time.weights_s for time in times),
+    )
+
+
+@dataclass
+class _StageCost:
+    """Prices the parts of one stage."""
+
+    stage: StageProgram
+    segments: Segments
+    plan: PipelinePlan
+    machine: Machine
+
+    def __post_init__(self) -> None:
+        self._local = self.segments.local
+        self._tasks = priced_tasks(self._local, self.stage.program, self.machine)
+        self._maker = {
+            slot: number
+            for number, instruction in enumerate(self._local.instructions)
+            for slot in slots_written(instruction)
+        }
+
+    def time(self) -> StageTime:
+        return StageTime(
+            forward_s=self._seconds(Part.FORWARD),
+            inputs_s=self._seconds(Part.INPUTS),
+            weights_s=self._seconds(Part.WEIGHTS),
+            send_forward_s=self._sending_s(Phase.FORWARD),
+            send_backward_s=self._sending_s(Phase.BACKWARD),
+            kept_bytes=self._kept_bytes(),
+        )
+
+    def once_s(self, part: Part) -> float:
+        return self._seconds(part) + (self._seconds(Part.SETTLE) if part is Part.SETUP else 0.0)
+
+    def survey_s(self) -> float:
+        return self.plan.micro_batches * self._seconds(Part.SURVEY)
+
+    def lasting_bytes(self) -> float:
+        """State, what the setup made for others, and sums [bytes]."""
+        resident = float(sum(self._local.slots[i.slot].num_bytes for i in self._local.inputs))
+        setup = self._bytes_read_later(Part.SETUP)
+        sums = sum(
+            self._local.slots[total].num_bytes
+            for pairs in self.segments.sums.values()
+            for _, total in pairs
+        )
+        return resident + setup + sums
+
+    def transient_bytes(self) -> float:
+        peaks = {
+            part: simulate(self._of(part), overlap=1.0, resident_bytes=0.0).peak_bytes
+            for part in (Part.FORWARD, Part.INPUTS, Part.WEIGHTS, Part.FINISH)
+        }
+        peaks[Part.FORWARD] -= self._kept_bytes()  # counted with the micro-batches under way
+        return max(peaks.values())
+
+    def _kept_bytes(self) -> float:
+        return self._bytes_read_later(Part.FORWARD)
+
+    def _bytes_read_later(self, part: Part) -> float:
+        """What a part allocates and later parts read, views of one tensor once [bytes]."""
+        own = set(self.segments.parts[part])
+        read = {
+            slot
+            for later, numbers in self.segments.parts.items()
+            if later > part
+            for number in numbers
+            for slot in slots_read(self._local.instructions[number])
+        }
+        owners: dict[int, float] = {}
+        for slot in read:
+            number = self._maker.get(slot)
+            while number is not None and number in own and not self._tasks[number].allocates_bytes:
+                sources = slots_read(self._local.instructions[number])
+                number = self._maker.get(sources[0]) if sources else None
+            if number is not None and number in own:
+                owners[number] = self._tasks[number].allocates_bytes
+        return sum(owners.values())
+
+    def _seconds(self, part: Part) -> float:
+        overlap = self.machine.overlap.value
+        return simulate(self._of(part), overlap=overlap, resident_bytes=0.0).step_s
+
+    def _of(self, part: Part) -> list[Task]:
+        """The tasks of a part, with those that sum up what it makes."""
+        adding = [self._maker[total] for _, total in self.segments.sums[part]]
+        return _some(self._tasks, sorted((*self.segments.parts[part], *adding)))
+
+    def _sending_s(self, phase: Phase) -> float:
+        """How long what a micro-batch sends one way takes [s]."""
+        parcels = [p for p in self.stage.sends if p.phase is phase and not p.once]
+        if not parcels:
+            return 0.0
+        each = self.plan.mesh.num_devices
+        ends = (parcels[0].source, parcels[0].target)
+        source, target = (stage % self.plan.num_groups * each for stage in ends)
+        if source == target:
+            return 0.0
+        link = _link(self.machine, source, target)
+        num_bytes = sum(
+            self._local.slots[self.segments.sends[parcel.name]].num_bytes for parcel in parcels
+        )
+        return link.latency_s.value * len(parcels) + num_bytes / link.bytes_per_s.value
+
+
+def _some(tasks: Sequence[Task], numbers: Sequence[int]) -> list[Task]:
+    """Some tasks of a list, which depend on and free each other only."""
+    place = {number: position for position, number in enumerate(numbers)}
+    return [
+        replace(
+            tasks[number],
+            depends=tuple(place[d] for d in tasks[number].depends if d in place),
+            frees=tuple(
+                place[f] for f in tasks[number].frees if f in place and place[f] <= position
+            ),
+        )
+        for position, number in enumerate(numbers)
+    ]
+
+
+def _link(machine: Machine, first: int, second: int) -> Link:
+    """What joins two devices: the link of their node, or the network."""
+    start = 0
+    for group in machine.groups:
+        end = start + group.num_nodes * group.devices_per_node
+        if first < end and second < end and min(first, second) >= start:
+            inside = {(rank - start) // group.devices_per_node for rank in (first, second)}
+            return group.link if len(inside) == 1 else machine.network
+        start = end
+    return machine.network

@@ -1,0 +1,141 @@
+"""The plan of a pipeline: how the batch and the program are cut, and a plan for each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from weft.core.errors import VerifyError
+from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.schedule import Action, order
+from weft.parallel.pipeline.segments import Segments, segments
+from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
+from weft.parallel.placement import Mesh
+from weft.parallel.plan import ParallelPlan
+from weft.parallel.validate import validate
+from weft.program.graph import Phase, Program
+
+__all__ = ["PipelinePlan", "PipelinePrediction", "StagedProgram"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelinePrediction:
+    """What the simulator says of a pipeline.
+
+    Attributes:
+        step_s: time of one step [s].
+        pipeline_s: the part of it between the first and the last micro-batch [s].
+        bubble: share of that in which groups wait for others [0 to 1].
+        peak_bytes: most memory in use on one device, by group [bytes].
+        forward_s, backward_s: of each stage, for one micro-batch [s].
+    """
+
+    step_s: float
+    pipeline_s: float
+    bubble: float
+    peak_bytes: tuple[float, ...]
+    forward_s: tuple[float, ...]
+    backward_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelinePlan:
+    """How a step runs as a pipeline.
+
+    Group g of devices has the stages g, g + number of groups, and so on. All groups have
+    equally many devices; the ranks of a group are neighbours.
+
+    Attributes:
+        program_name, program_digest: the whole program it is for.
+        machine_name, machine_digest: the machine it is for.
+        micro_batches: parts of the batch, at least 2.
+        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
+        num_groups: groups of devices.
+        first_nodes: of each stage but the first, the first node of the forward pass in it, by
+            number in the program of one micro-batch.
+        plans: of each stage, made for the stage's program.
+        memory_limit_bytes: what the planner had to stay under on each device [bytes].
+        prediction: what the simulator says; None before it was asked.
+    """
+
+    program_name: str
+    program_digest: str
+    machine_name: str
+    machine_digest: str
+    micro_batches: int
+    schedule: str
+    num_groups: int
+    first_nodes: tuple[int, ...]
+    plans: tuple[ParallelPlan, ...]
+    memory_limit_bytes: float = 0.0
+    prediction: PipelinePrediction | None = None
+
+    @property
+    def num_stages(self) -> int:
+        """Stages of the pipeline."""
+        return len(self.first_nodes) + 1
+
+    @property
+    def mesh(self) -> Mesh:
+        """The grid of one group."""
+        return self.plans[0].mesh
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of all groups."""
+        return self.num_groups * self.mesh.num_devices
+
+    def stages_of(self, group: int) -> tuple[int, ...]:
+        """Stages of a group of devices, in order."""
+        return tuple(range(group, self.num_stages, self.num_groups))
+
+    @property
+    def orders(self) -> tuple[tuple[Action, ...], ...]:
+        """What each group does, in order."""
+        return order(self.schedule, self.num_stages, self.num_groups, self.micro_batches)
+
+
+class StagedProgram:
+    """A program cut as a plan says.
+
+    Args:
+        program: the whole step.
+        micro_batches: parts of the batch.
+        first_nodes: see `PipelinePlan`.
+    """
+
+    def __init__(self, program: Program, micro_batches: int, first_nodes: tuple[int, ...]) -> None:
+        self.program = program
+        self.part = in_micro_batches(program, micro_batches)
+        self._first_nodes = first_nodes
+
+    @cached_property
+    def stages(self) -> tuple[StageProgram, ...]:
+        """The stages' programs."""
+        found = stage_programs(self.part, stage_of_nodes(self.part, self._forward()))
+        if len(found) != len(self._first_nodes) + 1:
+            raise VerifyError(
+                need=f"{len(self._first_nodes) + 1} stages that all compute something",
+                got=f"{len(found)}",
+                hint="the plan file is damaged or was edited; plan again",
+            )
+        return found
+
+    def segments(self, plans: tuple[ParallelPlan, ...]) -> tuple[Segments, ...]:
+        """The stages' instructions, checked against the rules and sorted.
+
+        Raises:
+            VerifyError: a plan does not compute what its stage does.
+        """
+        return tuple(
+            segments(stage, validate(plan, stage.program))
+            for stage, plan in zip(self.stages, plans, strict=True)
+        )
+
+    def _forward(self) -> list[int]:
+        stage, stages = 0, list[int]()
+        for number, node in enumerate(self.part.nodes):
+            while stage < len(self._first_nodes) and number >= self._first_nodes[stage]:
+                stage += 1
+            stages.append(stage if node.phase is Phase.FORWARD else 0)
+        return stages

@@ -1,0 +1,176 @@
+"""When each group of a pipeline works and waits, from how long stages take.
+
+Every group does its actions in order. A forward action waits for the stage before to have done
+the same micro-batch and for what it sends to arrive, a backward one for the stage behind.
+Transfers run beside computation and, between one pair of neighbours, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from weft.core.errors import InputError
+from weft.parallel.pipeline.schedule import Action, Work
+
+__all__ = ["Busy", "PipelineTime", "StageTime", "pipeline_time"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTime:
+    """How long a stage takes for one micro-batch.
+
+    Attributes:
+        forward_s: the forward pass [s].
+        inputs_s, weights_s: gradients that the stage before waits for, and the others [s].
+        send_forward_s, send_backward_s: transfers to the next stage and the one before [s].
+        kept_bytes: what a micro-batch keeps from its forward to its backward pass [bytes].
+    """
+
+    forward_s: float
+    inputs_s: float
+    weights_s: float
+    send_forward_s: float = 0.0
+    send_backward_s: float = 0.0
+    kept_bytes: float = 0.0
+
+    def seconds(self, work: Work) -> float:
+        """How long an action takes [s]."""
+        return {
+            Work.FORWARD: self.forward_s,
+            Work.BACKWARD: self.inputs_s + self.weights_s,
+            Work.INPUTS: self.inputs_s,
+            Work.WEIGHTS: self.weights_s,
+        }[work]
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """An action from `start_s` to `end_s`."""
+
+    action: Action
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineTime:
+    """One step of a pipeline.
+
+    Attributes:
+        groups: of each group of devices what it does, in order.
+        step_s: when the last action ends [s].
+        kept_bytes: most bytes that a group keeps for micro-batches under way [bytes].
+    """
+
+    groups: tuple[tuple[Busy, ...], ...]
+    step_s: float
+    kept_bytes: tuple[float, ...]
+
+    @property
+    def bubble(self) -> float:
+        """Share of the groups' time in which they wait [0 to 1]."""
+        busy = sum(b.end_s - b.start_s for group in self.groups for b in group)
+        whole = self.step_s * len(self.groups)
+        return 1.0 - busy / whole if whole > 0 else 0.0
+
+
+def pipeline_time(orders: Sequence[Sequence[Action]], stages: Sequence[StageTime]) -> PipelineTime:
+    """Run the groups' actions as early as their order and each other's results allow.
+
+    Args:
+        orders: of each group, what it does in order.
+        stages: of each stage, how long it takes.
+
+    Raises:
+        InputError: the orders wait for each other for ever.
+
+    Example:
+        >>> from weft.parallel.pipeline.schedule import order
+        >>> stage = StageTime(forward_s=1.0, inputs_s=1.0, weights_s=1.0)
+        >>> time = pipeline_time(order("1f1b", 2, 2, 4), [stage, stage])
+        >>> time.step_s, round(time.bubble, 3)
+        (15.0, 0.2)
+    """
+    run = _Run(orders, stages)
+    while run.advance():
+        pass
+    return run.result()
+
+
+class _Run:
+    def __init__(self, orders: Sequence[Sequence[Action]], stages: Sequence[StageTime]) -> None:
+        self._orders = orders
+        self._stages = stages
+        self._done: list[list[Busy]] = [[] for _ in orders]
+        self._arrival: dict[tuple[int, bool, int], float] = {}
+        self._line_free: dict[tuple[int, bool], float] = {}
+
+    def advance(self) -> bool:
+        """Do whatever can be done next; whether anything was."""
+        moved = False
+        for group, actions in enumerate(self._orders):
+            done = self._done[group]
+            while len(done) < len(actions):
+                ready = self._ready_s(actions[len(done)])
+                if ready is None:
+                    break
+                start = max(ready, done[-1].end_s if done else 0.0)
+                self._do(group, actions[len(done)], start)
+                moved = True
+        return moved
+
+    def _ready_s(self, action: Action) -> float | None:
+        """When what an action needs has arrived; None if that is not known yet."""
+        first = action.work is Work.FORWARD and action.stage == 0
+        last = action.work in (Work.BACKWARD, Work.INPUTS) and (
+            action.stage == len(self._stages) - 1
+        )
+        if first or action.work is Work.WEIGHTS:
+            return 0.0
+        own = self._arrival.get((action.stage, True, action.micro_batch))
+        if last:
+            return own
+        forward = action.work is Work.FORWARD
+        source = action.stage - 1 if forward else action.stage + 1
+        arrived = self._arrival.get((source, forward, action.micro_batch))
+        return arrived if forward or own is None or arrived is None else max(own, arrived)
+
+    def _do(self, group: int, action: Action, start_s: float) -> None:
+        stage = self._stages[action.stage]
+        end = start_s + stage.seconds(action.work)
+        self._done[group].append(Busy(action, start_s, end))
+        if action.work is Work.WEIGHTS:
+            return
+        forward = action.work is Work.FORWARD
+        sending = stage.send_forward_s if forward else stage.send_backward_s
+        line = (action.stage, forward)
+        arrival = max(end, self._line_free.get(line, 0.0)) + sending
+        self._line_free[line] = arrival
+        self._arrival[action.stage, forward, action.micro_batch] = arrival
+
+    def result(self) -> PipelineTime:
+        for done, actions in zip(self._done, self._orders, strict=True):
+            if len(done) < len(actions):
+                raise InputError(
+                    need="orders in which every action's operands come to be",
+                    got=f"{actions[len(done)]}, which waits for ever",
+                    hint="use the orders of weft.parallel.pipeline.schedule",
+                )
+        ends = [busy.end_s for group in self._done for busy in group]
+        return PipelineTime(
+            groups=tuple(map(tuple, self._done)),
+            step_s=max(ends, default=0.0),
+            kept_bytes=tuple(self._most_kept(group) for group in self._done),
+        )
+
+    def _most_kept(self, group: Sequence[Busy]) -> float:
+        kept = most = 0.0
+        for busy in group:
+            stage = self._stages[busy.action.stage]
+            if busy.action.work is Work.FORWARD:
+                kept += stage.kept_bytes
+                most = max(most, kept)
+            elif busy.action.work in (Work.BACKWARD, Work.WEIGHTS):
+                kept -= stage.kept_bytes
+        return most

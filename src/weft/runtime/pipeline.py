@@ -1,0 +1,390 @@
+"""One rank's share of a step that runs as a pipeline.
+
+Around the schedule, which torch.distributed.pipelining carries out, a step has what runs once: the
+setup and the totals of the batch before it, reductions and the update after it. What stages
+send each other there goes in the order of the parcels' numbers, which all ranks share, so
+that nobody waits for somebody who waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from weft.capture import Workload, capture, initial_state
+from weft.capture.batch import require_batch
+from weft.core.errors import MismatchError
+from weft.parallel.pipeline.microbatch import MICRO_BATCH
+from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.pipeline.segments import Part
+from weft.parallel.pipeline.stages import Parcel
+from weft.parallel.placement import Mesh
+from weft.program.graph import Phase, Program, Role
+from weft.runtime.place import Place
+from weft.runtime.post import Box, Post
+from weft.runtime.shard import shard_of
+from weft.runtime.stage import StageRun
+from weft.runtime.step import step_seed
+from weft.runtime.torch_schedule import Handlers, Schedule
+from weft.runtime.world import World, gather_objects, join, require_agreement
+
+__all__ = ["PipelineStep", "deploy_pipeline"]
+
+_BATCH = "batch."
+_ONCE = -1
+"""Micro-batch of what is sent once a step, in tags."""
+
+
+def deploy_pipeline(
+    plan: PipelinePlan,
+    workload: Workload,
+    *,
+    world: World | None = None,
+    program: Program | None = None,
+) -> PipelineStep:
+    """This rank's share of a pipelined training step, with the workload's initial state.
+
+    Args:
+        plan: made for the workload's program and as many devices as there are ranks.
+        workload: what to train.
+        world: the ranks; those that torchrun started if left out.
+        program: the captured workload, if it is at hand.
+
+    Raises:
+        MismatchError: the plan was made for another program or another number of devices.
+        VerifyError: the plan does not compute what the program does.
+    """
+    world = join() if world is None else world
+    captured = capture(workload) if program is None else program
+    if plan.program_digest != captured.digest:
+        raise MismatchError(
+            need=f"the program the plan was made for: {plan.program_name} ({plan.program_digest})",
+            got=f"{captured.name} ({captured.digest})",
+            hint="plan again: a change of model, batch, optimizer or dtype changes the program",
+        )
+    if plan.num_devices != world.size:
+        raise MismatchError(
+            need=f"{plan.num_devices} ranks: {plan.num_groups} groups of {plan.mesh}",
+            got=f"{world.size} ranks",
+            hint=f"start it with torchrun --nproc-per-node {plan.num_devices}",
+        )
+    require_agreement(world, "program", captured.digest)
+    staged = StagedProgram(captured, plan.micro_batches, plan.first_nodes)
+    return PipelineStep(plan, staged, world, initial_state(workload), seed=workload.seed)
+
+
+class PipelineStep:
+    """A training step as a pipeline, on this rank: `loss = step(batch)`.
+
+    Attributes:
+        plan: the decision.
+        world: the ranks it runs on.
+        number: how many steps have been done.
+    """
+
+    def __init__(
+        self,
+        plan: PipelinePlan,
+        staged: StagedProgram,
+        world: World,
+        state: Mapping[str, Tensor],
+        *,
+        seed: int,
+    ) -> None:
+        self.plan = plan
+        self.world = world
+        self.number = 0
+        self._seed = seed
+        self._program = staged.program
+        each = plan.mesh.num_devices
+        self._group = world.rank // each
+        self._place = _place(world, plan, self._group)
+        self._post = Post(plan, staged.stages, world.rank, world.device)
+        found = staged.segments(plan.plans)
+        self._stages = {
+            number: StageRun(staged.stages[number], found[number], self._place)
+            for number in plan.stages_of(self._group)
+        }
+        self._state = {number: self._own_state(run, state) for number, run in self._stages.items()}
+        self._boxes: dict[tuple[str, int], Box] = {}
+        self._outbox: dict[tuple[str, int], Tensor] = {}
+        self._sending: list[dist.Work] = []
+        self._parts: list[dict[str, Tensor]] = []
+        handlers = {number: self._handlers(run) for number, run in self._stages.items()}
+        self._schedule = Schedule(
+            plan.orders, self._group, plan.num_stages, plan.micro_batches, handlers
+        )
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Do one step.
+
+        Args:
+            batch: the global batch by key.
+
+        Returns:
+            The loss of the whole batch, the same on every rank [scalar].
+        """
+        with torch.no_grad():
+            self._parts = self._split(require_batch(batch, self.number))
+            for number, run in self._stages.items():
+                run.begin(self._held(number, run))
+            self._once(Part.SETUP)
+            self._survey()
+            self._once(Part.SETTLE)
+            self._schedule.run()
+            self._once(Part.FINISH)
+            for work in self._sending:
+                work.wait()
+            self._sending.clear()
+            loss = self._whole_loss()
+            for number, run in self._stages.items():
+                new = {name: value.clone() for name, value in run.next_values().items()}
+                self._state[number].update(new)
+        self.number += 1
+        return loss
+
+    def full_state(self) -> dict[str, Tensor]:
+        """The whole state by name, gathered on every rank: for tests and small models."""
+        own: dict[str, tuple[tuple[int, ...], tuple[int, ...], Tensor]] = {}
+        for number, state in self._state.items():
+            stage, plan = self._stages[number].stage, self.plan.plans[number]
+            for name, tensor in state.items():
+                sharding = plan.strategies[stage.program.input_by_name[name].node].outputs[0]
+                own[name] = (sharding, self._place.coordinate, tensor.cpu())
+        whole: dict[str, Tensor] = {}
+        for source in self._program.inputs:
+            if source.role.is_persistent:
+                of = self._program.nodes[source.node].outputs[0]
+                whole[source.name] = torch.empty(of.shape)
+        for held in gather_objects(self.world, own):
+            for name, (sharding, coordinate, tensor) in held.items():
+                if whole[name].dtype != tensor.dtype:
+                    whole[name] = whole[name].to(tensor.dtype)
+                target = whole[name]
+                for dim, (start, size) in _extent(
+                    self.plan.mesh, sharding, coordinate, tuple(target.shape)
+                ).items():
+                    target = target.narrow(dim, start, size)
+                target.copy_(tensor)
+        return whole
+
+    # --- state and batch ------------------------------------------------------------------
+
+    def _own_state(self, run: StageRun, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        own: dict[str, Tensor] = {}
+        for source in run.segments.local.inputs:
+            if run.stage.program.input_by_name[source.name].role.is_persistent:
+                part = shard_of(
+                    state[source.name].detach(),
+                    self.plan.mesh,
+                    source.sharding,
+                    self._place.coordinate,
+                )
+                own[source.name] = part.to(self.world.device)
+        return own
+
+    def _held(self, number: int, run: StageRun) -> dict[int, Tensor]:
+        """What the whole step reads, by slot."""
+        device, held = self.world.device, dict[int, Tensor]()
+        for source in run.segments.local.inputs:
+            given = run.stage.program.input_by_name[source.name]
+            if given.role.is_persistent:
+                held[source.slot] = self._state[number][source.name]
+            elif given.role is Role.SEED:
+                seed = step_seed(self._seed, self.number)
+                held[source.slot] = torch.tensor(seed, dtype=torch.int64, device=device)
+            elif given.role is Role.BATCH and not run.segments.local.slots[source.slot].shape:
+                held[source.slot] = self._parts[0][source.name].to(device)
+        return held
+
+    def _split(self, batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """The batch by micro-batch, whole on every rank."""
+        count = self.plan.micro_batches
+        parts: list[dict[str, Tensor]] = [{} for _ in range(count)]
+        for source in self._program.inputs:
+            if source.role is not Role.BATCH:
+                continue
+            tensor = batch[source.name.removeprefix(_BATCH)]
+            pieces = tensor.chunk(count) if tensor.dim() else [tensor] * count
+            for part, piece in zip(parts, pieces, strict=True):
+                part[source.name] = piece
+        return parts
+
+    def _inputs_of(self, run: StageRun, micro_batch: int) -> dict[int, Tensor]:
+        """This rank's share of a micro-batch, by slot."""
+        found: dict[int, Tensor] = {}
+        for source in run.segments.local.inputs:
+            given = run.stage.program.input_by_name[source.name]
+            if given.name == MICRO_BATCH:
+                found[source.slot] = torch.tensor(micro_batch, device=self.world.device)
+            elif given.role is Role.BATCH and run.segments.local.slots[source.slot].shape:
+                part = shard_of(
+                    self._parts[micro_batch][source.name],
+                    self.plan.mesh,
+                    source.sharding,
+                    self._place.coordinate,
+                )
+                found[source.slot] = part.to(self.world.device)
+        return found
+
+    # --- what runs once -------------------------------------------------------------------
+
+    def _survey(self) -> None:
+        for run in self._stages.values():
+            for micro_batch in range(self.plan.micro_batches):
+                run.give(self._inputs_of(run, micro_batch), micro_batch)
+                run.repeat(Part.SURVEY, micro_batch)
+
+    def _once(self, part: Part) -> None:
+        """Run a part that runs once, with what crosses between stages meanwhile."""
+        if part is not Part.SETTLE:
+            events = sorted(
+                {
+                    (parcel.number, sending, number)
+                    for number, run in self._stages.items()
+                    for sending, parcels in ((0, run.stage.sends), (1, run.stage.receives))
+                    for parcel in parcels
+                    if parcel.once and (parcel.phase is Phase.UPDATE) == (part is Part.FINISH)
+                }
+            )
+            parcels = {
+                parcel.number: parcel
+                for run in self._stages.values()
+                for parcel in (*run.stage.sends, *run.stage.receives)
+            }
+            for number, receiving, stage in events:
+                self._cross(part, parcels[number], self._stages[stage], receiving=bool(receiving))
+        for run in self._stages.values():
+            run.complete(part)
+
+    def _cross(self, part: Part, parcel: Parcel, run: StageRun, *, receiving: bool) -> None:
+        if not receiving:
+            run.before_sending(part, parcel)
+            tensor = run.sent(parcel, None)
+            if self._post.stays(parcel):
+                self._stages[parcel.target].take_up(parcel, tensor, None)
+                return
+            self._start(self._post.sends(parcel, tensor, _ONCE))
+        elif not self._post.stays(parcel):
+            operations, box = self._post.receives(parcel, _ONCE)
+            for operation in operations:
+                _started(operation).wait()
+            run.take_up(parcel, box.opened(), None)
+
+    def _start(self, operations: list[dist.P2POp]) -> None:
+        self._sending += [_started(operation) for operation in operations]
+
+    def _whole_loss(self) -> Tensor:
+        """The sum of the stages' losses; each is whole on every device of its group."""
+        loss = sum((run.loss() for run in self._stages.values()), torch.zeros(()))
+        if self._place.coordinate != (0,) * self.plan.mesh.num_axes:
+            loss = torch.zeros_like(loss)
+        if not self.world.is_alone:
+            dist.all_reduce(loss)
+        return cast("Tensor", loss)
+
+    # --- what the schedule asks for -------------------------------------------------------
+
+    def _handlers(self, run: StageRun) -> Handlers:
+        def inputs(micro_batch: int) -> None:
+            self._open(run, Phase.BACKWARD, micro_batch)
+            run.repeat(Part.INPUTS, micro_batch)
+            self._hand_over(run, Phase.BACKWARD, micro_batch)
+
+        def forward(micro_batch: int) -> None:
+            run.give(self._inputs_of(run, micro_batch), micro_batch)
+            self._open(run, Phase.FORWARD, micro_batch)
+            run.repeat(Part.FORWARD, micro_batch)
+            self._hand_over(run, Phase.FORWARD, micro_batch)
+
+        return {
+            "send_forward": lambda number: self._send(run, Phase.FORWARD, number),
+            "receive_forward": lambda number: self._receive(run, Phase.FORWARD, number),
+            "send_backward": lambda number: self._send(run, Phase.BACKWARD, number),
+            "receive_backward": lambda number: self._receive(run, Phase.BACKWARD, number),
+            "forward": forward,
+            "inputs": inputs,
+            "weights": lambda number: run.repeat(Part.WEIGHTS, number),
+        }
+
+    def _send(self, run: StageRun, phase: Phase, micro_batch: int) -> list[dist.P2POp]:
+        return [
+            operation
+            for parcel in _each(run.stage.sends, phase)
+            for operation in self._post.sends(
+                parcel, self._outbox.pop((parcel.name, micro_batch)), micro_batch
+            )
+        ]
+
+    def _receive(self, run: StageRun, phase: Phase, micro_batch: int) -> list[dist.P2POp]:
+        operations: list[dist.P2POp] = []
+        for parcel in _each(run.stage.receives, phase):
+            more, box = self._post.receives(parcel, micro_batch)
+            self._boxes[parcel.name, micro_batch] = box
+            operations += more
+        return operations
+
+    def _open(self, run: StageRun, phase: Phase, micro_batch: int) -> None:
+        """Take up what has arrived for a micro-batch."""
+        for parcel in _each(run.stage.receives, phase):
+            box = self._boxes.pop((parcel.name, micro_batch), None)
+            if box is not None:
+                run.take_up(parcel, box.opened(), micro_batch)
+
+    def _hand_over(self, run: StageRun, phase: Phase, micro_batch: int) -> None:
+        """Put aside what is to be sent; a stage of the same group takes it up at once."""
+        for parcel in _each(run.stage.sends, phase):
+            tensor = run.sent(parcel, micro_batch)
+            if self._post.stays(parcel):
+                self._stages[parcel.target].take_up(parcel, tensor, micro_batch)
+            else:
+                self._outbox[parcel.name, micro_batch] = tensor
+
+
+def _each(parcels: tuple[Parcel, ...], phase: Phase) -> list[Parcel]:
+    """Those that cross in a phase for each micro-batch."""
+    return [parcel for parcel in parcels if parcel.phase is phase and not parcel.once]
+
+
+def _started(operation: dist.P2POp) -> dist.Work:
+    peer = {"dst": operation.peer} if operation.op is dist.isend else {"src": operation.peer}
+    work = operation.op(operation.tensor, tag=operation.tag, **peer)
+    assert work is not None
+    return work
+
+
+def _extent(
+    mesh: Mesh, sharding: tuple[int, ...], coordinate: tuple[int, ...], shape: tuple[int, ...]
+) -> dict[int, tuple[int, int]]:
+    """Start and size of a part along each dim that is cut."""
+    found: dict[int, tuple[int, int]] = {}
+    for axis, place in enumerate(sharding):
+        if place >= 0:
+            start, size = found.get(place, (0, shape[place]))
+            size //= mesh.shape[axis]
+            found[place] = (start + coordinate[axis] * size, size)
+    return found
+
+
+def _place(world: World, plan: PipelinePlan, group: int) -> Place:
+    """Where this rank stands in the grid of its group, with a process group along each axis."""
+    shape = (plan.num_groups, *plan.mesh.shape)
+    names = ("stage", *(f"axis{axis}" for axis in range(plan.mesh.num_axes)))
+    groups = ("",) * plan.mesh.num_axes
+    if not world.is_alone:
+        devices = DeviceMesh(
+            world.device.type,
+            torch.arange(world.size).reshape(shape),
+            mesh_dim_names=names,
+        )
+        groups = tuple(
+            devices.get_group(axis + 1).group_name if size > 1 else ""
+            for axis, size in enumerate(plan.mesh.shape)
+        )
+    coordinate = plan.mesh.coordinate(world.rank % plan.mesh.num_devices)
+    return Place(mesh=plan.mesh, coordinate=coordinate, device=world.device, groups=groups)

@@ -1,0 +1,198 @@
+"""One stage of a pipeline on this rank: its modules, and the tensors that it holds meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx
+
+from weft.parallel.pipeline.segments import Part, Segments
+from weft.parallel.pipeline.stages import Parcel, StageProgram
+from weft.parallel.prefetch import slots_read, slots_written
+from weft.runtime.lower import some_module
+from weft.runtime.place import Place
+
+__all__ = ["StageRun"]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A module with the slots that it reads and writes."""
+
+    module: fx.GraphModule
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+class StageRun:
+    """Runs the segments of a stage; knows no schedule and no other rank.
+
+    Attributes:
+        stage: what it computes.
+        segments: its instructions by part.
+    """
+
+    def __init__(self, stage: StageProgram, segments: Segments, place: Place) -> None:
+        self.stage = stage
+        self.segments = segments
+        self._place = place
+        self._local = segments.local
+        self._returned = {self._local.loss, *(slot for _, slot in self._local.updates)}
+        self._readers = self._parts_by_slot()
+        self._loops = {
+            part: self._built(part, segments.parts[part]) for part in Part if part.repeats
+        }
+        self._held: dict[int, Tensor] = {}
+        self._under_way: dict[int, dict[int, Tensor]] = {}
+        self._ran: set[int] = set()
+        self._once: dict[tuple[int, ...], _Segment] = {}
+
+    # --- a step ---------------------------------------------------------------------------
+
+    def begin(self, inputs: dict[int, Tensor]) -> None:
+        """Take up what the whole step reads, by slot."""
+        self._held = dict(inputs)
+        self._under_way = {}
+        self._ran = set()
+
+    def take_up(self, parcel: Parcel, tensor: Tensor, micro_batch: int | None) -> None:
+        """Take up what another stage sent; of a micro-batch, or for all of the step."""
+        slot = self.segments.receives.get(parcel.name)
+        if slot is not None:
+            self._memory(micro_batch)[slot] = tensor
+
+    def sent(self, parcel: Parcel, micro_batch: int | None) -> Tensor:
+        """What this stage sends."""
+        return self._memory(micro_batch)[self.segments.sends[parcel.name]].contiguous()
+
+    def give(self, inputs: dict[int, Tensor], micro_batch: int) -> None:
+        """Take up this rank's part of a micro-batch, by slot."""
+        self._memory(micro_batch).update(inputs)
+
+    def repeat(self, part: Part, micro_batch: int) -> None:
+        """Run a part that repeats for one micro-batch."""
+        memory = self._memory(micro_batch)
+        self._run(self._loops[part], memory)
+        for made, total in self.segments.sums[part]:
+            known = self._held.get(total)
+            value = memory[made] if made in memory else self._held[made]
+            self._held[total] = value.clone() if known is None else known.add_(value)
+        if part is Part.WEIGHTS:
+            del self._under_way[micro_batch]
+        elif part is Part.SURVEY:
+            inputs = {slot.slot for slot in self._local.inputs}
+            self._under_way[micro_batch] = {s: t for s, t in memory.items() if s in inputs}
+
+    def before_sending(self, part: Part, parcel: Parcel) -> None:
+        """Run what a parcel that is sent once depends on."""
+        self._run_once(self._ancestors(part, self.segments.sends[parcel.name]))
+
+    def complete(self, part: Part) -> None:
+        """Run what is left of a part that runs once."""
+        left = [n for n in self.segments.parts[part] if n not in self._ran]
+        self._run_once(left)
+
+    def loss(self) -> Tensor:
+        """This stage's part of the loss of the step."""
+        return self._held[self._local.loss]
+
+    def next_values(self) -> dict[str, Tensor]:
+        """The next value of each input that the stage changes."""
+        return {name: self._held[slot] for name, slot in self._local.updates}
+
+    # --- segments -------------------------------------------------------------------------
+
+    def _memory(self, micro_batch: int | None) -> dict[int, Tensor]:
+        if micro_batch is None:
+            return self._held
+        return self._under_way.setdefault(micro_batch, {})
+
+    def _run(self, segment: _Segment, memory: dict[int, Tensor]) -> None:
+        held = self._held
+        given = [memory[slot] if slot in memory else held[slot] for slot in segment.reads]
+        made: Sequence[Tensor] = segment.module(*given)
+        memory.update(zip(segment.writes, made, strict=True))
+
+    def _run_once(self, numbers: Iterable[int]) -> None:
+        key = tuple(sorted(numbers))
+        if not key:
+            return
+        if key not in self._once:
+            self._once[key] = self._segment(key, self._wanted_outside(key))
+        self._run(self._once[key], self._held)
+        self._ran.update(key)
+
+    def _ancestors(self, part: Part, slot: int) -> list[int]:
+        """Instructions of a part that have not run and that a slot depends on."""
+        makers = {
+            written: number
+            for number in self.segments.parts[part]
+            for written in slots_written(self._local.instructions[number])
+        }
+        found: set[int] = set()
+        stack = [slot]
+        while stack:
+            number = makers.get(stack.pop())
+            if number is not None and number not in found and number not in self._ran:
+                found.add(number)
+                stack.extend(slots_read(self._local.instructions[number]))
+        return sorted(found)
+
+    def _built(self, part: Part, numbers: tuple[int, ...]) -> _Segment:
+        written, sums = self._written(numbers), self.segments.sums
+        if part is Part.SURVEY:
+            totals = {made for made, _ in sums[part]}
+            return self._segment(numbers, tuple(s for s in written if s in totals))
+        summed = {made for sums_of_part in sums.values() for made, _ in sums_of_part}
+        sent = set(self.segments.sends.values())
+        kept = [
+            slot
+            for slot in written
+            if slot in summed
+            or slot in sent
+            or self._readers.get(slot, set()) - {part, Part.SURVEY}
+        ]
+        return self._segment(numbers, tuple(kept))
+
+    def _wanted_outside(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        """Slots that some instructions write and that others read, or the step returns."""
+        inside = set(numbers)
+        read = {
+            slot
+            for number, instruction in enumerate(self._local.instructions)
+            if number not in inside
+            for slot in slots_read(instruction)
+        }
+        sent = set(self.segments.sends.values())
+        wanted = read | sent | self._returned
+        return tuple(slot for slot in self._written(numbers) if slot in wanted)
+
+    def _written(self, numbers: Sequence[int]) -> list[int]:
+        return [
+            slot
+            for number in numbers
+            for slot in slots_written(self._local.instructions[number])
+            if self._local.last_use[slot] >= 0
+        ]
+
+    def _segment(self, numbers: tuple[int, ...], writes: tuple[int, ...]) -> _Segment:
+        written = set(self._written(numbers))
+        reads = dict.fromkeys(
+            slot
+            for number in numbers
+            for slot in slots_read(self._local.instructions[number])
+            if slot not in written
+        )
+        module = some_module(
+            self._local, self.stage.program, self._place, numbers, tuple(reads), writes
+        )
+        return _Segment(module, tuple(reads), writes)
+
+    def _parts_by_slot(self) -> dict[int, set[Part]]:
+        readers: dict[int, set[Part]] = {}
+        for part, numbers in self.segments.parts.items():
+            for number in numbers:
+                for slot in slots_read(self._local.instructions[number]):
+                    readers.setdefault(slot, set()).add(part)
+        return readers

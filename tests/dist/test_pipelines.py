@@ -1,0 +1,81 @@
+"""Pipelines on gloo ranks compute what one process computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.job import python_path
+from weft.runtime.launch import launch
+
+RANK = Path(__file__).with_name("pipeline_rank.py")
+
+CASES = {
+    "gpt, dropout and a table at both ends": {
+        "recipe": "gpt.py:gpt_small",
+        "pp": 2,
+        "micro_batches": 4,
+        "schedule": "1f1b",
+    },
+    "llama, interleaved": {
+        "recipe": "llama3.py:llama_tiny",
+        "pp": 2,
+        "chunks": 2,
+        "micro_batches": 4,
+        "schedule": "interleaved",
+    },
+    "u-net, skips across the cut": {
+        "recipe": "unet.py:unet_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+        "schedule": "zero-bubble",
+    },
+    "encoder and decoder, interleaved": {
+        "recipe": "translator.py:translator_tiny",
+        "pp": 2,
+        "chunks": 2,
+        "micro_batches": 2,
+        "schedule": "interleaved",
+    },
+    "vit, all forward first": {
+        "recipe": "vit.py:vit_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+        "schedule": "gpipe",
+    },
+    "llama, stages of two ranks that cut products": {
+        "recipe": "llama3.py:llama_tiny",
+        "pp": 2,
+        "tp": 2,
+        "sp": True,
+        "micro_batches": 2,
+    },
+    "gpt, stages of two ranks that cut parameters": {
+        "recipe": "gpt.py:gpt_tiny",
+        "pp": 2,
+        "dp": 2,
+        "fsdp": True,
+        "micro_batches": 4,
+        "schedule": "zero-bubble",
+    },
+    "u-net on four ranks": {
+        "recipe": "unet.py:unet_tiny",
+        "pp": 4,
+        "micro_batches": 4,
+    },
+}
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("name", CASES)
+def test_a_pipeline_follows_one_process(name):
+    case = dict(CASES[name], steps=4)
+    ranks = case["pp"] * case.get("dp", 1) * case.get("tp", 1)
+    done = launch([str(RANK), json.dumps(case)], ranks, timeout_s=240, env=python_path())
+    found = json.loads(done.outputs[0].stdout.splitlines()[-1])
+    assert found["missing"] == 0
+    assert found["entries"] > 10
+    assert found["loss"] < 1e-12
+    assert found["state"] < 1e-9
