@@ -25,7 +25,7 @@ RENAMED = {
     "cast": "_to_copy.default", "attention": "_scaled_dot_product_flash_attention.default",
     "attention_backward": "_scaled_dot_product_flash_attention_backward.default",
 }  # fmt: skip
-WITHOUT_ATEN = {"full", "iota", "uniform", "einsum"}
+WITHOUT_ATEN = {"full", "iota", "uniform", "uniform_part", "accumulate", "send", "einsum"}
 WITHOUT_DTENSOR = {"avg_pool2d_backward.default"}
 
 

@@ -340,11 +340,23 @@ def creation(draw, op):
         return (shape, draw(st.sampled_from((0.0, 1.5))), "f64"), [], {}
     if op == "iota":
         return (draw(SIZES), draw(st.integers(-2, 2)), draw(st.integers(1, 3)), "i64"), [], {}
-    return (Value(0), draw(st.integers(0, 9)), shape), [TensorType(INT, ())], {}
+    salt = draw(st.integers(0, 9))
+    if op == "uniform_part" and shape:
+        dim, pieces = draw(st.integers(0, len(shape) - 1)), draw(st.integers(1, 3))
+        operands = [TensorType(INT, ())] * 2
+        return (*values(0, 1), salt, shape, dim, pieces), operands, {1: pieces}
+    if op == "uniform_part":
+        return (*values(0, 1), salt, (4,), 0, 2), [TensorType(INT, ())] * 2, {1: 2}
+    return (Value(0), salt, shape), [TensorType(INT, ())], {}
+
+
+@st.composite
+def sending(draw, op):
+    return (Value(0), "forward.3.0.1"), [TensorType(F, draw(shapes()))], {}
 
 
 BY_NAME = {
-    "view": view, "permute": permute, "expand": expand, "slice": slices,
+    "view": view, "send": sending, "permute": permute, "expand": expand, "slice": slices,
     "slice_backward": slices, "cat": cat, "sum": reduction, "amax": reduction,
     "cumsum": cumsum, "argmax.default": argmax, "einsum": einsum, "attention": attention,
     "attention_backward": attention, "_softmax.default": softmax,

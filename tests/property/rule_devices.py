@@ -91,6 +91,13 @@ def run_locally(sample, strategy, mesh_shape, coordinate, arrays):
         case "uniform":
             strides = row_major_strides(sample.outputs[0].shape)
             return (uniform(int(arrays[0]), args[1], local, start, strides),)
+        case "uniform_part":
+            part, dim, pieces = sample.outputs[0].shape, args[4], args[5]
+            whole = tuple(n * pieces if d == dim else n for d, n in enumerate(part))
+            first = tuple(
+                n + int(arrays[1]) * part[dim] if d == dim else n for d, n in enumerate(start)
+            )
+            return (uniform(int(arrays[0]), args[2], local, first, row_major_strides(whole)),)
         case "view" | "expand" | "slice_backward":
             args = (args[0], local, *args[2:])
         case "full":

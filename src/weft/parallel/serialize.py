@@ -28,7 +28,9 @@ __all__ = [
     "load_plan",
     "plan_digest",
     "plan_from_json",
+    "plan_from_plain",
     "plan_to_json",
+    "plan_to_plain",
     "save_plan",
 ]
 
@@ -62,14 +64,14 @@ def load_plan(path: str | Path) -> ParallelPlan:
 
 def plan_digest(plan: ParallelPlan) -> str:
     """Content digest of what the plan decides: mesh, strategies, copies, recomputation."""
-    raw = _to_plain(plan)
+    raw = plan_to_plain(plan)
     decided = ("program_digest", "mesh", "strategies", "choice", "copies", "recompute")
     return digest({key: raw[key] for key in decided})
 
 
 def plan_to_json(plan: ParallelPlan) -> str:
     """Text of a plan file, with a checksum of its content."""
-    raw = _to_plain(plan)
+    raw = plan_to_plain(plan)
     return canonical_json({"weft_plan": VERSION, "checksum": digest(raw), "plan": raw})
 
 
@@ -98,7 +100,7 @@ def plan_from_json(text: str) -> ParallelPlan:
             got=f"checksum {_cut(outer.get('checksum'))}",
             hint="the file is damaged or was edited; plan again",
         )
-    return _from_plain(raw)
+    return plan_from_plain(raw)
 
 
 def _outer(text: str) -> dict[str, Any]:
@@ -115,7 +117,8 @@ def _outer(text: str) -> dict[str, Any]:
     return cast("dict[str, Any]", outer)
 
 
-def _to_plain(plan: ParallelPlan) -> dict[str, Any]:
+def plan_to_plain(plan: ParallelPlan) -> dict[str, Any]:
+    """The plan as JSON values."""
     strategies, choice = _interned(
         [[format_sharding(s) for s in x.outputs], [format_sharding(s) for s in x.operands]]
         for x in plan.strategies
@@ -139,7 +142,12 @@ def _to_plain(plan: ParallelPlan) -> dict[str, Any]:
     }
 
 
-def _from_plain(raw: object) -> ParallelPlan:
+def plan_from_plain(raw: object) -> ParallelPlan:
+    """Inverse of `plan_to_plain`.
+
+    Raises:
+        FileError: something is missing, unknown, or of another type or range.
+    """
     plan = _record(raw, "plan", _FIELDS)
     mesh = _mesh(plan["mesh"])
     program, machine = (_pair(plan[key], key) for key in ("program", "machine"))

@@ -90,6 +90,7 @@ def _rows() -> dict[str, Operator]:
         # Two rounds of `weft.program.random.mix` each.
         *(Operator(n, Kind.CREATE, 26.0) for n in ("uniform", "uniform_part")),
         *(Operator(n, Kind.VIEW, 0.0) for n in ("view", "permute", "expand")),
+        Operator("send", Kind.VIEW, 0.0),  # a value on its way to another pipeline stage
         *(Operator(n, Kind.MOVE, 0.0) for n in ("slice", "slice_backward", "cat")),
         *(Operator(n, Kind.REDUCE) for n in ("sum", "amax", "cumsum")),
         Operator("argmax.default", Kind.REDUCE),
@@ -122,9 +123,7 @@ def _rows() -> dict[str, Operator]:
 # the vectorised polynomial sequences in SLEEF, rounded: exp 10, tanh 15, erf 20, log 12.
 _POINTWISE: tuple[tuple[str, float, str], ...] = (
     ("cast", 1.0, "one"),
-    # The sum of a value over the micro-batches of a step, and a value on its way to another stage.
-    ("accumulate", 1.0, "one"),
-    ("send", 0.0, ""),
+    ("accumulate", 1.0, "one"),  # the sum of a value over the micro-batches of a step
     ("add.Tensor", 1.0, "all"),
     ("add.Scalar", 1.0, ""),
     ("sub.Tensor", 1.0, "all"),

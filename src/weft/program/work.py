@@ -213,7 +213,6 @@ _BY_NAME: Mapping[str, _Rule] = MappingProxyType(
     {
         # A slice is a view: whoever reads it reads its part of the original.
         "slice": _nothing,
-        "send": _nothing,
         "einsum": _einsum,
         "attention": _attention,
         "attention_backward": _attention_backward,

@@ -33,7 +33,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from weft.core.digest import digest
 from weft.core.errors import FileError, MismatchError, WeftError
-from weft.runtime.step import Step
+from weft.runtime.step import Trainable
 from weft.runtime.world import World, gather_objects
 
 __all__ = [
@@ -92,7 +92,7 @@ def open_folder(folder: Path, world: World, *, resume: bool) -> None:
     _together(world, lambda: _first_only(world, lambda: _require_usable(folder, resume=resume)))
 
 
-def save_checkpoint(folder: Path, step: Step, *, keep: int = 2) -> Path:
+def save_checkpoint(folder: Path, step: Trainable, *, keep: int = 2) -> Path:
     """Write the state of a step; all ranks call it together.
 
     Args:
@@ -129,7 +129,7 @@ def save_checkpoint(folder: Path, step: Step, *, keep: int = 2) -> Path:
     return folder / name
 
 
-def load_checkpoint(folder: Path, step: Step) -> About | None:
+def load_checkpoint(folder: Path, step: Trainable) -> About | None:
     """Read the newest whole checkpoint into a step; all ranks call it together.
 
     Args:
@@ -273,7 +273,7 @@ def _make_room(folder: Path, partial: Path) -> None:
     (partial / "data").mkdir(parents=True)
 
 
-def _write_tensors(data: Path, step: Step) -> None:
+def _write_tensors(data: Path, step: Trainable) -> None:
     world = step.world
     try:
         with _one_process_is_meant():
@@ -287,7 +287,7 @@ def _write_tensors(data: Path, step: Step) -> None:
         raise _translated(error, f"{data.parent.name} written on every rank") from error
 
 
-def _read_tensors(data: Path, step: Step) -> None:
+def _read_tensors(data: Path, step: Trainable) -> None:
     world = step.world
     try:
         # Loads in place: the DTensors share memory with the step's own parts.
@@ -392,7 +392,7 @@ def _verified(path: Path, world: World) -> About:
     return about
 
 
-def _require_same_training(path: Path, about: About, step: Step) -> None:
+def _require_same_training(path: Path, about: About, step: Trainable) -> None:
     held = (about.program_digest, about.seed)
     wanted = (step.deployment.program_digest, step.deployment.seed)
     if held != wanted:

@@ -14,7 +14,8 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from weft.capture import Workload, capture, initial_state
 from weft.capture.batch import require_batch
@@ -22,14 +23,15 @@ from weft.core.errors import MismatchError
 from weft.parallel.pipeline.microbatch import MICRO_BATCH
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.segments import Part
+from weft.parallel.pipeline.serialize import pipeline_digest
 from weft.parallel.pipeline.stages import Parcel
 from weft.parallel.placement import Mesh
 from weft.program.graph import Phase, Program, Role
 from weft.runtime.place import Place
 from weft.runtime.post import Box, Post
-from weft.runtime.shard import shard_of
+from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.stage import StageRun
-from weft.runtime.step import step_seed
+from weft.runtime.step import Deployed, step_seed
 from weft.runtime.torch_schedule import Handlers, Schedule
 from weft.runtime.world import World, gather_objects, join, require_agreement
 
@@ -73,44 +75,63 @@ def deploy_pipeline(
             got=f"{world.size} ranks",
             hint=f"start it with torchrun --nproc-per-node {plan.num_devices}",
         )
-    require_agreement(world, "program", captured.digest)
-    staged = StagedProgram(captured, plan.micro_batches, plan.first_nodes)
-    return PipelineStep(plan, staged, world, initial_state(workload), seed=workload.seed)
+    deployment = Deployed(
+        program=captured,
+        plan=plan,
+        program_digest=captured.digest,
+        plan_digest=pipeline_digest(plan),
+        seed=workload.seed,
+    )
+    require_agreement(world, "program", deployment.program_digest)
+    require_agreement(world, "plan", deployment.plan_digest)
+    return PipelineStep(deployment, plan, world, initial_state(workload))
 
 
 class PipelineStep:
     """A training step as a pipeline, on this rank: `loss = step(batch)`.
 
     Attributes:
+        deployment: what it was made from.
         plan: the decision.
         world: the ranks it runs on.
+        place: where this rank stands in its group.
         number: how many steps have been done.
     """
 
     def __init__(
         self,
+        deployment: Deployed,
         plan: PipelinePlan,
-        staged: StagedProgram,
         world: World,
         state: Mapping[str, Tensor],
-        *,
-        seed: int,
     ) -> None:
+        self.deployment = deployment
         self.plan = plan
         self.world = world
         self.number = 0
-        self._seed = seed
-        self._program = staged.program
-        each = plan.mesh.num_devices
-        self._group = world.rank // each
-        self._place = _place(world, plan, self._group)
+        self._program = deployment.program
+        staged = StagedProgram(self._program, plan.micro_batches, plan.first_nodes)
+        self._group = world.rank // plan.mesh.num_devices
+        self._devices = _devices(world, plan)
+        self.place = _place(world, plan, self._devices)
         self._post = Post(plan, staged.stages, world.rank, world.device)
         found = staged.segments(plan.plans)
         self._stages = {
-            number: StageRun(staged.stages[number], found[number], self._place)
+            number: StageRun(staged.stages[number], found[number], self.place)
             for number in plan.stages_of(self._group)
         }
-        self._state = {number: self._own_state(run, state) for number, run in self._stages.items()}
+        self._shardings = {
+            source.name: source.sharding
+            for run in self._stages.values()
+            for source in run.segments.local.inputs
+            if run.stage.program.input_by_name[source.name].role.is_persistent
+        }
+        self._state = {
+            name: shard_of(state[name].detach(), plan.mesh, sharding, self.place.coordinate).to(
+                world.device
+            )
+            for name, sharding in self._shardings.items()
+        }
         self._boxes: dict[tuple[str, int], Box] = {}
         self._outbox: dict[tuple[str, int], Tensor] = {}
         self._sending: list[dist.Work] = []
@@ -131,8 +152,8 @@ class PipelineStep:
         """
         with torch.no_grad():
             self._parts = self._split(require_batch(batch, self.number))
-            for number, run in self._stages.items():
-                run.begin(self._held(number, run))
+            for run in self._stages.values():
+                run.begin(self._held(run))
             self._once(Part.SETUP)
             self._survey()
             self._once(Part.SETTLE)
@@ -142,20 +163,34 @@ class PipelineStep:
                 work.wait()
             self._sending.clear()
             loss = self._whole_loss()
-            for number, run in self._stages.items():
-                new = {name: value.clone() for name, value in run.next_values().items()}
-                self._state[number].update(new)
+            for run in self._stages.values():
+                new = run.next_values()
+                self._state.update((name, value.clone()) for name, value in new.items())
         self.number += 1
         return loss
 
+    def state(self) -> dict[str, Tensor]:
+        """Parameters, buffers and optimizer state of this group's stages by name, as DTensors.
+
+        They share memory with the step's own parts until the next call. What all stages update
+        alike, such as the optimizer's step counter, is the same in each.
+        """
+        devices = self._devices
+        if devices is None:
+            return dict(self._state)
+        return {
+            name: DTensor.from_local(
+                local, devices, dtensor_placements(self._shardings[name]), run_check=False
+            )
+            for name, local in self._state.items()
+        }
+
     def full_state(self) -> dict[str, Tensor]:
         """The whole state by name, gathered on every rank: for tests and small models."""
-        own: dict[str, tuple[tuple[int, ...], tuple[int, ...], Tensor]] = {}
-        for number, state in self._state.items():
-            stage, plan = self._stages[number].stage, self.plan.plans[number]
-            for name, tensor in state.items():
-                sharding = plan.strategies[stage.program.input_by_name[name].node].outputs[0]
-                own[name] = (sharding, self._place.coordinate, tensor.cpu())
+        own = {
+            name: (self._shardings[name], self.place.coordinate, tensor.cpu())
+            for name, tensor in self._state.items()
+        }
         whole: dict[str, Tensor] = {}
         for source in self._program.inputs:
             if source.role.is_persistent:
@@ -175,28 +210,15 @@ class PipelineStep:
 
     # --- state and batch ------------------------------------------------------------------
 
-    def _own_state(self, run: StageRun, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        own: dict[str, Tensor] = {}
-        for source in run.segments.local.inputs:
-            if run.stage.program.input_by_name[source.name].role.is_persistent:
-                part = shard_of(
-                    state[source.name].detach(),
-                    self.plan.mesh,
-                    source.sharding,
-                    self._place.coordinate,
-                )
-                own[source.name] = part.to(self.world.device)
-        return own
-
-    def _held(self, number: int, run: StageRun) -> dict[int, Tensor]:
+    def _held(self, run: StageRun) -> dict[int, Tensor]:
         """What the whole step reads, by slot."""
         device, held = self.world.device, dict[int, Tensor]()
         for source in run.segments.local.inputs:
             given = run.stage.program.input_by_name[source.name]
             if given.role.is_persistent:
-                held[source.slot] = self._state[number][source.name]
+                held[source.slot] = self._state[source.name]
             elif given.role is Role.SEED:
-                seed = step_seed(self._seed, self.number)
+                seed = step_seed(self.deployment.seed, self.number)
                 held[source.slot] = torch.tensor(seed, dtype=torch.int64, device=device)
             elif given.role is Role.BATCH and not run.segments.local.slots[source.slot].shape:
                 held[source.slot] = self._parts[0][source.name].to(device)
@@ -227,7 +249,7 @@ class PipelineStep:
                     self._parts[micro_batch][source.name],
                     self.plan.mesh,
                     source.sharding,
-                    self._place.coordinate,
+                    self.place.coordinate,
                 )
                 found[source.slot] = part.to(self.world.device)
         return found
@@ -282,7 +304,7 @@ class PipelineStep:
     def _whole_loss(self) -> Tensor:
         """The sum of the stages' losses; each is whole on every device of its group."""
         loss = sum((run.loss() for run in self._stages.values()), torch.zeros(()))
-        if self._place.coordinate != (0,) * self.plan.mesh.num_axes:
+        if self.place.coordinate != (0,) * self.plan.mesh.num_axes:
             loss = torch.zeros_like(loss)
         if not self.world.is_alone:
             dist.all_reduce(loss)
@@ -371,20 +393,24 @@ def _extent(
     return found
 
 
-def _place(world: World, plan: PipelinePlan, group: int) -> Place:
+def _devices(world: World, plan: PipelinePlan) -> DeviceMesh | None:
+    """Torch's device mesh of this rank's group; None in a world of one rank."""
+    if world.is_alone:
+        return None
+    axes = tuple(f"axis{axis}" for axis in range(plan.mesh.num_axes))
+    whole = init_device_mesh(
+        world.device.type,
+        (plan.num_groups, *plan.mesh.shape),
+        mesh_dim_names=("stage", *axes),
+    )
+    return whole[axes]
+
+
+def _place(world: World, plan: PipelinePlan, devices: DeviceMesh | None) -> Place:
     """Where this rank stands in the grid of its group, with a process group along each axis."""
-    shape = (plan.num_groups, *plan.mesh.shape)
-    names = ("stage", *(f"axis{axis}" for axis in range(plan.mesh.num_axes)))
-    groups = ("",) * plan.mesh.num_axes
-    if not world.is_alone:
-        devices = DeviceMesh(
-            world.device.type,
-            torch.arange(world.size).reshape(shape),
-            mesh_dim_names=names,
-        )
-        groups = tuple(
-            devices.get_group(axis + 1).group_name if size > 1 else ""
-            for axis, size in enumerate(plan.mesh.shape)
-        )
+    groups = tuple(
+        devices.get_group(axis).group_name if devices is not None and size > 1 else ""
+        for axis, size in enumerate(plan.mesh.shape)
+    )
     coordinate = plan.mesh.coordinate(world.rank % plan.mesh.num_devices)
     return Place(mesh=plan.mesh, coordinate=coordinate, device=world.device, groups=groups)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from weft.capture.batch import require_batch
 from weft.capture.dtypes import type_of
 from weft.core.errors import InputError
 from weft.parallel.local import Collective, CollectiveKind, LocalProgram
+from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import local_type
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Input, Phase, Program, Role
@@ -29,7 +30,7 @@ from weft.runtime.place import Place
 from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.world import World
 
-__all__ = ["Advance", "Deployment", "Step", "step_seed"]
+__all__ = ["Advance", "Deployed", "Deployment", "Step", "Trainable", "step_seed"]
 
 Advance: TypeAlias = Callable[[list[Tensor | None]], tuple[Tensor, ...]]
 """Runs a step on the inputs in order. Returns the loss, then the next value of each update, or
@@ -56,24 +57,68 @@ def step_seed(seed: int, step: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deployment:
-    """What a `Step` was made from; checkpoints and records name it.
+class Deployed:
+    """What a step was made from; checkpoints and records name it.
 
     Attributes:
         program: with the plan's recomputation applied.
         plan: the decision.
-        local: what every rank executes.
         program_digest: of the program as captured.
         plan_digest: of what the plan decides.
         seed: the workload's.
     """
 
     program: Program
-    plan: ParallelPlan
-    local: LocalProgram
+    plan: ParallelPlan | PipelinePlan
     program_digest: str
     plan_digest: str
     seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment(Deployed):
+    """What a `Step` was made from.
+
+    Attributes:
+        plan: the decision.
+        local: what every rank executes.
+    """
+
+    plan: ParallelPlan
+    local: LocalProgram
+
+
+class Trainable(Protocol):
+    """A step that can be trained and kept in checkpoints.
+
+    Attributes:
+        number: how many steps have been done.
+    """
+
+    number: int
+
+    @property
+    def deployment(self) -> Deployed:
+        """What it was made from."""
+        ...
+
+    @property
+    def world(self) -> World:
+        """The ranks it runs on."""
+        ...
+
+    @property
+    def place(self) -> Place:
+        """Where this rank stands among those that it computes with."""
+        ...
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Do one step on the global batch; the loss is the same on every rank."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """This rank's part of the state by name, as DTensors."""
+        ...
 
 
 class Step:

@@ -28,12 +28,14 @@ from weft.capture import Workload
 from weft.capture.batch import require_batch
 from weft.core.errors import InputError, MismatchError, RunError
 from weft.core.records import RecordLog
+from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Program
 from weft.runtime.checkpoint import load_checkpoint, open_folder, save_checkpoint
 from weft.runtime.deploy import deploy
 from weft.runtime.failure import Progress, guard
-from weft.runtime.step import Step
+from weft.runtime.pipeline import deploy_pipeline
+from weft.runtime.step import Trainable
 from weft.runtime.world import World, gather_objects, joined, largest
 
 __all__ = ["Outcome", "Schedule", "StepDone", "run_plan", "train"]
@@ -103,7 +105,7 @@ class Outcome:
 
 
 def run_plan(
-    plan: ParallelPlan,
+    plan: ParallelPlan | PipelinePlan,
     workload: Workload,
     schedule: Schedule,
     *,
@@ -131,12 +133,31 @@ def run_plan(
         FileError: a checkpoint could not be written, or none is whole.
     """
     with joined(timeout_s=timeout_s) as world, guard(world) as progress:
-        step = deploy(plan, workload, compile=compile, world=world, program=program)
+        step = _deployed(plan, workload, world, program, compile=compile)
         return train(step, workload.batch, schedule, progress=progress, log=log, on_step=on_step)
 
 
+def _deployed(
+    plan: ParallelPlan | PipelinePlan,
+    workload: Workload,
+    world: World,
+    program: Program | None,
+    *,
+    compile: bool,  # noqa: A002 - the word that torch uses for it
+) -> Trainable:
+    if isinstance(plan, ParallelPlan):
+        return deploy(plan, workload, compile=compile, world=world, program=program)
+    if compile:
+        raise InputError(
+            need="a plan of one stage to compile",
+            got=f"a pipeline of {plan.num_stages} stages",
+            hint="run it without --compile",
+        )
+    return deploy_pipeline(plan, workload, world=world, program=program)
+
+
 def train(
-    step: Step,
+    step: Trainable,
     batch: Callable[[int], Mapping[str, Tensor]],
     schedule: Schedule,
     *,
@@ -192,7 +213,7 @@ def train(
     return outcome
 
 
-def _begin(log: RecordLog | None, step: Step, schedule: Schedule) -> None:
+def _begin(log: RecordLog | None, step: Trainable, schedule: Schedule) -> None:
     """Open the folder for checkpoints, and go on from the newest one if that is wanted."""
     folder = schedule.checkpoints
     if folder is None:
@@ -208,7 +229,7 @@ def _begin(log: RecordLog | None, step: Step, schedule: Schedule) -> None:
         log.append("resume", step=about.step, plan=about.plan_digest, ranks=about.world_size)
 
 
-def _require_same_batch(step: Step, entries: Mapping[str, Tensor]) -> None:
+def _require_same_batch(step: Trainable, entries: Mapping[str, Tensor]) -> None:
     """Check that all ranks have the same global batch, of which each takes its part."""
     if step.world.is_alone:
         return
@@ -230,7 +251,7 @@ def _checksum(tensor: Tensor) -> int:
     return zlib.crc32(content.numpy().data)
 
 
-def _one_step(step: Step, entries: Mapping[str, Tensor]) -> StepDone:
+def _one_step(step: Trainable, entries: Mapping[str, Tensor]) -> StepDone:
     number, start = step.number, time.perf_counter()
     loss = float(step(entries))
     if step.place.device.type == "cuda":
@@ -251,7 +272,9 @@ def _require_finite(done: StepDone) -> None:
     )
 
 
-def _checkpoint(log: RecordLog | None, step: Step, schedule: Schedule, *, is_last: bool) -> None:
+def _checkpoint(
+    log: RecordLog | None, step: Trainable, schedule: Schedule, *, is_last: bool
+) -> None:
     if schedule.checkpoints is None:
         return
     every = schedule.checkpoint_every
@@ -264,7 +287,7 @@ def _checkpoint(log: RecordLog | None, step: Step, schedule: Schedule, *, is_las
             log.append("checkpoint", step=step.number, path=str(path), seconds=seconds)
 
 
-def _record_start(log: RecordLog | None, step: Step) -> None:
+def _record_start(log: RecordLog | None, step: Trainable) -> None:
     if log is None:
         return
     plan, world = step.deployment.plan, step.world

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weft.workflow.capture_recipe import capture_recipe
@@ -11,9 +12,11 @@ from weft.workflow.progress import Progress, silent
 if TYPE_CHECKING:
     from weft.capture import Workload
     from weft.machine.model import Machine
+    from weft.parallel.pipeline.plan import PipelinePlan
+    from weft.parallel.pipeline.timing import PipelineTime
     from weft.parallel.plan import Prediction
 
-__all__ = ["score", "score_expert"]
+__all__ = ["ScoredPipeline", "pipeline_text", "score", "score_expert", "score_pipeline"]
 
 
 def score_expert(
@@ -45,6 +48,73 @@ def score_expert(
     program = captured.program
     plan = expert_plan(program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp)
     return Planned(plan=plan, program=program, machine=machine, capture_s=captured.capture_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredPipeline:
+    """A pipeline written by hand, with when each group of devices works."""
+
+    plan: PipelinePlan
+    time: PipelineTime
+    num_devices: int
+
+
+def score_pipeline(
+    recipe: str,
+    machine: Machine,
+    *,
+    pp: int,
+    micro_batches: int,
+    schedule: str = "1f1b",
+    chunks: int = 1,
+    dp: int = 1,
+    tp: int = 1,
+    fsdp: bool = False,
+    sp: bool = False,
+    progress: Progress = silent,
+) -> ScoredPipeline:
+    """Capture the recipe's step and price the pipeline that an expert would write.
+
+    Args:
+        recipe: "file.py:function".
+        machine: what to price it on.
+        pp: groups of devices.
+        micro_batches: parts of the batch.
+        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
+        chunks: stages of each group.
+        dp, tp, fsdp, sp: degrees within a group, as in `score_expert`.
+        progress: told what is going on.
+
+    Raises:
+        InputError: the degrees, the schedule and the program do not go together.
+    """
+    from weft.parallel.pipeline.estimate import estimate_pipeline
+    from weft.parallel.pipeline.expert import pipeline_expert
+    from weft.parallel.pipeline.plan import StagedProgram
+
+    program = capture_recipe(recipe, progress=progress).program
+    plan = pipeline_expert(
+        program,
+        machine,
+        pp=pp,
+        micro_batches=micro_batches,
+        schedule=schedule,
+        chunks=chunks,
+        dp=dp,
+        tp=tp,
+        fsdp=fsdp,
+        sp=sp,
+    )
+    staged = StagedProgram(program, plan.micro_batches, plan.first_nodes)
+    time, _ = estimate_pipeline(plan, staged, machine)
+    return ScoredPipeline(plan=plan, time=time, num_devices=machine.num_devices)
+
+
+def pipeline_text(plan: PipelinePlan) -> str:
+    """The plan as the text of a file, which `weft run` takes."""
+    from weft.parallel.pipeline.serialize import pipeline_to_json
+
+    return pipeline_to_json(plan) + "\n"
 
 
 def score(

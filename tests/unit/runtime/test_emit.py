@@ -136,7 +136,13 @@ def test_every_operator_on_parts_gives_the_parts_of_the_whole(op, data, seed):
 
 
 # Operators that must know where they are: their offsets have to add up over two axes.
-PLACED = ("iota", "uniform", "embedding.default", "embedding_dense_backward.default")
+PLACED = (
+    "iota",
+    "uniform",
+    "uniform_part",
+    "embedding.default",
+    "embedding_dense_backward.default",
+)
 
 
 @pytest.mark.parametrize("op", PLACED)
@@ -185,7 +191,7 @@ def test_a_fractional_range_rounds_on_parts_as_on_the_whole():
 
 def test_an_operator_without_a_torch_form_is_refused_by_name():
     builder = Builder("odd")
-    x = builder.input("x", Role.BUFFER, TensorType(DType.F32, (2,)))
+    x = builder.input("x", Role.BATCH, TensorType(DType.F32, (2,)))
     good = builder.build(builder.add("view", x, (2,)), ())
     nodes = (good.nodes[0], Node(op="fold", args=(x,), outputs=good.nodes[0].outputs))
     program = Program(name="odd", nodes=nodes, inputs=good.inputs, loss=Value(1))

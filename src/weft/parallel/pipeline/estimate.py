@@ -55,7 +55,7 @@ def estimate_pipeline(
         step_s=before + schedule.step_s + after,
         pipeline_s=schedule.step_s,
         bubble=schedule.bubble,
-        peak_bytes=peaks,
+        group_peak_bytes=peaks,
         forward_s=tuple(time.forward_s for time in times),
         backward_s=tuple(time.inputs_s + time.weights_s for time in times),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 from weft.core.errors import InputError
@@ -10,8 +11,9 @@ from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device, Machine
 from weft.parallel.estimate import slowest_device
 from weft.parallel.experts import expert_plan
+from weft.parallel.pipeline.estimate import estimate_pipeline
 from weft.parallel.pipeline.microbatch import in_micro_batches
-from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.schedule import require_shape
 from weft.parallel.pipeline.stages import free_nodes
 from weft.parallel.weights import weight_values
@@ -61,7 +63,7 @@ def pipeline_expert(
         expert_plan(stage.program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp)
         for stage in staged.stages
     )
-    return PipelinePlan(
+    plan = PipelinePlan(
         program_name=program.name,
         program_digest=program.digest,
         machine_name=machine.name,
@@ -71,7 +73,15 @@ def pipeline_expert(
         num_groups=pp,
         first_nodes=cuts,
         plans=plans,
+        memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
+        prediction=_UNKNOWN,
     )
+    return replace(plan, prediction=estimate_pipeline(plan, staged, machine)[1])
+
+
+_UNKNOWN = PipelinePrediction(
+    step_s=0.0, pipeline_s=0.0, bubble=0.0, group_peak_bytes=(0.0,), forward_s=(), backward_s=()
+)
 
 
 def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]:

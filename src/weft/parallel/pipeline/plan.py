@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from weft.core.errors import VerifyError
+from weft.core.errors import InputError, VerifyError
 from weft.parallel.pipeline.microbatch import in_micro_batches
-from weft.parallel.pipeline.schedule import Action, order
+from weft.parallel.pipeline.schedule import Action, order, require_shape
 from weft.parallel.pipeline.segments import Segments, segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
 from weft.parallel.placement import Mesh
@@ -26,16 +26,21 @@ class PipelinePrediction:
         step_s: time of one step [s].
         pipeline_s: the part of it between the first and the last micro-batch [s].
         bubble: share of that in which groups wait for others [0 to 1].
-        peak_bytes: most memory in use on one device, by group [bytes].
+        group_peak_bytes: most memory in use on one device, by group [bytes].
         forward_s, backward_s: of each stage, for one micro-batch [s].
     """
 
     step_s: float
     pipeline_s: float
     bubble: float
-    peak_bytes: tuple[float, ...]
+    group_peak_bytes: tuple[float, ...]
     forward_s: tuple[float, ...]
     backward_s: tuple[float, ...]
+
+    @property
+    def peak_bytes(self) -> float:
+        """Most memory in use on any device [bytes]."""
+        return max(self.group_peak_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class PipelinePlan:
             number in the program of one micro-batch.
         plans: of each stage, made for the stage's program.
         memory_limit_bytes: what the planner had to stay under on each device [bytes].
-        prediction: what the simulator says; None before it was asked.
+        prediction: what the simulator says.
     """
 
     program_name: str
@@ -67,8 +72,20 @@ class PipelinePlan:
     num_groups: int
     first_nodes: tuple[int, ...]
     plans: tuple[ParallelPlan, ...]
-    memory_limit_bytes: float = 0.0
-    prediction: PipelinePrediction | None = None
+    memory_limit_bytes: float
+    prediction: PipelinePrediction
+
+    def __post_init__(self) -> None:
+        require_shape(self.schedule, self.num_stages, self.num_groups, self.micro_batches)
+        ordered = all(a < b for a, b in zip((0, *self.first_nodes), self.first_nodes, strict=False))
+        alike = {plan.mesh for plan in self.plans}
+        if len(self.plans) != self.num_stages or len(alike) != 1 or not ordered:
+            raise InputError(
+                need="cuts in rising order, and for each stage a plan on the same grid",
+                got=f"cuts {self.first_nodes}, {len(self.plans)} plans, grids "
+                f"{', '.join(map(str, alike))}",
+                hint="plan again",
+            )
 
     @property
     def num_stages(self) -> int:

@@ -17,6 +17,7 @@ __all__ = [
     "cat_rules",
     "expand_rules",
     "permute_rules",
+    "send_rules",
     "slice_backward_rules",
     "slice_rules",
     "view_rules",
@@ -95,3 +96,9 @@ def cat_rules(call: Call) -> Iterator[Rule]:
                 yield Rule((dim,), (dim,) * count)
     yield Rule((PARTIAL,), (PARTIAL,) * count)
     yield Rule((PARTIAL_MAX,), (PARTIAL_MAX,) * count)
+
+
+def send_rules(call: Call) -> Iterator[Rule]:
+    """Rules of what goes to another stage: any dim; nothing with a pending reduction leaves."""
+    for dim in range(len(call.outputs[0].shape)):
+        yield Rule((dim,), (dim,))

@@ -20,10 +20,6 @@ def _cast(x: TensorType, dtype: DTypeName) -> Outputs:
     return (TensorType(DType(dtype), x.shape),)
 
 
-def _sent(x: TensorType, name: str) -> Outputs:
-    return (x,)
-
-
 def _same(x: TensorType) -> Outputs:
     return (x,)
 
@@ -107,7 +103,6 @@ POINTWISE: Mapping[str, Signature] = MappingProxyType(
     {
         "cast": _cast,
         "accumulate": _same,
-        "send": _sent,
         "neg.default": _same,
         "abs.default": _same,
         "sign.default": _same,

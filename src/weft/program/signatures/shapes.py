@@ -49,6 +49,10 @@ def _view(x: TensorType, size: Dims) -> Outputs:
     return (out,)
 
 
+def _send(x: TensorType, name: str) -> Outputs:
+    return (x,)
+
+
 def _permute(x: TensorType, dims: Dims) -> Outputs:
     require(
         sorted(dims) == list(range(len(x.shape))),
@@ -146,6 +150,7 @@ SHAPES: Mapping[str, Signature] = MappingProxyType(
         "uniform": _uniform,
         "uniform_part": _uniform_part,
         "view": _view,
+        "send": _send,
         "permute": _permute,
         "expand": _expand,
         "slice": _slice,

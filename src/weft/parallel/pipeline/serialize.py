@@ -1,0 +1,142 @@
+"""Plans of pipelines as files: versioned JSON around the plans of the stages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from weft.core import files
+from weft.core.digest import canonical_json, digest
+from weft.core.errors import FileError, InputError
+from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
+from weft.parallel.plan import ParallelPlan
+from weft.parallel.serialize import load_plan, plan_digest, plan_from_plain, plan_to_plain
+
+__all__ = ["load_any_plan", "pipeline_digest", "pipeline_from_json", "pipeline_to_json"]
+
+VERSION = 1
+"""Version of the file format; a file of a newer version is refused."""
+
+_KEY = "weft_pipeline_plan"
+
+
+def load_any_plan(path: str | Path) -> ParallelPlan | PipelinePlan:
+    """Read a plan of one stage or of a pipeline.
+
+    Raises:
+        FileError: the file is missing, is no plan, is damaged, or comes from a newer weft.
+    """
+    text = files.read_text(path, "a plan file", "make one with `weft plan` or `weft score -o`")
+    if _KEY not in text[:200]:
+        return load_plan(path)
+    try:
+        return pipeline_from_json(text)
+    except FileError as error:
+        raise error.within(str(path)) from error.__cause__
+
+
+def pipeline_digest(plan: PipelinePlan) -> str:
+    """Content digest of what the plan decides."""
+    return digest(
+        [
+            plan.program_digest,
+            plan.micro_batches,
+            plan.schedule,
+            plan.num_groups,
+            list(plan.first_nodes),
+            [plan_digest(stage) for stage in plan.plans],
+        ]
+    )
+
+
+def pipeline_to_json(plan: PipelinePlan) -> str:
+    """Text of a plan file, with a checksum of its content."""
+    raw = {
+        "program": [plan.program_name, plan.program_digest],
+        "machine": [plan.machine_name, plan.machine_digest],
+        "micro_batches": plan.micro_batches,
+        "schedule": plan.schedule,
+        "num_groups": plan.num_groups,
+        "first_nodes": list(plan.first_nodes),
+        "plans": [plan_to_plain(stage) for stage in plan.plans],
+        "memory_limit_bytes": plan.memory_limit_bytes,
+        "prediction": asdict(plan.prediction),
+    }
+    # The key comes first, which tells the two kinds of plan files apart.
+    body = canonical_json({"checksum": digest(raw), "plan": raw})
+    return f'{{"{_KEY}":{VERSION},{body[1:]}'
+
+
+def pipeline_from_json(text: str) -> PipelinePlan:
+    """Inverse of `pipeline_to_json`.
+
+    Raises:
+        FileError: the text is no plan, is damaged, or comes from a newer weft.
+    """
+    try:
+        outer = cast("dict[str, Any]", json.loads(text))
+        if outer[_KEY] != VERSION:
+            raise FileError(
+                need=f"a plan of format {VERSION}",
+                got=f"format {outer[_KEY]!r}",
+                hint="use the version of weft that wrote it, or plan again",
+            )
+        raw = outer["plan"]
+        intact = outer["checksum"] == digest(raw)
+    except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
+        raise FileError(
+            need="a plan of a pipeline in JSON",
+            got=f"{type(error).__name__}: {error}"[:120],
+            hint="the file is damaged or something else; plan again",
+        ) from error
+    if not intact:
+        raise FileError(
+            need="a plan whose content has the checksum it was written with",
+            got=f"checksum {outer['checksum']}"[:120],
+            hint="the file is damaged or was edited; plan again",
+        )
+    return _read(raw)
+
+
+def _read(raw: dict[str, Any]) -> PipelinePlan:
+    """The plan; a checksum that holds does not tell that the fields are all there."""
+    try:
+        (name, program), (machine, machine_digest) = raw["program"], raw["machine"]
+        whole = (raw["micro_batches"], raw["num_groups"], *raw["first_nodes"])
+        if not all(type(number) is int for number in whole):
+            raise TypeError(f"whole numbers, not {whole}")
+        return PipelinePlan(
+            program_name=str(name),
+            program_digest=str(program),
+            machine_name=str(machine),
+            machine_digest=str(machine_digest),
+            micro_batches=raw["micro_batches"],
+            schedule=str(raw["schedule"]),
+            num_groups=raw["num_groups"],
+            first_nodes=tuple(raw["first_nodes"]),
+            plans=tuple(plan_from_plain(stage) for stage in raw["plans"]),
+            memory_limit_bytes=float(raw["memory_limit_bytes"]),
+            prediction=_prediction(raw["prediction"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
+        raise FileError(
+            need="the fields of a pipeline's plan",
+            got=f"{type(error).__name__}: {error}"[:200],
+            hint="the file was not written by weft, or was edited; plan again",
+        ) from error
+
+
+def _prediction(raw: dict[str, Any]) -> PipelinePrediction:
+    def each(name: str) -> tuple[float, ...]:
+        return tuple(float(item) for item in cast("list[float]", raw[name]))
+
+    return PipelinePrediction(
+        step_s=float(raw["step_s"]),
+        pipeline_s=float(raw["pipeline_s"]),
+        bubble=float(raw["bubble"]),
+        group_peak_bytes=each("group_peak_bytes"),
+        forward_s=each("forward_s"),
+        backward_s=each("backward_s"),
+    )
