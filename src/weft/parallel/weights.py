@@ -12,7 +12,7 @@ def weight_values(program: Program) -> frozenset[Value]:
     """Persistent inputs, and casts and views of them: at hand before a step computes anything."""
     found = {Value(i.node) for i in program.inputs if i.role.is_persistent}
     for number, node in enumerate(program.nodes):
-        plain = operator(node.op).kind is Kind.VIEW or node.op == "cast"
-        if plain and all(value in found for value in program.operands(number)):
+        made_of_weights = all(value in found for value in program.operands(number))
+        if made_of_weights and (node.op == "cast" or operator(node.op).kind is Kind.VIEW):
             found.add(Value(number))
     return frozenset(found)
