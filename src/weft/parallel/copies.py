@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from weft.parallel.placement import Sharding
 from weft.parallel.plan import Copy, Strategy
+from weft.parallel.recompute import Expanded
 from weft.parallel.reshard import Resharding
 from weft.program.graph import Phase, Program, Value
 
-__all__ = ["Decision", "copies_for"]
+__all__ = ["Decision", "copies_for", "recomputed"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,24 @@ def copies_for(program: Program, decision: Decision, resharding: Resharding) -> 
         if value in shared or any(s != made for wanted in by_phase.values() for s in wanted):
             copies.extend(_Value(program, decision, resharding, value).copies(by_phase))
     return tuple(copies)
+
+
+def recomputed(decision: Decision, program: Program, expanded: Expanded) -> Decision:
+    """The decision for a program with recomputation: clones do as the nodes they repeat.
+
+    What the backward pass shared of a value that is now recomputed, it shares of the clone.
+    """
+    strategies = tuple(decision.strategies[old] for old in expanded.origin)
+    hubs: dict[tuple[Value, Phase], Sharding] = {}
+    by_node: dict[int, list[tuple[int, Phase, Sharding]]] = {}
+    for (value, phase), sharding in decision.hubs.items():
+        by_node.setdefault(value.node, []).append((value.output, phase, sharding))
+    for new, old in enumerate(expanded.origin):
+        is_clone = expanded.program.nodes[new].phase is not program.nodes[old].phase
+        for output, phase, sharding in by_node.get(old, ()):
+            if not (is_clone and phase is Phase.FORWARD):
+                hubs[Value(new, output), phase] = sharding
+    return Decision(strategies, hubs)
 
 
 def _wants(program: Program, decision: Decision) -> dict[Value, dict[Phase, dict[Sharding, None]]]:

@@ -21,13 +21,13 @@ from functools import cached_property
 from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.candidate import Candidate, Proposal, assemble
-from weft.parallel.copies import Decision, copies_for
+from weft.parallel.copies import Decision, copies_for, recomputed
 from weft.parallel.depth import Shortened, Views
 from weft.parallel.greedy import greedy_axis
 from weft.parallel.placement import REPLICATED, Mesh, Placement
 from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.propagate import Axis, AxisRules, combine
-from weft.parallel.recompute import expand
+from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.reshard import Resharding
 from weft.parallel.roles import (
@@ -88,6 +88,7 @@ def expert_plan(
     tp: int = 1,
     fsdp: bool = False,
     sp: bool = False,
+    recompute: str = "",
 ) -> ParallelPlan:
     """The plan that an engineer writes with these degrees.
 
@@ -98,14 +99,23 @@ def expert_plan(
         tp: tensor-parallel degree.
         fsdp: cut parameters and optimizer state over the data-parallel axis (ZeRO-3).
         sp: cut activations along the sequence between tensor-parallel pairs.
+        recompute: what runs again in the backward pass: "cheap" for all but products, "full" for
+            all of each layer.
 
     Raises:
         InputError: the degrees do not divide the batch or the weights, or are too many.
     """
+    if recompute not in RECOMPUTATIONS:
+        raise InputError(
+            need=f"one of {', '.join(map(repr, RECOMPUTATIONS))} to recompute",
+            got=repr(recompute),
+            hint="full recomputation keeps the least",
+        )
     expert = Expert(data=dp, tensor=tp, sharded=fsdp, sequence=sp)
     _require_room(expert, program, machine)
     limit = min(group.device.memory_bytes.value for group in machine.groups)
-    return expert_candidate(program, machine, expert, memory_limit_bytes=limit).plan
+    again = RECOMPUTATIONS[recompute](program)
+    return _Desk(program, again).candidate(machine, expert, limit).plan
 
 
 def _require_room(expert: Expert, program: Program, machine: Machine) -> None:
@@ -137,10 +147,10 @@ def expert_candidate(
 class _Desk:
     """Where experts write plans for one program; what several of them share is kept."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, again: tuple[int, ...] = ()) -> None:
         self.program = program
         self.book = RuleBook(program)
-        self._expanded = expand(program, ())
+        self._expanded = expand(program, again)
         self._data_axes: dict[tuple[int, bool], AxisRules] = {}
 
     def candidate(self, machine: Machine, expert: Expert, memory_limit_bytes: float) -> Candidate:
@@ -151,7 +161,10 @@ class _Desk:
         if expert.tensor > 1:
             axes.append(_tensor_axis(self, expert, axes))
         decision = Decision(combine(axes), {})
-        copies = copies_for(self.program, decision, Resharding(machine, expert.mesh))
+        if self._expanded.chosen:
+            decision = recomputed(decision, self.program, self._expanded)
+        expanded = self._expanded.program
+        copies = copies_for(expanded, decision, Resharding(machine, expert.mesh))
         return assemble(
             expert.name,
             self.program,
@@ -160,6 +173,7 @@ class _Desk:
             decision.strategies,
             copies,
             memory_limit_bytes=memory_limit_bytes,
+            recompute=self._expanded.chosen,
             expanded=self._expanded,
             level=Level.EXPERT,
         )

@@ -10,16 +10,24 @@ Source: gradient checkpointing (Chen et al., arXiv 1604.06174).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 
 from weft.core.errors import VerifyError
 from weft.cost.fusion import Paid, program_traffic
 from weft.program.graph import Node, Phase, Program, Value, compact, map_values, used_nodes
 from weft.program.operators import Kind, operator
 
-__all__ = ["Expanded", "cheap_nodes", "expand", "layer_nodes", "with_recompute"]
+__all__ = [
+    "RECOMPUTATIONS",
+    "Expanded",
+    "cheap_nodes",
+    "expand",
+    "layer_nodes",
+    "with_recompute",
+]
 
 
 def with_recompute(program: Program, nodes: Collection[int]) -> Program:
@@ -190,3 +198,9 @@ def _activation_nodes(program: Program) -> list[int]:
             depends.add(n)
             found.append(n)
     return found
+
+
+RECOMPUTATIONS: Mapping[str, Callable[[Program], tuple[int, ...]]] = MappingProxyType(
+    {"": lambda _: (), "cheap": cheap_nodes, "full": layer_nodes}
+)
+"""Which forward nodes run again in the backward pass, by name, least work first."""

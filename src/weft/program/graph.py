@@ -253,10 +253,11 @@ def _plain_one(arg: Arg) -> object:
 
 
 def used_nodes(program: Program) -> list[bool]:
-    """For each node, whether the loss or an update depends on it; inputs always count."""
+    """For each node, whether the loss, an update or what is sent depends on it; inputs count."""
     keep = [False] * len(program.nodes)
     stack = [program.loss.node, *(value.node for _, value in program.updates)]
     stack += [i.node for i in program.inputs]
+    stack += [number for number, node in enumerate(program.nodes) if node.op == "send"]
     while stack:
         node = stack.pop()
         if not keep[node]:

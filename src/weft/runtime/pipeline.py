@@ -115,9 +115,13 @@ class PipelineStep:
         self._devices = _devices(world, plan)
         self.place = _place(world, plan, self._devices)
         self._post = Post(plan, staged.stages, world.rank, world.device)
-        found = staged.segments(plan.plans)
         self._stages = {
-            number: StageRun(staged.stages[number], found[number], self.place)
+            number: StageRun(
+                staged.stages[number],
+                plan.plans[number],
+                staged.segments(number, plan.plans[number]),
+                self.place,
+            )
             for number in plan.stages_of(self._group)
         }
         self._shardings = {

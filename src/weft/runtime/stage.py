@@ -9,7 +9,9 @@ from torch import Tensor, fx
 
 from weft.parallel.pipeline.segments import Part, Segments
 from weft.parallel.pipeline.stages import Parcel, StageProgram
+from weft.parallel.plan import ParallelPlan
 from weft.parallel.prefetch import slots_read, slots_written
+from weft.parallel.recompute import with_recompute
 from weft.runtime.lower import some_module
 from weft.runtime.place import Place
 
@@ -33,8 +35,11 @@ class StageRun:
         segments: its instructions by part.
     """
 
-    def __init__(self, stage: StageProgram, segments: Segments, place: Place) -> None:
+    def __init__(
+        self, stage: StageProgram, plan: ParallelPlan, segments: Segments, place: Place
+    ) -> None:
         self.stage = stage
+        self._program = with_recompute(stage.program, plan.recompute)
         self.segments = segments
         self._place = place
         self._local = segments.local
@@ -184,9 +189,7 @@ class StageRun:
             for slot in slots_read(self._local.instructions[number])
             if slot not in written
         )
-        module = some_module(
-            self._local, self.stage.program, self._place, numbers, tuple(reads), writes
-        )
+        module = some_module(self._local, self._program, self._place, numbers, tuple(reads), writes)
         return _Segment(module, tuple(reads), writes)
 
     def _parts_by_slot(self) -> dict[int, set[Part]]:

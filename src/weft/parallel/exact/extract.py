@@ -11,10 +11,9 @@ from weft.parallel.copies import Decision
 from weft.parallel.placement import Sharding
 from weft.parallel.plan import Strategy
 from weft.parallel.problem import Problem
-from weft.parallel.recompute import Expanded
-from weft.program.graph import Phase, Program, Value
+from weft.program.graph import Phase, Value
 
-__all__ = ["mixed_choice", "recomputed", "single_choice"]
+__all__ = ["mixed_choice", "single_choice"]
 
 
 def single_choice(
@@ -66,22 +65,4 @@ def mixed_choice(
     )
     hubs = {key: own for key, own in first.hubs.items() if key[0].node not in nodes}
     hubs |= {key: own for key, own in second.hubs.items() if key[0].node in nodes}
-    return Decision(strategies, hubs)
-
-
-def recomputed(decision: Decision, program: Program, expanded: Expanded) -> Decision:
-    """The decision for a program with recomputation: clones do as the nodes they repeat.
-
-    What the backward pass shared of a value that is now recomputed, it shares of the clone.
-    """
-    strategies = tuple(decision.strategies[old] for old in expanded.origin)
-    hubs: dict[tuple[Value, Phase], Sharding] = {}
-    by_node: dict[int, list[tuple[int, Phase, Sharding]]] = {}
-    for (value, phase), sharding in decision.hubs.items():
-        by_node.setdefault(value.node, []).append((value.output, phase, sharding))
-    for new, old in enumerate(expanded.origin):
-        is_clone = expanded.program.nodes[new].phase is not program.nodes[old].phase
-        for output, phase, sharding in by_node.get(old, ()):
-            if not (is_clone and phase is Phase.FORWARD):
-                hubs[Value(new, output), phase] = sharding
     return Decision(strategies, hubs)

@@ -20,10 +20,10 @@ from math import inf
 from weft.machine.model import Machine
 from weft.parallel.bundle import MESSAGE_BYTES
 from weft.parallel.candidate import Candidate, Proposal, assemble
-from weft.parallel.copies import Decision, copies_for
+from weft.parallel.copies import Decision, copies_for, recomputed
 from weft.parallel.depth import Shortened
 from weft.parallel.estimate import slowest_device
-from weft.parallel.exact.extract import mixed_choice, recomputed, single_choice
+from weft.parallel.exact.extract import mixed_choice, single_choice
 from weft.parallel.exact.flow import FlowModel, Solution
 from weft.parallel.exact.solver import Solver
 from weft.parallel.exact.stage import Stage

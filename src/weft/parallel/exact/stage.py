@@ -5,19 +5,11 @@ Each is made when it is first asked for and kept for all meshes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
 from weft.parallel.depth import Shortened, Views
-from weft.parallel.recompute import Expanded, cheap_nodes, expand, layer_nodes
+from weft.parallel.recompute import RECOMPUTATIONS, Expanded, expand
 from weft.program.graph import Program
 
-__all__ = ["RECOMPUTATIONS", "Stage"]
-
-RECOMPUTATIONS: Mapping[str, Callable[[Program], tuple[int, ...]]] = MappingProxyType(
-    {"": lambda _: (), "cheap": cheap_nodes, "full": layer_nodes}
-)
-"""Which forward nodes run again in the backward pass, by name, least work first."""
+__all__ = ["Stage"]
 
 
 class Stage:

@@ -18,7 +18,10 @@ from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, Staged
 from weft.parallel.pipeline.segments import Part, Segments
 from weft.parallel.pipeline.stages import StageProgram
 from weft.parallel.pipeline.timing import PipelineTime, StageTime, pipeline_time
+from weft.parallel.plan import ParallelPlan
 from weft.parallel.prefetch import slots_read, slots_written
+from weft.parallel.recompute import with_recompute
+from weft.parallel.serialize import plan_digest
 from weft.program.graph import Phase
 
 __all__ = ["estimate_pipeline"]
@@ -37,11 +40,15 @@ def estimate_pipeline(
     Returns:
         When each group works, and a summary.
     """
-    costs = [
-        _StageCost(stage, found, plan, machine)
-        for stage, found in zip(staged.stages, staged.segments(plan.plans), strict=True)
-    ]
-    times = [cost.time() for cost in costs]
+    known: dict[tuple[int, str], _StageCost] = {}
+    costs: list[_StageCost] = []
+    for number, (first, decided) in enumerate(zip(staged.alike, plan.plans, strict=True)):
+        key = (first, _decision(decided))
+        if key not in known:
+            stage, found = staged.stages[number], staged.segments(number, decided)
+            known[key] = _StageCost(stage, found, decided, plan, machine)
+        costs.append(known[key])
+    times = [cost.time(stage) for cost, stage in zip(costs, staged.stages, strict=True)]
     schedule = pipeline_time(plan.orders, times)
     before = max(cost.once_s(Part.SETUP) + cost.survey_s() for cost in costs)
     after = max(cost.once_s(Part.FINISH) for cost in costs)
@@ -61,31 +68,40 @@ def estimate_pipeline(
     )
 
 
+def _decision(plan: ParallelPlan) -> str:
+    """Digest of what a plan decides, whichever of several stages that are alike it is for."""
+    return plan_digest(replace(plan, program_digest=""))
+
+
 @dataclass
 class _StageCost:
-    """Prices the parts of one stage."""
+    """Prices the parts of one stage, and of all that are like it."""
 
     stage: StageProgram
     segments: Segments
+    decided: ParallelPlan
     plan: PipelinePlan
     machine: Machine
 
     def __post_init__(self) -> None:
         self._local = self.segments.local
-        self._tasks = priced_tasks(self._local, self.stage.program, self.machine)
+        program = with_recompute(self.stage.program, self.decided.recompute)
+        self._tasks = priced_tasks(self._local, program, self.machine)
+        self._part_s: dict[Part, float] = {}
         self._maker = {
             slot: number
             for number, instruction in enumerate(self._local.instructions)
             for slot in slots_written(instruction)
         }
 
-    def time(self) -> StageTime:
+    def time(self, stage: StageProgram) -> StageTime:
+        """How long a stage like this takes; its neighbours may be nearer or farther."""
         return StageTime(
             forward_s=self._seconds(Part.FORWARD),
             inputs_s=self._seconds(Part.INPUTS),
             weights_s=self._seconds(Part.WEIGHTS),
-            send_forward_s=self._sending_s(Phase.FORWARD),
-            send_backward_s=self._sending_s(Phase.BACKWARD),
+            send_forward_s=self._sending_s(stage, Phase.FORWARD),
+            send_backward_s=self._sending_s(stage, Phase.BACKWARD),
             kept_bytes=self._kept_bytes(),
         )
 
@@ -138,28 +154,30 @@ class _StageCost:
         return sum(owners.values())
 
     def _seconds(self, part: Part) -> float:
-        overlap = self.machine.overlap.value
-        return simulate(self._of(part), overlap=overlap, resident_bytes=0.0).step_s
+        if part not in self._part_s:
+            overlap = self.machine.overlap.value
+            simulated = simulate(self._of(part), overlap=overlap, resident_bytes=0.0)
+            self._part_s[part] = simulated.step_s
+        return self._part_s[part]
 
     def _of(self, part: Part) -> list[Task]:
         """The tasks of a part, with those that sum up what it makes."""
         adding = [self._maker[total] for _, total in self.segments.sums[part]]
         return _some(self._tasks, sorted((*self.segments.parts[part], *adding)))
 
-    def _sending_s(self, phase: Phase) -> float:
+    def _sending_s(self, stage: StageProgram, phase: Phase) -> float:
         """How long what a micro-batch sends one way takes [s]."""
-        parcels = [p for p in self.stage.sends if p.phase is phase and not p.once]
+        parcels = [p for p in stage.sends if p.phase is phase and not p.once]
         if not parcels:
             return 0.0
+        own = [p.name for p in self.stage.sends if p.phase is phase and not p.once]
         each = self.plan.mesh.num_devices
         ends = (parcels[0].source, parcels[0].target)
         source, target = (stage % self.plan.num_groups * each for stage in ends)
         if source == target:
             return 0.0
         link = _link(self.machine, source, target)
-        num_bytes = sum(
-            self._local.slots[self.segments.sends[parcel.name]].num_bytes for parcel in parcels
-        )
+        num_bytes = sum(self._local.slots[self.segments.sends[name]].num_bytes for name in own)
         return link.latency_s.value * len(parcels) + num_bytes / link.bytes_per_s.value
 
 

@@ -16,6 +16,7 @@ from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.schedule import require_shape
 from weft.parallel.pipeline.stages import free_nodes
+from weft.parallel.plan import ParallelPlan
 from weft.parallel.weights import weight_values
 from weft.program.graph import Phase, Program, Value
 
@@ -34,6 +35,7 @@ def pipeline_expert(
     tp: int = 1,
     fsdp: bool = False,
     sp: bool = False,
+    recompute: str = "",
 ) -> PipelinePlan:
     """The pipeline that an engineer writes with these degrees.
 
@@ -44,7 +46,7 @@ def pipeline_expert(
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group; more than one for interleaved.
-        dp, tp, fsdp, sp: degrees within a group, as in `weft.parallel.experts.expert_plan`.
+        dp, tp, fsdp, sp, recompute: within a group, as in `weft.parallel.experts.expert_plan`.
 
     Raises:
         InputError: the degrees, the schedule and the program do not go together.
@@ -59,9 +61,14 @@ def pipeline_expert(
     part = in_micro_batches(program, micro_batches)
     cuts = even_cuts(part, slowest_device(machine), pp * chunks)
     staged = StagedProgram(program, micro_batches, cuts)
+    known: dict[int, ParallelPlan] = {}
+    for number in sorted(set(staged.alike)):
+        program = staged.stages[number].program
+        known[number] = expert_plan(
+            program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp, recompute=recompute
+        )
     plans = tuple(
-        expert_plan(stage.program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp)
-        for stage in staged.stages
+        staged.plan_for(number, known[first]) for number, first in enumerate(staged.alike)
     )
     plan = PipelinePlan(
         program_name=program.name,

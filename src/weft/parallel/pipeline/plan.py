@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from weft.core.errors import InputError, VerifyError
+from weft.parallel.pipeline.alike import representatives
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.schedule import Action, order, require_shape
 from weft.parallel.pipeline.segments import Segments, segments
@@ -138,16 +139,24 @@ class StagedProgram:
             )
         return found
 
-    def segments(self, plans: tuple[ParallelPlan, ...]) -> tuple[Segments, ...]:
-        """The stages' instructions, checked against the rules and sorted.
+    @cached_property
+    def alike(self) -> tuple[int, ...]:
+        """For each stage the first one that computes the same."""
+        return representatives([stage.program for stage in self.stages])
+
+    def segments(self, number: int, plan: ParallelPlan) -> Segments:
+        """The instructions of a stage, checked against the rules and sorted.
 
         Raises:
-            VerifyError: a plan does not compute what its stage does.
+            VerifyError: the plan does not compute what the stage does.
         """
-        return tuple(
-            segments(stage, validate(plan, stage.program))
-            for stage, plan in zip(self.stages, plans, strict=True)
-        )
+        stage = self.stages[number]
+        return segments(stage, validate(plan, stage.program))
+
+    def plan_for(self, number: int, plan: ParallelPlan) -> ParallelPlan:
+        """The plan of a stage that is like this one, for this one."""
+        program = self.stages[number].program
+        return replace(plan, program_name=program.name, program_digest=program.digest)
 
     def _forward(self) -> list[int]:
         stage, stages = 0, list[int]()
