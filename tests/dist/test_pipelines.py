@@ -31,6 +31,7 @@ CASES = {
         "pp": 2,
         "micro_batches": 4,
         "schedule": "zero-bubble",
+        "recompute": "cheap",
     },
     "encoder and decoder, interleaved": {
         "recipe": "translator.py:translator_tiny",
@@ -39,11 +40,12 @@ CASES = {
         "micro_batches": 2,
         "schedule": "interleaved",
     },
-    "vit, all forward first": {
+    "vit, all forward first, layers run again": {
         "recipe": "vit.py:vit_tiny",
         "pp": 2,
         "micro_batches": 4,
         "schedule": "gpipe",
+        "recompute": "full",
     },
     "llama, stages of two ranks that cut products": {
         "recipe": "llama3.py:llama_tiny",

@@ -318,7 +318,7 @@ def _cut_weights(
     for source in program.inputs:
         cut = by_name.get(source.parameter or source.name)
         shape = program.nodes[source.node].outputs[0].shape
-        if cut is None or source.role not in (Role.PARAMETER, Role.STATE):
+        if cut is None or source.role not in (Role.PARAMETER, Role.STATE, Role.SHARED):
             continue
         if len(shape) <= cut.dim or len(shape) != cut.rank:
             continue
@@ -328,7 +328,7 @@ def _cut_weights(
                 parts *= axis.size
         if shape[cut.dim] % parts == 0:
             pinned[source.node] = cut.dim
-    if not any(program.input_by_node[n].role is Role.PARAMETER for n in pinned):
+    if not any(program.input_by_node[n].role is not Role.STATE for n in pinned):
         raise InputError(
             need=f"weights whose columns or rows divide by a tensor degree of {size}",
             got="none",

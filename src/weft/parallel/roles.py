@@ -130,8 +130,9 @@ def boundary_nodes(program: Program, placements: dict[int, Placement]) -> list[i
 
 
 def _parameter_values(program: Program) -> frozenset[Value]:
-    """Parameters, and views and casts of parameters."""
-    values = {Value(i.node) for i in program.inputs if i.role is Role.PARAMETER}
+    """Parameters, those that another pipeline stage holds included, and views and casts of them."""
+    held = (Role.PARAMETER, Role.SHARED)
+    values = {Value(i.node) for i in program.inputs if i.role in held}
     for number, node in enumerate(program.nodes):
         operands = program.operands(number)
         plain = operator(node.op).kind is Kind.VIEW or node.op == "cast"

@@ -162,8 +162,12 @@ class _StageCost:
 
     def _of(self, part: Part) -> list[Task]:
         """The tasks of a part, with those that sum up what it makes."""
-        adding = [self._maker[total] for _, total in self.segments.sums[part]]
-        return _some(self._tasks, sorted((*self.segments.parts[part], *adding)))
+        adding = {self._maker[total] for _, total in self.segments.sums[part]}
+        numbers = sorted((*self.segments.parts[part], *adding))
+        return [
+            replace(task, allocates_bytes=0.0) if number in adding else task  # sums last
+            for number, task in zip(numbers, _some(self._tasks, numbers), strict=True)
+        ]
 
     def _sending_s(self, stage: StageProgram, phase: Phase) -> float:
         """How long what a micro-batch sends one way takes [s]."""

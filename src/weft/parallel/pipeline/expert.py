@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from weft.core.errors import InputError
 from weft.cost.roofline import operator_seconds
@@ -63,9 +63,14 @@ def pipeline_expert(
     staged = StagedProgram(program, micro_batches, cuts)
     known: dict[int, ParallelPlan] = {}
     for number in sorted(set(staged.alike)):
-        program = staged.stages[number].program
         known[number] = expert_plan(
-            program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp, recompute=recompute
+            staged.stages[number].program,
+            machine,
+            dp=dp,
+            tp=tp,
+            fsdp=fsdp,
+            sp=sp,
+            recompute=recompute,
         )
     plans = tuple(
         staged.plan_for(number, known[first]) for number, first in enumerate(staged.alike)
@@ -92,10 +97,10 @@ _UNKNOWN = PipelinePrediction(
 
 
 def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]:
-    """Where to cut the forward pass, in execution order, into stages of about equal time.
+    """Where to cut the forward pass, in execution order, so that the longest stage is shortest.
 
-    Of the cuts around the even one, within a twentieth of a stage, the one is taken that the
-    fewest bytes cross.
+    A cut is made only where few bytes cross, compared with the places around it: between layers,
+    not inside them.
 
     Args:
         part: the program of one micro-batch.
@@ -114,27 +119,77 @@ def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]
         for n, node in enumerate(part.nodes)
         if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
     ]
-    crossing = _crossing_bytes(part, nodes)
-    seconds = [_seconds(part, number, device) for number in nodes]
-    ends = list(accumulate(seconds))
-    cuts: list[int] = []
-    for stage in range(1, num_stages):
-        goal = ends[-1] * stage / num_stages
-        slack = ends[-1] / num_stages / 20.0
-        after = cuts[-1] if cuts else 0
-        near = [
-            position
-            for position in range(after + 1, len(nodes))
-            if abs(ends[position - 1] - goal) <= slack
-        ] or sorted(range(after + 1, len(nodes)), key=lambda p: abs(ends[p - 1] - goal))[:1]
-        if not near:
-            raise InputError(
-                need=f"a forward pass of at least {num_stages} operators",
-                got=f"{len(nodes)}",
-                hint="use fewer stages",
-            )
-        cuts.append(min(near, key=lambda p: (crossing[p], abs(ends[p - 1] - goal))))
-    return tuple(nodes[position] for position in cuts)
+    ends = list(accumulate(_seconds(part, number, device) for number in nodes))
+    places = _narrow_places(_crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
+    if len(places) < num_stages - 1:
+        raise InputError(
+            need=f"a forward pass of at least {num_stages} operators",
+            got=f"{len(nodes)}",
+            hint="use fewer stages",
+        )
+    pieces = [
+        ends[b - 1] - (ends[a - 1] if a else 0.0) for a, b in pairwise([0, *places, len(nodes)])
+    ]
+    return tuple(nodes[places[cut - 1]] for cut in _even_runs(pieces, num_stages))
+
+
+NARROW = 1.25
+"""Bytes across a cut over the fewest nearby, up to which it is a place to cut. Derived: inside a
+layer of a transformer at least twice the stream crosses, between layers the stream alone."""
+
+
+def _narrow_places(crossing: Sequence[float], ends: Sequence[float], stage_s: float) -> list[int]:
+    """Positions that few bytes cross compared with those within a quarter of a stage."""
+    places: list[int] = []
+    first = last = 0
+    for here in range(1, len(ends)):
+        while ends[first] < ends[here] - stage_s / 4:
+            first += 1
+        while last < len(ends) - 1 and ends[last] < ends[here] + stage_s / 4:
+            last += 1
+        near = crossing[max(first, 1) : last + 1]
+        if crossing[here] <= NARROW * min(near, default=crossing[here]):
+            places.append(here)
+    return places
+
+
+def _even_runs(pieces: Sequence[float], num_runs: int) -> list[int]:
+    """First piece of each run but the first, so that the longest run is shortest.
+
+    Of all such runs those are taken that share evenly what is left, one after the other.
+    """
+    shortest, longest = max(pieces), sum(pieces)
+    for _ in range(60):
+        middle = (shortest + longest) / 2
+        if _runs_needed(pieces, 0, middle) <= num_runs:
+            longest = middle
+        else:
+            shortest = middle
+    limit = longest * (1 + 1e-9)
+    starts: list[int] = []
+    at = 0
+    for left in range(num_runs, 1, -1):
+        share = sum(pieces[at:]) / left
+        sums = list(accumulate(pieces[at:]))
+        allowed = [
+            at + count
+            for count in range(1, len(pieces) - at - left + 2)
+            if sums[count - 1] <= limit and _runs_needed(pieces, at + count, limit) <= left - 1
+        ]
+        origin = at
+        at = min(allowed, key=lambda end: abs(sums[end - origin - 1] - share))
+        starts.append(at)
+    return starts
+
+
+def _runs_needed(pieces: Sequence[float], start: int, limit: float) -> int:
+    """How few runs of at most `limit` the pieces from `start` on make."""
+    runs, room = 0, -1.0
+    for piece in pieces[start:]:
+        if piece > room:
+            runs, room = runs + 1, limit
+        room -= piece
+    return runs
 
 
 def _crossing_bytes(part: Program, nodes: Sequence[int]) -> list[float]:

@@ -32,10 +32,11 @@ from weft.parallel.placement import (
     format_sharding,
     local_type,
 )
+from weft.parallel.propagate import Axis
 from weft.parallel.rules import Rule
 from weft.parallel.spmd import localized
 from weft.program.builder import Builder
-from weft.program.graph import Arg, Node, Phase, Program, Role, Value, map_values
+from weft.program.graph import Arg, Node, Phase, Program, Role, Value, compact, map_values
 from weft.program.types import DType, TensorType
 
 __all__ = ["MICRO_BATCH", "batch_only", "in_micro_batches"]
@@ -63,7 +64,8 @@ def in_micro_batches(program: Program, count: int) -> Program:
         ['f32[2,2]', 'f32[]', 'f32[]']
     """
     cut = _batch_cuts(program, count)
-    return _Parts(program, count, greedy_axis(program, cut, count)).build()
+    rules = _as_made(program, count, greedy_axis(program, cut, count))
+    return _Parts(program, count, rules).build()
 
 
 def batch_only(program: Program) -> list[bool]:
@@ -92,6 +94,23 @@ def _batch_cuts(program: Program, count: int) -> dict[int, Placement]:
     return cuts
 
 
+def _as_made(program: Program, count: int, rules: Sequence[Rule]) -> list[Rule]:
+    """The rules, with sums taken as late as they can be.
+
+    A reduction over devices is best done where a gradient is small, before it is cast to float32
+    for the update. Over time it costs nothing but an addition, and the sum of many parts is
+    better taken in float32. So a node of the backward pass reads what there is, if it may.
+    """
+    axis, found = Axis(program, count), list(rules)
+    for number, node in enumerate(program.nodes):
+        operands = program.operands(number)
+        made = tuple(found[value.node].outputs[value.output] for value in operands)
+        if node.phase is Phase.BACKWARD and made != found[number].operands:
+            fitting = (rule for rule in axis.rules(number) if rule.operands == made)
+            found[number] = next(fitting, found[number])
+    return found
+
+
 class _Parts:
     """Rewrites a program for one part; lives only inside `in_micro_batches`."""
 
@@ -102,7 +121,7 @@ class _Parts:
         self._rules = rules
         self._builder = Builder(program.name)
         self._part: dict[Value, Value] = {}
-        self._total: dict[Value, Value] = {}
+        self._totals: dict[Value, tuple[Value, ...]] = {}
         self._summed = self._values_to_sum()
         self._index: Value | None = None
 
@@ -113,15 +132,32 @@ class _Parts:
                 value = Value(number, output)
                 self._part[value] = made
                 if value in self._summed:
-                    self._total[value] = self._builder.add(
-                        "accumulate", made, phase=node.phase, scope=node.scope, source=node.source
+                    self._totals[value] = tuple(
+                        self._emit(node, "accumulate", part)[0] for part in self._summands(value)
                     )
         loss = self._read(self._program.loss, REPLICATED)
         updates = tuple(
             (self._part[Value(old)], self._read(new, REPLICATED))
             for old, new in self._program.updates
         )
-        return self._builder.build(loss, updates)
+        return compact(self._builder.build(loss, updates))
+
+    def _summands(self, value: Value) -> list[Value]:
+        """What to add up over the parts for the sum of a value.
+
+        The gradient of a weight that is read in several places is a sum itself. Its summands may
+        come from different stages, so each is added up by itself: what is then sent from stage to
+        stage is sent once.
+        """
+        node = self._program.nodes[value.node]
+        if node.phase is Phase.BACKWARD:
+            operands = self._program.operands(value.node)
+            partial = all(place == PARTIAL for place in self._rules[value.node].operands)
+            if node.op == "add.Tensor" and len(operands) == len(node.args) == 2 and partial:
+                return [part for operand in operands for part in self._summands(operand)]
+            if node.op == "cast" and partial and len(inner := self._summands(operands[0])) > 1:
+                return [self._emit(node, "cast", part, *node.args[1:])[0] for part in inner]
+        return [self._part[value]]
 
     def _add(self, number: int, node: Node) -> tuple[Value, ...]:
         source = self._program.input_by_node.get(number)
@@ -169,7 +205,17 @@ class _Parts:
 
     def _read(self, value: Value, wanted: Placement) -> Value:
         made = self._rules[value.node].outputs[value.output]
-        return self._part[value] if made == wanted else self._total[value]
+        return self._part[value] if made == wanted else self._total(value)
+
+    def _total(self, value: Value) -> Value:
+        first, *others = self._totals[value]
+        node = self._program.nodes[value.node]
+        for other in others:
+            first = self._builder.add(
+                "add.Tensor", first, other, phase=Phase.UPDATE, scope=node.scope
+            )
+        self._totals[value] = (first,)
+        return first
 
     def _values_to_sum(self) -> frozenset[Value]:
         program, alone = self._program, batch_only(self._program)
