@@ -8,6 +8,7 @@ that nobody waits for somebody who waits.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import cast
 
@@ -139,6 +140,7 @@ class PipelineStep:
         self._boxes: dict[tuple[str, int], Box] = {}
         self._outbox: dict[tuple[str, int], Tensor] = {}
         self._sending: list[dist.Work] = []
+        self._busy_s = self._schedule_s = 0.0
         self._parts: list[dict[str, Tensor]] = []
         handlers = {number: self._handlers(run) for number, run in self._stages.items()}
         self._schedule = Schedule(
@@ -161,7 +163,9 @@ class PipelineStep:
             self._once(Part.SETUP)
             self._survey()
             self._once(Part.SETTLE)
+            self._busy_s, start = 0.0, time.perf_counter()
             self._schedule.run()
+            self._schedule_s = time.perf_counter() - start
             self._once(Part.FINISH)
             for work in self._sending:
                 work.wait()
@@ -172,6 +176,14 @@ class PipelineStep:
                 self._state.update((name, value.clone()) for name, value in new.items())
         self.number += 1
         return loss
+
+    @property
+    def waited(self) -> float | None:
+        """Share of the last step's schedule in which this rank did nothing [0 to 1].
+
+        On a GPU it is the host that is timed, which runs ahead of the device.
+        """
+        return 1.0 - self._busy_s / self._schedule_s if self._schedule_s > 0 else 0.0
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, buffers and optimizer state of this group's stages by name, as DTensors.
@@ -319,13 +331,13 @@ class PipelineStep:
     def _handlers(self, run: StageRun) -> Handlers:
         def inputs(micro_batch: int) -> None:
             self._open(run, Phase.BACKWARD, micro_batch)
-            run.repeat(Part.INPUTS, micro_batch)
+            self._timed(run, Part.INPUTS, micro_batch)
             self._hand_over(run, Phase.BACKWARD, micro_batch)
 
         def forward(micro_batch: int) -> None:
             run.give(self._inputs_of(run, micro_batch), micro_batch)
             self._open(run, Phase.FORWARD, micro_batch)
-            run.repeat(Part.FORWARD, micro_batch)
+            self._timed(run, Part.FORWARD, micro_batch)
             self._hand_over(run, Phase.FORWARD, micro_batch)
 
         return {
@@ -335,8 +347,13 @@ class PipelineStep:
             "receive_backward": lambda number: self._receive(run, Phase.BACKWARD, number),
             "forward": forward,
             "inputs": inputs,
-            "weights": lambda number: run.repeat(Part.WEIGHTS, number),
+            "weights": lambda number: self._timed(run, Part.WEIGHTS, number),
         }
+
+    def _timed(self, run: StageRun, part: Part, micro_batch: int) -> None:
+        start = time.perf_counter()
+        run.repeat(part, micro_batch)
+        self._busy_s += time.perf_counter() - start
 
     def _send(self, run: StageRun, phase: Phase, micro_batch: int) -> list[dist.P2POp]:
         return [

@@ -112,6 +112,11 @@ class Trainable(Protocol):
         """Where this rank stands among those that it computes with."""
         ...
 
+    @property
+    def waited(self) -> float | None:
+        """Share of the last step's schedule in which this rank did nothing; None without stages."""
+        ...
+
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Do one step on the global batch; the loss is the same on every rank."""
         ...
@@ -174,6 +179,11 @@ class Step:
         self._state.update(zip(self._updated, map(_alone_in_storage, values), strict=bool(values)))
         self.number += 1
         return loss
+
+    @property
+    def waited(self) -> None:
+        """There are no stages to wait for."""
+        return None
 
     def parameters(self) -> dict[str, Tensor]:
         """Trainable parameters by name, as DTensors; plain tensors in a world of one rank."""

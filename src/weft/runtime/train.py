@@ -195,7 +195,7 @@ def train(
                 _require_same_batch(step, entries)
             finished = _one_step(step, entries)
             done.append(finished)
-            _record_step(log, finished, entries)
+            _record_step(log, finished, entries, _waits(step))
             if on_step is not None and step.world.is_first:
                 on_step(finished)
             _require_finite(finished)
@@ -310,12 +310,23 @@ def _record_start(log: RecordLog | None, step: Trainable) -> None:
     )
 
 
-def _record_step(log: RecordLog | None, done: StepDone, entries: Mapping[str, Tensor]) -> None:
+def _waits(step: Trainable) -> list[float | None] | None:
+    """Of each rank, the share of the schedule in which it waited; None without stages."""
+    return None if step.waited is None else gather_objects(step.world, step.waited)
+
+
+def _record_step(
+    log: RecordLog | None,
+    done: StepDone,
+    entries: Mapping[str, Tensor],
+    waits: list[float | None] | None,
+) -> None:
     if log is None:
         return
     sizes = {tensor.shape[0] for tensor in entries.values() if tensor.dim() > 0}
     samples = sizes.pop() if len(sizes) == 1 else None
-    log.append("step", step=done.step, loss=done.loss, step_s=done.step_s, samples=samples)
+    more = {} if waits is None else {"waited": waits}
+    log.append("step", step=done.step, loss=done.loss, step_s=done.step_s, samples=samples, **more)
 
 
 def _device_name(world: World) -> str:
