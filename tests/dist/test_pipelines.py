@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.job import python_path
+from weft.core.errors import RunError
 from weft.runtime.launch import launch
 
 RANK = Path(__file__).with_name("pipeline_rank.py")
@@ -81,3 +82,34 @@ def test_a_pipeline_follows_one_process(name):
     assert found["entries"] > 10
     assert found["loss"] < 1e-12
     assert found["state"] < 1e-9
+
+
+TRAIN = Path(__file__).with_name("pipeline_train.py")
+STAGES = {"pp": 2, "micro_batches": 2}
+
+
+def trained(folder, steps, degrees, *, resume=False, dies_in=None):
+    about = {
+        "folder": str(folder),
+        "steps": steps,
+        "degrees": degrees,
+        "resume": resume,
+        "dies_in": dies_in,
+    }
+    done = launch([str(TRAIN), json.dumps(about)], 2, timeout_s=240, env=python_path())
+    return dict(json.loads(done.outputs[0].stdout.splitlines()[-1]))
+
+
+@pytest.mark.dist
+def test_a_killed_rank_is_named_and_a_restart_goes_on_where_it_was(tmp_path):
+    whole = trained(tmp_path / "whole", 6, STAGES)
+    with pytest.raises(RunError, match="rank 1") as caught:
+        trained(tmp_path / "killed", 6, STAGES, dies_in=3)
+    assert caught.value.rank == 1
+    rest = trained(tmp_path / "killed", 5, STAGES, resume=True)
+    assert sorted(rest) == [3, 4]
+    # The same checkpoints serve a plan of another kind.
+    last = trained(tmp_path / "killed", 6, {"dp": 2}, resume=True)
+    assert sorted(last) == [5]
+    for step, loss in (rest | last).items():
+        assert loss == pytest.approx(whole[step], rel=1e-5)
