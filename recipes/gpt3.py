@@ -126,7 +126,14 @@ def random_batch(step: int, batch: int, config: Config) -> dict[str, Tensor]:
     }
 
 
-def gpt3(name: str, config: Config, *, batch: int, lr: float = 1e-4) -> Workload:
+def gpt3(
+    name: str,
+    config: Config,
+    *,
+    batch: int,
+    lr: float = 1e-4,
+    compute_dtype: torch.dtype | None = torch.bfloat16,
+) -> Workload:
     """A GPT of published size."""
     return Workload(
         name=name,
@@ -134,7 +141,7 @@ def gpt3(name: str, config: Config, *, batch: int, lr: float = 1e-4) -> Workload
         loss=next_token_loss,
         batch=lambda step: random_batch(step, batch, config),
         optimizer=AdamW(lr=lr, betas=(0.9, 0.95), weight_decay=0.1),
-        compute_dtype=torch.bfloat16,
+        compute_dtype=compute_dtype,
     )
 
 
@@ -147,4 +154,4 @@ def megatron_1b(*, batch: int = 512) -> Workload:
 def gpt3_tiny(*, batch: int = 8) -> Workload:
     """Two layers of width 32 on 64 tokens: milliseconds a step."""
     config = Config(num_layers=2, width=32, num_heads=4, sequence=16, vocabulary=64)
-    return gpt3("gpt3_tiny", config, batch=batch, lr=1e-3)
+    return gpt3("gpt3_tiny", config, batch=batch, lr=1e-3, compute_dtype=None)

@@ -256,8 +256,9 @@ def _data_axis(desk: _Desk, expert: Expert) -> AxisRules:
     pinned: dict[int, Placement] = {}
     for source in program.inputs:
         shape = program.nodes[source.node].outputs[0].shape
-        received = source.role is Role.RECEIVED and shape and shape[0] % expert.data == 0
-        if (source.role is Role.BATCH and shape) or received:
+        cuts = shape and shape[0] > 1 and shape[0] % expert.data == 0
+        received = source.role is Role.RECEIVED and cuts
+        if (source.role is Role.BATCH and shape and shape[0] > 1) or received:
             pinned[source.node] = 0
     gathered: frozenset[int] = frozenset()
     if expert.sharded:

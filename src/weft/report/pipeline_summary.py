@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from weft.core.units import format_bytes, format_seconds
@@ -18,7 +19,7 @@ def pipeline_sentence(plan: PipelinePlan) -> str:
     p, limit = plan.prediction, plan.memory_limit_bytes
     text = (
         f"{plan.program_name} on {plan.machine_name}: {format_seconds(p.step_s)} a step in "
-        f"{plan.num_stages} stages on {plan.num_groups} groups of {plan.mesh} devices, "
+        f"{plan.num_stages} stages on {plan.num_groups} groups of {_devices(plan)}, "
         f"{plan.micro_batches} micro-batches, {plan.schedule}; groups wait "
         f"{format_share(p.bubble)} of the time; peak {format_bytes(p.peak_bytes)} of "
         f"{format_bytes(limit)}"
@@ -26,15 +27,15 @@ def pipeline_sentence(plan: PipelinePlan) -> str:
     return text + (", which does not fit" if p.peak_bytes > limit else "")
 
 
-def stage_table(plan: PipelinePlan, time: PipelineTime) -> Table:
+def stage_table(plan: PipelinePlan) -> Table:
     """Each stage: where it is, how long it takes for a micro-batch, what its group needs."""
-    p = plan.prediction
+    p, time = plan.prediction, plan.time
     rows = [
         (
             str(stage),
             str(stage % plan.num_groups),
-            format_seconds(p.forward_s[stage]),
-            format_seconds(p.backward_s[stage]),
+            format_seconds(p.stages[stage].forward_s),
+            format_seconds(p.stages[stage].inputs_s + p.stages[stage].weights_s),
             format_share(_waiting(time, stage % plan.num_groups)),
             format_bytes(p.group_peak_bytes[stage % plan.num_groups]),
         )
@@ -60,8 +61,7 @@ def pipeline_plain(plan: PipelinePlan) -> dict[str, Any]:
         "bubble": p.bubble,
         "group_peak_bytes": list(p.group_peak_bytes),
         "fits": p.peak_bytes <= plan.memory_limit_bytes,
-        "forward_s": list(p.forward_s),
-        "backward_s": list(p.backward_s),
+        "stage_times": [asdict(stage) for stage in p.stages],
     }
 
 
@@ -69,3 +69,7 @@ def _waiting(time: PipelineTime, group: int) -> float:
     """Share of the schedule in which a group does nothing."""
     busy = sum(done.end_s - done.start_s for done in time.groups[group])
     return 1.0 - busy / time.step_s if time.step_s > 0 else 0.0
+
+
+def _devices(plan: PipelinePlan) -> str:
+    return "one device" if plan.mesh.num_devices == 1 else f"{plan.mesh} devices"

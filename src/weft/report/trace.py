@@ -11,6 +11,7 @@ from pathlib import Path
 
 from weft.core.files import write_whole
 from weft.cost.timeline import Event, Stream, Timeline
+from weft.parallel.pipeline.plan import PipelinePlan
 
 __all__ = ["trace_plain", "write_trace"]
 
@@ -71,6 +72,37 @@ def _complete(event: Event) -> dict[str, object]:
         "dur": event.duration_s * _US,
         "args": {"kind": event.kind, "phase": event.phase, "node": event.node},
     }
+
+
+def pipeline_trace(plan: PipelinePlan) -> dict[str, object]:
+    """What each group of devices does in a step, as JSON values: one thread for each group."""
+    title = f"{plan.program_name} on {plan.machine_name}"
+    names: list[dict[str, object]] = [_name("process_name", title, 0)]
+    names += [_name("thread_name", f"group {g}", g) for g in range(plan.num_groups)]
+    events = [
+        {
+            "name": str(busy.action),
+            "cat": busy.action.work.name.lower(),
+            "ph": "X",
+            "pid": _PROCESS,
+            "tid": group,
+            "ts": busy.start_s * _US,
+            "dur": (busy.end_s - busy.start_s) * _US,
+            "args": {"stage": busy.action.stage, "micro_batch": busy.action.micro_batch},
+        }
+        for group, done in enumerate(plan.time.groups)
+        for busy in done
+    ]
+    return {"traceEvents": [*names, *events], "displayTimeUnit": "ms"}
+
+
+def write_pipeline_trace(plan: PipelinePlan, path: Path) -> None:
+    """Write the trace of a pipeline into a file.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    write_whole(path, json.dumps(pipeline_trace(plan), allow_nan=False), "a trace")
 
 
 def write_trace(timeline: Timeline, path: Path, *, title: str) -> None:

@@ -19,9 +19,10 @@ from weft.workflow.planned import Planned
 
 if TYPE_CHECKING:
     from weft.machine.model import Machine
+    from weft.parallel.pipeline.plan import PipelinePlan
     from weft.program.graph import Program
 
-__all__ = ["open_planned", "save_planned"]
+__all__ = ["open_pipeline", "open_planned", "save_planned"]
 
 _KEY = "basis"
 
@@ -69,6 +70,19 @@ def open_planned(
     require_program(plan, program)
     require_machine(plan, machine)
     return Planned(plan=plan, program=program, machine=machine)
+
+
+def open_pipeline(path: Path) -> PipelinePlan | None:
+    """The plan of a pipeline; None if the file holds a plan of one stage.
+
+    Raises:
+        FileError: the file is missing or damaged.
+    """
+    from weft.parallel.pipeline.serialize import load_any_plan
+    from weft.parallel.plan import ParallelPlan
+
+    plan = load_any_plan(path)
+    return None if isinstance(plan, ParallelPlan) else plan
 
 
 def _basis(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weft.workflow.capture_recipe import capture_recipe
@@ -13,10 +12,9 @@ if TYPE_CHECKING:
     from weft.capture import Workload
     from weft.machine.model import Machine
     from weft.parallel.pipeline.plan import PipelinePlan
-    from weft.parallel.pipeline.timing import PipelineTime
     from weft.parallel.plan import Prediction
 
-__all__ = ["ScoredPipeline", "pipeline_text", "score", "score_expert", "score_pipeline"]
+__all__ = ["pipeline_text", "score", "score_expert", "score_pipeline"]
 
 
 def score_expert(
@@ -50,15 +48,6 @@ def score_expert(
     return Planned(plan=plan, program=program, machine=machine, capture_s=captured.capture_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredPipeline:
-    """A pipeline written by hand, with when each group of devices works."""
-
-    plan: PipelinePlan
-    time: PipelineTime
-    num_devices: int
-
-
 def score_pipeline(
     recipe: str,
     machine: Machine,
@@ -72,7 +61,7 @@ def score_pipeline(
     fsdp: bool = False,
     sp: bool = False,
     progress: Progress = silent,
-) -> ScoredPipeline:
+) -> PipelinePlan:
     """Capture the recipe's step and price the pipeline that an expert would write.
 
     Args:
@@ -88,12 +77,10 @@ def score_pipeline(
     Raises:
         InputError: the degrees, the schedule and the program do not go together.
     """
-    from weft.parallel.pipeline.estimate import estimate_pipeline
     from weft.parallel.pipeline.expert import pipeline_expert
-    from weft.parallel.pipeline.plan import StagedProgram
 
     program = capture_recipe(recipe, progress=progress).program
-    plan = pipeline_expert(
+    return pipeline_expert(
         program,
         machine,
         pp=pp,
@@ -105,9 +92,6 @@ def score_pipeline(
         fsdp=fsdp,
         sp=sp,
     )
-    staged = StagedProgram(program, plan.micro_batches, plan.first_nodes)
-    time, _ = estimate_pipeline(plan, staged, machine)
-    return ScoredPipeline(plan=plan, time=time, num_devices=machine.num_devices)
 
 
 def pipeline_text(plan: PipelinePlan) -> str:

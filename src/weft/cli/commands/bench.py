@@ -41,14 +41,15 @@ def find_benchmarks() -> Path:
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
     folder = find_benchmarks()
-    names = sorted(path.parent.name.replace("_", "-") for path in folder.glob("*/run.py"))
-    if args.name not in names:
+    names = sorted(path.parent.name for path in folder.glob("*/run.py"))
+    wanted = (args.name or "").replace("-", "_")
+    if wanted not in names:
         raise InputError(
             need="the name of a benchmark",
             got=repr(args.name) if args.name else "none",
             hint=f"there are {', '.join(names)}" if names else f"{folder} is empty",
         )
-    report = _load(folder, args.name.replace("-", "_"))(args.quick)
+    report = _load(folder, wanted)(args.quick)
     if report.table is not None:
         console.table(report.table)
     console.table(claim_table(report))

@@ -40,6 +40,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
     machine = read_machine(args)
+    if args.pp < 1:
+        raise InputError(
+            need="at least one pipeline stage", got=f"--pp {args.pp}", hint="--pp 1 is none"
+        )
     if args.pp > 1:
         _score_pipeline(args, machine, console)
         return
@@ -69,7 +73,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
 
 def _score_pipeline(args: argparse.Namespace, machine: Machine, console: Console) -> None:
     with console.progress() as progress:
-        scored = score_pipeline(
+        plan = score_pipeline(
             args.recipe,
             machine,
             pp=args.pp,
@@ -82,12 +86,12 @@ def _score_pipeline(args: argparse.Namespace, machine: Machine, console: Console
             sp=args.sp,
             progress=progress,
         )
-    console.line(pipeline_sentence(scored.plan))
-    console.table(stage_table(scored.plan, scored.time))
+    console.line(pipeline_sentence(plan))
+    console.table(stage_table(plan))
     if args.output is not None:
-        write_whole(args.output, pipeline_text(scored.plan), "a plan")
+        write_whole(args.output, pipeline_text(plan), "a plan")
         console.line(f"wrote {args.output}")
-    console.result(pipeline_plain(scored.plan))
+    console.result(pipeline_plain(plan))
 
 
 COMMAND = Command(

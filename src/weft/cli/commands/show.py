@@ -11,15 +11,18 @@ from weft.cli.commands.options import writable_file
 from weft.cli.console import Console
 from weft.core.records import Record
 from weft.report.page import write_page
+from weft.report.pipeline_page import pipeline_page
+from weft.report.pipeline_summary import pipeline_plain, pipeline_sentence, stage_table
 from weft.report.plan_page import measured_steps, plan_page
 from weft.report.plan_summary import plan_plain, prediction_table
-from weft.report.trace import write_trace
+from weft.report.trace import write_pipeline_trace, write_trace
 from weft.workflow.measurements import read_measurements
-from weft.workflow.plan_file import open_planned
+from weft.workflow.plan_file import open_pipeline, open_planned
 from weft.workflow.planned import Planned, explain_plan, timeline_of
 
 if TYPE_CHECKING:
     from weft.machine.model import Machine
+    from weft.parallel.pipeline.plan import PipelinePlan
     from weft.program.graph import Program
 
 __all__ = ["COMMAND"]
@@ -35,6 +38,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
+    pipeline = open_pipeline(args.plan)
+    if pipeline is not None:
+        _show_pipeline(args, pipeline, console)
+        return
     planned = open_planned(args.plan, program=_program(args), machine=_machine(args))
     records = read_measurements(args.records, planned.plan) if args.records else ()
     explanation = explain_plan(planned)
@@ -43,6 +50,18 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     if args.html or args.trace:
         _draw(args, planned, explanation, records, console)
     console.result({**plan_plain(planned.plan), "measured_steps_s": measured_steps(records)})
+
+
+def _show_pipeline(args: argparse.Namespace, plan: PipelinePlan, console: Console) -> None:
+    console.line(pipeline_sentence(plan))
+    console.table(stage_table(plan))
+    if args.html:
+        write_page(pipeline_page(plan, str(args.plan)), args.html)
+        console.line(f"wrote {args.html}")
+    if args.trace:
+        write_pipeline_trace(plan, args.trace)
+        console.line(f"wrote {args.trace}; open it at ui.perfetto.dev or chrome://tracing")
+    console.result(pipeline_plain(plan))
 
 
 def _draw(

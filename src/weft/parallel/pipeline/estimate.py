@@ -17,7 +17,7 @@ from weft.parallel.estimate import priced_tasks
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.segments import Part, Segments
 from weft.parallel.pipeline.stages import StageProgram
-from weft.parallel.pipeline.timing import PipelineTime, StageTime, pipeline_time
+from weft.parallel.pipeline.timing import StageTime, pipeline_time
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.prefetch import slots_read, slots_written
 from weft.parallel.recompute import with_recompute
@@ -29,16 +29,13 @@ __all__ = ["estimate_pipeline"]
 
 def estimate_pipeline(
     plan: PipelinePlan, staged: StagedProgram, machine: Machine
-) -> tuple[PipelineTime, PipelinePrediction]:
+) -> PipelinePrediction:
     """Simulated step of a pipeline.
 
     Args:
         plan: the decision.
         staged: the program, cut as it says.
         machine: where it runs.
-
-    Returns:
-        When each group works, and a summary.
     """
     known: dict[tuple[int, str], _StageCost] = {}
     costs: list[_StageCost] = []
@@ -58,13 +55,12 @@ def estimate_pipeline(
         + max(costs[s].transient_bytes() for s in plan.stages_of(group))
         for group in range(plan.num_groups)
     )
-    return schedule, PipelinePrediction(
+    return PipelinePrediction(
         step_s=before + schedule.step_s + after,
         pipeline_s=schedule.step_s,
         bubble=schedule.bubble,
         group_peak_bytes=peaks,
-        forward_s=tuple(time.forward_s for time in times),
-        backward_s=tuple(time.inputs_s + time.weights_s for time in times),
+        stages=tuple(times),
     )
 
 

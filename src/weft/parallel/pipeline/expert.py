@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
 from weft.core.errors import InputError
+from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device, Machine
 from weft.parallel.estimate import slowest_device
@@ -61,20 +62,10 @@ def pipeline_expert(
     part = in_micro_batches(program, micro_batches)
     cuts = even_cuts(part, slowest_device(machine), pp * chunks)
     staged = StagedProgram(program, micro_batches, cuts)
-    known: dict[int, ParallelPlan] = {}
-    for number in sorted(set(staged.alike)):
-        known[number] = expert_plan(
-            staged.stages[number].program,
-            machine,
-            dp=dp,
-            tp=tp,
-            fsdp=fsdp,
-            sp=sp,
-            recompute=recompute,
-        )
-    plans = tuple(
-        staged.plan_for(number, known[first]) for number, first in enumerate(staged.alike)
-    )
+
+    def written(stage: Program) -> ParallelPlan:
+        return expert_plan(stage, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp, recompute=recompute)
+
     plan = PipelinePlan(
         program_name=program.name,
         program_digest=program.digest,
@@ -84,15 +75,23 @@ def pipeline_expert(
         schedule=schedule,
         num_groups=pp,
         first_nodes=cuts,
-        plans=plans,
+        plans=_stage_plans(staged, written),
         memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
         prediction=_UNKNOWN,
     )
-    return replace(plan, prediction=estimate_pipeline(plan, staged, machine)[1])
+    return replace(plan, prediction=estimate_pipeline(plan, staged, machine))
+
+
+def _stage_plans(
+    staged: StagedProgram, written: Callable[[Program], ParallelPlan]
+) -> tuple[ParallelPlan, ...]:
+    """A plan for each stage; those that are alike share one."""
+    known = {number: written(staged.stages[number].program) for number in set(staged.alike)}
+    return tuple(staged.plan_for(number, known[first]) for number, first in enumerate(staged.alike))
 
 
 _UNKNOWN = PipelinePrediction(
-    step_s=0.0, pipeline_s=0.0, bubble=0.0, group_peak_bytes=(0.0,), forward_s=(), backward_s=()
+    step_s=0.0, pipeline_s=0.0, bubble=0.0, group_peak_bytes=(0.0,), stages=()
 )
 
 
@@ -119,7 +118,8 @@ def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]
         for n, node in enumerate(part.nodes)
         if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
     ]
-    ends = list(accumulate(_seconds(part, number, device) for number in nodes))
+    paid = program_traffic(part)
+    ends = list(accumulate(_seconds(part, number, device, paid[number]) for number in nodes))
     places = _narrow_places(_crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
     if len(places) < num_stages - 1:
         raise InputError(
@@ -207,7 +207,7 @@ def _crossing_bytes(part: Program, nodes: Sequence[int]) -> list[float]:
     return list(accumulate(change))
 
 
-def _seconds(part: Program, number: int, device: Device) -> float:
+def _seconds(part: Program, number: int, device: Device, paid: Paid) -> float:
     node = part.nodes[number]
     operands = tuple(map(part.type_of, part.operands(number)))
-    return operator_seconds(node.op, node.args, operands, node.outputs, device)
+    return operator_seconds(node.op, node.args, operands, node.outputs, device, paid)

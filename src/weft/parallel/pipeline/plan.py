@@ -11,6 +11,7 @@ from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.schedule import Action, order, require_shape
 from weft.parallel.pipeline.segments import Segments, segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
+from weft.parallel.pipeline.timing import PipelineTime, StageTime, pipeline_time
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.validate import validate
@@ -28,15 +29,14 @@ class PipelinePrediction:
         pipeline_s: the part of it between the first and the last micro-batch [s].
         bubble: share of that in which groups wait for others [0 to 1].
         group_peak_bytes: most memory in use on one device, by group [bytes].
-        forward_s, backward_s: of each stage, for one micro-batch [s].
+        stages: of each stage, what it takes for one micro-batch.
     """
 
     step_s: float
     pipeline_s: float
     bubble: float
     group_peak_bytes: tuple[float, ...]
-    forward_s: tuple[float, ...]
-    backward_s: tuple[float, ...]
+    stages: tuple[StageTime, ...]
 
     @property
     def peak_bytes(self) -> float:
@@ -106,6 +106,11 @@ class PipelinePlan:
     def stages_of(self, group: int) -> tuple[int, ...]:
         """Stages of a group of devices, in order."""
         return tuple(range(group, self.num_stages, self.num_groups))
+
+    @cached_property
+    def time(self) -> PipelineTime:
+        """When each group works, as predicted."""
+        return pipeline_time(self.orders, self.prediction.stages)
 
     @property
     def orders(self) -> tuple[tuple[Action, ...], ...]:

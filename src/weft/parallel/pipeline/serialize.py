@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from weft.core import files
 from weft.core.digest import canonical_json, digest
 from weft.core.errors import FileError, InputError
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
+from weft.parallel.pipeline.timing import StageTime
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.serialize import load_plan, plan_digest, plan_from_plain, plan_to_plain
 
@@ -137,6 +138,11 @@ def _prediction(raw: dict[str, Any]) -> PipelinePrediction:
         pipeline_s=float(raw["pipeline_s"]),
         bubble=float(raw["bubble"]),
         group_peak_bytes=each("group_peak_bytes"),
-        forward_s=each("forward_s"),
-        backward_s=each("backward_s"),
+        stages=tuple(
+            StageTime(**{name: float(stage[name]) for name in _STAGE_TIME})
+            for stage in cast("list[dict[str, Any]]", raw["stages"])
+        ),
     )
+
+
+_STAGE_TIME = tuple(field.name for field in fields(StageTime))

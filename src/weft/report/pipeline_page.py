@@ -1,0 +1,45 @@
+"""The page of a pipeline: its schedule as a picture, its stages in rows."""
+
+from __future__ import annotations
+
+from weft.core.units import format_bytes, format_seconds
+from weft.parallel.pipeline.plan import PipelinePlan
+from weft.report.page import Figure, Page, Section, html_table
+from weft.report.pipeline_summary import pipeline_sentence, stage_table
+from weft.report.plan_summary import format_share
+from weft.report.plot.schedule import schedule_plot
+
+__all__ = ["pipeline_page"]
+
+
+def pipeline_page(plan: PipelinePlan, source: str) -> Page:
+    """What `weft show --html` writes of a pipeline.
+
+    Args:
+        plan: the decision.
+        source: where it was read from.
+    """
+    p = plan.prediction
+    fits = p.peak_bytes <= plan.memory_limit_bytes
+    limit = format_bytes(plan.memory_limit_bytes)
+    text = (
+        "Each lane is a group of devices, each block its work on one micro-batch; where a lane is "
+        f"empty, the group waits. Around it, {format_seconds(p.step_s - p.pipeline_s)} go to what "
+        "happens once a step: casts of weights, reductions of gradients, the update."
+    )
+    return Page(
+        title=f"{plan.program_name}: pipeline",
+        kicker="A plan of a pipeline",
+        sentence=pipeline_sentence(plan) + ".",
+        figures=(
+            Figure(value=format_seconds(p.step_s), meaning="a step, predicted"),
+            Figure(value=format_share(p.bubble), meaning="of the schedule groups wait"),
+            Figure(
+                value=format_bytes(p.peak_bytes),
+                meaning=f"at most on a device, {'within' if fits else 'MORE THAN'} {limit}",
+            ),
+        ),
+        picture=Section(heading="Schedule", text=text, body=schedule_plot(plan.time)),
+        sections=(Section(heading="Stages", body=html_table(stage_table(plan))),),
+        sources=(("plan", source),),
+    )

@@ -1,0 +1,150 @@
+"""Plans of pipelines: written by hand, as files, and what they are predicted to cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from tests.programs import mlp, transformer
+from weft.core.errors import FileError, InputError
+from weft.machine.presets import preset
+from weft.parallel.pipeline.expert import even_cuts, pipeline_expert
+from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.pipeline.serialize import (
+    load_any_plan,
+    pipeline_digest,
+    pipeline_from_json,
+    pipeline_to_json,
+)
+
+MACHINE = preset("dgx-h100x1")
+DEVICE = MACHINE.groups[0].device
+
+
+@cache
+def program():
+    return mlp(8, batch=65_536, width=1024, hidden=lambda _: 4096, slots=("m",))
+
+
+@cache
+def plan(
+    schedule: str = "1f1b", pp: int = 4, micro_batches: int = 8, **degrees: int
+) -> PipelinePlan:
+    return pipeline_expert(
+        program(), MACHINE, pp=pp, micro_batches=micro_batches, schedule=schedule, **degrees
+    )
+
+
+def test_equal_layers_are_cut_between_layers_into_equal_stages() -> None:
+    part = in_micro_batches(program(), 8)
+    cuts = even_cuts(part, DEVICE, 4)
+    scopes = [part.nodes[node].scope for node in cuts]
+    assert scopes == ["layers.2", "layers.4", "layers.6"]
+    for node in cuts:
+        assert part.nodes[node - 1].scope != part.nodes[node].scope
+
+
+def test_stages_that_are_alike_are_known_as_such() -> None:
+    staged = StagedProgram(program(), 8, plan().first_nodes)
+    assert staged.alike[1] == staged.alike[2] == 1
+    assert staged.alike[0] == 0
+    assert staged.alike[3] == 3
+
+
+def test_the_bubble_is_near_the_textbook_and_shrinks_with_more_micro_batches() -> None:
+    few, many = plan(micro_batches=8).prediction, plan(micro_batches=32).prediction
+    assert few.bubble == pytest.approx(3 / 11, abs=0.05)
+    assert many.bubble < few.bubble
+
+
+def test_zero_bubble_waits_less_and_keeps_no_more_micro_batches() -> None:
+    plain, split = plan().prediction, plan("zero-bubble").prediction
+    assert split.bubble < plain.bubble
+    assert split.pipeline_s < plain.pipeline_s
+
+
+def test_earlier_groups_of_1f1b_keep_more() -> None:
+    peaks = plan().prediction.group_peak_bytes
+    assert len(peaks) == 4
+    assert peaks[1] > peaks[2]
+
+
+def test_a_plan_survives_its_file(tmp_path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(pipeline_to_json(plan(dp=2)))
+    found = load_any_plan(path)
+    assert found == plan(dp=2)
+    assert isinstance(found, PipelinePlan)
+    assert pipeline_digest(found) == pipeline_digest(plan(dp=2))
+    assert pipeline_digest(found) != pipeline_digest(plan())
+
+
+def changed(change: Callable[[dict], object]) -> str:
+    """A file with another content and a checksum that fits."""
+    from weft.core.digest import digest
+
+    outer = json.loads(pipeline_to_json(plan()))
+    change(outer["plan"])
+    outer["checksum"] = digest(outer["plan"])
+    return json.dumps(outer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.pop("schedule"),
+        lambda raw: raw.update(schedule="none"),
+        lambda raw: raw.update(micro_batches="many"),
+        lambda raw: raw.update(num_groups=3),
+        lambda raw: raw.update(first_nodes=[3, 2, 1]),
+        lambda raw: raw["plans"].pop(),
+        lambda raw: raw["plans"][0].update(mesh=[0]),
+        lambda raw: raw["prediction"].pop("stages"),
+        lambda raw: raw["prediction"]["stages"][0].pop("forward_s"),
+    ],
+)
+def test_a_file_that_was_edited_is_refused(change) -> None:
+    with pytest.raises(FileError):
+        pipeline_from_json(changed(change))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"weft_pipeline_plan":1}', "null"])
+def test_what_is_no_plan_is_refused(text: str) -> None:
+    with pytest.raises(FileError):
+        pipeline_from_json(text)
+
+
+def test_a_newer_format_is_refused() -> None:
+    text = pipeline_to_json(plan()).replace('"weft_pipeline_plan":1', '"weft_pipeline_plan":2', 1)
+    with pytest.raises(FileError, match="format 2"):
+        pipeline_from_json(text)
+
+
+def test_cuts_and_plans_have_to_match() -> None:
+    with pytest.raises(InputError, match="3 plans"):
+        replace(plan(), plans=plan().plans[:3])
+
+
+@pytest.mark.parametrize(
+    "degrees",
+    [
+        {"pp": 16, "micro_batches": 2},
+        {"pp": 2, "micro_batches": 3},
+        {"pp": 2, "micro_batches": 4, "tp": 7},
+        {"pp": 2, "micro_batches": 4, "recompute": "some"},
+    ],
+)
+def test_degrees_that_do_not_go_together_are_refused(degrees) -> None:
+    with pytest.raises(InputError):
+        pipeline_expert(program(), MACHINE, **degrees)
+
+
+def test_a_micro_batch_of_one_row_is_possible() -> None:
+    rows = transformer(num_layers=2, batch=8, length=8, width=16, vocabulary=16, slots=("m",))
+    found = pipeline_expert(rows, MACHINE, pp=2, micro_batches=8)
+    assert found.prediction.step_s > 0
