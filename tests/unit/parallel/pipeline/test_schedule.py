@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,16 @@ def test_transfers_lengthen_the_step() -> None:
 def test_a_schedule_that_does_not_fit_is_refused(name, stages, groups, count) -> None:
     with pytest.raises(InputError):
         order(name, stages, groups, count)
+
+
+PAGE = Path(__file__).parents[4] / "docs" / "explain" / "pipelines.md"
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_page_on_pipelines_gives_these_bubbles(name) -> None:
+    chunks = 2 if name == "interleaved" else 1
+    stage = StageTime(forward_s=1 / chunks, inputs_s=1 / chunks, weights_s=1 / chunks)
+    stages = 4 * chunks
+    bubble = pipeline_time(order(name, stages, 4, 8), [stage] * stages).bubble
+    (row,) = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}`")]
+    assert f"| {bubble:.0%} |".replace("%", " %") in row
