@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from weft.parallel.experts import expert_plan as expert_plan
     from weft.parallel.explanation import explain as explain
     from weft.parallel.plan import ParallelPlan as ParallelPlan
+    from weft.parallel.plan_files import load_plan as load_plan
+    from weft.parallel.plan_files import save_plan as save_plan
     from weft.parallel.planning import plan as plan
-    from weft.parallel.serialize import load_plan as load_plan
-    from weft.parallel.serialize import save_plan as save_plan
     from weft.program.graph import Program as Program
     from weft.runtime import deploy as deploy
     from weft.runtime.probe import probe as probe
@@ -49,10 +49,10 @@ _HOME = {
     "expert_plan": "weft.parallel.experts",
     "explain": "weft.parallel.explanation",
     "load_machine": "weft.machine",
-    "load_plan": "weft.parallel.serialize",
+    "load_plan": "weft.parallel.plan_files",
     "plan": "weft.parallel.planning",
     "probe": "weft.runtime.probe",
-    "save_plan": "weft.parallel.serialize",
+    "save_plan": "weft.parallel.plan_files",
     "score": "weft.workflow.score_plan",
 }
 """Where each name of the root lives. `capture` is missing because it is also a subpackage,

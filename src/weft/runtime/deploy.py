@@ -7,14 +7,15 @@ rank's part of the initial state on its device, and builds the module that runs 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import cast, overload
 
 import torch
 from torch import Tensor, fx
 
 from weft.capture import Workload, capture, initial_state
 from weft.capture.dtypes import to_torch_dtype, type_of
-from weft.core.errors import MismatchError
+from weft.core.errors import InputError, MismatchError
+from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
 from weft.parallel.serialize import plan_digest
@@ -22,6 +23,7 @@ from weft.parallel.validate import require_program, validate
 from weft.program.graph import Program
 from weft.runtime.inductor import compile_module
 from weft.runtime.lower import eager_module, in_place_module
+from weft.runtime.pipeline import PipelineStep, deploy_pipeline
 from weft.runtime.place import Place
 from weft.runtime.shard import shard_of
 from weft.runtime.step import Advance, Deployment, Step
@@ -30,20 +32,39 @@ from weft.runtime.world import World, device_mesh, join, place_in, require_agree
 __all__ = ["assemble", "deploy"]
 
 
+@overload
 def deploy(
     plan: ParallelPlan,
+    workload: Workload,
+    *,
+    compile: bool = False,
+    world: World | None = None,
+    program: Program | None = None,
+) -> Step: ...
+@overload
+def deploy(
+    plan: PipelinePlan,
+    workload: Workload,
+    *,
+    compile: bool = False,
+    world: World | None = None,
+    program: Program | None = None,
+) -> PipelineStep: ...
+def deploy(
+    plan: ParallelPlan | PipelinePlan,
     workload: Workload,
     *,
     compile: bool = False,  # noqa: A002 - the word that torch uses for it
     world: World | None = None,
     program: Program | None = None,
-) -> Step:
+) -> Step | PipelineStep:
     """This rank's share of a planned training step, with the workload's initial state.
 
     Args:
         plan: made for the workload's program and as many devices as there are ranks.
         workload: what to train.
-        compile: whether Inductor compiles the step; takes minutes for a large model.
+        compile: whether Inductor compiles the step, which takes minutes for a large model; not
+            for pipelines.
         world: the ranks; those that torchrun started if left out.
         program: the captured workload, if it is at hand; captured here if left out.
 
@@ -51,7 +72,16 @@ def deploy(
         MismatchError: the plan was made for another program or another number of devices, or
             the ranks do not hold the same program and plan.
         VerifyError: the plan does not compute what the program does.
+        InputError: a pipeline is to be compiled.
     """
+    if isinstance(plan, PipelinePlan):
+        if compile:
+            raise InputError(
+                need="a plan of one stage to compile",
+                got=f"a pipeline of {plan.num_stages} stages",
+                hint="run it without --compile",
+            )
+        return deploy_pipeline(plan, workload, world=world, program=program)
     world = join() if world is None else world
     captured = capture(workload) if program is None else program
     require_program(plan, captured)

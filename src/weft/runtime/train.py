@@ -34,7 +34,6 @@ from weft.program.graph import Program
 from weft.runtime.checkpoint import load_checkpoint, open_folder, save_checkpoint
 from weft.runtime.deploy import deploy
 from weft.runtime.failure import Progress, guard
-from weft.runtime.pipeline import deploy_pipeline
 from weft.runtime.step import Trainable
 from weft.runtime.world import World, gather_objects, joined, largest
 
@@ -133,27 +132,8 @@ def run_plan(
         FileError: a checkpoint could not be written, or none is whole.
     """
     with joined(timeout_s=timeout_s) as world, guard(world) as progress:
-        step = _deployed(plan, workload, world, program, compile=compile)
+        step = deploy(plan, workload, compile=compile, world=world, program=program)
         return train(step, workload.batch, schedule, progress=progress, log=log, on_step=on_step)
-
-
-def _deployed(
-    plan: ParallelPlan | PipelinePlan,
-    workload: Workload,
-    world: World,
-    program: Program | None,
-    *,
-    compile: bool,  # noqa: A002 - the word that torch uses for it
-) -> Trainable:
-    if isinstance(plan, ParallelPlan):
-        return deploy(plan, workload, compile=compile, world=world, program=program)
-    if compile:
-        raise InputError(
-            need="a plan of one stage to compile",
-            got=f"a pipeline of {plan.num_stages} stages",
-            hint="run it without --compile",
-        )
-    return deploy_pipeline(plan, workload, world=world, program=program)
 
 
 def train(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weft.parallel.pipeline.plan import PipelinePlan
     from weft.program.graph import Program
 
-__all__ = ["open_pipeline", "open_planned", "save_planned"]
+__all__ = ["open_pipeline", "open_planned", "save_pipeline", "save_planned"]
 
 _KEY = "basis"
 
@@ -72,16 +72,27 @@ def open_planned(
     return Planned(plan=plan, program=program, machine=machine)
 
 
+def save_pipeline(plan: PipelinePlan, path: Path) -> None:
+    """Write the plan of a pipeline; the file appears whole or not at all.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    from weft.parallel.plan_files import save_plan
+
+    save_plan(plan, path)
+
+
 def open_pipeline(path: Path) -> PipelinePlan | None:
     """The plan of a pipeline; None if the file holds a plan of one stage.
 
     Raises:
         FileError: the file is missing or damaged.
     """
-    from weft.parallel.pipeline.serialize import load_any_plan
     from weft.parallel.plan import ParallelPlan
+    from weft.parallel.plan_files import load_plan
 
-    plan = load_any_plan(path)
+    plan = load_plan(path)
     return None if isinstance(plan, ParallelPlan) else plan
 
 

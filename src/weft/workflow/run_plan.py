@@ -55,7 +55,7 @@ def run_recipe(
         RunError: a rank failed.
     """
     from weft.core.records import RecordLog
-    from weft.parallel.pipeline.serialize import load_any_plan
+    from weft.parallel.plan_files import load_plan
     from weft.runtime.train import Schedule, run_plan
 
     schedule = Schedule(
@@ -64,7 +64,7 @@ def run_recipe(
         checkpoint_every=settings.checkpoint_every,
         resume=settings.resume,
     )
-    plan = load_any_plan(settings.plan)
+    plan = load_plan(settings.plan)
     return run_plan(
         plan,
         load_workload(settings.recipe),

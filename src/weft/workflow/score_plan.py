@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from weft.parallel.pipeline.plan import PipelinePlan
     from weft.parallel.plan import Prediction
 
-__all__ = ["pipeline_text", "score", "score_expert", "score_pipeline"]
+__all__ = ["score", "score_expert", "score_pipeline"]
 
 
 def score_expert(
@@ -92,13 +92,6 @@ def score_pipeline(
         fsdp=fsdp,
         sp=sp,
     )
-
-
-def pipeline_text(plan: PipelinePlan) -> str:
-    """The plan as the text of a file, which `weft run` takes."""
-    from weft.parallel.pipeline.serialize import pipeline_to_json
-
-    return pipeline_to_json(plan) + "\n"
 
 
 def score(

@@ -8,12 +8,11 @@ from weft.cli.command import Command
 from weft.cli.commands.options import add_recipe, read_machine, writable_file
 from weft.cli.console import Console
 from weft.core.errors import InputError
-from weft.core.files import write_whole
 from weft.machine.model import Machine
 from weft.report.pipeline_summary import pipeline_plain, pipeline_sentence, stage_table
 from weft.report.plan_summary import plan_plain, plan_sentence, prediction_table
-from weft.workflow.plan_file import save_planned
-from weft.workflow.score_plan import pipeline_text, score_expert, score_pipeline
+from weft.workflow.plan_file import save_pipeline, save_planned
+from weft.workflow.score_plan import score_expert, score_pipeline
 
 __all__ = ["COMMAND"]
 
@@ -89,7 +88,7 @@ def _score_pipeline(args: argparse.Namespace, machine: Machine, console: Console
     console.line(pipeline_sentence(plan))
     console.table(stage_table(plan))
     if args.output is not None:
-        write_whole(args.output, pipeline_text(plan), "a plan")
+        save_pipeline(plan, args.output)
         console.line(f"wrote {args.output}")
     console.result(pipeline_plain(plan))
 

@@ -4,38 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any, cast
 
-from weft.core import files
 from weft.core.digest import canonical_json, digest
 from weft.core.errors import FileError, InputError
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
 from weft.parallel.pipeline.timing import StageTime
-from weft.parallel.plan import ParallelPlan
-from weft.parallel.serialize import load_plan, plan_digest, plan_from_plain, plan_to_plain
+from weft.parallel.serialize import plan_digest, plan_from_plain, plan_to_plain
 
-__all__ = ["load_any_plan", "pipeline_digest", "pipeline_from_json", "pipeline_to_json"]
+__all__ = ["KEY", "pipeline_digest", "pipeline_from_json", "pipeline_to_json"]
 
 VERSION = 1
 """Version of the file format; a file of a newer version is refused."""
 
-_KEY = "weft_pipeline_plan"
-
-
-def load_any_plan(path: str | Path) -> ParallelPlan | PipelinePlan:
-    """Read a plan of one stage or of a pipeline.
-
-    Raises:
-        FileError: the file is missing, is no plan, is damaged, or comes from a newer weft.
-    """
-    text = files.read_text(path, "a plan file", "make one with `weft plan` or `weft score -o`")
-    if _KEY not in text[:200]:
-        return load_plan(path)
-    try:
-        return pipeline_from_json(text)
-    except FileError as error:
-        raise error.within(str(path)) from error.__cause__
+KEY = "weft_pipeline_plan"
+"""First key of such a file, which tells it from that of a plan of one stage."""
 
 
 def pipeline_digest(plan: PipelinePlan) -> str:
@@ -67,7 +50,7 @@ def pipeline_to_json(plan: PipelinePlan) -> str:
     }
     # The key comes first, which tells the two kinds of plan files apart.
     body = canonical_json({"checksum": digest(raw), "plan": raw})
-    return f'{{"{_KEY}":{VERSION},{body[1:]}'
+    return f'{{"{KEY}":{VERSION},{body[1:]}'
 
 
 def pipeline_from_json(text: str) -> PipelinePlan:
@@ -78,10 +61,10 @@ def pipeline_from_json(text: str) -> PipelinePlan:
     """
     try:
         outer = cast("dict[str, Any]", json.loads(text))
-        if outer[_KEY] != VERSION:
+        if outer[KEY] != VERSION:
             raise FileError(
                 need=f"a plan of format {VERSION}",
-                got=f"format {outer[_KEY]!r}",
+                got=f"format {outer[KEY]!r}",
                 hint="use the version of weft that wrote it, or plan again",
             )
         raw = outer["plan"]

@@ -16,11 +16,11 @@ from weft.parallel.pipeline.expert import even_cuts, pipeline_expert
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.serialize import (
-    load_any_plan,
     pipeline_digest,
     pipeline_from_json,
     pipeline_to_json,
 )
+from weft.parallel.plan_files import load_plan, save_plan
 
 MACHINE = preset("dgx-h100x1")
 DEVICE = MACHINE.groups[0].device
@@ -76,8 +76,8 @@ def test_earlier_groups_of_1f1b_keep_more() -> None:
 
 def test_a_plan_survives_its_file(tmp_path) -> None:
     path = tmp_path / "plan.json"
-    path.write_text(pipeline_to_json(plan(dp=2)))
-    found = load_any_plan(path)
+    save_plan(plan(dp=2), path)
+    found = load_plan(path)
     assert found == plan(dp=2)
     assert isinstance(found, PipelinePlan)
     assert pipeline_digest(found) == pipeline_digest(plan(dp=2))

@@ -1,0 +1,41 @@
+"""Files of plans of either kind: of one stage, or of a pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from weft.core import files
+from weft.core.errors import FileError
+from weft.parallel import serialize
+from weft.parallel.pipeline.plan import PipelinePlan
+from weft.parallel.pipeline.serialize import KEY, pipeline_from_json, pipeline_to_json
+from weft.parallel.plan import ParallelPlan
+
+__all__ = ["load_plan", "save_plan"]
+
+
+def save_plan(plan: ParallelPlan | PipelinePlan, path: str | Path) -> None:
+    """Write a plan; the file appears whole or not at all.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    if isinstance(plan, ParallelPlan):
+        serialize.save_plan(plan, path)
+    else:
+        files.write_whole(path, pipeline_to_json(plan) + "\n", "a plan")
+
+
+def load_plan(path: str | Path) -> ParallelPlan | PipelinePlan:
+    """Read a plan.
+
+    Raises:
+        FileError: the file is missing, is no plan, is damaged, or comes from a newer weft.
+    """
+    text = files.read_text(path, "a plan file", "make one with `weft plan` or `weft score -o`")
+    if KEY not in text[:200]:
+        return serialize.load_plan(path)
+    try:
+        return pipeline_from_json(text)
+    except FileError as error:
+        raise error.within(str(path)) from error.__cause__
