@@ -11,7 +11,7 @@ from benchmarks.job import program_of, workload_of
 from weft.capture import initial_state, make_step
 from weft.machine.presets import preset
 from weft.parallel.pipeline.expert import pipeline_expert
-from weft.runtime.pipeline import deploy_pipeline
+from weft.runtime.deploy import deploy
 from weft.runtime.step import step_seed
 from weft.runtime.world import joined
 
@@ -21,7 +21,7 @@ def main(about: dict) -> None:
     workload, program = workload_of(recipe, double=True), program_of(recipe, double=True)
     with joined(timeout_s=60) as world:
         plan = pipeline_expert(program, preset("dgx-h100x1"), **about)
-        step = deploy_pipeline(plan, workload, world=world, program=program)
+        step = deploy(plan, workload, world=world, program=program)
         losses = [float(step(workload.batch(number))) for number in range(steps)]
         state = step.full_state()
         if world.is_first:

@@ -14,6 +14,7 @@ from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.pipeline.stages import Parcel, StageProgram
 from weft.parallel.pipeline.transfer import Piece, pieces
 from weft.parallel.placement import Sharding
+from weft.parallel.recompute import with_recompute
 from weft.program.types import TensorType
 
 __all__ = ["Box", "Post"]
@@ -132,11 +133,12 @@ def _shardings(
     held: dict[str, Sharding] = {}
     wanted: dict[str, Sharding] = {}
     for stage, decided in zip(stages, plan.plans, strict=True):
-        for number, node in enumerate(stage.program.nodes):
+        program = with_recompute(stage.program, decided.recompute)
+        for number, node in enumerate(program.nodes):
             if node.op == "send":
                 held[str(node.args[1])] = decided.strategies[number].outputs[0]
         for parcel in stage.receives:
-            node = stage.program.input_by_name[parcel.name].node
+            node = program.input_by_name[parcel.name].node
             wanted[parcel.name] = decided.strategies[node].outputs[0]
     return {name: (held[name], wanted[name]) for name in wanted}
 
