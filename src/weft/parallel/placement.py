@@ -34,6 +34,7 @@ __all__ = [
     "is_partial",
     "local_type",
     "parse_sharding",
+    "part_box",
 ]
 
 Placement: TypeAlias = int
@@ -125,6 +126,23 @@ def local_type(mesh: Mesh, sharding: Sharding, full: TensorType) -> TensorType:
         if placement >= 0:
             shape[placement] //= mesh.shape[axis]
     return TensorType(full.dtype, tuple(shape))
+
+
+def part_box(
+    mesh: Mesh, sharding: Sharding, coordinate: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
+    """Start and end, along each dim of the whole tensor, of the part at a place in the mesh.
+
+    Example:
+        >>> part_box(Mesh((2, 2)), (0, 0), (1, 0), (8, 3))
+        ((4, 6), (0, 3))
+    """
+    starts, sizes = [0] * len(shape), list(shape)
+    for axis, placement in enumerate(sharding):
+        if placement >= 0:
+            sizes[placement] //= mesh.shape[axis]
+            starts[placement] += coordinate[axis] * sizes[placement]
+    return tuple((start, start + size) for start, size in zip(starts, sizes, strict=True))
 
 
 def format_sharding(sharding: Sharding) -> str:

@@ -7,6 +7,7 @@ every mesh axis, every cut dim divides, and every reader is given the sharding i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from weft.core.errors import MismatchError, VerifyError
 from weft.machine.model import Machine
@@ -24,7 +25,21 @@ from weft.program.operators import Kind, operator
 __all__ = ["require_machine", "require_program", "validate"]
 
 
-def require_program(plan: ParallelPlan, program: Program) -> None:
+class Planned(Protocol):
+    """A plan of either kind, as far as it says what it was made for."""
+
+    @property
+    def program_name(self) -> str:
+        """Name of the program."""
+        ...
+
+    @property
+    def program_digest(self) -> str:
+        """Digest of the program."""
+        ...
+
+
+def require_program(plan: Planned, program: Program) -> None:
     """Check that a plan was made for this program.
 
     Raises:

@@ -21,12 +21,12 @@ from torch.distributed.tensor import DTensor
 from weft.capture import Workload, capture, initial_state
 from weft.capture.batch import require_batch
 from weft.core.errors import MismatchError
-from weft.parallel.pipeline.microbatch import MICRO_BATCH
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.segments import Part
 from weft.parallel.pipeline.serialize import pipeline_digest
 from weft.parallel.pipeline.stages import Parcel
-from weft.parallel.placement import Mesh
+from weft.parallel.placement import part_box
+from weft.parallel.validate import require_program
 from weft.program.graph import Phase, Program, Role
 from weft.runtime.place import Place
 from weft.runtime.post import Box, Post
@@ -64,12 +64,7 @@ def deploy_pipeline(
     """
     world = join() if world is None else world
     captured = capture(workload) if program is None else program
-    if plan.program_digest != captured.digest:
-        raise MismatchError(
-            need=f"the program the plan was made for: {plan.program_name} ({plan.program_digest})",
-            got=f"{captured.name} ({captured.digest})",
-            hint="plan again: a change of model, batch, optimizer or dtype changes the program",
-        )
+    require_program(plan, captured)
     if plan.num_devices != world.size:
         raise MismatchError(
             need=f"{plan.num_devices} ranks: {plan.num_groups} groups of {plan.mesh}",
@@ -216,12 +211,8 @@ class PipelineStep:
             for name, (sharding, coordinate, tensor) in held.items():
                 if whole[name].dtype != tensor.dtype:
                     whole[name] = whole[name].to(tensor.dtype)
-                target = whole[name]
-                for dim, (start, size) in _extent(
-                    self.plan.mesh, sharding, coordinate, tuple(target.shape)
-                ).items():
-                    target = target.narrow(dim, start, size)
-                target.copy_(tensor)
+                box = part_box(self.plan.mesh, sharding, coordinate, tuple(whole[name].shape))
+                whole[name][tuple(slice(start, end) for start, end in box)] = tensor
         return whole
 
     # --- state and batch ------------------------------------------------------------------
@@ -258,7 +249,7 @@ class PipelineStep:
         found: dict[int, Tensor] = {}
         for source in run.segments.local.inputs:
             given = run.stage.program.input_by_name[source.name]
-            if given.name == MICRO_BATCH:
+            if given.role is Role.MICRO_BATCH:
                 found[source.slot] = torch.tensor(micro_batch, device=self.world.device)
             elif given.role is Role.BATCH and run.segments.local.slots[source.slot].shape:
                 part = shard_of(
@@ -399,19 +390,6 @@ def _started(operation: dist.P2POp) -> dist.Work:
     work = operation.op(operation.tensor, tag=operation.tag, **peer)
     assert work is not None
     return work
-
-
-def _extent(
-    mesh: Mesh, sharding: tuple[int, ...], coordinate: tuple[int, ...], shape: tuple[int, ...]
-) -> dict[int, tuple[int, int]]:
-    """Start and size of a part along each dim that is cut."""
-    found: dict[int, tuple[int, int]] = {}
-    for axis, place in enumerate(sharding):
-        if place >= 0:
-            start, size = found.get(place, (0, shape[place]))
-            size //= mesh.shape[axis]
-            found[place] = (start + coordinate[axis] * size, size)
-    return found
 
 
 def _devices(world: World, plan: PipelinePlan) -> DeviceMesh | None:

@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.distributed.tensor import Replicate, Shard
 
 from weft.core.errors import InputError, VerifyError
-from weft.parallel.placement import Mesh, Sharding, divides, format_sharding, is_partial
+from weft.parallel.placement import (
+    Mesh,
+    Sharding,
+    divides,
+    format_sharding,
+    is_partial,
+    part_box,
+)
 
 __all__ = ["dtensor_placements", "shard_of", "shard_offsets"]
 
@@ -33,12 +40,7 @@ def shard_offsets(
         >>> shard_offsets(Mesh((2, 2)), (0, 0), (1, 0), (8, 3))
         (4, 0)
     """
-    offsets, extents = [0] * len(shape), list(shape)
-    for axis, placement in enumerate(sharding):
-        if placement >= 0:
-            extents[placement] //= mesh.shape[axis]
-            offsets[placement] += coordinate[axis] * extents[placement]
-    return tuple(offsets)
+    return tuple(start for start, _ in part_box(mesh, sharding, coordinate, shape))
 
 
 def shard_of(full: Tensor, mesh: Mesh, sharding: Sharding, coordinate: tuple[int, ...]) -> Tensor:

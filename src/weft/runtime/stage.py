@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, fx
@@ -50,8 +50,8 @@ class StageRun:
         }
         self._held: dict[int, Tensor] = {}
         self._under_way: dict[int, dict[int, Tensor]] = {}
-        self._ran: set[int] = set()
-        self._once: dict[tuple[int, ...], _Segment] = {}
+        self._assigned: set[int] = set()
+        self._once: dict[tuple[Part, str], _Segment] = {}
 
     # --- a step ---------------------------------------------------------------------------
 
@@ -59,7 +59,6 @@ class StageRun:
         """Take up what the whole step reads, by slot."""
         self._held = dict(inputs)
         self._under_way = {}
-        self._ran = set()
 
     def take_up(self, parcel: Parcel, tensor: Tensor, micro_batch: int | None) -> None:
         """Take up what another stage sent; of a micro-batch, or for all of the step."""
@@ -91,12 +90,19 @@ class StageRun:
 
     def before_sending(self, part: Part, parcel: Parcel) -> None:
         """Run what a parcel that is sent once depends on."""
-        self._run_once(self._ancestors(part, self.segments.sends[parcel.name]))
+        key = (part, parcel.name)
+        if key not in self._once:
+            slot = self.segments.sends[parcel.name]
+            self._once[key] = self._segment_once(self._ancestors(part, slot))
+        self._run(self._once[key], self._held)
 
     def complete(self, part: Part) -> None:
         """Run what is left of a part that runs once."""
-        left = [n for n in self.segments.parts[part] if n not in self._ran]
-        self._run_once(left)
+        key = (part, "")
+        if key not in self._once:
+            left = [n for n in self.segments.parts[part] if n not in self._assigned]
+            self._once[key] = self._segment_once(left)
+        self._run(self._once[key], self._held)
 
     def loss(self) -> Tensor:
         """This stage's part of the loss of the step."""
@@ -119,17 +125,13 @@ class StageRun:
         made: Sequence[Tensor] = segment.module(*given)
         memory.update(zip(segment.writes, made, strict=True))
 
-    def _run_once(self, numbers: Iterable[int]) -> None:
-        key = tuple(sorted(numbers))
-        if not key:
-            return
-        if key not in self._once:
-            self._once[key] = self._segment(key, self._wanted_outside(key))
-        self._run(self._once[key], self._held)
-        self._ran.update(key)
+    def _segment_once(self, numbers: list[int]) -> _Segment:
+        """Instructions that run once; every step asks for them in the same order as the first."""
+        self._assigned.update(numbers)
+        return self._segment(tuple(numbers), self._wanted_outside(tuple(numbers)))
 
     def _ancestors(self, part: Part, slot: int) -> list[int]:
-        """Instructions of a part that have not run and that a slot depends on."""
+        """Instructions of a part that are in no segment yet and that a slot depends on."""
         makers = {
             written: number
             for number in self.segments.parts[part]
@@ -139,7 +141,7 @@ class StageRun:
         stack = [slot]
         while stack:
             number = makers.get(stack.pop())
-            if number is not None and number not in found and number not in self._ran:
+            if number is not None and number not in found and number not in self._assigned:
                 found.add(number)
                 stack.extend(slots_read(self._local.instructions[number]))
         return sorted(found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.core.errors import VerifyError
-from weft.parallel.placement import Mesh, Sharding, is_partial
+from weft.parallel.placement import Mesh, Sharding, is_partial, part_box
 
 __all__ = ["Piece", "pieces"]
 
@@ -85,12 +85,7 @@ def pieces(
 
 
 def _box(shape: tuple[int, ...], mesh: Mesh, sharding: Sharding, rank: int) -> Box:
-    starts, sizes = [0] * len(shape), list(shape)
-    for axis, (place, at) in enumerate(zip(sharding, mesh.coordinate(rank), strict=True)):
-        if place >= 0:
-            sizes[place] //= mesh.shape[axis]
-            starts[place] += at * sizes[place]
-    return tuple((start, start + size) for start, size in zip(starts, sizes, strict=True))
+    return part_box(mesh, sharding, mesh.coordinate(rank), shape)
 
 
 def _within(inner: Box, outer: Box) -> Box:
