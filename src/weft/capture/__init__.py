@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from weft.capture.optimizer import SGD, Adafactor, AdamW, Optimizer
+from weft.capture.pinned import pinned
 from weft.capture.program import capture
 from weft.capture.step import initial_state, make_step
 from weft.capture.workload import Workload
@@ -27,6 +28,7 @@ __all__ = [
     "capture",
     "initial_state",
     "make_step",
+    "pinned",
 ]
 
 

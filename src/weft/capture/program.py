@@ -11,7 +11,7 @@ from weft.capture.replicate import BASE_DEPTH, replicate
 from weft.capture.simplify import simplify
 from weft.capture.source import describe, first_line, line_of_error
 from weft.capture.stack import Stack, cut, find_stack
-from weft.capture.trace import make_model, trace
+from weft.capture.trace import Trace, make_model, trace
 from weft.capture.workload import Workload
 from weft.core.errors import CaptureError, WeftError
 from weft.program.graph import Program
@@ -80,7 +80,26 @@ def capture(workload: Workload) -> Program:
 
 
 def _by_full_trace(workload: Workload, model: nn.Module) -> Program:
-    return simplify(to_program(trace(workload, model)))
+    return _traced(trace(workload, model))
+
+
+def _traced(traced: Trace) -> Program:
+    """The program of a trace, which has something of every block that pins.
+
+    Raises:
+        CaptureError: of a block nothing is left.
+    """
+    whole = to_program(traced)
+    program = simplify(whole)
+    before, after = ({pin for n in p.nodes for pin in n.pins} for p in (whole, program))
+    lost = sorted(map(str, before - after))
+    if lost:
+        raise CaptureError(
+            need="blocks of weft.pinned that compute tensors of the step",
+            got=f"{lost[0]}, whose tensors are only views that other operators take in",
+            hint="pin what reads them, or the tensors that they are views of",
+        )
+    return program
 
 
 def _by_replication(workload: Workload, model: nn.Module, stack: Stack) -> Program | None:

@@ -381,6 +381,8 @@ class _Cutting:
             made = writer.builder.add_all(
                 node.op, *args, phase=node.phase, scope=node.scope, source=node.source
             )
+        if node.pins:
+            writer.builder.pin(made[0], node.pins)
         writer.origin.append(number)
         writer.here.update((Value(number, output), value) for output, value in enumerate(made))
 
