@@ -61,9 +61,7 @@ def to_program(trace: Trace) -> Program:
     return builder.build(find(trace.loss), tuple(updates))
 
 
-def _pin(
-    builder: Builder, call: Call, results: tuple[Value | None, ...], nodes: range
-) -> None:
+def _pin(builder: Builder, call: Call, results: tuple[Value | None, ...], nodes: range) -> None:
     """Pin what the call returns first, and the stage of all that it runs."""
     placements = tuple(pin for pin in call.position.pins if not pin.is_stage)
     stages = tuple(pin for pin in call.position.pins if pin.is_stage)

@@ -15,15 +15,19 @@ Megatron-LM (Shoeybi et al., arXiv 1909.08053; Korthikanti et al., arXiv 2205.05
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from weft.core.errors import InputError
+from weft.core.errors import InfeasibleError, InputError
 from weft.machine.model import Machine
 from weft.parallel.candidate import Candidate, Proposal, assemble
 from weft.parallel.copies import Decision, copies_for, recomputed
 from weft.parallel.depth import Shortened, Views
 from weft.parallel.greedy import greedy_axis
+from weft.parallel.kept import require_kept
+from weft.parallel.pinning import Pinning, resolve
+from weft.parallel.pins import Pin
 from weft.parallel.placement import REPLICATED, Mesh, Placement
 from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.propagate import Axis, AxisRules, combine
@@ -39,7 +43,13 @@ from weft.parallel.roles import (
 from weft.parallel.rules import RuleBook
 from weft.program.graph import Program, Role
 
-__all__ = ["Expert", "expert_candidate", "expert_plan", "expert_proposals"]
+__all__ = [
+    "Expert",
+    "expert_candidate",
+    "expert_plan",
+    "expert_proposals",
+    "pinned_expert_plan",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +99,7 @@ def expert_plan(
     fsdp: bool = False,
     sp: bool = False,
     recompute: str = "",
+    pins: Sequence[Pin] = (),
 ) -> ParallelPlan:
     """The plan that an engineer writes with these degrees.
 
@@ -101,21 +112,30 @@ def expert_plan(
         sp: cut activations along the sequence between tensor-parallel pairs.
         recompute: what runs again in the backward pass: "cheap" for all but products, "full" for
             all of each layer.
+        pins: what the plan has to keep to, beside the program's own pins.
 
     Raises:
         InputError: the degrees do not divide the batch or the weights, or are too many.
+        InfeasibleError: the degrees do not keep a pin; names it.
     """
+    expert = Expert(data=dp, tensor=tp, sharded=fsdp, sequence=sp)
+    return pinned_expert_plan(program, machine, expert, recompute, resolve(program, pins))
+
+
+def pinned_expert_plan(
+    program: Program, machine: Machine, expert: Expert, recompute: str, pinning: Pinning
+) -> ParallelPlan:
+    """`expert_plan` for a program whose pins have been resolved."""
     if recompute not in RECOMPUTATIONS:
         raise InputError(
             need=f"one of {', '.join(map(repr, RECOMPUTATIONS))} to recompute",
             got=repr(recompute),
             hint="full recomputation keeps the least",
         )
-    expert = Expert(data=dp, tensor=tp, sharded=fsdp, sequence=sp)
     _require_room(expert, program, machine)
     limit = min(group.device.memory_bytes.value for group in machine.groups)
     again = RECOMPUTATIONS[recompute](program)
-    return _Desk(program, again).candidate(machine, expert, limit).plan
+    return _Desk(program, pinning, again).candidate(machine, expert, limit).plan
 
 
 def _require_room(expert: Expert, program: Program, machine: Machine) -> None:
@@ -141,20 +161,26 @@ def expert_candidate(
     program: Program, machine: Machine, expert: Expert, *, memory_limit_bytes: float
 ) -> Candidate:
     """An expert's plan, simulated."""
-    return _Desk(program).candidate(machine, expert, memory_limit_bytes)
+    return _Desk(program, resolve(program)).candidate(machine, expert, memory_limit_bytes)
 
 
 class _Desk:
     """Where experts write plans for one program; what several of them share is kept."""
 
-    def __init__(self, program: Program, again: tuple[int, ...] = ()) -> None:
+    def __init__(self, program: Program, pinning: Pinning, again: tuple[int, ...] = ()) -> None:
         self.program = program
         self.book = RuleBook(program)
         self._expanded = expand(program, again)
+        self._pinning = pinning.through(self._expanded.origin, self._expanded.program)
         self._data_axes: dict[tuple[int, bool], AxisRules] = {}
 
     def candidate(self, machine: Machine, expert: Expert, memory_limit_bytes: float) -> Candidate:
-        """The plan, simulated."""
+        """The plan, simulated.
+
+        Raises:
+            InputError: the degrees do not divide.
+            InfeasibleError: the plan would not keep a pin.
+        """
         axes: list[AxisRules] = []
         if expert.data > 1 or expert.tensor == 1:
             axes.append(self._data_axis(expert))
@@ -165,6 +191,7 @@ class _Desk:
             decision = recomputed(decision, self.program, self._expanded)
         expanded = self._expanded.program
         copies = copies_for(expanded, decision, Resharding(machine, expert.mesh))
+        require_kept(expert.mesh, decision.strategies, copies, expanded, self._pinning)
         return assemble(
             expert.name,
             self.program,
@@ -193,16 +220,17 @@ class _Desk:
 def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[Proposal]:
     """All experts' plans over all devices that the program's sizes allow.
 
-    Degrees that do not divide are left out: an engineer would not configure them.
+    Degrees that do not divide are left out: an engineer would not configure them. So are plans
+    that do not keep a pin.
     """
     found: list[Proposal] = []
-    desks = _Desks(request.program, views)
+    desks = _Desks(request.program, request.pinning, views)
     for expert in _experts(request):
         if request.mesh is not None and expert.mesh != request.mesh:
             continue
         try:
             found.append(_proposal(request, expert, desks))
-        except InputError:
+        except (InputError, InfeasibleError):
             continue
     return found
 
@@ -210,11 +238,14 @@ def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[P
 class _Desks:
     """A desk for a program and one for each of its short versions."""
 
-    def __init__(self, program: Program, views: Views | None) -> None:
+    def __init__(self, program: Program, pinning: Pinning, views: Views | None) -> None:
         self.views = views
-        self.whole = _Desk(program)
+        self.whole = _Desk(program, pinning)
         short = () if views is None else (views.short, views.longer)
-        self._of_view = {view.dropped: _Desk(view.program) for view in short}
+        self._of_view = {
+            view.dropped: _Desk(view.program, pinning.through(view.origin, view.program))
+            for view in short
+        }
 
     def of(self, view: Shortened) -> _Desk:
         """The desk of a short version."""

@@ -19,7 +19,10 @@ from weft.machine.topology import smallest_machine, with_nodes
 from weft.parallel.candidate import Candidate, Proposal, best_of
 from weft.parallel.depth import Views, views_of
 from weft.parallel.experts import expert_proposals
+from weft.parallel.kept import require_kept
+from weft.parallel.pinning import Pinning
 from weft.parallel.plan import ParallelPlan
+from weft.parallel.recompute import expand
 from weft.parallel.request import PlanRequest
 from weft.program.fold import Folding, fold
 
@@ -81,19 +84,45 @@ def plan_request(
     """
     started = time.perf_counter()
     with _collector_paused():
-        folding = fold(request.program)
+        _require_one_stage(request.pinning)
+        folding = fold(request.program, request.pinning.marks)
         alike = _Alike(folding, views_of(request.program, folding))
         outcome = _look(request, planner, alike, progress)
         best = best_of([*outcome.searched, *outcome.experts])
         if not best.fits:
             raise _infeasible(request, best, _way_out(request, planner, best, alike, progress))
+        _require_pins(best.plan, request)
     return replace(
         best.plan,
         planner=planner.name,
         level=request.level,
         search_s=time.perf_counter() - started,
-        notes=(*_notes(best, outcome.experts), *outcome.notes),
+        notes=(*_pin_notes(request), *_notes(best, outcome.experts), *outcome.notes),
     )
+
+
+def _require_one_stage(pinning: Pinning) -> None:
+    later = [one for asked in pinning.stages.values() for one in asked if one.wish.stage]
+    if later:
+        raise InfeasibleError(
+            need=f"a pipeline, for {later[0].text}",
+            got="a plan without pipeline stages",
+            hint="drop the pin, or write a pipeline with pipeline_expert or weft score --pp",
+            constraint="pins",
+        )
+
+
+def _require_pins(plan: ParallelPlan, request: PlanRequest) -> None:
+    """The law: whoever planned, the pins are kept."""
+    if request.pinning.values:
+        expanded = expand(request.program, plan.recompute)
+        pinning = request.pinning.through(expanded.origin, expanded.program)
+        require_kept(plan.mesh, plan.strategies, plan.copies, expanded.program, pinning)
+
+
+def _pin_notes(request: PlanRequest) -> tuple[str, ...]:
+    counts = request.pinning.counts.items()
+    return tuple(f"kept {text} ({n} tensor{'s' * (n > 1)})" for text, n in counts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +175,13 @@ def _infeasible(request: PlanRequest, smallest: Candidate, way_out: str) -> Infe
     limit = request.limit_bytes
     state = smallest.plan.prediction.state_bytes
     rest = smallest.peak_bytes - state
+    pins = ", without some of the pins" if request.pinning else ""
     return InfeasibleError(
         need=f"at most {format_bytes(limit)} on each device of {request.machine.name}",
         got=f"{format_bytes(smallest.peak_bytes)} in the smallest plan found ({smallest.name}): "
         f"{format_bytes(state)} of parameters and optimizer state, "
         f"{format_bytes(rest)} of activations, gradients and buffers",
-        hint=f"{way_out}, a smaller batch, or compute_dtype=torch.bfloat16",
+        hint=f"{way_out}{pins}, a smaller batch, or compute_dtype=torch.bfloat16",
         constraint="parameters and optimizer state" if state > rest else "activations",
         options=(way_out,),
     )
@@ -183,7 +213,10 @@ def _way_out(
         machine = with_nodes(machine, 2 ** (estimate.num_nodes - 1).bit_length())
         progress(f"would {machine.name} do?")
         larger = replace(request, machine=machine, mesh=None)
-        outcome = _look(larger, planner, alike, progress)
+        try:
+            outcome = _look(larger, planner, alike, progress)
+        except InfeasibleError:
+            break  # the pins cannot be kept there
         best = min([*outcome.searched, *outcome.experts], key=lambda proposal: proposal.rank)
         if best.fits:
             return f"a machine such as {machine.name} ({machine.num_devices} devices)"

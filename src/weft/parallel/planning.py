@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.exact.planner import ExactPlanner
+from weft.parallel.pins import Pin
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.planner import Planner, Progress, plan_request
@@ -29,6 +30,7 @@ def plan(
     memory_limit_bytes: float = 0.0,
     mesh: tuple[int, ...] | None = None,
     time_limit_s: float = float("inf"),
+    pins: Sequence[Pin] = (),
     progress: Progress = lambda _: None,
 ) -> ParallelPlan:
     """Decide how a training step is split over a machine.
@@ -41,14 +43,18 @@ def plan(
         memory_limit_bytes: limit of one device; its own memory if 0 [bytes].
         mesh: plan on this device grid only.
         time_limit_s: stop looking for better plans after this time [s].
+        pins: placements that the plan has to keep to, from `weft.pin`, beside those that the
+            model's own code has.
         progress: told in words what is going on.
 
     Returns:
         The fastest plan found in the simulator, never slower than an expert's that fits.
 
     Raises:
-        InputError: no such planner or level, or a mesh that the machine is too small for.
-        InfeasibleError: nothing fits; names the tightest constraint and a machine that would do.
+        InputError: no such planner or level, a mesh that the machine is too small for, or a pin
+            that names nothing.
+        InfeasibleError: nothing fits; names the tightest constraint and a machine that would do, or
+            a smallest set of pins that cannot be kept.
         RuleError: an operator has no sharding rule.
     """
     make = PLANNERS.get(planner)
@@ -65,6 +71,7 @@ def plan(
         memory_limit_bytes=memory_limit_bytes,
         mesh=None if mesh is None else Mesh(tuple(mesh)),
         time_limit_s=time_limit_s,
+        pins=tuple(pins),
     )
     return plan_request(request, make(), progress)
 

@@ -2,8 +2,9 @@
 
 A *unit* is what chooses one state: a node of the folded program, a cluster of update nodes
 that share one sharding, a *hub*, or the sink that wants the loss whole. A hub is a further
-version of a tensor: one for the readers of a phase if they are several, and one for what the
-backward pass starts from. A *link* is a value that flows from one unit to another.
+version of a tensor: one for the readers of a phase if they are several or the tensor is pinned,
+and one for what the backward pass starts from. A *link* is a value that flows from one unit to
+another.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from functools import cached_property
 
 from weft.cost.fusion import Paid, program_traffic
 from weft.parallel.bundle import SMALL_BYTES
+from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.rules import RuleBook
 from weft.parallel.weights import weight_values
 from weft.program.fold import Folding
@@ -44,6 +46,7 @@ class UnitSpec:
         times: how often it occurs.
         value, phase: of a hub, the value it is a version of and the phase it serves.
         keeps: of a hub, whether its version stays on the device through the peak.
+        first: of a hub, whether its version is made of the value as computed.
     """
 
     kind: UnitKind
@@ -52,6 +55,7 @@ class UnitSpec:
     value: Value | None = None
     phase: Phase = Phase.FORWARD
     keeps: bool = False
+    first: bool = False
 
 
 OPERAND, CLUSTER_OPERAND, NEXT_VALUE, WHOLE = 0, -1, -2, -3
@@ -84,6 +88,7 @@ class Skeleton:
     folding: Folding
     units: tuple[UnitSpec, ...]
     links: tuple[Link, ...]
+    pinning: Pinning
 
     @cached_property
     def traffic(self) -> tuple[Paid, ...]:
@@ -111,9 +116,16 @@ HUB_PORT = -4
 """A hub takes a value in any of its states."""
 
 
-def build_skeleton(program: Program, folding: Folding) -> Skeleton:
-    """Units and links of a program."""
-    builder = _Builder(program, folding)
+def build_skeleton(program: Program, folding: Folding, pinning: Pinning | None = None) -> Skeleton:
+    """Units and links of a program.
+
+    Args:
+        program: one step.
+        folding: of the program; what is pinned differently is not folded.
+        pinning: what is pinned; if not given, the program's own pins.
+    """
+    pinning = resolve(program) if pinning is None else pinning
+    builder = _Builder(program, folding, frozenset(pinning.values))
     builder.add_units()
     builder.add_links()
     return Skeleton(
@@ -121,6 +133,7 @@ def build_skeleton(program: Program, folding: Folding) -> Skeleton:
         folding=folding,
         units=tuple(builder.units),
         links=tuple(builder.links),
+        pinning=pinning,
     )
 
 
@@ -136,9 +149,10 @@ _Reads = dict[tuple[Value, Phase], dict[_Reader, int]]
 class _Builder:
     """Accumulates units and links; lives only inside `build_skeleton`."""
 
-    def __init__(self, program: Program, folding: Folding) -> None:
+    def __init__(self, program: Program, folding: Folding, pinned: frozenset[Value]) -> None:
         self.program = program
         self.folding = folding
+        self.pinned = pinned
         self.units: list[UnitSpec] = []
         self.links: list[Link] = []
         self.unit_of: dict[int, int] = {}
@@ -175,9 +189,11 @@ class _Builder:
                     continue
                 self.hideable = self._can_hide(value, phase, readers)
                 start = tail
-                if most[value, phase] > 1 or self._bridges(value, phase, reads):
+                first = tail == self.unit_of[value.node]
+                shared = most[value, phase] > 1 or self._bridges(value, phase, reads)
+                if shared or (first and self._is_pinned(value)):
                     keeps = phase is Phase.BACKWARD and value in kept
-                    start = self._add_hub(value, phase, tail, keeps=keeps)
+                    start = self._add_hub(value, phase, tail, keeps=keeps, first=first)
                     if value.node not in self.program.input_by_node:
                         tail = start
                 for reader, count in readers.items():
@@ -192,13 +208,24 @@ class _Builder:
         first = min(nodes, default=len(self.program.nodes))
         return value in self.weights and first > self.busy.start
 
-    def _add_hub(self, value: Value, phase: Phase, tail: int, *, keeps: bool) -> int:
-        times = self.folding.multiplicity[value.node]
+    def _is_pinned(self, value: Value) -> bool:
+        """True for a pinned value that is computed: an input lies as it is stored."""
+        return value in self.pinned and value.node not in self.program.input_by_node
+
+    def _add_hub(self, value: Value, phase: Phase, tail: int, *, keeps: bool, first: bool) -> int:
+        computed = value.node not in self.program.input_by_node
         number = len(self.units)
         self.units.append(
-            UnitSpec(kind=UnitKind.HUB, times=times, value=value, phase=phase, keeps=keeps)
+            UnitSpec(
+                kind=UnitKind.HUB,
+                times=self.folding.multiplicity[value.node],
+                value=value,
+                phase=phase,
+                keeps=keeps,
+                first=first and computed,
+            )
         )
-        self._link(value, tail, number, HUB_PORT, times)
+        self._link(value, tail, number, HUB_PORT, self.folding.multiplicity[value.node])
         return number
 
     def _link(self, value: Value, tail: int, head: int, port: int, count: int) -> None:

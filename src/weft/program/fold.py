@@ -275,9 +275,9 @@ def verify_folding(program: Program, folding: Folding, marks: Marks = _NO_MARKS)
     """Check that a folding maps the program onto itself, edges onto edges.
 
     For each folded node and the node that stands for it: operator, constants, types, phase,
-    pins, marks and role are equal, and each operand of the one corresponds to that operand of the other: it is
-    the same value, or one stands for both, or, between the same two layers, always the same
-    other value at the same distance in layers.
+    pins, marks and role are equal, and each operand of the one corresponds to that operand of the
+    other: it is the same value, or one stands for both, or, between the same two layers, always
+    the same other value at the same distance in layers.
 
     Raises:
         VerifyError: the first node that breaks a law.

@@ -11,15 +11,17 @@ from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device, Machine
 from weft.parallel.estimate import slowest_device
-from weft.parallel.experts import expert_plan
+from weft.parallel.experts import Expert, pinned_expert_plan
+from weft.parallel.pinning import Pinning, resolve
+from weft.parallel.pins import Pin
 from weft.parallel.pipeline.estimate import estimate_pipeline
 from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.pinned import allowed_cuts, best_cuts, cut_nodes, require_stages
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.schedule import require_shape
-from weft.parallel.pipeline.stages import free_nodes
+from weft.parallel.pipeline.stages import StageProgram
 from weft.parallel.plan import ParallelPlan
-from weft.parallel.weights import weight_values
-from weft.program.graph import Phase, Program, Value
+from weft.program.graph import Program
 
 __all__ = ["even_cuts", "pipeline_expert"]
 
@@ -37,6 +39,7 @@ def pipeline_expert(
     fsdp: bool = False,
     sp: bool = False,
     recompute: str = "",
+    pins: Sequence[Pin] = (),
 ) -> PipelinePlan:
     """The pipeline that an engineer writes with these degrees.
 
@@ -48,9 +51,14 @@ def pipeline_expert(
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group; more than one for interleaved.
         dp, tp, fsdp, sp, recompute: within a group, as in `weft.parallel.experts.expert_plan`.
+        pins: stages and placements that the plan has to keep to, from `weft.pin`, beside those
+            that the model's own code has.
 
     Raises:
-        InputError: the degrees, the schedule and the program do not go together.
+        InputError: the degrees, the schedule and the program do not go together, or a pin names
+            nothing.
+        InfeasibleError: a pin cannot be kept with these degrees; names it and what it collides
+            with.
     """
     require_shape(schedule, pp * chunks, pp, micro_batches)
     if pp * dp * tp > machine.num_devices:
@@ -60,11 +68,15 @@ def pipeline_expert(
             hint="lower the degrees, or take a larger machine",
         )
     part = in_micro_batches(program, micro_batches)
-    cuts = even_cuts(part, slowest_device(machine), pp * chunks)
+    pinning = resolve(part, pins)
+    cuts = even_cuts(part, slowest_device(machine), pp * chunks, pinning)
     staged = StagedProgram(program, micro_batches, cuts)
+    require_stages(staged.stages, part, pinning)
+    expert = Expert(data=dp, tensor=tp, sharded=fsdp, sequence=sp)
 
-    def written(stage: Program) -> ParallelPlan:
-        return expert_plan(stage, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp, recompute=recompute)
+    def written(stage: StageProgram) -> ParallelPlan:
+        own = pinning.through(stage.origin, stage.program)
+        return pinned_expert_plan(stage.program, machine, expert, recompute, own)
 
     plan = PipelinePlan(
         program_name=program.name,
@@ -75,7 +87,7 @@ def pipeline_expert(
         schedule=schedule,
         num_groups=pp,
         first_nodes=cuts,
-        plans=_stage_plans(staged, written),
+        plans=_stage_plans(staged, written, pinning),
         memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
         prediction=_UNKNOWN,
     )
@@ -83,10 +95,12 @@ def pipeline_expert(
 
 
 def _stage_plans(
-    staged: StagedProgram, written: Callable[[Program], ParallelPlan]
+    staged: StagedProgram, written: Callable[[StageProgram], ParallelPlan], pinning: Pinning
 ) -> tuple[ParallelPlan, ...]:
-    """A plan for each stage; those that are alike share one."""
-    known = {number: written(staged.stages[number].program) for number in set(staged.alike)}
+    """A plan for each stage; those that are alike share one, unless something in them is pinned."""
+    if pinning.values:
+        return tuple(written(stage) for stage in staged.stages)
+    known = {number: written(staged.stages[number]) for number in set(staged.alike)}
     return tuple(staged.plan_for(number, known[first]) for number, first in enumerate(staged.alike))
 
 
@@ -95,7 +109,9 @@ _UNKNOWN = PipelinePrediction(
 )
 
 
-def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]:
+def even_cuts(
+    part: Program, device: Device, num_stages: int, pinning: Pinning | None = None
+) -> tuple[int, ...]:
     """Where to cut the forward pass, in execution order, so that the longest stage is shortest.
 
     A cut is made only where few bytes cross, compared with the places around it: between layers,
@@ -105,22 +121,26 @@ def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]
         part: the program of one micro-batch.
         device: what operators are timed on.
         num_stages: how many stages.
+        pinning: what is pinned; modules that are pinned to stages are in them.
 
     Returns:
         First node of each stage but the first.
 
     Raises:
         InputError: the forward pass has fewer places to cut than that.
+        InfeasibleError: no cuts keep the pinned stages.
     """
-    free, weights = free_nodes(part), weight_values(part)
-    nodes = [
-        n
-        for n, node in enumerate(part.nodes)
-        if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
-    ]
+    nodes = cut_nodes(part)
     paid = program_traffic(part)
     ends = list(accumulate(_seconds(part, number, device, paid[number]) for number in nodes))
     places = _narrow_places(_crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
+    if pinning is not None and pinning.stages:
+        position = {number: at for at, number in enumerate(nodes)}
+        allowed = [
+            [position[number] for number in begins]
+            for begins in allowed_cuts(part, pinning, num_stages)
+        ]
+        return tuple(nodes[cut] for cut in best_cuts(ends, places, allowed))
     if len(places) < num_stages - 1:
         raise InputError(
             need=f"a forward pass of at least {num_stages} operators",
