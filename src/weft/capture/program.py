@@ -14,6 +14,7 @@ from weft.capture.stack import Stack, cut, find_stack
 from weft.capture.trace import Trace, make_model, trace
 from weft.capture.workload import Workload
 from weft.core.errors import CaptureError, WeftError
+from weft.program.annotation import Annotation
 from weft.program.graph import Program
 from weft.program.verify import verify
 
@@ -91,8 +92,8 @@ def _traced(traced: Trace) -> Program:
     """
     whole = to_program(traced)
     program = simplify(whole)
-    before, after = ({pin for n in p.nodes for pin in n.pins} for p in (whole, program))
-    lost = sorted(map(str, before - after))
+    left = _blocks(program)
+    lost = [str(pin) for block, pin in _blocks(whole).items() if block not in left]
     if lost:
         raise CaptureError(
             need="blocks of weft.pinned that compute tensors of the step",
@@ -100,6 +101,11 @@ def _traced(traced: Trace) -> Program:
             hint="pin what reads them, or the tensors that they are views of",
         )
     return program
+
+
+def _blocks(program: Program) -> dict[tuple[str, bool], Annotation]:
+    """A pin of each block that pins, by the block's line and whether it names a stage."""
+    return {(pin.source, pin.is_stage): pin for node in program.nodes for pin in node.pins}
 
 
 def _by_replication(workload: Workload, model: nn.Module, stack: Stack) -> Program | None:

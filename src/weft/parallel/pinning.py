@@ -204,7 +204,7 @@ class _Resolving:
         return found
 
     def _nothing(self, pin: Pin, kind: str, names: Iterable[str], other: str) -> InputError:
-        near = get_close_matches(pin.path, list(names), n=3, cutoff=0.5)
+        near = get_close_matches(pin.path, list(names), n=3)
         return InputError(
             need=f"the path of a {kind} of {self._program.name}",
             got=f"the pin {pin}, which names none",

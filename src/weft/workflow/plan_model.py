@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from weft.workflow.capture_recipe import capture_recipe
@@ -10,6 +11,7 @@ from weft.workflow.progress import Progress, silent
 
 if TYPE_CHECKING:
     from weft.machine.model import Machine
+    from weft.parallel.pins import Pin
     from weft.parallel.plan import Level, ParallelPlan
     from weft.program.graph import Program
 
@@ -22,6 +24,7 @@ def plan_model(
     *,
     level: Level,
     memory_limit_bytes: float = 0.0,
+    pins: Sequence[Pin] = (),
     progress: Progress = silent,
 ) -> Planned:
     """Capture the recipe's step and search for the fastest way to split it.
@@ -31,11 +34,13 @@ def plan_model(
         machine: what to plan for.
         level: how hard to look.
         memory_limit_bytes: most bytes on a device; the device's own memory if 0.
+        pins: what the plan has to keep to.
         progress: told what is going on.
 
     Raises:
         CaptureError: the workload cannot become a program.
-        InfeasibleError: no plan fits the machine.
+        InputError: a pin names nothing.
+        InfeasibleError: no plan fits the machine, or keeps the pins.
     """
     captured = capture_recipe(recipe, progress=progress)
     plan = plan_program(
@@ -43,6 +48,7 @@ def plan_model(
         machine,
         level=level,
         memory_limit_bytes=memory_limit_bytes,
+        pins=pins,
         progress=progress,
     )
     return Planned(
@@ -56,6 +62,7 @@ def plan_program(
     *,
     level: Level,
     memory_limit_bytes: float = 0.0,
+    pins: Sequence[Pin] = (),
     progress: Progress = silent,
 ) -> ParallelPlan:
     """`weft.plan`, with its progress told; see `plan_model` for the arguments."""
@@ -67,6 +74,7 @@ def plan_program(
         machine,
         level=level,
         memory_limit_bytes=memory_limit_bytes,
+        pins=pins,
         progress=lambda text: progress("plan", None, text),
     )
     progress("plan", 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from weft.workflow.capture_recipe import capture_recipe
@@ -11,6 +12,7 @@ from weft.workflow.progress import Progress, silent
 if TYPE_CHECKING:
     from weft.capture import Workload
     from weft.machine.model import Machine
+    from weft.parallel.pins import Pin
     from weft.parallel.pipeline.plan import PipelinePlan
     from weft.parallel.plan import Prediction
 
@@ -25,6 +27,7 @@ def score_expert(
     tp: int = 1,
     fsdp: bool = False,
     sp: bool = False,
+    pins: Sequence[Pin] = (),
     progress: Progress = silent,
 ) -> Planned:
     """Capture the recipe's step and price the plan that an expert would write.
@@ -35,16 +38,18 @@ def score_expert(
         dp, tp: devices over which the batch and the layers are split.
         fsdp: also split parameters, gradients and optimizer state over `dp`.
         sp: also split activations between tensor-parallel regions along the sequence.
+        pins: what the plan has to keep to.
         progress: told what is going on.
 
     Raises:
+        InfeasibleError: these degrees do not keep a pin.
         InputError: `dp * tp` is more than the machine's number of devices, or does not divide.
     """
     from weft.parallel.experts import expert_plan
 
     captured = capture_recipe(recipe, progress=progress)
     program = captured.program
-    plan = expert_plan(program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp)
+    plan = expert_plan(program, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp, pins=pins)
     return Planned(plan=plan, program=program, machine=machine, capture_s=captured.capture_s)
 
 
@@ -60,6 +65,7 @@ def score_pipeline(
     tp: int = 1,
     fsdp: bool = False,
     sp: bool = False,
+    pins: Sequence[Pin] = (),
     progress: Progress = silent,
 ) -> PipelinePlan:
     """Capture the recipe's step and price the pipeline that an expert would write.
@@ -72,9 +78,11 @@ def score_pipeline(
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group.
         dp, tp, fsdp, sp: degrees within a group, as in `score_expert`.
+        pins: what the plan has to keep to.
         progress: told what is going on.
 
     Raises:
+        InfeasibleError: these degrees do not keep a pin.
         InputError: the degrees, the schedule and the program do not go together.
     """
     from weft.parallel.pipeline.expert import pipeline_expert
@@ -91,6 +99,7 @@ def score_pipeline(
         tp=tp,
         fsdp=fsdp,
         sp=sp,
+        pins=pins,
     )
 
 

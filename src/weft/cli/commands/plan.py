@@ -7,9 +7,11 @@ import argparse
 from weft.cli.command import Command
 from weft.cli.commands.options import (
     add_machine,
+    add_pins,
     add_recipe,
     memory_limit,
     read_machine,
+    read_pins,
     writable_file,
 )
 from weft.cli.console import Console
@@ -29,18 +31,20 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level", choices=("fast", "best"), default="fast", help="how hard to look (fast)"
     )
+    add_pins(parser)
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
     from weft.parallel.plan import Level
 
-    machine, limit = read_machine(args), memory_limit(args)
+    machine, limit, pins = read_machine(args), memory_limit(args), read_pins(args)
     with console.progress() as progress:
         planned = plan_model(
             args.recipe,
             machine,
             level=Level(args.level),
             memory_limit_bytes=0.0 if limit is None else limit,
+            pins=pins,
             progress=progress,
         )
     console.line(explain_plan(planned))

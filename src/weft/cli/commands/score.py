@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 
 from weft.cli.command import Command
-from weft.cli.commands.options import add_recipe, read_machine, writable_file
+from weft.cli.commands.options import (
+    add_pins,
+    add_recipe,
+    read_machine,
+    read_pins,
+    writable_file,
+)
 from weft.cli.console import Console
 from weft.core.errors import InputError
 from weft.machine.model import Machine
@@ -34,6 +40,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunks", type=int, default=1, metavar="K", help="stages of each group of devices"
     )
+    add_pins(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=writable_file, help="write the plan")
 
 
@@ -60,6 +67,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             tp=args.tp,
             fsdp=args.fsdp,
             sp=args.sp,
+            pins=read_pins(args),
             progress=progress,
         )
     console.line(plan_sentence(planned.plan))
@@ -83,6 +91,7 @@ def _score_pipeline(args: argparse.Namespace, machine: Machine, console: Console
             tp=args.tp,
             fsdp=args.fsdp,
             sp=args.sp,
+            pins=read_pins(args),
             progress=progress,
         )
     console.line(pipeline_sentence(plan))

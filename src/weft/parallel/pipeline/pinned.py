@@ -199,16 +199,17 @@ def _ancestors(part: Program, number: int) -> set[int]:
 def _falling(
     part: Program, number: int, place: _Place, before: int, other: _Place
 ) -> InfeasibleError:
+    here = f"{describe(part, number)} in stage {place.stage}"
+    there = f"after {describe(part, before)} in stage {other.stage}"
     if number == before:
-        why = "one operator is in one stage"
+        got = f"{here} and in stage {other.stage}"
     elif before in _ancestors(part, number):
-        why = f"its value would have to flow back from stage {other.stage} to {place.stage}"
+        got = f"{here}, {there}, from which a value would have to flow back"
     else:
-        why = "stages follow the order in which the forward pass runs"
+        got = f"{here}, {there}: stages follow the order in which the forward pass runs"
     return InfeasibleError(
         need=f"stages that keep {other.asked.text} and {place.asked.text}",
-        got=f"{describe(part, number)} in stage {place.stage}, after {describe(part, before)} in "
-        f"stage {other.stage}: {why}",
+        got=got,
         hint="drop or change one of the two pins",
         constraint="pins",
         options=(f"without {other.asked.text}", f"without {place.asked.text}"),
