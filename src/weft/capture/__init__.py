@@ -10,8 +10,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from weft.capture.block import pinned
 from weft.capture.optimizer import SGD, Adafactor, AdamW, Optimizer
-from weft.capture.pinned import pinned
 from weft.capture.program import capture
 from weft.capture.step import initial_state, make_step
 from weft.capture.workload import Workload

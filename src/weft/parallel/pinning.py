@@ -133,6 +133,12 @@ class _Resolving:
 
     def run(self, pins: Sequence[Pin]) -> Pinning:
         for pin in dict.fromkeys(pins):
+            if not isinstance(pin, Pin):
+                raise InputError(
+                    need="pins that weft.pin makes",
+                    got=repr(pin),
+                    hint="weft.parallel.pins.parse_pin makes one of a text",
+                )
             asked = Asked(str(pin), pin.wish)
             if pin.is_stage:
                 for node in self._nodes_of(pin):

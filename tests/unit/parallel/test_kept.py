@@ -188,8 +188,13 @@ def test_a_pin_that_names_nothing_stops_a_plan() -> None:
         plan(PROGRAM, MACHINE, pins=pins("layers.9.mlp output=R"))
 
 
+def test_a_text_is_no_pin() -> None:
+    with pytest.raises(InputError, match=r"'embed.weight=R'"):
+        plan(PROGRAM, MACHINE, pins=["embed.weight=R"])
+
+
 def test_a_stage_needs_a_pipeline() -> None:
-    with pytest.raises(InfeasibleError, match="a pipeline, for layers.1=stage 1"):
+    with pytest.raises(InfeasibleError, match=r"a pipeline, for layers.1=stage 1"):
         plan(PROGRAM, MACHINE, pins=pins("layers.1=stage 1"))
     assert plan(mlp(), MACHINE, mesh=(2,), pins=pins("layers.0=stage 0")).mesh == Mesh((2,))
 

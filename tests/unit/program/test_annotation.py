@@ -55,7 +55,9 @@ def test_a_text_of_another_form_is_named(text: str) -> None:
         Wish.parse(text)
 
 
-@pytest.mark.parametrize(("split", "dim"), [(0, 0), (2, 2), (3, None), (-1, 2), (-3, 0), (-4, None)])
+@pytest.mark.parametrize(
+    ("split", "dim"), [(0, 0), (2, 2), (3, None), (-1, 2), (-3, 0), (-4, None)]
+)
 def test_negative_dims_count_from_the_last(split: int, dim: int | None) -> None:
     assert Wish(split=split).dim(3) == dim
 

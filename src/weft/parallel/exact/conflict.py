@@ -80,7 +80,7 @@ def collision(problems: Sequence[Problem], pinning: Pinning) -> InfeasibleError:
         need, hint = f"a plan that keeps {guilty[0]}", "change the pin, or another size or machine"
     else:
         meshes = [_meshes(kept_on([text])) for text in guilty]
-        lines = [f"{line}, alone on {mesh}" for line, mesh in zip(lines, meshes, strict=True)]
+        lines = [f"{line}, kept alone on {mesh}" for line, mesh in zip(lines, meshes, strict=True)]
         reason = _why_not_together(problems, together)
         need, hint = f"a plan that keeps {' and '.join(guilty)}", "drop or change one of them"
     return InfeasibleError(

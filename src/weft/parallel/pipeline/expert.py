@@ -61,18 +61,13 @@ def pipeline_expert(
             with.
     """
     require_shape(schedule, pp * chunks, pp, micro_batches)
-    if pp * dp * tp > machine.num_devices:
-        raise InputError(
-            need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
-            got=f"{pp * dp * tp}: pipeline {pp} x data {dp} x tensor {tp}",
-            hint="lower the degrees, or take a larger machine",
-        )
+    expert = Expert(data=dp, tensor=tp, sharded=fsdp, sequence=sp)
+    _require_room(machine, pp, expert)
     part = in_micro_batches(program, micro_batches)
     pinning = resolve(part, pins)
     cuts = even_cuts(part, slowest_device(machine), pp * chunks, pinning)
     staged = StagedProgram(program, micro_batches, cuts)
     require_stages(staged.stages, part, pinning)
-    expert = Expert(data=dp, tensor=tp, sharded=fsdp, sequence=sp)
 
     def written(stage: StageProgram) -> ParallelPlan:
         own = pinning.through(stage.origin, stage.program)
@@ -92,6 +87,16 @@ def pipeline_expert(
         prediction=_UNKNOWN,
     )
     return replace(plan, prediction=estimate_pipeline(plan, staged, machine))
+
+
+def _require_room(machine: Machine, pp: int, expert: Expert) -> None:
+    devices = pp * expert.data * expert.tensor
+    if devices > machine.num_devices:
+        raise InputError(
+            need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
+            got=f"{devices}: pipeline {pp} x data {expert.data} x tensor {expert.tensor}",
+            hint="lower the degrees, or take a larger machine",
+        )
 
 
 def _stage_plans(

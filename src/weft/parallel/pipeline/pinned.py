@@ -114,6 +114,8 @@ def require_stages(stages: Sequence[StageProgram], part: Program, pinning: Pinni
     Raises:
         InfeasibleError: one is not; names the pin and the operator.
     """
+    if not pinning.stages:
+        return
     settled = frozenset(cut_nodes(part))
     for stage in stages:
         for number, asked in pinning.through(stage.origin, stage.program).stages.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.programs import mlp, random_inputs, transformer
 from tests.stages import run_stages
-from weft.core.errors import InfeasibleError
+from weft.core.errors import InfeasibleError, VerifyError
 from weft.machine.presets import preset
 from weft.parallel.kept import kept_shardings
 from weft.parallel.pinning import resolve
@@ -87,6 +88,8 @@ def test_pinned_pipelines_compute_the_same(degrees: dict[str, object]) -> None:
     assert piped == pytest.approx(loss, rel=1e-12)
     for name, array in updates.items():
         assert piped_updates[name] == pytest.approx(array, rel=1e-9, abs=1e-11)
+    for number, own in enumerate(found.plans):
+        assert staged.segments(number, own).local.mesh == found.mesh
 
 
 def test_placements_are_kept_within_stages() -> None:
@@ -140,15 +143,20 @@ def test_a_block_of_the_models_own_code_is_in_its_stage() -> None:
     nodes = list(PROGRAM.nodes)
     number = next(n for n, node in enumerate(nodes) if node.scope == "layers.1.norm2")
     nodes[number] = replace(nodes[number], pins=(Annotation(Wish(stage=1), "model.py:7"),))
-    where = stages_of(written(program=replace(PROGRAM, nodes=tuple(nodes))))
-    assert where["layers.1.norm2"] == {1}
+    program = replace(PROGRAM, nodes=tuple(nodes))
+    assert stages_of(written(program=program))["layers.1.norm2"] == {1}
+    elsewhere = written("layers.3=stage 1", "layers.2=stage 0").first_nodes
+    with pytest.raises(VerifyError, match=r"weft.pinned\(stage=1\) at model.py:7"):
+        _ = StagedProgram(program, 4, elsewhere).stages
 
 
 def test_what_every_stage_computes_cannot_be_pinned() -> None:
     program = mlp(num_layers=2, batch=4)
     part = in_micro_batches(program, 2)
     pinning = resolve(part, [parse_pin("layers.0=stage 0")])
-    only = replace(pinning, stages={part.input_by_name["batch.x"].node: pinning.stages[min(pinning.stages)]})
+    only = replace(
+        pinning, stages={part.input_by_name["batch.x"].node: pinning.stages[min(pinning.stages)]}
+    )
     with pytest.raises(InfeasibleError, match="operators that belong to one stage"):
         stage_bounds(part, only, 2)
 
@@ -174,8 +182,8 @@ def test_the_law_sees_an_operator_in_another_stage() -> None:
     found = written("layers.3=stage 1")
     staged = StagedProgram(PROGRAM, 4, found.first_nodes)
     require_stages(staged.stages, staged.part, resolve(staged.part, [parse_pin("head=stage 1")]))
-    with pytest.raises(InfeasibleError, match="layers.3=stage 0"):
-        pinning = resolve(staged.part, [parse_pin("layers.3=stage 0")])
+    pinning = resolve(staged.part, [parse_pin("layers.3=stage 0")])
+    with pytest.raises(InfeasibleError, match=r"layers.3=stage 0"):
         require_stages(staged.stages, staged.part, pinning)
 
 
@@ -194,7 +202,7 @@ def test_cuts_are_the_best_of_all(work: list[int], count: int, data: st.DataObje
 
     def longest(cuts: list[int]) -> float:
         bounds = [0, *cuts, len(work)]
-        return max(sum(work[a:b]) for a, b in zip(bounds, bounds[1:], strict=False))
+        return max(sum(work[a:b]) for a, b in pairwise(bounds))
 
     every = [[]]
     for positions_of in allowed:

@@ -41,7 +41,7 @@ def test_what_operators_of_a_block_return_is_pinned():
     program = capture(workload(Mlp))
     assert pins_of(program) == [("add.Tensor", "S(-1)x2"), ("relu.default", "S(-1)x2")]
     source = next(pin.source for node in program.nodes for pin in node.pins)
-    assert source.startswith("test_pinned.py:")
+    assert source.startswith("test_block.py:")
     assert all(node.phase is Phase.FORWARD for node in program.nodes if node.pins)
 
 
@@ -101,7 +101,7 @@ def test_a_block_of_which_nothing_is_left_is_refused():
                 rows = x.reshape(24, 8)
             return self.up(rows)
 
-    with pytest.raises(CaptureError, match=r"S\(0\) at test_pinned.py:\d+"):
+    with pytest.raises(CaptureError, match=r"S\(0\) at test_block.py:\d+"):
         capture(workload(Views))
 
 
