@@ -132,13 +132,7 @@ class _Resolving:
         self._modules = _modules(program, self._computed)
 
     def run(self, pins: Sequence[Pin]) -> Pinning:
-        for pin in dict.fromkeys(pins):
-            if not isinstance(pin, Pin):
-                raise InputError(
-                    need="pins that weft.pin makes",
-                    got=repr(pin),
-                    hint="weft.parallel.pins.parse_pin makes one of a text",
-                )
+        for pin in dict.fromkeys(map(_require_pin, pins)):
             asked = Asked(str(pin), pin.wish)
             if pin.is_stage:
                 for node in self._nodes_of(pin):
@@ -217,6 +211,16 @@ class _Resolving:
             hint=other
             or (f"did you mean {', '.join(near)}" if near else "see `weft capture --text`"),
         )
+
+
+def _require_pin(pin: object) -> Pin:
+    if isinstance(pin, Pin):
+        return pin
+    raise InputError(
+        need="pins that weft.pin makes",
+        got=repr(pin),
+        hint="weft.parallel.pins.parse_pin makes one of a text",
+    )
 
 
 _Key = TypeVar("_Key")
