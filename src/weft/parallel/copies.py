@@ -25,10 +25,12 @@ class Decision:
     Attributes:
         strategies: one for each node of the program.
         hubs: the shared sharding of a value for the readers of one phase.
+        staying: weights whose shared version is made once and held for all phases.
     """
 
     strategies: tuple[Strategy, ...]
     hubs: dict[tuple[Value, Phase], Sharding]
+    staying: frozenset[Value] = frozenset()
 
 
 def copies_for(program: Program, decision: Decision, resharding: Resharding) -> tuple[Copy, ...]:
@@ -55,6 +57,7 @@ def recomputed(decision: Decision, program: Program, expanded: Expanded) -> Deci
     strategies = tuple(decision.strategies[old] for old in expanded.origin)
     hubs: dict[tuple[Value, Phase], Sharding] = {}
     by_node: dict[int, list[tuple[int, Phase, Sharding]]] = {}
+    staying: set[Value] = set()
     for (value, phase), sharding in decision.hubs.items():
         by_node.setdefault(value.node, []).append((value.output, phase, sharding))
     for new, old in enumerate(expanded.origin):
@@ -62,7 +65,9 @@ def recomputed(decision: Decision, program: Program, expanded: Expanded) -> Deci
         for output, phase, sharding in by_node.get(old, ()):
             if not (is_clone and phase is Phase.FORWARD):
                 hubs[Value(new, output), phase] = sharding
-    return Decision(strategies, hubs)
+                if Value(old, output) in decision.staying:
+                    staying.add(Value(new, output))
+    return Decision(strategies, hubs, frozenset(staying))
 
 
 def _wants(program: Program, decision: Decision) -> dict[Value, dict[Phase, dict[Sharding, None]]]:
@@ -91,6 +96,7 @@ class _Value:
     ) -> None:
         self._value = value
         self._hubs = decision.hubs
+        self._stays = value in decision.staying
         self._made = decision.strategies[value.node].outputs[value.output]
         self._is_input = value.node in program.input_by_node
         self._maximum = -3 in self._made
@@ -115,8 +121,10 @@ class _Value:
             if crosses and phase is Phase.BACKWARD:
                 at_hand[hub] = self._kept[hub] = self._keep(hub, at_hand)
             else:
-                self._add(phase, hub, at_hand)
+                self._add(phase, hub, at_hand, kept=self._stays)
                 at_hand[hub] = len(self._copies) - 1
+                if self._stays:
+                    self._kept[hub] = at_hand[hub]
         for sharding in wanted:
             if sharding not in at_hand:
                 self._add(phase, sharding, at_hand)

@@ -72,6 +72,7 @@ class Collective:
         source, target: slots.
         node: the program's node that made the value.
         phase: phase of the readers.
+        stays: True for a step towards a version of a weight that is kept for later phases.
         bundle: number of the message in which it travels with its neighbours of the same
             number; -1 if it travels alone.
     """
@@ -85,6 +86,7 @@ class Collective:
     reduce: str = ""
     source_dim: int = -1
     target_dim: int = -1
+    stays: bool = False
     bundle: int = -1
 
 

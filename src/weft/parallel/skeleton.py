@@ -16,6 +16,7 @@ from functools import cached_property
 
 from weft.cost.fusion import Paid, program_traffic
 from weft.parallel.bundle import SMALL_BYTES
+from weft.parallel.loop import Loop, varying_nodes
 from weft.parallel.rules import RuleBook
 from weft.parallel.weights import weight_values
 from weft.program.fold import Folding
@@ -41,17 +42,23 @@ class UnitSpec:
     Attributes:
         kind: what it is.
         nodes: program nodes that it decides; none for hubs and the sink.
-        times: how often it occurs.
+        times: how often it occurs in the program.
+        runs: how often a step runs it, all occurrences and micro-batches together.
+        held: how many of its results are held at once, all occurrences together.
         value, phase: of a hub, the value it is a version of and the phase it serves.
         keeps: of a hub, whether its version stays on the device through the peak.
+        stays: of a hub, whether it is the version of a weight that all micro-batches read.
     """
 
     kind: UnitKind
     nodes: tuple[int, ...] = ()
     times: int = 1
+    runs: int = 1
+    held: int = 1
     value: Value | None = None
     phase: Phase = Phase.FORWARD
     keeps: bool = False
+    stays: bool = False
 
 
 OPERAND, CLUSTER_OPERAND, NEXT_VALUE, WHOLE = 0, -1, -2, -3
@@ -111,9 +118,16 @@ HUB_PORT = -4
 """A hub takes a value in any of its states."""
 
 
-def build_skeleton(program: Program, folding: Folding) -> Skeleton:
-    """Units and links of a program."""
-    builder = _Builder(program, folding)
+def build_skeleton(program: Program, folding: Folding, loop: Loop | None = None) -> Skeleton:
+    """Units and links of a program.
+
+    Args:
+        program: of a step, or of one micro-batch.
+        folding: of the program.
+        loop: how often a step runs the program of one micro-batch. What repeats then counts as
+            often, and each weight has a version that is made once a step.
+    """
+    builder = _Builder(program, folding, loop)
     builder.add_units()
     builder.add_links()
     return Skeleton(
@@ -136,9 +150,11 @@ _Reads = dict[tuple[Value, Phase], dict[_Reader, int]]
 class _Builder:
     """Accumulates units and links; lives only inside `build_skeleton`."""
 
-    def __init__(self, program: Program, folding: Folding) -> None:
+    def __init__(self, program: Program, folding: Folding, loop: Loop | None) -> None:
         self.program = program
         self.folding = folding
+        self.loop = loop
+        self.varies = [False] * len(program.nodes) if loop is None else varying_nodes(program)
         self.units: list[UnitSpec] = []
         self.links: list[Link] = []
         self.unit_of: dict[int, int] = {}
@@ -160,15 +176,24 @@ class _Builder:
                 if kind is UnitKind.CLUSTER:
                     self.cluster_shape[member] = self.program.nodes[member].outputs[0].shape
             times = self.folding.multiplicity[node]
-            self.units.append(UnitSpec(kind=kind, nodes=nodes, times=times))
+            runs = times * self._rounds(node)
+            self.units.append(UnitSpec(kind=kind, nodes=nodes, times=times, runs=runs, held=times))
         self.sink = len(self.units)
         self.units.append(UnitSpec(kind=UnitKind.SINK))
+
+    def _rounds(self, node: int) -> int:
+        """How often a step runs a node of the program."""
+        repeats = self.varies[node] or self.program.nodes[node].op == "accumulate"
+        return self.loop.times if self.loop is not None and repeats else 1
 
     def add_links(self) -> None:
         reads, most = self._reads()
         kept = _kept_values(self.program)
         for value in dict.fromkeys(value for value, _ in reads):
             tail = self.unit_of[value.node]
+            if self._stays(value, reads):
+                self._add_version(value, tail, reads)
+                continue
             for phase in Phase:
                 readers = reads.get((value, phase))
                 if readers is None:
@@ -181,24 +206,68 @@ class _Builder:
                     if value.node not in self.program.input_by_node:
                         tail = start
                 for reader, count in readers.items():
-                    self._link(value, start, reader.unit, reader.port, count)
+                    self._link(value, start, reader.unit, reader.port, count * self._flows(value))
+
+    def _flows(self, value: Value) -> int:
+        """How often a step moves a value."""
+        return self.loop.times if self.loop is not None and self.varies[value.node] else 1
+
+    def _stays(self, value: Value, reads: _Reads) -> bool:
+        """True for a weight that micro-batches read: a version of it is made once a step."""
+        return value in self.weights and any(
+            self._repeats(reader)
+            for phase in (Phase.FORWARD, Phase.BACKWARD)
+            for reader in reads.get((value, phase), ())
+        )
+
+    def _repeats(self, reader: _Reader) -> bool:
+        spec = self.units[reader.unit]
+        return self.loop is not None and spec.runs > spec.times
+
+    def _add_version(self, value: Value, tail: int, reads: _Reads) -> None:
+        """Readers in the loop start from the version that is made once and held all the time."""
+        assert self.loop is not None
+        self.hideable = False
+        version = self._add_hub(value, Phase.FORWARD, tail, keeps=True, stays=True)
+        for phase in Phase:
+            readers = reads.get((value, phase), {})
+            self.hideable = self._can_hide(value, phase, readers)
+            for reader, count in readers.items():
+                repeats = self._repeats(reader)
+                start, rounds = (version, self.loop.times) if repeats else (tail, 1)
+                self._link(value, start, reader.unit, reader.port, count * rounds)
 
     def _can_hide(self, value: Value, phase: Phase, readers: Iterable[_Reader]) -> bool:
         """Whether there is work beside a movement of the value for the readers of a phase."""
+        made = self.program.nodes[value.node].phase
         if phase is Phase.UPDATE:
-            made = self.program.nodes[value.node].phase
-            return made is Phase.BACKWARD and value.node < self.busy.stop
+            # After the last micro-batch nothing is left to hide behind.
+            return self.loop is None and made is Phase.BACKWARD and value.node < self.busy.stop
         nodes = [node for reader in readers for node in self.units[reader.unit].nodes]
+        if made is Phase.BACKWARD and all(self.program.nodes[n].op == "accumulate" for n in nodes):
+            return value.node < self.busy.stop
         first = min(nodes, default=len(self.program.nodes))
         return value in self.weights and first > self.busy.start
 
-    def _add_hub(self, value: Value, phase: Phase, tail: int, *, keeps: bool) -> int:
+    def _add_hub(
+        self, value: Value, phase: Phase, tail: int, *, keeps: bool, stays: bool = False
+    ) -> int:
         times = self.folding.multiplicity[value.node]
+        flows = self._flows(value)
         number = len(self.units)
         self.units.append(
-            UnitSpec(kind=UnitKind.HUB, times=times, value=value, phase=phase, keeps=keeps)
+            UnitSpec(
+                kind=UnitKind.HUB,
+                times=times,
+                runs=times * flows,
+                held=times * (self.loop.held if self.loop is not None and flows > 1 else 1),
+                value=value,
+                phase=phase,
+                keeps=keeps,
+                stays=stays,
+            )
         )
-        self._link(value, tail, number, HUB_PORT, times)
+        self._link(value, tail, number, HUB_PORT, times * flows)
         return number
 
     def _link(self, value: Value, tail: int, head: int, port: int, count: int) -> None:

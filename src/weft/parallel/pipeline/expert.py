@@ -112,15 +112,9 @@ def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]
     Raises:
         InputError: the forward pass has fewer places to cut than that.
     """
-    free, weights = free_nodes(part), weight_values(part)
-    nodes = [
-        n
-        for n, node in enumerate(part.nodes)
-        if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
-    ]
-    paid = program_traffic(part)
-    ends = list(accumulate(_seconds(part, number, device, paid[number]) for number in nodes))
-    places = _narrow_places(_crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
+    nodes = forward_nodes(part)
+    ends = list(accumulate(forward_seconds(part, nodes, device)))
+    places = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
     if len(places) < num_stages - 1:
         raise InputError(
             need=f"a forward pass of at least {num_stages} operators",
@@ -133,12 +127,28 @@ def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]
     return tuple(nodes[places[cut - 1]] for cut in _even_runs(pieces, num_stages))
 
 
+def forward_nodes(part: Program) -> list[int]:
+    """Nodes of the forward pass that a cut gives to a stage, in order."""
+    free, weights = free_nodes(part), weight_values(part)
+    return [
+        n
+        for n, node in enumerate(part.nodes)
+        if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
+    ]
+
+
+def forward_seconds(part: Program, nodes: Sequence[int], device: Device) -> list[float]:
+    """How long each node takes on one device, whole [s]."""
+    paid = program_traffic(part)
+    return [_seconds(part, number, device, paid[number]) for number in nodes]
+
+
 NARROW = 1.25
 """Bytes across a cut over the fewest nearby, up to which it is a place to cut. Derived: inside a
 layer of a transformer at least twice the stream crosses, between layers the stream alone."""
 
 
-def _narrow_places(crossing: Sequence[float], ends: Sequence[float], stage_s: float) -> list[int]:
+def narrow_places(crossing: Sequence[float], ends: Sequence[float], stage_s: float) -> list[int]:
     """Positions that few bytes cross compared with those within a quarter of a stage."""
     places: list[int] = []
     first = last = 0
@@ -192,7 +202,7 @@ def _runs_needed(pieces: Sequence[float], start: int, limit: float) -> int:
     return runs
 
 
-def _crossing_bytes(part: Program, nodes: Sequence[int]) -> list[float]:
+def crossing_bytes(part: Program, nodes: Sequence[int]) -> list[float]:
     """Bytes that cross the place in front of each node, forward [bytes]."""
     position = {number: at for at, number in enumerate(nodes)}
     change = [0.0] * (len(nodes) + 1)

@@ -30,6 +30,7 @@ class PipelinePrediction:
         bubble: share of that in which groups wait for others [0 to 1].
         group_peak_bytes: most memory in use on one device, by group [bytes].
         stages: of each stage, what it takes for one micro-batch.
+        bound_s: no plan with these groups, grids and micro-batches is faster; 0 if unknown [s].
     """
 
     step_s: float
@@ -37,6 +38,7 @@ class PipelinePrediction:
     bubble: float
     group_peak_bytes: tuple[float, ...]
     stages: tuple[StageTime, ...]
+    bound_s: float = 0.0
 
     @property
     def peak_bytes(self) -> float:
@@ -125,11 +127,18 @@ class StagedProgram:
         program: the whole step.
         micro_batches: parts of the batch.
         first_nodes: see `PipelinePlan`.
+        part: the program of one micro-batch, if the caller has it.
     """
 
-    def __init__(self, program: Program, micro_batches: int, first_nodes: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        micro_batches: int,
+        first_nodes: tuple[int, ...],
+        part: Program | None = None,
+    ) -> None:
         self.program = program
-        self.part = in_micro_batches(program, micro_batches)
+        self.part = in_micro_batches(program, micro_batches) if part is None else part
         self._first_nodes = first_nodes
 
     @cached_property

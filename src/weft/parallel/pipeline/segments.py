@@ -8,8 +8,9 @@
     weights    for each micro-batch: the other gradients
     finish     once, after the last micro-batch: reductions of what was accumulated, the update
 
-Weights that are cut are gathered anew in each micro-batch, as fully sharded data parallelism
-does, or they would be whole in memory for all of the step.
+Weights that are gathered for one pass are gathered anew in each micro-batch, as fully sharded
+data parallelism does. What a plan keeps of a weight is held all the time, so it is gathered once,
+before the first micro-batch.
 """
 
 from __future__ import annotations
@@ -206,6 +207,7 @@ class _Sorting:
             and instruction.kind is CollectiveKind.ALL_GATHER
             and instruction.phase is not Phase.UPDATE
             and number not in self._handed_on
+            and not instruction.stays
         )
         before = [self._after.get(self._maker.get(slot, -1), Part.SETUP) for slot in reads]
         latest = max(before, default=Part.SETUP)
