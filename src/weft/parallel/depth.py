@@ -106,7 +106,7 @@ class _Cut:
             nodes = tuple(
                 replace(
                     self._program.nodes[old],
-                    args=self._moved(self._program.nodes[old].args, old, number),
+                    args=self._arguments(old, number, num_dropped),
                     scope=self._closed_up(self._program.nodes[old].scope, num_dropped),
                 )
                 for old in kept
@@ -137,6 +137,12 @@ class _Cut:
             updates=updates,
         )
         return Shortened(program, tuple(kept), num_dropped)
+
+    def _arguments(self, old: int, number: dict[int, int], num_dropped: int) -> tuple[Arg, ...]:
+        node = self._program.nodes[old]
+        if node.op == "input":
+            return (self._closed_up(self._program.input_by_node[old].name, num_dropped),)
+        return self._moved(node.args, old, number)
 
     def _closed_up(self, path: str, num_dropped: int) -> str:
         """A path with the layers above the gap numbered on from those below it."""

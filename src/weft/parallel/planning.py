@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Literal, overload
 
 from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.exact.planner import ExactPlanner
+from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.planner import Planner, Progress, plan_request
@@ -20,6 +22,44 @@ PLANNERS: Mapping[str, Callable[[], Planner]] = MappingProxyType({"exact": Exact
 """Planners by name."""
 
 
+@overload
+def plan(
+    program: Program,
+    machine: Machine,
+    *,
+    planner: str = ...,
+    level: Level | str = ...,
+    memory_limit_bytes: float = ...,
+    mesh: tuple[int, ...],
+    time_limit_s: float = ...,
+    progress: Progress = ...,
+) -> ParallelPlan: ...
+@overload
+def plan(
+    program: Program,
+    machine: Machine,
+    *,
+    planner: str = ...,
+    level: Level | str = ...,
+    memory_limit_bytes: float = ...,
+    mesh: tuple[int, ...] | None = ...,
+    max_stages: Literal[1],
+    time_limit_s: float = ...,
+    progress: Progress = ...,
+) -> ParallelPlan: ...
+@overload
+def plan(
+    program: Program,
+    machine: Machine,
+    *,
+    planner: str = ...,
+    level: Level | str = ...,
+    memory_limit_bytes: float = ...,
+    mesh: tuple[int, ...] | None = ...,
+    max_stages: int = ...,
+    time_limit_s: float = ...,
+    progress: Progress = ...,
+) -> ParallelPlan | PipelinePlan: ...
 def plan(
     program: Program,
     machine: Machine,
@@ -28,9 +68,10 @@ def plan(
     level: Level | str = Level.FAST,
     memory_limit_bytes: float = 0.0,
     mesh: tuple[int, ...] | None = None,
+    max_stages: int = 0,
     time_limit_s: float = float("inf"),
     progress: Progress = lambda _: None,
-) -> ParallelPlan:
+) -> ParallelPlan | PipelinePlan:
     """Decide how a training step is split over a machine.
 
     Args:
@@ -39,12 +80,15 @@ def plan(
         planner: who decides; see `PLANNERS`.
         level: "fast" or "best": how hard to look.
         memory_limit_bytes: limit of one device; its own memory if 0 [bytes].
-        mesh: plan on this device grid only.
+        mesh: plan on this device grid only, in one stage.
+        max_stages: 1 for plans of one stage only; 0 for as many as pay.
         time_limit_s: stop looking for better plans after this time [s].
         progress: told in words what is going on.
 
     Returns:
-        The fastest plan found in the simulator, never slower than an expert's that fits.
+        The fastest plan found in the simulator, of one stage or of several; never slower than
+        an expert's of one stage that fits. On the fast level pipelines are looked at only where
+        the best plan of one stage waits, recomputes or does not fit.
 
     Raises:
         InputError: no such planner or level, or a mesh that the machine is too small for.
@@ -64,6 +108,7 @@ def plan(
         level=_level(level),
         memory_limit_bytes=memory_limit_bytes,
         mesh=None if mesh is None else Mesh(tuple(mesh)),
+        max_stages=max_stages,
         time_limit_s=time_limit_s,
     )
     return plan_request(request, make(), progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from weft.workflow.capture_recipe import capture_recipe
-from weft.workflow.planned import Planned
+from weft.workflow.planned import Planned, PlannedPipeline
 from weft.workflow.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ def plan_model(
     *,
     level: Level,
     memory_limit_bytes: float = 0.0,
+    max_stages: int = 0,
+    time_limit_s: float = float("inf"),
     progress: Progress = silent,
-) -> Planned:
+) -> Planned | PlannedPipeline:
     """Capture the recipe's step and search for the fastest way to split it.
 
     Args:
@@ -31,23 +33,33 @@ def plan_model(
         machine: what to plan for.
         level: how hard to look.
         memory_limit_bytes: most bytes on a device; the device's own memory if 0.
+        max_stages: 1 for plans of one stage only, 0 for as many as pay.
+        time_limit_s: stop looking for better plans after this time [s].
         progress: told what is going on.
 
     Raises:
         CaptureError: the workload cannot become a program.
         InfeasibleError: no plan fits the machine.
     """
+    from weft.parallel.pipeline.plan import PipelinePlan
+    from weft.parallel.planning import plan as search
+
     captured = capture_recipe(recipe, progress=progress)
-    plan = plan_program(
+    progress("plan", None)
+    plan = search(
         captured.program,
         machine,
         level=level,
         memory_limit_bytes=memory_limit_bytes,
-        progress=progress,
+        max_stages=max_stages,
+        time_limit_s=time_limit_s,
+        progress=lambda text: progress("plan", None, text),
     )
-    return Planned(
-        plan=plan, program=captured.program, machine=machine, capture_s=captured.capture_s
-    )
+    progress("plan", 1.0)
+    program, capture_s = captured.program, captured.capture_s
+    if isinstance(plan, PipelinePlan):
+        return PlannedPipeline(plan=plan, program=program, machine=machine, capture_s=capture_s)
+    return Planned(plan=plan, program=program, machine=machine, capture_s=capture_s)
 
 
 def plan_program(
@@ -58,7 +70,7 @@ def plan_program(
     memory_limit_bytes: float = 0.0,
     progress: Progress = silent,
 ) -> ParallelPlan:
-    """`weft.plan`, with its progress told; see `plan_model` for the arguments."""
+    """The best plan of one stage, with its progress told; see `plan_model` for the arguments."""
     from weft.parallel.planning import plan as search
 
     progress("plan", None)
@@ -67,6 +79,7 @@ def plan_program(
         machine,
         level=level,
         memory_limit_bytes=memory_limit_bytes,
+        max_stages=1,
         progress=lambda text: progress("plan", None, text),
     )
     progress("plan", 1.0)

@@ -13,7 +13,14 @@ from weft.core.units import format_bytes, parse_bytes
 if TYPE_CHECKING:
     from weft.machine.model import Machine
 
-__all__ = ["add_machine", "add_recipe", "memory_limit", "read_machine", "writable_file"]
+__all__ = [
+    "add_machine",
+    "add_recipe",
+    "memory_limit",
+    "positive_seconds",
+    "read_machine",
+    "writable_file",
+]
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +66,23 @@ def memory_limit(args: argparse.Namespace) -> float | None:
             hint="write the unit, as in 40GiB; leave --memory out for all that a device has",
         )
     return float(limit)
+
+
+def positive_seconds(text: str) -> float:
+    """A number of seconds above 0.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise InputError(
+            need="a time limit in seconds, above 0", got=repr(text), hint="for example 60"
+        )
+    return seconds
 
 
 def writable_file(text: str) -> Path:

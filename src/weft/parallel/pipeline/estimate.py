@@ -22,7 +22,7 @@ from weft.parallel.pipeline.stages import StageProgram
 from weft.parallel.pipeline.timing import StageTime, pipeline_time
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.prefetch import slots_read, slots_written
-from weft.parallel.recompute import with_recompute
+from weft.parallel.recompute import Expanded, expand
 from weft.parallel.serialize import plan_digest
 from weft.program.graph import Phase, Role
 
@@ -53,7 +53,9 @@ def estimate_pipeline(
         key = (first, _decision(decided))
         if key not in known:
             found = staged.segments(number, decided)
-            known[key] = stage_cost(staged.stages[number], found, decided, machine)
+            stage = staged.stages[number]
+            expanded = expand(stage.program, decided.recompute)
+            known[key] = stage_cost(stage, found, expanded, machine)
         costs.append(known[key])
     return predict_pipeline(
         plan.orders, costs, machine, plan.mesh.num_devices, plan.micro_batches, plan.num_groups
@@ -178,31 +180,30 @@ class StageCost:
 
 
 def stage_cost(
-    stage: StageProgram, segments: Segments, decided: ParallelPlan, machine: Machine
+    stage: StageProgram, segments: Segments, expanded: Expanded, machine: Machine
 ) -> StageCost:
     """Price a stage.
 
     Args:
         stage: what it computes.
         segments: its instructions by part.
-        decided: its plan.
+        expanded: its program with the recomputation of its plan.
         machine: where it runs.
     """
-    return _Pricing(stage, segments, decided, machine).cost()
+    return _Pricing(stage, segments, expanded, machine).cost()
 
 
 class _Pricing:
     """Prices the parts of one stage; lives only inside `stage_cost`."""
 
     def __init__(
-        self, stage: StageProgram, segments: Segments, decided: ParallelPlan, machine: Machine
+        self, stage: StageProgram, segments: Segments, expanded: Expanded, machine: Machine
     ) -> None:
         self._stage = stage
         self._segments = segments
         self._machine = machine
         self._local = segments.local
-        program = with_recompute(stage.program, decided.recompute)
-        self._tasks = priced_tasks(self._local, program, machine)
+        self._tasks = priced_tasks(self._local, expanded.program, machine, expanded.traffic)
         self._maker = {
             slot: number
             for number, instruction in enumerate(self._local.instructions)

@@ -13,7 +13,7 @@ from weft.parallel.pipeline.segments import Segments, segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
 from weft.parallel.pipeline.timing import PipelineTime, StageTime, pipeline_time
 from weft.parallel.placement import Mesh
-from weft.parallel.plan import ParallelPlan
+from weft.parallel.plan import Alternative, Level, ParallelPlan
 from weft.parallel.validate import validate
 from weft.program.graph import Phase, Program
 
@@ -41,6 +41,11 @@ class PipelinePrediction:
     bound_s: float = 0.0
 
     @property
+    def gap(self) -> float:
+        """Relative distance of the step from its bound; 0 where no bound is known."""
+        return max(0.0, self.step_s / self.bound_s - 1.0) if self.bound_s > 0 else 0.0
+
+    @property
     def peak_bytes(self) -> float:
         """Most memory in use on any device [bytes]."""
         return max(self.group_peak_bytes)
@@ -64,6 +69,10 @@ class PipelinePlan:
         plans: of each stage, made for the stage's program.
         memory_limit_bytes: what the planner had to stay under on each device [bytes].
         prediction: what the simulator says.
+        alternatives: what else was looked at, best first.
+        planner, level: who decided and how hard it looked.
+        search_s: time of the search [s].
+        notes: lines for people.
     """
 
     program_name: str
@@ -77,6 +86,11 @@ class PipelinePlan:
     plans: tuple[ParallelPlan, ...]
     memory_limit_bytes: float
     prediction: PipelinePrediction
+    alternatives: tuple[Alternative, ...] = ()
+    planner: str = "exact"
+    level: Level = Level.FAST
+    search_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_shape(self.schedule, self.num_stages, self.num_groups, self.micro_batches)

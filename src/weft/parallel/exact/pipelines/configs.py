@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from weft.machine.model import Machine
 from weft.parallel.placement import Mesh
+from weft.parallel.plan import Level
 from weft.program.graph import Program, Role
 
-__all__ = ["Config", "batch_rows", "configs"]
+__all__ = ["MOST_ROWS", "Config", "batch_rows", "configs"]
 
-MOST_ROWS = 16
-"""Rows of a micro-batch on one data-parallel part beyond which more are not tried. Derived: products
-are as fast with fewer, and the bubble only grows."""
+MOST_ROWS = {Level.FAST: 4, Level.BEST: 16}
+"""Rows of a micro-batch on one part of a group beyond which more are not tried. Derived: where
+sequences are long, products are as fast with fewer, and the bubble only grows."""
 LEAST_ROUNDS = 0.5
 """Micro-batches for each group below which the bubble is longer than the work."""
 
@@ -56,17 +57,18 @@ def batch_rows(program: Program) -> int:
     return found
 
 
-def configs(machine: Machine, rows: int, most_groups: int) -> Iterator[Config]:
+def configs(machine: Machine, rows: int, most_groups: int, most_rows: int) -> Iterator[Config]:
     """All ways to use all devices that divide the batch.
 
     Args:
         machine: where it runs.
         rows: of the batch.
         most_groups: groups that the program has pieces for.
+        most_rows: rows of a micro-batch on one part of a group.
 
     Example:
         >>> from weft.machine.presets import preset
-        >>> found = list(configs(preset("dgx-h100x1"), rows=8, most_groups=8))
+        >>> found = list(configs(preset("dgx-h100x1"), rows=8, most_groups=8, most_rows=4))
         >>> str(found[0]), len(found)
         ('1 groups of 4x2, 2 micro-batches', 27)
     """
@@ -78,7 +80,7 @@ def configs(machine: Machine, rows: int, most_groups: int) -> Iterator[Config]:
         each = total // groups
         for inner in _divisors(math.gcd(each, node) if each >= node else each):
             data = each // inner
-            for count in _divisors(MOST_ROWS):
+            for count in _divisors(most_rows):
                 parts, rest = divmod(rows, data * count)
                 if rest == 0 and parts >= max(2, groups * LEAST_ROUNDS):
                     yield Config(groups, data, inner, parts, count)

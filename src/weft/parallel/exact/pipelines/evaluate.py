@@ -22,6 +22,7 @@ __all__ = [
     "joined",
     "predicted",
     "rough_step_s",
+    "schedules",
     "stagings",
     "state_sharded",
 ]
@@ -59,28 +60,41 @@ def stagings(
         limit_bytes: limit of one device [bytes].
     """
     runs = Runs(by_option)
-    groups, count = config.groups, config.micro_batches
-    around = _once_s(by_option[0], groups)
+    around = _once_s(by_option[0], config.groups)
     found: list[Staging] = []
-
-    def note(schedule: str, chunks: int, in_flight: Sequence[float]) -> None:
-        each = [limit_bytes / chunks] * (groups * chunks)
-        stages = partition(runs, in_flight, each, count)
+    for schedule, chunks in schedules(config, runs.num_pieces):
+        in_flight = _in_flight(schedule, chunks, config)
+        each = [limit_bytes / chunks] * len(in_flight)
+        stages = partition(runs, in_flight, each, config.micro_batches)
         if stages is not None:
             step_s = around + _schedule_s(schedule, stages, config, by_option[0])
             found.append(Staging(schedule=schedule, chunks=chunks, stages=stages, rough_s=step_s))
-
-    note("1f1b", 1, [min(count, groups - stage) for stage in range(groups)])
-    if groups > 1:
-        note("zero-bubble", 1, [min(count, groups)] * groups)
-        for chunks in range(2, MOST_CHUNKS + 1):
-            if groups * chunks <= runs.num_pieces and count % groups == 0:
-                ahead = [
-                    min((chunks - 1) * groups + 2 * (groups - 1 - g) + 1, count * chunks) / chunks
-                    for g in range(groups)
-                ]
-                note("interleaved", chunks, ahead * chunks)
     return sorted(found, key=lambda staging: staging.rough_s)
+
+
+def schedules(config: Config, num_pieces: int) -> list[tuple[str, int]]:
+    """Schedules of a configuration with their numbers of chunks.
+
+    GPipe is not among them: 1F1B takes as long and keeps less.
+    """
+    groups, count = config.groups, config.micro_batches
+    found = [("1f1b", 1)] if groups <= num_pieces else []
+    if groups > 1 and found:
+        found.append(("zero-bubble", 1))
+        most = min(MOST_CHUNKS, num_pieces // groups) if count % groups == 0 else 1
+        found += [("interleaved", chunks) for chunks in range(2, most + 1)]
+    return found
+
+
+def _in_flight(schedule: str, chunks: int, config: Config) -> list[float]:
+    """Of each stage, micro-batches whose activations are kept at once."""
+    groups, count = config.groups, config.micro_batches
+    if schedule == "zero-bubble":
+        return [min(count, groups)] * groups
+    if schedule == "1f1b":
+        return [min(count, groups - group) for group in range(groups)]
+    ahead = [(chunks - 1) * groups + 2 * (groups - 1 - group) + 1 for group in range(groups)]
+    return [min(number, count * chunks) / chunks for number in ahead] * chunks
 
 
 def rough_step_s(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 from weft.machine.model import Machine
@@ -156,19 +157,35 @@ def batch_rules(part: Program, size: int) -> dict[int, Rule]:
     }
 
 
-def piece_costs(rows: Rows, slicer: Slicer) -> tuple[tuple[StageCost, ...], ...]:
-    """Cost of each piece under a decision, by recomputation."""
+def piece_costs(rows: Rows, slicer: Slicer, recomputation: str) -> list[StageCost]:
+    """Cost of each piece of the whole program under a decision.
+
+    Where layers run again as a whole, a piece that begins inside of one keeps nothing of what
+    comes in: it does only where a stage begins there.
+
+    Args:
+        rows: the program of one micro-batch.
+        slicer: makes plans of pieces.
+        recomputation: one of `weft.parallel.recompute.RECOMPUTATIONS`.
+    """
     known: dict[object, StageCost] = {}
-    by_option: list[tuple[StageCost, ...]] = []
-    for option in RECOMPUTATIONS:
-        costs: list[StageCost] = []
-        for piece, stage in enumerate(rows.stages):
-            expanded = rows.expanded(piece, option)
-            plan = slicer.plan(stage, expanded)
-            key = (rows.alike[piece], plan.strategies, plan.copies, plan.recompute)
-            if key not in known:
-                local = lower_expanded(expanded.program, plan)
-                known[key] = stage_cost(stage, segments(stage, local), plan, rows.machine)
-            costs.append(known[key])
-        by_option.append(tuple(costs))
-    return tuple(by_option)
+    costs: list[StageCost] = []
+    for piece, stage in enumerate(rows.stages):
+        expanded = rows.expanded(piece, recomputation)
+        plan = slicer.plan(stage, expanded)
+        key = (rows.alike[piece], plan.strategies, plan.copies, plan.recompute)
+        if key not in known:
+            local = lower_expanded(expanded.program, plan)
+            known[key] = stage_cost(stage, segments(stage, local), expanded, rows.machine)
+        costs.append(known[key])
+    if recomputation == "full":
+        for piece in range(1, len(costs)):
+            if rows.pieces.inside[piece]:
+                costs[piece] = _without(costs[piece], costs[piece - 1].forward.num_bytes)
+    return [costs[piece] for piece in rows.pieces.order]
+
+
+def _without(cost: StageCost, num_bytes: float) -> StageCost:
+    """A piece that keeps so many bytes less."""
+    kept = max(cost.time.kept_bytes - num_bytes, 0.0)
+    return replace(cost, time=replace(cost.time, kept_bytes=kept))

@@ -1,8 +1,8 @@
 """The pieces that stages are made of: runs of the forward pass between places to cut.
 
-A place to cut is one that few bytes cross, compared with those around it, and that does not lie
-inside a repeated layer. A deep program is looked at through a short version of it, so some
-pieces stand for many.
+A place to cut is one that few bytes cross, compared with those around it: between the layers of a
+transformer, and between the attention and the feed-forward part of one. A deep program is looked
+at through a short version of it, so some pieces stand for many.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ class Pieces:
         starts: first node of each piece but the first, by number in the short part.
         lengths: forward nodes of each piece.
         order: of each piece of the whole program, the piece of the short one that it is like.
+        inside: of each piece, whether it begins inside of a repeated layer.
     """
 
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
     order: tuple[int, ...]
+    inside: tuple[bool, ...]
 
     def first_nodes(self, whole: Program, cuts: Sequence[int]) -> tuple[int, ...]:
         """The first node of each stage but the first.
@@ -73,20 +75,24 @@ def find_pieces(part: Program, folding: Folding, device: Device, dropped: int) -
     nodes = forward_nodes(part)
     position = {number: at for at, number in enumerate(nodes)}
     ends = list(accumulate(forward_seconds(part, nodes, device)))
-    narrow = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] * 4 / FINENESS)
+    places = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] * 4 / FINENESS)
     layer = [-1] * len(nodes)
     for number, found in enumerate(folding.layers):
         for node in found.nodes:
             if node in position:
                 layer[position[node]] = number
-    places = [at for at in narrow if layer[at] < 0 or layer[at] != layer[at - 1]]
     bounds = [0, *places, len(nodes)]
     lengths = tuple(b - a for a, b in pairwise(bounds))
     order = list(range(len(lengths)))
     if dropped:
         repeated = _pieces_of_second(folding, layer, bounds)
         order[repeated[-1] + 1 : repeated[-1] + 1] = repeated * dropped
-    return Pieces(tuple(nodes[at] for at in places), lengths, tuple(order))
+    return Pieces(
+        starts=tuple(nodes[at] for at in places),
+        lengths=lengths,
+        order=tuple(order),
+        inside=tuple(at > 0 and 0 <= layer[at] == layer[at - 1] for at in bounds[:-1]),
+    )
 
 
 def _pieces_of_second(folding: Folding, layer: Sequence[int], bounds: Sequence[int]) -> list[int]:

@@ -24,12 +24,13 @@ from itertools import pairwise
 from weft.core.errors import InputError
 from weft.parallel.depth import Views
 from weft.parallel.exact.flow import Solution
-from weft.parallel.exact.pipelines.configs import Config, batch_rows, configs
+from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, batch_rows, configs
 from weft.parallel.exact.pipelines.evaluate import (
     Staging,
     fully_sharded,
     predicted,
     rough_step_s,
+    schedules,
     stagings,
     state_sharded,
 )
@@ -41,7 +42,7 @@ from weft.parallel.pipeline.estimate import StageCost, estimate_pipeline
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.stages import StageProgram
 from weft.parallel.placement import Mesh
-from weft.parallel.plan import Level, ParallelPlan
+from weft.parallel.plan import Alternative, Level, ParallelPlan
 from weft.parallel.planner import Progress
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
@@ -53,8 +54,7 @@ HIDDEN = (0.9, 0.0)
 fully. Derived: what a micro-batch has to hide behind is less than a whole step has, so both are
 tried and the simulator chooses."""
 WORKED_OUT = {Level.FAST: 4, Level.BEST: 24}
-"""Configurations that are worked out. Derived: the best was among the first three of the rough order
-in nine of ten cases, and among the first ten in all."""
+"""Configurations that are worked out, the most promising first."""
 PRICES = (0.1, 1.0, 100.0)
 """Prices of memory where nothing fits without one, in units of the free plan's seconds per byte.
 Derived: as for one stage, see `weft.parallel.exact.search`."""
@@ -77,7 +77,8 @@ class Found:
         price_s_per_byte, hidden: of the programme that decided placements.
         staging: schedule, stages, recomputation.
         prediction: of the simulator, from pieces.
-        bound_s: no plan with this configuration is faster [s].
+        bound_s: no plan with this configuration is faster; of a short program if it is deep,
+            until the plan is built [s].
         limit_bytes: limit of one device [bytes].
     """
 
@@ -94,6 +95,16 @@ class Found:
         """Order of preference: what fits by time, then what does not by size."""
         fits = self.prediction.peak_bytes <= self.limit_bytes
         return (not fits, self.prediction.step_s if fits else self.prediction.peak_bytes)
+
+    @property
+    def repeats(self) -> bool:
+        """True if some stage runs operators again."""
+        return any(again.greater and (again.lesser or again.more) for again in self.again)
+
+    @property
+    def again(self) -> tuple[Recompute, ...]:
+        """What each stage recomputes."""
+        return self.staging.stages.recompute
 
     @property
     def name(self) -> str:
@@ -129,6 +140,7 @@ class PipelineSearch:
         self._short = request.program if short is None else short.program
         self._dropped = 0 if short is None else short.dropped
         self._batch = batch_rows(request.program)
+        self._chosen: Found | None = None
         self._rows: dict[int, Rows] = {}
         self._tables: dict[tuple[int, int], list[list[StageCost]] | None] = {}
 
@@ -142,7 +154,7 @@ class PipelineSearch:
                 self.notes = (f"time limit: {left} of {len(wanted)} pipelines not worked out",)
                 break
             self._progress(f"pipeline {number} of {len(wanted)}: {config}")
-            self.found += self._worked_out(config)
+            self.found += self.worked_out(config)
 
     def ranked(self) -> list[Config]:
         """Configurations that may fit, by rough step time."""
@@ -152,7 +164,8 @@ class PipelineSearch:
             self.notes = (f"no pipelines: {error.got}",)
             return []
         times: dict[Config, float] = {}
-        for config in configs(self._machine, self._batch, pieces):
+        most_rows = MOST_ROWS[self._request.level]
+        for config in configs(self._machine, self._batch, pieces, most_rows):
             table = self._table(config.inner, config.rows)
             if table is not None:
                 times[config] = min(
@@ -167,10 +180,28 @@ class PipelineSearch:
             if found.prediction.peak_bytes > found.limit_bytes:
                 break
             self._progress(f"building {found.name}")
-            plan = self._built(found)
+            plan = self.built(found)
             if plan is not None:
+                self._chosen = found
                 return plan
         return None
+
+    def alternatives(self) -> tuple[Alternative, ...]:
+        """The best of each configuration that was worked out and not built, best first."""
+        best: dict[Config, Found] = {}
+        for found in sorted(self.found, key=lambda found: found.rank):
+            best.setdefault(found.config, found)
+        return tuple(
+            Alternative(
+                name=found.name,
+                step_s=found.prediction.step_s,
+                peak_bytes=found.prediction.peak_bytes,
+                fits=not found.rank[0],
+                note="from its pieces",
+            )
+            for found in best.values()
+            if found is not self._chosen
+        )
 
     # --- rough costs -----------------------------------------------------------------------
 
@@ -198,13 +229,9 @@ class PipelineSearch:
         strategist = Strategist(of, Mesh((inner,)), loop, batch_outside=False)
         hidden = HIDDEN[0] * self._machine.overlap.value
         solution = strategist.model.solve(0.0, hidden)
-        costs = piece_costs(of, strategist.slicer(solution, self._limit, self._request.level))
-        return self._unfolded(of, costs)
-
-    def _unfolded(
-        self, rows: Rows, by_option: Sequence[Sequence[StageCost]]
-    ) -> list[list[StageCost]]:
-        return [[costs[piece] for piece in rows.pieces.order] for costs in by_option]
+        slicer = strategist.slicer(solution, self._limit, self._request.level)
+        nothing, full = (piece_costs(of, slicer, option) for option in ("", "full"))
+        return [nothing, full, full]
 
     def _spread(
         self, table: Sequence[Sequence[StageCost]], config: Config
@@ -224,32 +251,38 @@ class PipelineSearch:
 
     # --- worked out ------------------------------------------------------------------------
 
-    def _worked_out(self, config: Config) -> list[Found]:
+    def worked_out(self, config: Config) -> list[Found]:
+        """Pipelines of one configuration, whether they fit or not."""
         rows = self._rows_of(config.micro_batches)
         strategist = self._strategist(rows, config)
         overlap = self._machine.overlap.value
-        found: list[Found] = []
-        seen: set[tuple[int, ...]] = set()
+        free: dict[tuple[int, ...], Solution] = {}
         for share in HIDDEN if overlap > 0 else HIDDEN[-1:]:
             solution = strategist.model.solve(0.0, share * overlap)
-            if solution.states not in seen:
-                seen.add(solution.states)
-                found += self._staged(rows, strategist, config, 0.0, solution)
-        if not any(not one.rank[0] for one in found):
-            found += self._cheaper(rows, strategist, config, solution)
+            free.setdefault(solution.states, solution)
+        found: list[Found] = []
+        for solution in free.values():
+            found += self._staged(rows, strategist, config, 0.0, solution)
+        if all(one.rank[0] or one.repeats for one in found):
+            found += self._cheaper(rows, strategist, config, list(free.values())[-1])
         return found
 
     def _cheaper(
         self, rows: Rows, strategist: Strategist, config: Config, free: Solution
     ) -> list[Found]:
-        """What fits where memory has a price, at the lowest price at which something does."""
+        """What fits where memory has a price, up to the lowest price at which something does.
+
+        Splitting more may cost less than computing twice.
+        """
         unit = free.objective_s / max(free.num_bytes, 1.0)
+        all_found: list[Found] = []
         for ratio in PRICES:
             solution = strategist.model.solve(ratio * unit, free.hidden)
             found = self._staged(rows, strategist, config, ratio * unit, solution)
+            all_found += found
             if any(not one.rank[0] for one in found):
-                return found
-        return []
+                break
+        return all_found
 
     def _strategist(self, rows: Rows, config: Config) -> Strategist:
         loop = Loop(
@@ -270,8 +303,7 @@ class PipelineSearch:
         price_s_per_byte: float,
         solution: Solution,
     ) -> list[Found]:
-        slicer = strategist.slicer(solution, self._limit, self._request.level)
-        by_option = self._unfolded(rows, piece_costs(rows, slicer))
+        by_option, ways = self._ways(rows, strategist, config, solution)
         return [
             Found(
                 config=config,
@@ -282,12 +314,25 @@ class PipelineSearch:
                 bound_s=solution.bound_s / config.groups,
                 limit_bytes=self._limit,
             )
-            for staging in stagings(by_option, config, self._limit)[:SIMULATED]
+            for staging in ways[:SIMULATED]
         ]
+
+    def _ways(
+        self, rows: Rows, strategist: Strategist, config: Config, solution: Solution
+    ) -> tuple[list[list[StageCost]], list[Staging]]:
+        """Costs by option of recomputation, and the best stages for each schedule."""
+        slicer = strategist.slicer(solution, self._limit, self._request.level)
+        nothing = piece_costs(rows, slicer, "")
+        by_option = [nothing, nothing, nothing]
+        ways = stagings(by_option, config, self._limit)
+        if len(ways) < len(schedules(config, len(nothing))):
+            by_option[1:] = [piece_costs(rows, slicer, option) for option in ("cheap", "full")]
+            ways = stagings(by_option, config, self._limit)
+        return by_option, ways
 
     # --- built -----------------------------------------------------------------------------
 
-    def _built(self, found: Found) -> PipelinePlan | None:
+    def built(self, found: Found) -> PipelinePlan | None:
         """The plan on the whole program; cut anew while it does not fit, none if it never does."""
         rows = self._rows_of(found.config.micro_batches)
         if self._dropped:
@@ -297,20 +342,20 @@ class PipelineSearch:
         strategist = self._strategist(rows_whole, found.config)
         solution = strategist.model.solve(found.price_s_per_byte, found.hidden)
         slicer = strategist.slicer(solution, self._limit, self._request.level)
-        builder = _Builder(self._request, rows, rows_whole, slicer, found)
+        bound_s = solution.bound_s / found.config.groups
+        builder = _Builder(self._request, rows, rows_whole, slicer, replace(found, bound_s=bound_s))
         staging, limit = found.staging, self._limit
-        by_option: list[list[StageCost]] | None = None
+        options: list[list[StageCost]] = []
         for _ in range(MOST_BUILDS):
             plan = builder.plan(staging)
             peak = plan.prediction.peak_bytes
             if peak <= self._limit:
                 return plan
             limit *= min(self._limit / peak, 0.99)
-            if by_option is None:
-                by_option = self._unfolded(rows, self._costs_again(rows, found))
+            options = options or self._options(rows, found)
             again = [
                 s
-                for s in stagings(by_option, found.config, limit)
+                for s in stagings(options, found.config, limit)
                 if (s.schedule, s.chunks) == (staging.schedule, staging.chunks)
             ]
             if not again:
@@ -318,10 +363,11 @@ class PipelineSearch:
             staging = again[0]
         return None
 
-    def _costs_again(self, rows: Rows, found: Found) -> tuple[tuple[StageCost, ...], ...]:
+    def _options(self, rows: Rows, found: Found) -> list[list[StageCost]]:
         strategist = self._strategist(rows, found.config)
         solution = strategist.model.solve(found.price_s_per_byte, found.hidden)
-        return piece_costs(rows, strategist.slicer(solution, self._limit, self._request.level))
+        slicer = strategist.slicer(solution, self._limit, self._request.level)
+        return [piece_costs(rows, slicer, option) for option in RECOMPUTATIONS]
 
 
 class _Builder:
