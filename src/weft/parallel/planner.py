@@ -54,11 +54,13 @@ class PipelineOutcome:
     Attributes:
         plan: the best that fits, if any.
         alternatives: the others that were worked out, best first.
+        tightest: what stands in the way if none fits, in words.
         notes: lines for people.
     """
 
     plan: PipelinePlan | None = None
     alternatives: tuple[Alternative, ...] = ()
+    tightest: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -113,7 +115,8 @@ def plan_request(
             later = replace(request, time_limit_s=max(left_s, 0.0))
             pipelines = planner.pipelines(later, alike.views, progress)
         if not best.fits and pipelines.plan is None:
-            raise _infeasible(request, best, _way_out(request, planner, best, alike, progress))
+            way_out = _way_out(request, planner, best, alike, progress)
+            raise _infeasible(request, best, way_out, pipelines.tightest)
     chosen = _faster(best, pipelines)
     return replace(
         chosen,
@@ -198,7 +201,9 @@ def _notes(best: Candidate, experts: list[Proposal]) -> tuple[str, ...]:
     return ()
 
 
-def _infeasible(request: PlanRequest, smallest: Candidate, way_out: str) -> InfeasibleError:
+def _infeasible(
+    request: PlanRequest, smallest: Candidate, way_out: str, tightest: str
+) -> InfeasibleError:
     limit = request.limit_bytes
     state = smallest.plan.prediction.state_bytes
     rest = smallest.peak_bytes - state
@@ -206,7 +211,8 @@ def _infeasible(request: PlanRequest, smallest: Candidate, way_out: str) -> Infe
         need=f"at most {format_bytes(limit)} on each device of {request.machine.name}",
         got=f"{format_bytes(smallest.peak_bytes)} in the smallest plan found ({smallest.name}): "
         f"{format_bytes(state)} of parameters and optimizer state, "
-        f"{format_bytes(rest)} of activations, gradients and buffers",
+        f"{format_bytes(rest)} of activations, gradients and buffers"
+        + (f"; {tightest}" if tightest else ""),
         hint=f"{way_out}, a smaller batch, or compute_dtype=torch.bfloat16",
         constraint="parameters and optimizer state" if state > rest else "activations",
         options=(way_out,),

@@ -39,7 +39,12 @@ class ExactPlanner:
         search = PipelineSearch(request, views, progress)
         search.run()
         plan = search.best()
-        return PipelineOutcome(plan=plan, alternatives=search.alternatives(), notes=search.notes)
+        return PipelineOutcome(
+            plan=plan,
+            alternatives=search.alternatives(),
+            tightest="" if plan is not None else search.tightest(),
+            notes=search.notes,
+        )
 
 
 class _Search:

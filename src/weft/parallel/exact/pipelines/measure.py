@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 from functools import cached_property
 
@@ -18,7 +19,7 @@ from weft.parallel.pipeline.estimate import StageCost, stage_cost
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.segments import segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
-from weft.parallel.placement import Mesh
+from weft.parallel.placement import Mesh, is_partial
 from weft.parallel.plan import Level
 from weft.parallel.problem import build_problem
 from weft.parallel.recompute import RECOMPUTATIONS, Expanded, expand
@@ -121,7 +122,7 @@ class Strategist:
         self.mesh = mesh
         skeleton = build_skeleton(part, rows.folding, loop)
         self.resharding = Resharding(machine, mesh, skeleton.small_bytes)
-        outer = batch_rules(part, mesh.shape[0]) if batch_outside else None
+        outer = batch_rules(part, mesh.shape[0], rows.crossing) if batch_outside else None
         device = slowest_device(machine)
         table = StrategyTable(
             part, mesh, device, skeleton.traffic, skeleton.book, outer, rows.crossing
@@ -142,8 +143,14 @@ class Strategist:
         )
 
 
-def batch_rules(part: Program, size: int) -> dict[int, Rule]:
-    """What data parallelism does to what repeats, by node."""
+def batch_rules(part: Program, size: int, settled: Set[Value]) -> dict[int, Rule]:
+    """What data parallelism does to what repeats, by node.
+
+    Args:
+        part: the program of one micro-batch.
+        size: devices that share out its rows.
+        settled: values that nobody may read before they are reduced.
+    """
     pinned = {
         source.node: 0
         for source in part.inputs
@@ -153,7 +160,12 @@ def batch_rules(part: Program, size: int) -> dict[int, Rule]:
     return {
         number: rules[number]
         for number, varies in enumerate(varying_nodes(part))
-        if varies and part.nodes[number].op != "accumulate"
+        if varies
+        and part.nodes[number].op != "accumulate"
+        and not any(
+            value in settled and is_partial(place)
+            for value, place in zip(part.operands(number), rules[number].operands, strict=True)
+        )
     }
 
 

@@ -26,7 +26,16 @@ import numpy.typing as npt
 
 from weft.parallel.pipeline.estimate import StageCost
 
-__all__ = ["MIXTURES", "NOTHING_FITS", "Partition", "Recompute", "Runs", "partition"]
+__all__ = [
+    "MIXTURES",
+    "NOTHING_FITS",
+    "Partition",
+    "Recompute",
+    "Runs",
+    "Tightest",
+    "partition",
+    "tightest",
+]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -125,6 +134,17 @@ class Runs:
             more[better] = needed[better].astype(np.int64)
         return seconds, mixture, more
 
+    def least_bytes(self, in_flight: float) -> Floats:
+        """Memory of each run with the option of recomputation that needs least [bytes]."""
+        fixed = self._lasting + self._sums_bytes
+        running = [
+            transient + in_flight * kept
+            for transient, kept in zip(self._transient, self._kept, strict=True)
+        ]
+        needed = fixed + np.maximum(np.minimum.reduce(running), self._finish)
+        needed[self._empty] = inf
+        return needed
+
     def _sums(self, values: Sequence[float]) -> Floats:
         ends = np.concatenate([[0.0], np.cumsum(values)])
         return ends[None, :] - ends[:, None]
@@ -178,25 +198,42 @@ def partition(
     return min(found, key=lambda p: p.step_s(micro_batches))
 
 
+@dataclass(frozen=True, slots=True)
+class Tightest:
+    """The stage that needs most where stages are cut so that it needs least."""
+
+    stage: int
+    first: int
+    last: int
+    num_bytes: float
+
+
+def tightest(runs: Runs, in_flight: Sequence[float]) -> Tightest:
+    """What stands in the way of a pipeline that fits nowhere.
+
+    Args:
+        runs: costs of runs of pieces, as many pieces as stages or more.
+        in_flight: of each stage, micro-batches whose activations are kept at once.
+
+    Returns:
+        The stage, its first and last piece, and what it needs.
+    """
+    tables = [runs.least_bytes(number) for number in in_flight]
+    bounds = _bounds(tables, np.maximum)
+    assert bounds is not None
+    needs = [float(table[i, j]) for table, i, j in zip(tables, bounds, bounds[1:], strict=False)]
+    stage = int(np.argmax(needs))
+    return Tightest(stage, bounds[stage], bounds[stage + 1] - 1, needs[stage])
+
+
 def _least(
     tables: Sequence[tuple[Floats, Ints, Ints]], join: np.ufunc, limit_s: float
 ) -> Partition | None:
     """Stages below a limit whose joined seconds are least."""
-    num_pieces = len(tables[0][0]) - 1
-    best = np.full(num_pieces + 1, inf)
-    best[0] = 0.0
-    came: list[Ints] = []
-    for seconds, _, _ in tables:
-        allowed = np.where(seconds <= limit_s, seconds, inf)
-        reached = join(best[:, None], allowed)
-        came.append(np.argmin(reached, axis=0))
-        best = np.min(reached, axis=0)
-    if best[num_pieces] == inf:
+    allowed = [np.where(seconds <= limit_s, seconds, inf) for seconds, _, _ in tables]
+    bounds = _bounds(allowed, join)
+    if bounds is None:
         return NOTHING_FITS
-    ends = [num_pieces]
-    for back in reversed(came):
-        ends.append(int(back[ends[-1]]))
-    bounds = ends[::-1]
     recompute: list[Recompute] = []
     seconds_of: list[float] = []
     for (seconds, mixture, more), i, j in zip(tables, bounds, bounds[1:], strict=False):
@@ -206,3 +243,21 @@ def _least(
     return Partition(
         cuts=tuple(bounds[1:-1]), recompute=tuple(recompute), seconds=tuple(seconds_of)
     )
+
+
+def _bounds(tables: Sequence[Floats], join: np.ufunc) -> list[int] | None:
+    """Bounds of runs, one of each table in turn, whose joined costs are least; none if infinite."""
+    num_pieces = len(tables[0]) - 1
+    best = np.full(num_pieces + 1, inf)
+    best[0] = 0.0
+    came: list[Ints] = []
+    for table in tables:
+        reached = join(best[:, None], table)
+        came.append(np.argmin(reached, axis=0))
+        best = np.min(reached, axis=0)
+    if best[num_pieces] == inf:
+        return None
+    ends = [num_pieces]
+    for back in reversed(came):
+        ends.append(int(back[ends[-1]]))
+    return ends[::-1]

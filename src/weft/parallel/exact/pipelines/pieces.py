@@ -75,7 +75,8 @@ def find_pieces(part: Program, folding: Folding, device: Device, dropped: int) -
     nodes = forward_nodes(part)
     position = {number: at for at, number in enumerate(nodes)}
     ends = list(accumulate(forward_seconds(part, nodes, device)))
-    places = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] * 4 / FINENESS)
+    narrow = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] * 4 / FINENESS)
+    places = _apart(narrow, ends)
     layer = [-1] * len(nodes)
     for number, found in enumerate(folding.layers):
         for node in found.nodes:
@@ -93,6 +94,21 @@ def find_pieces(part: Program, folding: Folding, device: Device, dropped: int) -
         order=tuple(order),
         inside=tuple(at > 0 and 0 <= layer[at] == layer[at - 1] for at in bounds[:-1]),
     )
+
+
+LEAST_SHARE = 1e-3
+"""Share of the forward pass below which a piece is joined to the one after it. Derived: no stage
+gets better by so little, and the scalars at the end of a loss are not worth a stage."""
+
+
+def _apart(places: Sequence[int], ends: Sequence[float]) -> list[int]:
+    """Places with some work before and after each."""
+    least_s, kept, done_s = LEAST_SHARE * ends[-1], list[int](), 0.0
+    for at in places:
+        if ends[at - 1] - done_s >= least_s and ends[-1] - ends[at - 1] >= least_s:
+            kept.append(at)
+            done_s = ends[at - 1]
+    return kept
 
 
 def _pieces_of_second(folding: Folding, layer: Sequence[int], bounds: Sequence[int]) -> list[int]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from weft.core.errors import InputError
+from weft.core.units import format_bytes
 from weft.parallel.depth import Views
 from weft.parallel.exact.flow import Solution
 from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, batch_rows, configs
@@ -35,7 +36,7 @@ from weft.parallel.exact.pipelines.evaluate import (
     state_sharded,
 )
 from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
-from weft.parallel.exact.pipelines.partition import Recompute
+from weft.parallel.exact.pipelines.partition import Recompute, Runs, Tightest, tightest
 from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.loop import Loop
 from weft.parallel.pipeline.estimate import StageCost, estimate_pipeline
@@ -46,6 +47,7 @@ from weft.parallel.plan import Alternative, Level, ParallelPlan
 from weft.parallel.planner import Progress
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
+from weft.program.graph import Phase
 
 __all__ = ["Found", "PipelineSearch"]
 
@@ -58,7 +60,7 @@ WORKED_OUT = {Level.FAST: 4, Level.BEST: 24}
 PRICES = (0.1, 1.0, 100.0)
 """Prices of memory where nothing fits without one, in units of the free plan's seconds per byte.
 Derived: as for one stage, see `weft.parallel.exact.search`."""
-SIMULATED = 3
+SIMULATED = {Level.FAST: 3, Level.BEST: 9}
 """Schedules of a configuration that are simulated. Derived: closed forms order them well enough."""
 MOST_BUILDS = 6
 """Times that a plan is cut anew because it does not fit. Derived: pieces tell the peak to a few
@@ -141,6 +143,7 @@ class PipelineSearch:
         self._dropped = 0 if short is None else short.dropped
         self._batch = batch_rows(request.program)
         self._chosen: Found | None = None
+        self._tried: list[Config] = []
         self._rows: dict[int, Rows] = {}
         self._tables: dict[tuple[int, int], list[list[StageCost]] | None] = {}
 
@@ -166,6 +169,7 @@ class PipelineSearch:
         times: dict[Config, float] = {}
         most_rows = MOST_ROWS[self._request.level]
         for config in configs(self._machine, self._batch, pieces, most_rows):
+            self._tried.append(config)
             table = self._table(config.inner, config.rows)
             if table is not None:
                 times[config] = min(
@@ -202,6 +206,36 @@ class PipelineSearch:
             for found in best.values()
             if found is not self._chosen
         )
+
+    def tightest(self) -> str:
+        """What stands in the way where no pipeline fits, in words; empty if unknown."""
+        least: tuple[Tightest, Config] | None = None
+        for config in self._tried:
+            table = self._table(config.inner, config.rows)
+            if table is None or config.rows > min(c.rows for c in self._tried):
+                continue
+            for costs in self._spread(table, config):
+                groups = range(config.groups)
+                in_flight = [min(config.micro_batches, config.groups - g) for g in groups]
+                found = tightest(Runs(costs), in_flight)
+                if least is None or found.num_bytes < least[0].num_bytes:
+                    least = (found, config)
+        if least is None:
+            return ""
+        found, config = least
+        first, last = (self._scope(config, piece) for piece in (found.first, found.last))
+        where = first if first == last else f"{first} to {last}"
+        return (
+            f"of pipelines the smallest has {config}; its tightest stage is number {found.stage} "
+            f"({where}), which needs {format_bytes(found.num_bytes)}"
+        )
+
+    def _scope(self, config: Config, piece: int) -> str:
+        """Where a piece of the whole program lies, as the short one names it."""
+        rows = self._rows_of(self._batch // config.rows)
+        stage = rows.stages[rows.pieces.order[piece]]
+        scopes = [node.scope for node in stage.program.nodes if node.phase is Phase.FORWARD]
+        return next((scope for scope in scopes if scope), "the loss")
 
     # --- rough costs -----------------------------------------------------------------------
 
@@ -314,7 +348,7 @@ class PipelineSearch:
                 bound_s=solution.bound_s / config.groups,
                 limit_bytes=self._limit,
             )
-            for staging in ways[:SIMULATED]
+            for staging in ways[: SIMULATED[self._request.level]]
         ]
 
     def _ways(
