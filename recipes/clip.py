@@ -20,7 +20,7 @@ mlfoundations/open_clip src/open_clip/model_configs/ViT-bigG-14.json.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -151,8 +151,7 @@ class TextTower(nn.Module):
         self.tokens = nn.Embedding(config.vocabulary, tower.width)
         self.positions = nn.Parameter(torch.empty(config.context, tower.width))
         self.layers = nn.ModuleList(
-            Block(tower, causal=True, quick_gelu=config.quick_gelu)
-            for _ in range(tower.num_layers)
+            Block(tower, causal=True, quick_gelu=config.quick_gelu) for _ in range(tower.num_layers)
         )
         self.norm = nn.LayerNorm(tower.width)
         self.out = nn.Linear(tower.width, config.embedding, bias=False)
