@@ -11,7 +11,10 @@ from mixtral import Config, Mixtral, mixtral_tiny
 
 from weft.capture import capture
 from weft.machine import preset
+from weft.parallel.local import Collective, CollectiveKind
 from weft.parallel.planning import plan
+from weft.parallel.spmd import lower
+from weft.program.graph import Phase
 
 TINY = Config(
     num_layers=2,
@@ -123,3 +126,20 @@ def test_layers_whose_gradients_are_reshaped_are_planned_once_for_all_that_are_a
     found = plan(program, preset("dgx-h100x1"), mesh=(8,))
     assert found.prediction.step_s > 0
     assert len(found.strategies) == len(program.nodes)
+
+
+def test_at_published_widths_experts_are_cut_by_expert_with_two_all_to_alls_a_layer():
+    config = Config(num_layers=1, width=4096, num_heads=32, num_kv_heads=8, hidden=14_336)
+    program = capture(mixtral.mixtral("one layer", config, batch=16))
+    found = plan(program, preset("dgx-h100x1"), mesh=(8,))
+    stored = {i.name: found.strategies[i.node].outputs[0] for i in program.inputs}
+    for weight in ("gate", "up", "down"):
+        assert stored[f"layers.0.experts.{weight}"] == (0,)
+    sent = [
+        program.nodes[item.node].scope
+        for item in lower(program, found).instructions
+        if isinstance(item, Collective)
+        and item.kind is CollectiveKind.ALL_TO_ALL
+        and item.phase is Phase.FORWARD
+    ]
+    assert sent.count("layers.0.experts") == 2
