@@ -63,6 +63,30 @@ CASES = {
         "micro_batches": 4,
         "schedule": "zero-bubble",
     },
+    "t5, biases that all layers of a side share": {
+        "recipe": "t5.py:t5_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+        "schedule": "1f1b",
+    },
+    "mixtral, stages of two ranks": {
+        "recipe": "mixtral.py:mixtral_tiny",
+        "pp": 2,
+        "dp": 2,
+        "micro_batches": 2,
+    },
+    "deepseek, layers run again": {
+        "recipe": "deepseek.py:deepseek_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+        "schedule": "zero-bubble",
+        "recompute": "full",
+    },
+    "adm, skips and times that all blocks read": {
+        "recipe": "adm.py:adm_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+    },
     "u-net on four ranks": {
         "recipe": "unet.py:unet_tiny",
         "pp": 4,

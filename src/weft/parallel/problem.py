@@ -153,7 +153,7 @@ class _Builder:
         deciding = [
             makers[spec.kind](spec) if spec.kind in makers else None for spec in self.skeleton.units
         ]
-        self._maxima = self._values_with_maxima([unit for unit in deciding if unit is not None])
+        self._maxima = self._values_with_maxima(deciding)
         self._units = [
             unit if unit is not None else self._hub(spec)
             for unit, spec in zip(deciding, self.skeleton.units, strict=True)
@@ -259,22 +259,29 @@ class _Builder:
             return np.array([table.index[s.operands[link.port]] for s in strategies])
         return np.array([table.index[s.outputs[0]] for s in strategies])
 
-    def _values_with_maxima(self, units: Sequence[Unit]) -> frozenset[Value]:
-        """Values that some strategy makes or reads as a pending maximum."""
-        representative = self.skeleton.folding.representative
+    def _values_with_maxima(self, units: Sequence[Unit | None]) -> frozenset[Value]:
+        """Values that some strategy makes or reads as a pending maximum.
+
+        Readers are those of the links: a node that stands for others reads one value itself, and
+        those it stands for may read another, such as what the last layer made.
+        """
         found: set[Value] = set()
         for unit in units:
-            for node, strategies in unit.strategies.items():
-                if not self._has_maxima(node, strategies):
-                    continue
-                operands = self.program.operands(node)
-                for strategy in strategies:
-                    for output, sharding in enumerate(strategy.outputs):
-                        if PARTIAL_MAX in sharding:
-                            found.add(Value(node, output))
-                    for value, sharding in zip(operands, strategy.operands, strict=True):
-                        if PARTIAL_MAX in sharding:
-                            found.add(Value(representative[value.node], value.output))
+            for node, strategies in unit.strategies.items() if unit is not None else ():
+                if self._has_maxima(node, strategies):
+                    outputs = range(len(self.program.nodes[node].outputs))
+                    made = [
+                        k for k in outputs if any(PARTIAL_MAX in s.outputs[k] for s in strategies)
+                    ]
+                    found.update(Value(node, output) for output in made)
+        for link in self.skeleton.links:
+            head = units[link.head]
+            if head is not None and link.port >= 0:
+                ((node, strategies),) = head.strategies.items()
+                if self._has_maxima(node, strategies):
+                    reads = (strategy.operands[link.port] for strategy in strategies)
+                    if any(PARTIAL_MAX in sharding for sharding in reads):
+                        found.add(link.value)
         return frozenset(found)
 
     def _has_maxima(self, node: int, strategies: tuple[Strategy, ...]) -> bool:
