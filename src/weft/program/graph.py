@@ -147,6 +147,11 @@ class Program:
         """Type of a value."""
         return self.nodes[value.node].outputs[value.output]
 
+    def model_type(self, source: Input) -> TensorType:
+        """Type by which the model knows an input; its node's, unless that holds it in factors."""
+        held = self.nodes[source.node].outputs[0]
+        return held if source.shape is None else replace(held, shape=source.shape)
+
     def operands(self, node: int) -> tuple[Value, ...]:
         """Values that a node reads, in argument order, repeats included."""
         return self._operands[node]
