@@ -82,9 +82,7 @@ def model_boxes(box: Box, held: Shape, model: Shape) -> tuple[tuple[Box, Box], .
     )
 
 
-def _pieces(
-    group: Sequence[int], box: Box, held: Shape
-) -> list[tuple[Box, tuple[int, int]]]:
+def _pieces(group: Sequence[int], box: Box, held: Shape) -> list[tuple[Box, tuple[int, int]]]:
     """Contiguous runs along one dim of the model: spans of its factors, and the run."""
     *outer, last = group
     found: list[tuple[Box, tuple[int, int]]] = []

@@ -113,7 +113,9 @@ def workload(model, optimizer=None, width=D, **others):
 def held(program):
     """Shape that the program holds of each input with dims in factors."""
     return {
-        i.name: program.nodes[i.node].outputs[0].shape for i in program.inputs if i.shape is not None
+        i.name: program.nodes[i.node].outputs[0].shape
+        for i in program.inputs
+        if i.shape is not None
     }
 
 
@@ -279,7 +281,11 @@ def test_a_weight_that_is_also_read_whole_stays_as_it_is():
 
 def test_slices_that_overlap_or_leave_a_rest_are_no_blocks():
     def windows(x):
-        return by_heads(x[..., :D]), by_heads(x[..., D // 2 : D + D // 2]), by_heads(x[..., 2 * D :])
+        return (
+            by_heads(x[..., :D]),
+            by_heads(x[..., D // 2 : D + D // 2]),
+            by_heads(x[..., 2 * D :]),
+        )
 
     assert held(capture(workload(lambda: Attention(windows)))) == {}
 
