@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from gpt import GPT, Attention, Config, gpt
+from gpt import GPT, Attention, Block, Config, gpt
 from torch import Tensor, nn
 
 from weft.capture import Workload
@@ -35,6 +35,7 @@ class FusedAttention(nn.Module):
         self.out = parts.out
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """What each position gathers from those before it [B,T,D]."""
         q_BHTN, k_BHTN, v_BHTN = (
             part_BTD.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for part_BTD in self.qkv(x_BTD).chunk(3, dim=-1)
@@ -49,7 +50,8 @@ class FusedGPT(GPT):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         for layer in self.layers:
-            layer.attention = FusedAttention(layer.attention)
+            assert isinstance(layer, Block)
+            layer.register_module("attention", FusedAttention(layer.attention))
 
 
 def gpt_fused(name: str, config: Config, *, batch: int, lr: float) -> Workload:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given, settings
@@ -119,7 +120,7 @@ def cases(draw):
         uneven = sorted({0, *inside, blocks})
         edges = uneven if len(set(np.diff(uneven))) > 1 else edges
     loss = None
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges):
         dim = chain.names.index("blocks" if by_view else "f")
         unit = 1 if by_view else block
         leaf = chain.slice(dim, start * unit, end * unit)

@@ -10,9 +10,10 @@ One line a node, in execution order:
 
 A value is the node that made it, `%7`, or one of its further outputs, `%7.1`. After `#` stand
 the phase, the scope and the source line, where known; `-` is an empty scope before a source.
-Inputs show their role, states also their parameter, those with a dim in factors `as` which shape
-the model knows them, and, after `|`, what else they have. Text with spaces or signs stands in quotes. `update %0 = %9` gives the next value of an input. Blank
-lines and lines that start with `#` mean nothing.
+Inputs show their role, states also their parameter, those with a dim in factors (`%2 = input("w")
+: f32[3,8]  # parameter as (24,)`) the shape by which the model knows them, and, after `|`, what
+else they have. Text with spaces or signs stands in quotes. `update %0 = %9` gives the next value
+of an input. Blank lines and lines that start with `#` mean nothing.
 """
 
 from __future__ import annotations

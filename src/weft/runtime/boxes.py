@@ -76,7 +76,7 @@ class Boxes(Tensor):
 
     @staticmethod
     def __new__(
-        cls, part: Tensor, shape: Sequence[int], shards: Mapping[torch.Size, Tensor]
+        cls: type[Boxes], part: Tensor, shape: Sequence[int], shards: Mapping[torch.Size, Tensor]
     ) -> Boxes:
         """Boxes of a tensor of a shape, by where they begin in it."""
         made = Tensor._make_wrapper_subclass(

@@ -176,7 +176,7 @@ def test_what_is_element_wise_between_product_and_slices_is_done_in_blocks():
 
 
 def test_parameters_that_are_cast_for_compute_are_held_in_blocks():
-    # AdamW would amplify the rounding of a gradient that is nearly 0, which that of keys' biases is.
+    # AdamW would amplify the rounding of a gradient that is nearly 0, as that of keys' biases.
     given = workload(lambda: Attention(chunk), SGD(lr=0.1), compute_dtype=torch.float32)
     program = capture(given)
     assert held(program) == WEIGHT
