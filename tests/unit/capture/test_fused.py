@@ -13,6 +13,8 @@ from torch import nn
 from tests.unit.capture.harness import assert_same_step
 from weft.capture import SGD, Adafactor, AdamW, Workload, capture
 from weft.capture.fused import factorise, fused_dims
+from weft.capture.program import _by_full_trace
+from weft.capture.trace import make_model
 from weft.machine.presets import preset
 from weft.parallel.experts import expert_plan
 from weft.parallel.local import Collective, CollectiveKind
@@ -296,3 +298,62 @@ def test_a_program_without_fused_parameters_is_returned_itself():
     assert factorise(program) is program
     fused = capture(workload(lambda: Attention(chunk)))
     assert factorise(fused).digest == fused.digest
+
+
+class Stacked(nn.Module):
+    """Layers of fused attention, deep enough to be captured from few of them."""
+
+    def __init__(self, depth):
+        super().__init__()
+        self.layers = nn.ModuleList(Attention(chunk) for _ in range(depth))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = x + layer(x)
+        return x
+
+
+def test_deep_models_are_held_in_blocks_in_every_layer(caplog):
+    given = workload(lambda: Stacked(17))
+    with caplog.at_level("INFO", logger="weft.capture"):
+        program = capture(given)
+    assert "traced whole" not in caplog.text
+    wanted = {f"layers.{n}.{name}": shape for n in range(17) for name, shape in WEIGHT.items()}
+    assert wanted.items() <= held(program).items()
+    assert program.digest == _by_full_trace(given, make_model(given)).digest
+
+
+def test_gpt2_of_transformers_is_held_in_blocks():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=16,
+        n_positions=T,
+        n_embd=D,
+        n_layer=1,
+        n_head=H,
+        bos_token_id=None,
+        eos_token_id=None,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),
+    )
+
+    def batch(step):
+        tokens = torch.randint(16, (B, T), generator=torch.Generator().manual_seed(step))
+        return {"tokens": tokens}
+
+    def loss(model, batch):
+        logits = model(input_ids=batch["tokens"], use_cache=False).logits
+        return F.cross_entropy(logits.flatten(0, 1), batch["tokens"].flatten())
+
+    given = Workload(
+        name="gpt2",
+        model=lambda: transformers.GPT2LMHeadModel(config).double(),
+        loss=loss,
+        batch=batch,
+        optimizer=SGD(lr=0.1),
+    )
+    program = capture(given)
+    weight, bias = (f"transformer.h.0.attn.c_attn.{name}" for name in ("weight", "bias"))
+    assert held(program) == {weight: (D, 3, D), bias: (3, D)}
+    assert_same_step(given, program)
+    # One gathers what is looked up in the table of tokens, as without fusion.
+    assert collectives(program, tp=2)[CollectiveKind.ALL_GATHER] <= 1

@@ -90,10 +90,20 @@ def _add(r: Rewriter, args: tuple[Arg, ...]) -> Results | None:
     assert isinstance(size, tuple) and isinstance(dim, int)
     if left[4] != right[3] or all(size[dim] != blocks for blocks, _ in r.factors):
         return None
-    joined = r.add("cat", (left[0], right[0]), dim)
+    joined = r.add("cat", (*_pieces(r, left[0], dim), *_pieces(r, right[0], dim)), dim)
     if (left[3], right[4]) == (0, size[dim]):
         return (joined,)
     return r.add_all("slice_backward", joined, size, dim, left[3], right[4], 1)
+
+
+def _pieces(r: Rewriter, value: Arg, dim: int) -> tuple[Arg, ...]:
+    """What a value is joined of along a dim; itself if it is not."""
+    inner = r.made_by(value, "cat")
+    return (
+        inner[0]
+        if inner is not None and inner[1] == dim and isinstance(inner[0], tuple)
+        else (value,)
+    )
 
 
 BLOCKS: Mapping[str, tuple[Rule, ...]] = {
