@@ -132,27 +132,31 @@ def _held_type(program: Program, given: Input, found: Factors) -> TensorType:
 
 
 def _merged_again(program: Program) -> frozenset[str]:
-    """Parameters in factors that the program reads, or writes, through a view."""
+    """Parameters in factors that the program reads, or writes, through a view that merges them."""
+    lasting = {i.node for i in program.inputs if i.role.is_persistent}
+    made_of: dict[int, frozenset[str]] = {
+        i.node: frozenset() if i.shape is None else frozenset({i.parameter or i.name})
+        for i in program.inputs
+        if i.role.is_persistent
+    }
     found: set[str] = set()
-    updates = dict(program.updates)
-    for given in program.inputs:
-        if given.shape is None:
+    for number, node in enumerate(program.nodes):
+        operands = program.operands(number)
+        if node.op == "input" or not all(value.node in made_of for value in operands):
             continue
-        readers = {reader for reader, _ in program.users[given.node]}
-        casts = {n for n in readers if program.nodes[n].op == "cast"}
-        readers |= {reader for n in casts for reader, _ in program.users[n]}
-        if given.node in updates:
-            readers.add(updates[given.node].node)
-        if any(_merges(program, n, given) for n in readers):
+        names = frozenset(name for value in operands for name in made_of[value.node])
+        if node.op == "view" and _merges(program.type_of(operands[0]).shape, node.outputs[0].shape):
+            found |= names
+        # The update reads gradients too: what it makes of the state alone is its first step.
+        if node.phase is not Phase.UPDATE or all(value.node in lasting for value in operands):
+            made_of[number] = names
+    for node, value in program.updates:
+        given = program.input_by_node[node]
+        if given.shape is not None and program.nodes[value.node].op == "view":
             found.add(given.parameter or given.name)
     return frozenset(found)
 
 
-def _merges(program: Program, number: int, given: Input) -> bool:
-    node = program.nodes[number]
-    if node.op != "view":
-        return False
-    (source,) = program.operands(number)
-    before, after = program.type_of(source).shape, node.outputs[0].shape
-    merges = factored_dims(before, after) is not None or factored_dims(after, before) is not None
-    return merges and given.shape in (before, after)
+def _merges(before: Shape, after: Shape) -> bool:
+    groups = factored_dims(before, after)
+    return groups is not None and any(sum(before[dim] > 1 for dim in group) > 1 for group in groups)

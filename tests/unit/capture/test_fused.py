@@ -269,10 +269,12 @@ def test_adafactor_keeps_rows_and_columns_of_the_models_weight():
     assert_same_step(given, program)
 
 
-def test_a_weight_that_is_also_read_whole_stays_as_it_is():
+@pytest.mark.parametrize("seen", [lambda w: w, lambda w: (2 * w).t()], ids=["plain", "turned"])
+def test_a_weight_that_is_also_read_whole_stays_as_it_is(seen):
     class Both(Attention):
         def forward(self, x):
-            return super().forward(x).sum() + F.embedding(torch.arange(3), self.qkv.weight).sum()
+            looked_up = F.embedding(torch.arange(3), seen(self.qkv.weight))
+            return super().forward(x).sum() + looked_up.sin().sum()
 
     given = replace(workload(lambda: Both(chunk), SGD(lr=0.1)), loss=lambda m, b: m(b["x"]))
     program = capture(given)
