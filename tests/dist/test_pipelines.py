@@ -87,6 +87,12 @@ CASES = {
         "pp": 2,
         "micro_batches": 4,
     },
+    "gpt, stages of two ranks that cut every third of a fused weight": {
+        "recipe": "gpt_fused.py:gpt_fused_tiny",
+        "pp": 2,
+        "tp": 2,
+        "micro_batches": 2,
+    },
     "u-net on four ranks": {
         "recipe": "unet.py:unet_tiny",
         "pp": 4,

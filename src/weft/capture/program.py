@@ -6,6 +6,7 @@ import logging
 
 from torch import nn
 
+from weft.capture.fused import factorise
 from weft.capture.lower import to_program
 from weft.capture.replicate import BASE_DEPTH, replicate
 from weft.capture.simplify import simplify
@@ -80,7 +81,7 @@ def capture(workload: Workload) -> Program:
 
 
 def _by_full_trace(workload: Workload, model: nn.Module) -> Program:
-    return simplify(to_program(trace(workload, model)))
+    return factorise(simplify(to_program(trace(workload, model))))
 
 
 def _by_replication(workload: Workload, model: nn.Module, stack: Stack) -> Program | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.parallel.placement import PARTIAL, Placement
+from weft.program.factors import block_dims
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
@@ -55,8 +56,7 @@ def weight_cuts(program: Program) -> dict[int, WeightCut]:
         weight = next((v for v in operands if v in parameters), None)
         if kind in (Kind.CONTRACT, Kind.CONVOLUTION) and weight is not None:
             column = not any(v.node in cut for v in operands if v not in parameters)
-            dim = _cut_dim(program, number, operands.index(weight), column=column)
-            origin, dim = _original_dim(program, weight, dim)
+            origin, dim = _cut_dim(program, number, operands.index(weight), column=column)
             if dim >= 0:
                 rank = len(program.nodes[origin].outputs[0].shape)
                 found[origin] = WeightCut(dim=dim, rank=rank, column=column, reader=number)
@@ -141,11 +141,14 @@ def _parameter_values(program: Program) -> frozenset[Value]:
     return frozenset(values)
 
 
-def _cut_dim(program: Program, number: int, port: int, *, column: bool) -> int:
-    """Dim of the weight operand that a column or row cut takes, -1 if there is none."""
-    node = program.nodes[number]
+def _cut_dim(program: Program, number: int, port: int, *, column: bool) -> tuple[int, int]:
+    """The weight, and the dim of it that a column or row cut takes, -1 if there is none.
+
+    Blocks of a fused weight stay together: what is split is each block.
+    """
+    node, value = program.nodes[number], program.operands(number)[port]
     if operator(node.op).kind is Kind.CONVOLUTION:
-        return 0 if column else 1
+        return _original_dim(program, value, 0 if column else 1)
     left, _, result = str(node.args[0]).partition("->")
     terms = left.split(",")
     weight, other = terms[port], terms[1 - port]
@@ -154,7 +157,15 @@ def _cut_dim(program: Program, number: int, port: int, *, column: bool) -> int:
         if column
         else [c for c in weight if c not in result]
     )
-    return weight.index(wanted[0]) if wanted else -1
+    found = [_original_dim(program, value, weight.index(letter)) for letter in wanted]
+    whole = [(origin, dim) for origin, dim in found if dim not in _blocks(program, origin)]
+    return whole[0] if whole else _original_dim(program, value, -1)
+
+
+def _blocks(program: Program, node: int) -> frozenset[int]:
+    given = program.input_by_node.get(node)
+    shape = None if given is None else given.shape
+    return block_dims(program.nodes[node].outputs[0].shape, shape)
 
 
 def _original_dim(program: Program, value: Value, dim: int) -> tuple[int, int]:

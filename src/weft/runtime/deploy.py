@@ -104,7 +104,8 @@ def assemble(
     Args:
         plan: made for the program.
         program: as captured.
-        state: whole parameters, buffers and optimizer state by input name, equal on all ranks.
+        state: whole parameters, buffers and optimizer state by input name, in the model's own
+            shapes, equal on all ranks.
         seed: what the seeds of the steps are made from.
         compile: whether Inductor compiles the step.
         world: the ranks.
@@ -147,14 +148,15 @@ def _own_state(
         described = program.input_by_name[source.name]
         if not described.role.is_persistent:
             continue
-        expected, whole = program.nodes[described.node].outputs[0], state.get(source.name)
+        expected, whole = program.model_type(described), state.get(source.name)
         if whole is None or type_of(whole) != expected:
             raise MismatchError(
                 need=f"a state with {source.name} of type {expected}",
                 got="none" if whole is None else str(type_of(whole)),
                 hint="the state comes from another model than the program",
             )
-        part = shard_of(whole.detach(), place.mesh, source.sharding, place.coordinate)
+        held = whole.detach().reshape(program.nodes[described.node].outputs[0].shape)
+        part = shard_of(held, place.mesh, source.sharding, place.coordinate)
         own[source.name] = part.to(place.device)
     return own
 

@@ -28,6 +28,7 @@ from weft.parallel.pipeline.stages import Parcel
 from weft.parallel.placement import part_box
 from weft.parallel.validate import require_program
 from weft.program.graph import Phase, Program, Role
+from weft.runtime.boxes import storable
 from weft.runtime.place import Place
 from weft.runtime.post import Box, Post
 from weft.runtime.shard import dtensor_placements, shard_of
@@ -127,9 +128,12 @@ class PipelineStep:
             if run.stage.program.input_by_name[source.name].role.is_persistent
         }
         self._state = {
-            name: shard_of(state[name].detach(), plan.mesh, sharding, self.place.coordinate).to(
-                world.device
-            )
+            name: shard_of(
+                state[name].detach().reshape(self._held_shape(name)),
+                plan.mesh,
+                sharding,
+                self.place.coordinate,
+            ).to(world.device)
             for name, sharding in self._shardings.items()
         }
         self._boxes: dict[tuple[str, int], Box] = {}
@@ -196,6 +200,13 @@ class PipelineStep:
             for name, local in self._state.items()
         }
 
+    def stored(self) -> dict[str, Tensor]:
+        """As `state`, in the model's shapes, for checkpoints to write and to read into."""
+        return {
+            name: storable(tensor, self._program, name, self._shardings[name], self.place)
+            for name, tensor in self.state().items()
+        }
+
     def full_state(self) -> dict[str, Tensor]:
         """The whole state by name, gathered on every rank: for tests and small models."""
         own = {
@@ -213,7 +224,15 @@ class PipelineStep:
                     whole[name] = whole[name].to(tensor.dtype)
                 box = part_box(self.plan.mesh, sharding, coordinate, tuple(whole[name].shape))
                 whole[name][tuple(slice(start, end) for start, end in box)] = tensor
-        return whole
+        inputs = self._program.input_by_name
+        return {
+            name: tensor.view(self._program.model_type(inputs[name]).shape)
+            for name, tensor in whole.items()
+        }
+
+    def _held_shape(self, name: str) -> tuple[int, ...]:
+        """Shape in which the program holds a tensor of the state."""
+        return self._program.nodes[self._program.input_by_name[name].node].outputs[0].shape
 
     # --- state and batch ------------------------------------------------------------------
 

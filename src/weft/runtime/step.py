@@ -25,6 +25,7 @@ from weft.parallel.placement import local_type
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Input, Phase, Program, Role
 from weft.program.types import TensorType
+from weft.runtime.boxes import storable
 from weft.runtime.emit_collective import collective_module
 from weft.runtime.place import Place
 from weft.runtime.shard import dtensor_placements, shard_of
@@ -125,6 +126,10 @@ class Trainable(Protocol):
         """This rank's part of the state by name, as DTensors."""
         ...
 
+    def stored(self) -> dict[str, Tensor]:
+        """The same memory as checkpoints hold it: in the model's shapes."""
+        ...
+
 
 class Step:
     """A training step on this rank: `loss = step(batch)`.
@@ -186,20 +191,38 @@ class Step:
         return None
 
     def parameters(self) -> dict[str, Tensor]:
-        """Trainable parameters by name, as DTensors; plain tensors in a world of one rank."""
+        """Trainable parameters by name, as DTensors; plain tensors in a world of one rank.
+
+        A fused one has the shape that the program holds: [3,D,D] for a model's [3D,D].
+        """
         return self._named(lambda i: i.role is Role.PARAMETER)
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters, buffers and optimizer state by name, as DTensors.
+        """Parameters, buffers and optimizer state by name, as DTensors; shapes as `parameters`.
 
         They share memory with the step's own parts until the next call.
         """
         return self._named(lambda i: i.role.is_persistent)
 
+    def stored(self) -> dict[str, Tensor]:
+        """As `state`, in the model's shapes, for checkpoints to write and to read into."""
+        program, state = self.deployment.program, self.state()
+        return {
+            name: storable(tensor, program, name, self._shardings[name], self.place)
+            for name, tensor in state.items()
+        }
+
     def full_state(self) -> dict[str, Tensor]:
-        """The whole state by name, gathered on every rank: for tests and small models."""
-        inputs = self.deployment.program.inputs
-        return {i.name: self._gathered(i.name) for i in inputs if i.role.is_persistent}
+        """The whole state by name in the model's shapes, gathered on every rank.
+
+        For tests and small models.
+        """
+        program = self.deployment.program
+        return {
+            i.name: self._gathered(i.name).reshape(program.model_type(i).shape)
+            for i in program.inputs
+            if i.role.is_persistent
+        }
 
     def _gathered(self, name: str) -> Tensor:
         """A whole tensor of the state; the axis that cut last is put together first."""

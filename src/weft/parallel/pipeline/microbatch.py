@@ -203,7 +203,9 @@ class _Parts:
         if source is not None:
             part = self._type(Value(number))
             return (
-                self._builder.input(source.name, source.role, part, source.parameter, node.scope),
+                self._builder.input(
+                    source.name, source.role, part, source.parameter, node.scope, source.shape
+                ),
             )
         operands = zip(self._program.operands(number), self._rules[number].operands, strict=True)
         read = iter([self._read(value, wanted) for value, wanted in operands])

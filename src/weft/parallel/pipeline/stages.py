@@ -361,7 +361,12 @@ class _Cutting:
         if source is not None:
             made: tuple[Value, ...] = (
                 writer.builder.input(
-                    source.name, source.role, node.outputs[0], source.parameter, node.scope
+                    source.name,
+                    source.role,
+                    node.outputs[0],
+                    source.parameter,
+                    node.scope,
+                    source.shape,
                 ),
             )
         else:
