@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from weft.capture import Workload, capture, initial_state
+from weft.capture import Workload, capture
 from weft.capture.batch import require_batch
 from weft.core.errors import MismatchError
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
@@ -28,6 +28,7 @@ from weft.parallel.pipeline.stages import Parcel
 from weft.parallel.placement import part_box
 from weft.parallel.validate import require_program
 from weft.program.graph import Phase, Program, Role
+from weft.runtime.own_state import StateSource, own_state, state_of_workload
 from weft.runtime.place import Place
 from weft.runtime.post import Box, Post
 from weft.runtime.shard import dtensor_placements, shard_of
@@ -80,7 +81,7 @@ def deploy_pipeline(
     )
     require_agreement(world, "program", deployment.program_digest)
     require_agreement(world, "plan", deployment.plan_digest)
-    return PipelineStep(deployment, plan, world, initial_state(workload))
+    return PipelineStep(deployment, plan, world, state_of_workload(workload))
 
 
 class PipelineStep:
@@ -92,6 +93,8 @@ class PipelineStep:
         world: the ranks it runs on.
         place: where this rank stands in its group.
         number: how many steps have been done.
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class PipelineStep:
         deployment: Deployed,
         plan: PipelinePlan,
         world: World,
-        state: Mapping[str, Tensor],
+        source: StateSource,
     ) -> None:
         self.deployment = deployment
         self.plan = plan
@@ -126,12 +129,12 @@ class PipelineStep:
             for source in run.segments.local.inputs
             if run.stage.program.input_by_name[source.name].role.is_persistent
         }
-        self._state = {
-            name: shard_of(state[name].detach(), plan.mesh, sharding, self.place.coordinate).to(
-                world.device
-            )
-            for name, sharding in self._shardings.items()
-        }
+        self._state, self.built_whole = own_state(
+            source, self._program, self._shardings, self.place
+        )
+        self._updated = dict.fromkeys(
+            name for run in self._stages.values() for name, _ in run.segments.local.updates
+        )
         self._boxes: dict[tuple[str, int], Box] = {}
         self._outbox: dict[tuple[str, int], Tensor] = {}
         self._sending: list[dist.Work] = []
@@ -155,6 +158,9 @@ class PipelineStep:
             self._parts = self._split(require_batch(batch, self.number))
             for run in self._stages.values():
                 run.begin(self._held(run))
+            # From here on only the stages hold what they replace, and can free it.
+            for name in self._updated:
+                self._state.pop(name, None)
             self._once(Part.SETUP)
             self._survey()
             self._once(Part.SETTLE)
@@ -167,8 +173,7 @@ class PipelineStep:
             self._sending.clear()
             loss = self._whole_loss()
             for run in self._stages.values():
-                new = run.next_values()
-                self._state.update((name, value.clone()) for name, value in new.items())
+                self._state.update(run.next_values())
         self.number += 1
         return loss
 

@@ -27,7 +27,7 @@ from weft.program.graph import Input, Phase, Program, Role
 from weft.program.types import TensorType
 from weft.runtime.emit_collective import collective_module
 from weft.runtime.place import Place
-from weft.runtime.shard import dtensor_placements, shard_of
+from weft.runtime.shard import alone_in_storage, dtensor_placements, shard_of
 from weft.runtime.world import World
 
 __all__ = ["Advance", "Deployed", "Deployment", "Step", "Trainable", "step_seed"]
@@ -93,9 +93,12 @@ class Trainable(Protocol):
 
     Attributes:
         number: how many steps have been done.
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     number: int
+    built_whole: str
 
     @property
     def deployment(self) -> Deployed:
@@ -134,6 +137,8 @@ class Step:
         world: the ranks it runs on.
         place: where this rank stands in the mesh.
         number: how many steps have been done; the next one's random numbers follow from it.
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     def __init__(
@@ -146,7 +151,9 @@ class Step:
         advance: Advance,
         in_place: bool,
         state: dict[str, Tensor],
+        built_whole: str = "",
     ) -> None:
+        self.built_whole = built_whole
         self.deployment = deployment
         self.world = world
         self.place = place
@@ -176,7 +183,7 @@ class Step:
         inputs = self._inputs(self._own_part(batch, is_local=is_local))
         with torch.no_grad():
             loss, *values = self._advance(inputs)
-        self._state.update(zip(self._updated, map(_alone_in_storage, values), strict=bool(values)))
+        self._state.update(zip(self._updated, map(alone_in_storage, values), strict=bool(values)))
         self.number += 1
         return loss
 
@@ -285,11 +292,4 @@ def _entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tenso
             hint="all steps have the shapes that were captured; drop or pad a last short batch, "
             "or plan again for the new shape",
         )
-    return tensor
-
-
-def _alone_in_storage(tensor: Tensor) -> Tensor:
-    """The tensor, copied if it is a small part of a larger storage that it would keep alive."""
-    if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
-        return tensor.clone(memory_format=torch.contiguous_format)
     return tensor

@@ -283,6 +283,7 @@ def _record_start(log: RecordLog | None, step: Trainable) -> None:
         device=_device_name(world),
         threads=torch.get_num_threads(),
         first_step=step.number,
+        built_whole=step.built_whole,
         predicted_step_s=plan.prediction.step_s,
         predicted_peak_bytes=plan.prediction.peak_bytes,
         torch=torch.__version__,
