@@ -28,6 +28,7 @@ from weft.parallel.pipeline.stages import Parcel
 from weft.parallel.placement import part_box
 from weft.parallel.validate import require_program
 from weft.program.graph import Phase, Program, Role
+from weft.runtime.clock import Clock
 from weft.runtime.own_state import StateSource, own_state, state_of_workload
 from weft.runtime.place import Place
 from weft.runtime.post import Box, Post
@@ -113,6 +114,7 @@ class PipelineStep:
         self._group = world.rank // plan.mesh.num_devices
         self._devices = _devices(world, plan)
         self.place = _place(world, plan, self._devices)
+        self._clock = Clock()
         self._post = Post(plan, staged.stages, world.rank, world.device)
         self._stages = {
             number: StageRun(
@@ -120,6 +122,7 @@ class PipelineStep:
                 plan.plans[number],
                 staged.segments(number, plan.plans[number]),
                 self.place,
+                self._clock,
             )
             for number in plan.stages_of(self._group)
         }
@@ -154,6 +157,7 @@ class PipelineStep:
         Returns:
             The loss of the whole batch, the same on every rank [scalar].
         """
+        self._clock.waited_s = 0.0
         with torch.no_grad():
             self._parts = self._split(require_batch(batch, self.number))
             for run in self._stages.values():
@@ -168,8 +172,9 @@ class PipelineStep:
             self._schedule.run()
             self._schedule_s = time.perf_counter() - start
             self._once(Part.FINISH)
-            for work in self._sending:
-                work.wait()
+            with self._clock.waiting():
+                for work in self._sending:
+                    work.wait()
             self._sending.clear()
             loss = self._whole_loss()
             for run in self._stages.values():
@@ -184,6 +189,15 @@ class PipelineStep:
         On a GPU it is the host that is timed, which runs ahead of the device.
         """
         return 1.0 - self._busy_s / self._schedule_s if self._schedule_s > 0 else 0.0
+
+    @property
+    def exposed_s(self) -> float | None:
+        """Time of the last step in which this rank only waited for communication [s].
+
+        That is for collectives, and for what stages send each other once a step. Waits for
+        micro-batches are not among it: they are what `waited` counts.
+        """
+        return self._clock.waited_s
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, buffers and optimizer state of this group's stages by name, as DTensors.
@@ -306,8 +320,9 @@ class PipelineStep:
             self._start(self._post.sends(parcel, tensor, _ONCE))
         elif not self._post.stays(parcel):
             operations, box = self._post.receives(parcel, _ONCE)
-            for operation in operations:
-                _started(operation).wait()
+            with self._clock.waiting():
+                for operation in operations:
+                    _started(operation).wait()
             run.take_up(parcel, box.opened(), None)
 
     def _start(self, operations: list[dist.P2POp]) -> None:
@@ -319,7 +334,8 @@ class PipelineStep:
         if self.place.coordinate != (0,) * self.plan.mesh.num_axes:
             loss = torch.zeros_like(loss)
         if not self.world.is_alone:
-            dist.all_reduce(loss)
+            with self._clock.waiting():
+                dist.all_reduce(loss)
         return cast("Tensor", loss)
 
     # --- what the schedule asks for -------------------------------------------------------

@@ -13,6 +13,7 @@ from weft.parallel.pipeline.stages import Parcel, StageProgram
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.prefetch import slots_read, slots_written
 from weft.parallel.recompute import with_recompute
+from weft.runtime.clock import Clock
 from weft.runtime.lower import borrowed_slots, some_module
 from weft.runtime.place import Place
 from weft.runtime.shard import alone_in_storage
@@ -32,14 +33,27 @@ class _Segment:
 class StageRun:
     """Runs the segments of a stage; knows no schedule and no other rank.
 
+    Args:
+        stage: what it computes.
+        plan: how it is split.
+        segments: its instructions by part.
+        place: where this rank stands in the stage's group.
+        clock: counts the time in which collectives are waited for.
+
     Attributes:
         stage: what it computes.
         segments: its instructions by part.
     """
 
     def __init__(
-        self, stage: StageProgram, plan: ParallelPlan, segments: Segments, place: Place
+        self,
+        stage: StageProgram,
+        plan: ParallelPlan,
+        segments: Segments,
+        place: Place,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self.stage = stage
         self._program = with_recompute(stage.program, plan.recompute)
         self.segments = segments
@@ -213,6 +227,7 @@ class StageRun:
             if slot not in written
         )
         module = some_module(self._local, self._program, self._place, numbers, tuple(reads), writes)
+        self._clock.watch(module)
         return _Segment(module, tuple(reads), writes)
 
     def _parts_by_slot(self) -> dict[int, set[Part]]:

@@ -120,6 +120,11 @@ class Trainable(Protocol):
         """Share of the last step's schedule in which this rank did nothing; None without stages."""
         ...
 
+    @property
+    def exposed_s(self) -> float | None:
+        """Time of the last step in which this rank only communicated [s]; None without stages."""
+        ...
+
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Do one step on the global batch; the loss is the same on every rank."""
         ...
@@ -190,6 +195,11 @@ class Step:
     @property
     def waited(self) -> None:
         """There are no stages to wait for."""
+        return None
+
+    @property
+    def exposed_s(self) -> None:
+        """One module does the whole step; its waits are not counted."""
         return None
 
     def parameters(self) -> dict[str, Tensor]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
+from tests.alive import Alive
 from tests.unit.capture import models
 from weft.capture import SGD, Adafactor, AdamW, Optimizer, Workload, initial_state
 from weft.capture.start import visit_initial_state
@@ -285,30 +282,6 @@ def test_an_optimizer_of_ones_own_may_start_from_the_parameters():
     workload = workload_of(drawn_twice, Averaging())
     assert isinstance(workload.pure_optimizer, Optimizer)
     assert check(workload) == ""
-
-
-class Alive(TorchDispatchMode):
-    """Counts the bytes of storages that are alive."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes = {}
-        self.most = self.largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_flatten(made)[0]:
-            if isinstance(tensor, torch.Tensor) and tensor.device.type == "cpu":
-                self._see(tensor.untyped_storage())
-        return made
-
-    def _see(self, storage):
-        if storage._cdata in self.sizes:
-            return
-        self.sizes[storage._cdata] = storage.nbytes()
-        weakref.finalize(storage, self.sizes.pop, storage._cdata, None)
-        self.most = max(self.most, sum(self.sizes.values()))
-        self.largest = max(self.largest, storage.nbytes())
 
 
 def test_no_more_than_one_whole_tensor_is_alive():
