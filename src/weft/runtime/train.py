@@ -96,12 +96,15 @@ class Outcome:
         done: the steps of this run, in order; those before a resume are not among them.
         stopped: whether it was asked to stop before its last step.
         peak_bytes: most memory that each rank has used, in order of rank [bytes].
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     first_step: int
     done: tuple[StepDone, ...]
     stopped: bool
     peak_bytes: tuple[int, ...]
+    built_whole: str = ""
 
 
 def run_plan(
@@ -191,6 +194,7 @@ def train(
         done=tuple(done),
         stopped=stopped,
         peak_bytes=tuple(gather_objects(step.world, _peak_bytes(step.world))),
+        built_whole=step.built_whole,
     )
     if log is not None:
         log.append("end", steps=len(done), stopped=stopped, peak_bytes=list(outcome.peak_bytes))
