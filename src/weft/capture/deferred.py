@@ -118,6 +118,10 @@ class Deferred(Tensor):
         """There is none, and equal ones would say that tensors are tied."""
         raise Unable("the model factory asks for the address of a tensor")
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """As for its address: that of the storage would be the same for all."""
+        raise Unable("the model factory asks for the memory of a tensor")
+
     def tolist(self) -> Any:
         """Its values, if they need no random numbers."""
         return [part.tolist() for part in self] if self.dim() else self.item()
@@ -134,6 +138,9 @@ class Deferred(Tensor):
 
 
 _CPU = torch.device("cpu")
+
+
+_storage_of = Tensor.untyped_storage
 
 
 class Recorder(TorchDispatchMode):
@@ -161,7 +168,7 @@ class Recorder(TorchDispatchMode):
         Raises:
             Unable: no recorded operator made it.
         """
-        number = self._numbers.get(tensor.untyped_storage()._cdata)
+        number = self._numbers.get(_storage_of(tensor)._cdata)
         if number is None:
             raise Unable("a tensor without values comes from elsewhere")
         return Layout(
@@ -250,7 +257,7 @@ class Recorder(TorchDispatchMode):
         """Give each storage that is seen for the first time a number; returns those."""
         fresh: set[int] = set()
         for tensor in tensors:
-            storage = tensor.untyped_storage()
+            storage = _storage_of(tensor)
             if storage._cdata not in self._numbers:
                 self._numbers[storage._cdata] = len(self.sizes)
                 fresh.add(len(self.sizes))
@@ -353,7 +360,7 @@ def _shape_in(shapes: dict[int, Tensor]) -> Callable[[Any], Any]:
             if isinstance(value, Deferred):
                 empty = torch.empty(0, dtype=value.dtype, device="meta")
                 shapes[id(value)] = empty.set_(
-                    value.untyped_storage(), value.storage_offset(), value.shape, value.stride()
+                    _storage_of(value), value.storage_offset(), value.shape, value.stride()
                 )
             else:
                 shapes[id(value)] = torch.empty_strided(

@@ -26,6 +26,8 @@ def test_its_address_and_its_use_outside_are_refused():
         made = torch.zeros(3)
         with pytest.raises(Unable, match="address"):
             made.data_ptr()
+        with pytest.raises(Unable, match="memory"):
+            made.untyped_storage()
     with pytest.raises(Unable, match="outside the model factory"):
         made + 1
 
