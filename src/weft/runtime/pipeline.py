@@ -34,7 +34,7 @@ from weft.runtime.place import Place
 from weft.runtime.post import Box, Post
 from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.stage import StageRun
-from weft.runtime.step import Deployed, step_seed
+from weft.runtime.step import Deployed, entry, step_seed
 from weft.runtime.torch_schedule import Handlers, Schedule
 from weft.runtime.world import World, gather_objects, join, require_agreement
 
@@ -156,6 +156,10 @@ class PipelineStep:
 
         Returns:
             The loss of the whole batch, the same on every rank [scalar].
+
+        Raises:
+            InputError: an entry is missing, is no dense tensor, or has another type than the
+                captured one.
         """
         self._clock.waited_s = 0.0
         with torch.no_grad():
@@ -257,7 +261,8 @@ class PipelineStep:
         for source in self._program.inputs:
             if source.role is not Role.BATCH:
                 continue
-            tensor = batch[source.name.removeprefix(_BATCH)]
+            whole = self._program.nodes[source.node].outputs[0]
+            tensor = entry(batch, source.name.removeprefix(_BATCH), whole)
             pieces = tensor.chunk(count) if tensor.dim() else [tensor] * count
             for part, piece in zip(parts, pieces, strict=True):
                 part[source.name] = piece

@@ -30,7 +30,7 @@ from weft.runtime.place import Place
 from weft.runtime.shard import alone_in_storage, dtensor_placements, shard_of
 from weft.runtime.world import World
 
-__all__ = ["Advance", "Deployed", "Deployment", "Step", "Trainable", "step_seed"]
+__all__ = ["Advance", "Deployed", "Deployment", "Step", "Trainable", "entry", "step_seed"]
 
 Advance: TypeAlias = Callable[[list[Tensor | None]], tuple[Tensor, ...]]
 """Runs a step on the inputs in order. Returns the loss, then the next value of each update, or
@@ -279,15 +279,19 @@ class Step:
             key = source.name.removeprefix(_BATCH)
             sharding, whole = self._shardings[source.name], program.nodes[source.node].outputs[0]
             expected = local_type(self.place.mesh, sharding, whole) if is_local else whole
-            tensor = _entry(batch, key, expected)
+            tensor = entry(batch, key, expected)
             if not is_local:
                 tensor = shard_of(tensor, self.place.mesh, sharding, self.place.coordinate)
             part[source.name] = tensor.to(self.place.device).contiguous()
         return part
 
 
-def _entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tensor:
-    """An entry of a batch, checked against the type that was captured."""
+def entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tensor:
+    """An entry of a batch, checked against the type that was captured.
+
+    Raises:
+        InputError: it is missing, or of another type.
+    """
     tensor = batch.get(key)
     if tensor is None:
         raise InputError(

@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.alive import Alive
 from weft.capture import AdamW, Workload, capture, initial_state, make_step
+from weft.core.errors import InputError
 from weft.core.records import RecordLog, read_records
 from weft.machine.presets import preset
 from weft.parallel.pipeline.expert import pipeline_expert
@@ -117,6 +118,15 @@ def test_what_the_update_replaces_is_freed_and_not_copied():
         pipeline(batch)
     # Parameters, two moments, and gradients; then what one update needs, and activations.
     assert found.most < 5.5 * parameters
+
+
+def test_a_batch_that_does_not_fit_is_refused_and_the_next_one_is_taken():
+    pipeline, plain = step(), step()
+    batch = workload().batch(0)
+    for wrong in ({}, {"x": batch["x"][:2]}, {"x": batch["x"].float()}):
+        with pytest.raises(InputError, match=r"batch entry 'x' of type f64\[4,256\]"):
+            pipeline(wrong)
+    assert torch.equal(pipeline(batch), plain(batch))
 
 
 def test_the_end_of_a_run_records_each_rank_beside_its_prediction(tmp_path):
