@@ -7,7 +7,6 @@ from typing import Any
 
 from weft.core.units import format_bytes, format_seconds
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
-from weft.parallel.pipeline.timing import PipelineTime
 from weft.report.plan_summary import compared, format_share
 from weft.report.table import Table
 
@@ -43,7 +42,7 @@ def stage_table(plan: PipelinePlan) -> Table:
             str(stage % plan.num_groups),
             format_seconds(p.stages[stage].forward_s),
             format_seconds(p.stages[stage].inputs_s + p.stages[stage].weights_s),
-            format_share(_waiting(time, stage % plan.num_groups)),
+            format_share(time.waiting(stage % plan.num_groups)),
             format_bytes(p.group_peak_bytes[stage % plan.num_groups]),
         )
         for stage in range(plan.num_stages)
@@ -78,12 +77,6 @@ def pipeline_plain(plan: PipelinePlan) -> dict[str, Any]:
         "alternatives": [asdict(a) for a in plan.alternatives],
         "notes": list(plan.notes),
     }
-
-
-def _waiting(time: PipelineTime, group: int) -> float:
-    """Share of the schedule in which a group does nothing."""
-    busy = sum(done.end_s - done.start_s for done in time.groups[group])
-    return 1.0 - busy / time.step_s if time.step_s > 0 else 0.0
 
 
 def _gap(prediction: PipelinePrediction) -> str:

@@ -28,10 +28,10 @@ from weft.program.types import TensorType
 from weft.runtime.boxes import storable
 from weft.runtime.emit_collective import collective_module
 from weft.runtime.place import Place
-from weft.runtime.shard import dtensor_placements, shard_of
+from weft.runtime.shard import alone_in_storage, dtensor_placements, shard_of
 from weft.runtime.world import World
 
-__all__ = ["Advance", "Deployed", "Deployment", "Step", "Trainable", "step_seed"]
+__all__ = ["Advance", "Deployed", "Deployment", "Step", "Trainable", "entry", "step_seed"]
 
 Advance: TypeAlias = Callable[[list[Tensor | None]], tuple[Tensor, ...]]
 """Runs a step on the inputs in order. Returns the loss, then the next value of each update, or
@@ -94,9 +94,12 @@ class Trainable(Protocol):
 
     Attributes:
         number: how many steps have been done.
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     number: int
+    built_whole: str
 
     @property
     def deployment(self) -> Deployed:
@@ -116,6 +119,11 @@ class Trainable(Protocol):
     @property
     def waited(self) -> float | None:
         """Share of the last step's schedule in which this rank did nothing; None without stages."""
+        ...
+
+    @property
+    def exposed_s(self) -> float | None:
+        """Time of the last step in which this rank only communicated [s]; None without stages."""
         ...
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -139,6 +147,8 @@ class Step:
         world: the ranks it runs on.
         place: where this rank stands in the mesh.
         number: how many steps have been done; the next one's random numbers follow from it.
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     def __init__(
@@ -151,7 +161,9 @@ class Step:
         advance: Advance,
         in_place: bool,
         state: dict[str, Tensor],
+        built_whole: str = "",
     ) -> None:
+        self.built_whole = built_whole
         self.deployment = deployment
         self.world = world
         self.place = place
@@ -181,13 +193,18 @@ class Step:
         inputs = self._inputs(self._own_part(batch, is_local=is_local))
         with torch.no_grad():
             loss, *values = self._advance(inputs)
-        self._state.update(zip(self._updated, map(_alone_in_storage, values), strict=bool(values)))
+        self._state.update(zip(self._updated, map(alone_in_storage, values), strict=bool(values)))
         self.number += 1
         return loss
 
     @property
     def waited(self) -> None:
         """There are no stages to wait for."""
+        return None
+
+    @property
+    def exposed_s(self) -> None:
+        """One module does the whole step; its waits are not counted."""
         return None
 
     def parameters(self) -> dict[str, Tensor]:
@@ -285,15 +302,19 @@ class Step:
             key = source.name.removeprefix(_BATCH)
             sharding, whole = self._shardings[source.name], program.nodes[source.node].outputs[0]
             expected = local_type(self.place.mesh, sharding, whole) if is_local else whole
-            tensor = _entry(batch, key, expected)
+            tensor = entry(batch, key, expected)
             if not is_local:
                 tensor = shard_of(tensor, self.place.mesh, sharding, self.place.coordinate)
             part[source.name] = tensor.to(self.place.device).contiguous()
         return part
 
 
-def _entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tensor:
-    """An entry of a batch, checked against the type that was captured."""
+def entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tensor:
+    """An entry of a batch, checked against the type that was captured.
+
+    Raises:
+        InputError: it is missing, or of another type.
+    """
     tensor = batch.get(key)
     if tensor is None:
         raise InputError(
@@ -308,11 +329,4 @@ def _entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tenso
             hint="all steps have the shapes that were captured; drop or pad a last short batch, "
             "or plan again for the new shape",
         )
-    return tensor
-
-
-def _alone_in_storage(tensor: Tensor) -> Tensor:
-    """The tensor, copied if it is a small part of a larger storage that it would keep alive."""
-    if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
-        return tensor.clone(memory_format=torch.contiguous_format)
     return tensor
