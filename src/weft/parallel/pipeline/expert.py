@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from typing import Unpack
 
 from weft.core.errors import InputError
 from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device, Machine
+from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.estimate import slowest_device
-from weft.parallel.experts import expert_plan
+from weft.parallel.experts import plan_by_degrees
 from weft.parallel.pipeline.estimate import estimate_pipeline
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
@@ -32,31 +34,28 @@ def pipeline_expert(
     micro_batches: int,
     schedule: str = "1f1b",
     chunks: int = 1,
-    dp: int = 1,
-    tp: int = 1,
-    fsdp: bool = False,
-    sp: bool = False,
-    recompute: str = "",
+    **degrees: Unpack[DegreeNames],
 ) -> PipelinePlan:
     """The pipeline that an engineer writes with these degrees.
 
     Args:
         program: one training step.
-        machine: at least pp * dp * tp devices.
+        machine: at least pp * dp * cp * tp devices.
         pp: groups of devices.
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group; more than one for interleaved.
-        dp, tp, fsdp, sp, recompute: within a group, as in `weft.parallel.experts.expert_plan`.
+        **degrees: within a group, as in `weft.parallel.experts.expert_plan`.
 
     Raises:
         InputError: the degrees, the schedule and the program do not go together.
     """
     require_shape(schedule, pp * chunks, pp, micro_batches)
-    if pp * dp * tp > machine.num_devices:
+    inside = Degrees.named(**degrees)
+    if pp * inside.num_devices > machine.num_devices:
         raise InputError(
             need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
-            got=f"{pp * dp * tp}: pipeline {pp} x data {dp} x tensor {tp}",
+            got=f"{pp * inside.num_devices}: pipeline {pp} x {inside.name}",
             hint="lower the degrees, or take a larger machine",
         )
     part = in_micro_batches(program, micro_batches)
@@ -64,7 +63,7 @@ def pipeline_expert(
     staged = StagedProgram(program, micro_batches, cuts)
 
     def written(stage: Program) -> ParallelPlan:
-        return expert_plan(stage, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp, recompute=recompute)
+        return plan_by_degrees(stage, machine, inside)
 
     plan = PipelinePlan(
         program_name=program.name,
