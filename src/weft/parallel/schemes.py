@@ -13,6 +13,7 @@ from functools import cached_property
 from weft.core.errors import InputError
 from weft.parallel.degrees import Degrees
 from weft.parallel.greedy import greedy_axis
+from weft.parallel.mixture import expert_work, readers_of, travelling
 from weft.parallel.placement import REPLICATED, Placement
 from weft.parallel.propagate import Axis, AxisRules
 from weft.parallel.roles import (
@@ -24,6 +25,7 @@ from weft.parallel.roles import (
 )
 from weft.parallel.rules import RuleBook
 from weft.parallel.sequence import has_sequence, sequence_pins
+from weft.parallel.weights import weight_values
 from weft.parallel.zero import NOTHING, Storage, lasting_weights, storage, updating_nodes
 from weft.program.graph import Program, Role, Value
 
@@ -49,6 +51,12 @@ class Schemes:
         return expert_cuts(self.program)
 
     @cached_property
+    def _travelling(self) -> frozenset[Value]:
+        products = product_placements(self.program, self.experts)
+        weights = weight_values(self.program)
+        return travelling(self.program, expert_work(self.program, products)) - weights
+
+    @cached_property
     def _updating(self) -> dict[int, list[int]]:
         return updating_nodes(self.program)
 
@@ -63,7 +71,7 @@ class Schemes:
         return has_sequence(self.program)
 
     def axes(self, degrees: Degrees) -> tuple[list[AxisRules], frozenset[Value]]:
-        """The rules of each axis of `degrees.mesh`, and the weights that are gathered once.
+        """The rules of each axis of `degrees.mesh`, and values whose copies last for the step.
 
         Raises:
             InputError: the sizes of the program do not divide by the degrees.
@@ -85,7 +93,8 @@ class Schemes:
             stored |= gathered
         if degrees.tp > 1:
             axes.append(self._tensor_axis(degrees, axes))
-        return axes, lasting_weights(self.program, degrees.zero, stored)
+        lasting = lasting_weights(self.program, degrees.zero, stored)
+        return axes, lasting | self._travelling if degrees.ep > 1 else lasting
 
     def _data_axis(
         self, size: int, degrees: Degrees, outer: list[AxisRules]
@@ -115,8 +124,12 @@ class Schemes:
         cuts = {node: cut for node, cut in self.experts.items() if node in weights}
         used = self._used(degrees)
         kept = storage(self.program, degrees.zero, size, outer, used, spared=cuts.keys())
-        pinned = {**_batch_pins(self.program, size, outer), **kept.pinned, **weights}
-        pinned |= self._possible(product_placements(self.program, cuts), size, outer)
+        batch = {**_batch_pins(self.program, size, outer), **kept.pinned}
+        # What is no work of experts lies where data parallelism would have it.
+        plain = self._filled(size, batch, outer, kept)
+        work = expert_work(self.program, product_placements(self.program, cuts))
+        beside = {n: plain.rules[n].outputs[0] for n in readers_of(self.program, work)}
+        pinned = {**batch, **beside, **weights, **self._possible(work, size, outer)}
         return self._filled(size, pinned, outer, kept), kept.gathered
 
     def _context_axis(
