@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,8 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
 from weft.parallel.experts import expert_candidate, expert_plan
+from weft.parallel.foreign.document import foreign_from_json
+from weft.parallel.foreign.plan import foreign_plan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.skeleton import build_skeleton
@@ -89,6 +93,41 @@ def test_context_parallel(name: str, degrees: dict[str, int], zero: int) -> None
 def test_expert_parallel(degrees: dict[str, int], zero: int, masters: bool) -> None:
     program = with_masters(MIXTURE) if masters else MIXTURE
     assert_same(program, expert_plan(program, MACHINE, **degrees, zero=zero))
+
+
+_R2, _S2 = ["R", "R"], ["S(0)", "S(1)"]
+FOREIGN = {
+    "a plan as DTensor would have it": {
+        "mesh": [2, 2],
+        "entries": [
+            {"input": "batch.*", "placements": ["S(0)", "R"]},
+            {"module": "layers.*.*", "parameter": "*", "placements": ["S(0)", "R"], "read": _R2},
+            {"module": "layers.*.mlp", "parameter": "up", "placements": ["R", "S(0)"]},
+            {"module": "layers.*.mlp", "parameter": "down", "placements": ["R", "S(1)"]},
+            {"module": "layers.1.mlp", "placements": ["S(0)", "P"]},
+            {"module": "head", "parameter": "weight", "placements": ["R", "R"], "state": _S2},
+        ],
+    },
+    "nothing but a sequence, masters gathered once": {
+        "mesh": [4],
+        "default": ["S(0)"],
+        "entries": [
+            {"input": "batch.*", "placements": ["S(1)"]},
+            {"module": "**", "parameter": "*", "placements": ["S(0)"], "read": ["R"], "keep": True},
+        ],
+        "recompute": "full",
+    },
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("name", ["transformer", "transformer with masters"])
+def test_foreign_plans(name: str, foreign: str) -> None:
+    program = PROGRAMS[name]
+    given = foreign_from_json(json.dumps({"weft_placements": 1, **FOREIGN[foreign]}))
+    plan = foreign_plan(program, MACHINE, given)
+    assert isinstance(plan, ParallelPlan)
+    assert_same(program, plan)
 
 
 @pytest.mark.parametrize("recompute", ["cheap", "full"])

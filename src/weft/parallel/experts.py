@@ -10,15 +10,13 @@ from typing import Unpack
 
 from weft.core.errors import InputError
 from weft.machine.model import Machine
-from weft.parallel.candidate import Candidate, Proposal, assemble
-from weft.parallel.copies import Decision, copies_for, recomputed
+from weft.parallel.by_axes import candidate_by_axes
+from weft.parallel.candidate import Candidate, Proposal
 from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.depth import Shortened, Views
-from weft.parallel.plan import Level, ParallelPlan
-from weft.parallel.propagate import combine
+from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
-from weft.parallel.reshard import Resharding
 from weft.parallel.schemes import Schemes
 from weft.program.graph import Program, Role
 
@@ -83,22 +81,14 @@ class _Desk:
     def candidate(self, machine: Machine, degrees: Degrees, memory_limit_bytes: float) -> Candidate:
         """The plan, simulated."""
         axes, lasting = self.schemes.axes(degrees)
-        decision = Decision(combine(axes), {}, lasting)
-        if self._expanded.chosen:
-            decision = recomputed(decision, self.program, self._expanded)
-        expanded = self._expanded.program
-        copies = copies_for(expanded, decision, Resharding(machine, degrees.mesh))
-        return assemble(
+        return candidate_by_axes(
             degrees.name,
             self.program,
             machine,
-            degrees.mesh,
-            decision.strategies,
-            copies,
-            memory_limit_bytes=memory_limit_bytes,
-            recompute=self._expanded.chosen,
+            axes,
+            lasting=lasting,
             expanded=self._expanded,
-            level=Level.EXPERT,
+            memory_limit_bytes=memory_limit_bytes,
         )
 
 

@@ -93,8 +93,12 @@ class Schemes:
             stored |= gathered
         if degrees.tp > 1:
             axes.append(self._tensor_axis(degrees, axes))
-        lasting = lasting_weights(self.program, degrees.zero, stored)
-        return axes, lasting | self._travelling if degrees.ep > 1 else lasting
+        lasting = frozenset[Value]()
+        if degrees.zero in (1, 2):
+            lasting |= lasting_weights(self.program, stored)
+        if degrees.ep > 1:
+            lasting |= self._travelling
+        return axes, lasting
 
     def _data_axis(
         self, size: int, degrees: Degrees, outer: list[AxisRules]

@@ -88,16 +88,13 @@ def storage(
     return Storage(pinned=pinned, gathered=frozenset(gathered), updated=updated)
 
 
-def lasting_weights(program: Program, stage: int, gathered: Set[int]) -> frozenset[Value]:
-    """Values that are gathered once and stay for all of the step: casts of masters.
+def lasting_weights(program: Program, gathered: Set[int]) -> frozenset[Value]:
+    """Parameters that are gathered once and stay for all of the step, and their casts.
 
     Args:
         program: one training step.
-        stage: 0 to 3; stage 3 gathers in each pass.
-        gathered: parameters that are stored in parts.
+        gathered: parameters that are stored in parts, as stages 1 and 2 store masters.
     """
-    if stage not in (1, 2):
-        return frozenset()
     found = {Value(node) for node in gathered}
     for number, node in enumerate(program.nodes):
         if node.op == "cast" and program.operands(number)[0] in found:

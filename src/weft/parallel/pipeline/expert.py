@@ -23,7 +23,7 @@ from weft.parallel.plan import ParallelPlan
 from weft.parallel.weights import weight_values
 from weft.program.graph import Phase, Program, Value
 
-__all__ = ["even_cuts", "pipeline_expert"]
+__all__ = ["even_cuts", "pipeline_expert", "pipeline_of_stages"]
 
 
 def pipeline_expert(
@@ -59,12 +59,43 @@ def pipeline_expert(
             hint="lower the degrees, or take a larger machine",
         )
     part = in_micro_batches(program, micro_batches)
-    cuts = even_cuts(part, slowest_device(machine), pp * chunks)
-    staged = StagedProgram(program, micro_batches, cuts)
+    return pipeline_of_stages(
+        program,
+        machine,
+        first_nodes=even_cuts(part, slowest_device(machine), pp * chunks),
+        num_groups=pp,
+        micro_batches=micro_batches,
+        schedule=schedule,
+        written=lambda stage: plan_by_degrees(stage, machine, inside),
+    )
 
-    def written(stage: Program) -> ParallelPlan:
-        return plan_by_degrees(stage, machine, inside)
 
+def pipeline_of_stages(
+    program: Program,
+    machine: Machine,
+    *,
+    first_nodes: tuple[int, ...],
+    num_groups: int,
+    micro_batches: int,
+    schedule: str,
+    written: Callable[[Program], ParallelPlan],
+) -> PipelinePlan:
+    """The pipeline of these stages, simulated.
+
+    Args:
+        program: one training step.
+        machine: where it runs.
+        first_nodes: of each stage but the first, as in `PipelinePlan`.
+        num_groups: groups of devices.
+        micro_batches: parts of the batch.
+        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
+        written: makes the plan of a stage's program.
+
+    Raises:
+        InputError: the schedule, the stages and the program do not go together.
+    """
+    require_shape(schedule, len(first_nodes) + 1, num_groups, micro_batches)
+    staged = StagedProgram(program, micro_batches, first_nodes)
     plan = PipelinePlan(
         program_name=program.name,
         program_digest=program.digest,
@@ -72,8 +103,8 @@ def pipeline_expert(
         machine_digest=machine.digest,
         micro_batches=micro_batches,
         schedule=schedule,
-        num_groups=pp,
-        first_nodes=cuts,
+        num_groups=num_groups,
+        first_nodes=first_nodes,
         plans=_stage_plans(staged, written),
         memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
         prediction=_UNKNOWN,
