@@ -45,9 +45,15 @@ def run_plan(
 
 
 class Ranks:
-    """The slots of every rank."""
+    """The slots of every rank; `names` says which inputs are put into them, all if absent."""
 
-    def __init__(self, program: Program, local: LocalProgram, inputs: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        local: LocalProgram,
+        inputs: Mapping[str, Array],
+        names: frozenset[str] | None = None,
+    ) -> None:
         self.program = program
         self.local = local
         self.shape = local.mesh.shape
@@ -55,6 +61,8 @@ class Ranks:
         self.slots: dict[int, Parts] = {}
         rng = np.random.default_rng(0)
         for given in local.inputs:
+            if names is not None and given.name not in names:
+                continue
             self._put(given.slot, distribute(inputs[given.name], given.sharding, self.shape, rng))
 
     def _put(self, slot: int, parts: Parts) -> None:
