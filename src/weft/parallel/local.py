@@ -72,9 +72,10 @@ class Collective:
         source, target: slots.
         node: the program's node that made the value.
         phase: phase of the readers.
-        stays: True for a step towards a version of a weight that is kept for later phases.
         bundle: number of the message in which it travels with its neighbours of the same
             number; -1 if it travels alone.
+        lasts: its result is a weight that stays for all of the step, micro-batch after
+            micro-batch.
     """
 
     kind: CollectiveKind
@@ -86,8 +87,8 @@ class Collective:
     reduce: str = ""
     source_dim: int = -1
     target_dim: int = -1
-    stays: bool = False
     bundle: int = -1
+    lasts: bool = False
 
 
 Instruction: TypeAlias = Run | Collective

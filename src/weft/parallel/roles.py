@@ -17,7 +17,7 @@ from weft.program.factors import block_dims
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
-__all__ = ["WeightCut", "boundary_nodes", "product_placements", "weight_cuts"]
+__all__ = ["WeightCut", "boundary_nodes", "expert_cuts", "product_placements", "weight_cuts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,35 @@ def weight_cuts(program: Program) -> dict[int, WeightCut]:
                     cut.add(number)
         elif any(v.node in cut for v in operands):
             cut.add(number)
+    return found
+
+
+def expert_cuts(program: Program) -> dict[int, WeightCut]:
+    """For each parameter that holds one matrix for each of several experts, its dim of experts.
+
+    A product that reads such a weight has the experts as a dim of both operands and of its
+    result: each expert works on the tokens that were sent to it.
+
+    Returns:
+        By node number of the parameter.
+    """
+    parameters = _parameter_values(program)
+    found: dict[int, WeightCut] = {}
+    for number, node in enumerate(program.nodes):
+        if node.op != "einsum" or node.phase is not Phase.FORWARD:
+            continue
+        left, _, result = str(node.args[0]).partition("->")
+        terms = left.split(",")
+        for value, term, other in zip(
+            program.operands(number), terms, reversed(terms), strict=True
+        ):
+            shared = [c for c in term if c in other and c in result]
+            if value not in parameters or not shared:
+                continue
+            origin, dim = _original_dim(program, value, term.index(shared[0]))
+            if dim >= 0:
+                rank = len(program.nodes[origin].outputs[0].shape)
+                found[origin] = WeightCut(dim=dim, rank=rank, column=True, reader=number)
     return found
 
 

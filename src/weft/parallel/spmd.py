@@ -177,10 +177,15 @@ class _Lowering:
                 hint="the plan file is damaged or was edited; plan again",
             )
         slot, state, phase = self._read(value, copy.origin, copy.phase), copy.origin, copy.phase
+        lasts = copy.kept and value in self._weights
         for hop in copy.hops:
             after = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
             known = self._slot.get((value, after, phase))
-            slot = self._add_hop(copy, slot, state, hop.axis, after) if known is None else known
+            slot = (
+                self._add_hop(value, slot, state, hop.axis, after, phase, lasts=lasts)
+                if known is None
+                else known
+            )
             state = after
         return slot
 
@@ -193,9 +198,16 @@ class _Lowering:
         return found
 
     def _add_hop(
-        self, copy: Copy, source: int, before: Sharding, axis: int, after: Sharding
+        self,
+        value: Value,
+        source: int,
+        before: Sharding,
+        axis: int,
+        after: Sharding,
+        phase: Phase,
+        *,
+        lasts: bool,
     ) -> int:
-        value, phase = copy.value, copy.phase
         kind = hop_kind(before[axis], after[axis])
         target = self._new_slot(self._program.type_of(value), after)
         reduces = kind in (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER)
@@ -210,7 +222,7 @@ class _Lowering:
                 reduce=("max" if before[axis] == PARTIAL_MAX else "sum") if reduces else "",
                 source_dim=max(before[axis], -1),
                 target_dim=max(after[axis], -1),
-                stays=copy.kept and value in self._weights,
+                lasts=lasts,
             )
         )
         self._slot[value, after, phase] = target

@@ -147,7 +147,7 @@ def test_a_copy_that_leads_elsewhere_is_no_plan() -> None:
 
 @pytest.mark.parametrize(
     ("degrees", "named"),
-    [({"dp": 16}, "at most 8 devices"), ({"dp": 8, "tp": 2}, "data 8 x tensor 2")],
+    [({"dp": 16}, "at most 8 devices"), ({"dp": 8, "tp": 2}, "DDP 8 x TP 2")],
 )
 def test_experts_are_told_when_devices_are_too_few(degrees: dict[str, int], named: str) -> None:
     with pytest.raises(InputError, match=named):

@@ -76,4 +76,4 @@ def mixed_choice(
     )
     hubs = {key: own for key, own in first.hubs.items() if key[0].node not in nodes}
     hubs |= {key: own for key, own in second.hubs.items() if key[0].node in nodes}
-    return Decision(strategies, hubs, first.staying | second.staying)
+    return Decision(strategies, hubs, first.lasting | second.lasting)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from typing import Unpack
 
 from weft.core.errors import InputError
 from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device, Machine
+from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.estimate import slowest_device
-from weft.parallel.experts import expert_plan
+from weft.parallel.experts import plan_by_degrees
 from weft.parallel.pipeline.estimate import estimate_pipeline
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
@@ -21,7 +23,7 @@ from weft.parallel.plan import ParallelPlan
 from weft.parallel.weights import weight_values
 from weft.program.graph import Phase, Program, Value
 
-__all__ = ["even_cuts", "pipeline_expert"]
+__all__ = ["even_cuts", "pipeline_expert", "pipeline_of_stages"]
 
 
 def pipeline_expert(
@@ -32,40 +34,68 @@ def pipeline_expert(
     micro_batches: int,
     schedule: str = "1f1b",
     chunks: int = 1,
-    dp: int = 1,
-    tp: int = 1,
-    fsdp: bool = False,
-    sp: bool = False,
-    recompute: str = "",
+    **degrees: Unpack[DegreeNames],
 ) -> PipelinePlan:
     """The pipeline that an engineer writes with these degrees.
 
     Args:
         program: one training step.
-        machine: at least pp * dp * tp devices.
+        machine: at least pp * dp * cp * tp devices.
         pp: groups of devices.
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group; more than one for interleaved.
-        dp, tp, fsdp, sp, recompute: within a group, as in `weft.parallel.experts.expert_plan`.
+        **degrees: within a group, as in `weft.parallel.experts.expert_plan`.
 
     Raises:
         InputError: the degrees, the schedule and the program do not go together.
     """
     require_shape(schedule, pp * chunks, pp, micro_batches)
-    if pp * dp * tp > machine.num_devices:
+    inside = Degrees.named(**degrees)
+    if pp * inside.num_devices > machine.num_devices:
         raise InputError(
             need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
-            got=f"{pp * dp * tp}: pipeline {pp} x data {dp} x tensor {tp}",
+            got=f"{pp * inside.num_devices}: pipeline {pp} x {inside.name}",
             hint="lower the degrees, or take a larger machine",
         )
     part = in_micro_batches(program, micro_batches)
-    cuts = even_cuts(part, slowest_device(machine), pp * chunks)
-    staged = StagedProgram(program, micro_batches, cuts)
+    return pipeline_of_stages(
+        program,
+        machine,
+        first_nodes=even_cuts(part, slowest_device(machine), pp * chunks),
+        num_groups=pp,
+        micro_batches=micro_batches,
+        schedule=schedule,
+        written=lambda stage: plan_by_degrees(stage, machine, inside),
+    )
 
-    def written(stage: Program) -> ParallelPlan:
-        return expert_plan(stage, machine, dp=dp, tp=tp, fsdp=fsdp, sp=sp, recompute=recompute)
 
+def pipeline_of_stages(
+    program: Program,
+    machine: Machine,
+    *,
+    first_nodes: tuple[int, ...],
+    num_groups: int,
+    micro_batches: int,
+    schedule: str,
+    written: Callable[[Program], ParallelPlan],
+) -> PipelinePlan:
+    """The pipeline of these stages, simulated.
+
+    Args:
+        program: one training step.
+        machine: where it runs.
+        first_nodes: of each stage but the first, as in `PipelinePlan`.
+        num_groups: groups of devices.
+        micro_batches: parts of the batch.
+        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
+        written: makes the plan of a stage's program.
+
+    Raises:
+        InputError: the schedule, the stages and the program do not go together.
+    """
+    require_shape(schedule, len(first_nodes) + 1, num_groups, micro_batches)
+    staged = StagedProgram(program, micro_batches, first_nodes)
     plan = PipelinePlan(
         program_name=program.name,
         program_digest=program.digest,
@@ -73,8 +103,8 @@ def pipeline_expert(
         machine_digest=machine.digest,
         micro_batches=micro_batches,
         schedule=schedule,
-        num_groups=pp,
-        first_nodes=cuts,
+        num_groups=num_groups,
+        first_nodes=first_nodes,
         plans=_stage_plans(staged, written),
         memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
         prediction=_UNKNOWN,

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from weft.core.errors import InputError
 from weft.parallel.loop import varying_nodes
-from weft.parallel.weights import weight_values
+from weft.parallel.weights import parameters_led_to, weight_values
 from weft.program.builder import Builder
 from weft.program.graph import Phase, Program, Role, Value, map_values
 
@@ -101,7 +101,7 @@ class _Assignment:
         self._free = free_nodes(program)
         self._stage = [EVERYWHERE] * len(program.nodes)
         self._readers: list[set[int]] = [set() for _ in program.nodes]
-        self._leads_to = _parameters_led_to(program)
+        self._leads_to = parameters_led_to(program)
         self._weights = weight_values(program)
         self._states: dict[str, list[int]] = {}
         for source in program.inputs:
@@ -214,33 +214,6 @@ class _Assignment:
         """Where the one parameter lives that a node leads to; none if it leads to several."""
         parameter = self._leads_to[number]
         return self._home(parameter) if parameter >= 0 else None
-
-
-def _parameters_led_to(program: Program) -> list[int]:
-    """For each node, the one parameter whose update it leads to other than by a scalar.
-
-    -1 where it leads to none, -2 where to several. A gradient takes part in the norm that clips
-    all of them, but that is a scalar.
-    """
-    found = [_NONE] * len(program.nodes)
-
-    def note(number: int, parameter: int) -> None:
-        if parameter != _NONE:
-            found[number] = parameter if found[number] in (_NONE, parameter) else _SEVERAL
-
-    for old, new in program.updates:
-        source = program.input_by_node[old]
-        owner = program.input_by_name[source.parameter].node if source.parameter else old
-        note(new.node, owner)
-    for number in reversed(range(len(program.nodes))):
-        node = program.nodes[number]
-        if node.phase is not Phase.FORWARD and node.outputs[0].shape:
-            for value in program.operands(number):
-                note(value.node, found[number])
-    return found
-
-
-_NONE, _SEVERAL = -1, -2
 
 
 def free_nodes(program: Program) -> list[bool]:

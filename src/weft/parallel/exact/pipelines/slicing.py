@@ -95,7 +95,7 @@ class Slicer:
                     hub = whole.hubs.get((value, phase))
                     if hub is not None:
                         hubs[own, phase] = hub
-                if value in whole.staying:
+                if value in whole.lasting:
                     staying.add(own)
         return Decision(tuple(strategies), hubs, frozenset(staying))
 
