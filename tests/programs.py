@@ -1,7 +1,8 @@
 """Small training steps built by hand, for tests of whatever reads programs.
 
-`mlp`, `transformer` and `random_inputs` are what tests use. `Tape` writes forward nodes and
-remembers how to write their backward; like autograd, it gives sums of gradients no scope.
+`mlp`, `transformer`, `mixture`, `with_masters` and `random_inputs` are what tests use. `Tape`
+writes forward nodes and remembers how to write their backward; like autograd, it gives sums of
+gradients no scope.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.program.builder import Builder
-from weft.program.graph import Arg, Phase, Program, Role, Value, compact
+from weft.program.graph import Arg, Phase, Program, Role, Value, compact, map_values
 from weft.program.types import DType, TensorType
 
 Gradient = Callable[[Value], None]
@@ -74,6 +75,17 @@ class Tape:
             self.accumulate(x, self.backward("einsum", "bte,ed->btd", g, weight))
 
         return self.differentiate(self.forward("einsum", "btd,ed->bte", x, weight), gradient)
+
+    def product(self, equation: str, a: Value, b: Value) -> Value:
+        """An einsum of two tensors, each letter of which is in two of the three."""
+        terms, _, out = equation.partition("->")
+        left, right = terms.split(",")
+
+        def gradient(g: Value) -> None:
+            self.accumulate(a, self.backward("einsum", f"{out},{right}->{left}", g, b))
+            self.accumulate(b, self.backward("einsum", f"{out},{left}->{right}", g, a))
+
+        return self.differentiate(self.forward("einsum", equation, a, b), gradient)
 
     def relu(self, x: Value) -> Value:
         out = self.forward("relu.default", x)
@@ -301,6 +313,76 @@ def transformer(
     logits = tape.linear(x, "head.weight")
     tape.scope = "loss"
     return tape.finish(tape.cross_entropy(logits, target))
+
+
+def mixture(
+    num_layers: int = 2,
+    batch: int = 4,
+    length: int = 4,
+    width: int = 8,
+    hidden: int = 16,
+    num_experts: int = 4,
+    room: int = 2,
+    dtype: DType = DType.F32,
+    slots: tuple[str, ...] = (),
+) -> Program:
+    """A product, then experts, in residual blocks; who goes where is given with the batch.
+
+    Parameters are `layers.<l>.dense` [width, width], `layers.<l>.up` [num_experts, width, hidden]
+    and `layers.<l>.down`; the batch has `x` and `y` [batch, length, width] and `sent`
+    [batch, length, num_experts, room].
+    """
+    tape = Tape("mixture", dtype)
+    for layer in range(num_layers):
+        tape.parameter(f"layers.{layer}.dense", width, width, slots=slots)
+        tape.parameter(f"layers.{layer}.up", num_experts, width, hidden, slots=slots)
+        tape.parameter(f"layers.{layer}.down", num_experts, hidden, width, slots=slots)
+    of = TensorType(dtype, (batch, length, width))
+    x = tape.builder.input("batch.x", Role.BATCH, of)
+    y = tape.builder.input("batch.y", Role.BATCH, of)
+    sent = tape.builder.input(
+        "batch.sent", Role.BATCH, TensorType(dtype, (batch, length, num_experts, room))
+    )
+    for layer in range(num_layers):
+        tape.scope = f"layers.{layer}"
+        x = tape.add(x, tape.linear(x, f"layers.{layer}.dense"))
+        up, down = (tape.parameters[f"layers.{layer}.{part}"] for part in ("up", "down"))
+        given = tape.product("gsec,gsm->egcm", sent, x)
+        wide = tape.relu(tape.product("egcm,emh->egch", given, up))
+        done = tape.product("egch,ehm->egcm", wide, down)
+        x = tape.add(x, tape.product("gsec,egcm->gsm", sent, done))
+    tape.scope = "loss"
+    return tape.finish(tape.mean_square(x, y))
+
+
+def with_masters(program: Program) -> Program:
+    """The program with a cast of each parameter that is read in its place, but by the update.
+
+    The cast is to the same type, so that what is computed stays the same to the last bit.
+    """
+    builder = Builder(f"{program.name} with masters")
+    made: dict[Value, Value] = {}
+    cast: dict[Value, Value] = {}
+    for number, node in enumerate(program.nodes):
+        source = program.input_by_node.get(number)
+        if source is not None:
+            (of,) = node.outputs
+            value = builder.input(source.name, source.role, of, source.parameter)
+            made[Value(number)] = value
+            if source.role is Role.PARAMETER:
+                cast[Value(number)] = builder.add("cast", value, of.dtype.value)
+            continue
+        known = made if node.phase is Phase.UPDATE else made | cast
+        outputs = builder.add_all(
+            node.op,
+            *map_values(node.args, lambda value, known=known: known[value]),
+            phase=node.phase,
+            scope=node.scope,
+            source=node.source,
+        )
+        made.update((Value(number, n), value) for n, value in enumerate(outputs))
+    updates = tuple((made[Value(old)], made[new]) for old, new in program.updates)
+    return builder.build(made[program.loss], updates)
 
 
 def _declare_block(tape: Tape, path: str, width: int, slots: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.property.rule_devices import collect, distribute, offsets
+from tests.property.rule_devices import causal_rows, collect, distribute, offsets
 from weft.parallel.local import Collective, CollectiveKind, LocalProgram, Run
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
@@ -45,9 +45,15 @@ def run_plan(
 
 
 class Ranks:
-    """The slots of every rank."""
+    """The slots of every rank; `names` says which inputs are put into them, all if absent."""
 
-    def __init__(self, program: Program, local: LocalProgram, inputs: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        local: LocalProgram,
+        inputs: Mapping[str, Array],
+        names: frozenset[str] | None = None,
+    ) -> None:
         self.program = program
         self.local = local
         self.shape = local.mesh.shape
@@ -55,6 +61,8 @@ class Ranks:
         self.slots: dict[int, Parts] = {}
         rng = np.random.default_rng(0)
         for given in local.inputs:
+            if names is not None and given.name not in names:
+                continue
             self._put(given.slot, distribute(inputs[given.name], given.sharding, self.shape, rng))
 
     def _put(self, slot: int, parts: Parts) -> None:
@@ -82,6 +90,8 @@ class Ranks:
                 return (uniform(int(args[0]), args[1], args[2], start, strides),)
             case "iota":
                 args = (args[0], args[1] + start[0] * args[2], *args[2:])
+            case "attention" | "attention_backward" if args[-2]:
+                return self._causal(run, args, device)
             case "embedding.default":
                 return self._lookup(run, args, device, outputs)
             case "embedding_dense_backward.default":
@@ -90,6 +100,13 @@ class Ranks:
                 grad, ids = np.where(mine[..., None], grad, 0.0), np.where(mine, ids - start[0], 0)
                 args = (grad, ids, rows, -1, *args[4:])
         return apply_operator(run.op, args, outputs)
+
+    def _causal(self, run: Run, args: tuple, device: tuple[int, ...]) -> tuple:
+        at = 0 if run.op == "attention" else 1
+        full = self.program.type_of(self.program.operands(run.node)[at]).shape
+        first = offsets(run.strategy.operands[at], self.shape, device, full)[2]
+        values = tuple(Value(n) for n in range(len(args) - 2))
+        return causal_rows(run.op, (*values, *args[-2:]), args[:-2], first, full[2])
 
     def _filled(self, args: tuple, device: tuple[int, ...]) -> tuple:
         return tuple(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from tests.programs import mlp, random_inputs, transformer
+from tests.programs import mixture, mlp, random_inputs, transformer, with_masters
 from tests.ranks import run_plan
 from weft.core.errors import InputError
 from weft.machine.presets import preset
+from weft.parallel.degrees import Degrees
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
-from weft.parallel.experts import Expert, expert_candidate
+from weft.parallel.experts import expert_candidate, expert_plan
+from weft.parallel.foreign.document import foreign_from_json
+from weft.parallel.foreign.plan import foreign_plan
 from weft.parallel.kept import require_kept
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import parse_pin
@@ -32,16 +37,21 @@ PROGRAMS = {
         slots=("m",), dropout=0.25,
     ),
 }  # fmt: skip
+PROGRAMS["transformer with masters"] = with_masters(PROGRAMS["transformer"])
+MIXTURE = mixture(batch=8, dtype=DType.F64, slots=("m",))
 EXPERTS = {
     e.name: e
     for e in (
-        Expert(data=4),
-        Expert(data=4, sharded=True),
-        Expert(tensor=4),
-        Expert(data=2, tensor=2),
-        Expert(data=2, tensor=2, sharded=True),
-        Expert(data=2, tensor=2, sequence=True),
-        Expert(data=2, tensor=2, sharded=True, sequence=True),
+        Degrees(dp=4),
+        Degrees(dp=4, zero=1),
+        Degrees(dp=4, zero=2),
+        Degrees(dp=4, zero=3),
+        Degrees(tp=4),
+        Degrees(dp=2, tp=2),
+        Degrees(dp=2, tp=2, zero=1),
+        Degrees(dp=2, tp=2, zero=3),
+        Degrees(dp=2, tp=2, sp=True),
+        Degrees(dp=2, tp=2, zero=3, sp=True),
     )
 }
 
@@ -66,6 +76,70 @@ def test_experts(name: str, expert: str) -> None:
     except InputError as error:
         pytest.fail(f"an expert's plan should exist here: {error}")
     assert_same(program, candidate.plan)
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "degrees", [{"dp": 2, "cp": 2}, {"cp": 4}, {"dp": 2, "cp": 2, "tp": 2}], ids=str
+)
+@pytest.mark.parametrize("name", ["transformer", "transformer with masters"])
+def test_context_parallel(name: str, degrees: dict[str, int], zero: int) -> None:
+    program = PROGRAMS[name]
+    assert_same(program, expert_plan(program, MACHINE, **degrees, zero=zero))
+
+
+@pytest.mark.parametrize("masters", [False, True])
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "degrees", [{"dp": 4, "ep": 4}, {"dp": 4, "ep": 2}, {"dp": 4, "ep": 2, "tp": 2}], ids=str
+)
+def test_expert_parallel(degrees: dict[str, int], zero: int, masters: bool) -> None:
+    program = with_masters(MIXTURE) if masters else MIXTURE
+    assert_same(program, expert_plan(program, MACHINE, **degrees, zero=zero))
+
+
+_R2, _S2 = ["R", "R"], ["S(0)", "S(1)"]
+FOREIGN = {
+    "a plan as DTensor would have it": {
+        "mesh": [2, 2],
+        "entries": [
+            {"input": "batch.*", "placements": ["S(0)", "R"]},
+            {"module": "layers.*.*", "parameter": "*", "placements": ["S(0)", "R"], "read": _R2},
+            {"module": "layers.*.mlp", "parameter": "up", "placements": ["R", "S(0)"]},
+            {"module": "layers.*.mlp", "parameter": "down", "placements": ["R", "S(1)"]},
+            {"module": "layers.1.mlp", "placements": ["S(0)", "P"]},
+            {"module": "head", "parameter": "weight", "placements": ["R", "R"], "state": _S2},
+        ],
+    },
+    "nothing but a sequence, masters gathered once": {
+        "mesh": [4],
+        "default": ["S(0)"],
+        "entries": [
+            {"input": "batch.*", "placements": ["S(1)"]},
+            {"module": "**", "parameter": "*", "placements": ["S(0)"], "read": ["R"], "keep": True},
+        ],
+        "recompute": "full",
+    },
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+@pytest.mark.parametrize("name", ["transformer", "transformer with masters"])
+def test_foreign_plans(name: str, foreign: str) -> None:
+    program = PROGRAMS[name]
+    given = foreign_from_json(json.dumps({"weft_placements": 1, **FOREIGN[foreign]}))
+    plan = foreign_plan(program, MACHINE, given)
+    assert isinstance(plan, ParallelPlan)
+    assert_same(program, plan)
+
+
+@pytest.mark.parametrize("recompute", ["cheap", "full"])
+@pytest.mark.parametrize("zero", [1, 3])
+def test_experts_that_compute_again(zero: int, recompute: str) -> None:
+    program = PROGRAMS["transformer with masters"]
+    plan = expert_plan(program, MACHINE, dp=4, zero=zero, recompute=recompute)
+    assert plan.recompute
+    assert_same(program, plan)
 
 
 @pytest.mark.parametrize("mesh", [(4,), (2, 2)])

@@ -63,6 +63,36 @@ CASES = {
         "micro_batches": 4,
         "schedule": "zero-bubble",
     },
+    "t5, biases that all layers of a side share": {
+        "recipe": "t5.py:t5_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+        "schedule": "1f1b",
+    },
+    "mixtral, stages of two ranks": {
+        "recipe": "mixtral.py:mixtral_tiny",
+        "pp": 2,
+        "dp": 2,
+        "micro_batches": 2,
+    },
+    "deepseek, layers run again": {
+        "recipe": "deepseek.py:deepseek_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+        "schedule": "zero-bubble",
+        "recompute": "full",
+    },
+    "adm, skips and times that all blocks read": {
+        "recipe": "adm.py:adm_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+    },
+    "gpt, stages of two ranks that cut every third of a fused weight": {
+        "recipe": "gpt_fused.py:gpt_fused_tiny",
+        "pp": 2,
+        "tp": 2,
+        "micro_batches": 2,
+    },
     "u-net on four ranks": {
         "recipe": "unet.py:unet_tiny",
         "pp": 4,
@@ -77,6 +107,41 @@ def test_a_pipeline_follows_one_process(name):
     case = dict(CASES[name], steps=4)
     ranks = case["pp"] * case.get("dp", 1) * case.get("tp", 1)
     done = launch([str(RANK), json.dumps(case)], ranks, timeout_s=240, env=python_path())
+    found = json.loads(done.outputs[0].stdout.splitlines()[-1])
+    assert found["missing"] == 0
+    assert found["entries"] > 10
+    assert found["loss"] < 1e-12
+    assert found["state"] < 1e-9
+
+
+SEARCHED_RANK = Path(__file__).with_name("searched_rank.py")
+
+SEARCHED = {
+    "weights held whole, state shared out": {
+        "recipe": "gpt.py:gpt_tiny",
+        "config": {"groups": 2, "data": 2, "inner": 1, "micro_batches": 4, "rows": 1},
+        "schedule": "1f1b",
+    },
+    "both axes, interleaved": {
+        "recipe": "llama3.py:llama_tiny",
+        "config": {"groups": 1, "data": 2, "inner": 2, "micro_batches": 4, "rows": 1},
+        "schedule": "1f1b",
+    },
+    "skips": {
+        "recipe": "unet.py:unet_tiny",
+        "config": {"groups": 2, "data": 1, "inner": 2, "micro_batches": 4, "rows": 2},
+        "schedule": "zero-bubble",
+    },
+}
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_searched_pipeline_follows_one_process(name):
+    case = dict(SEARCHED[name], steps=3)
+    sizes = case["config"]
+    ranks = sizes["groups"] * sizes["data"] * sizes["inner"]
+    done = launch([str(SEARCHED_RANK), json.dumps(case)], ranks, timeout_s=240, env=python_path())
     found = json.loads(done.outputs[0].stdout.splitlines()[-1])
     assert found["missing"] == 0
     assert found["entries"] > 10

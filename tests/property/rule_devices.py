@@ -109,6 +109,13 @@ def run_locally(sample, strategy, mesh_shape, coordinate, arrays):
             return masked_lookup(sample, arrays, rows[0])
         case "embedding_dense_backward.default":
             return masked_backward(sample, arrays, start[0], local[0])
+        case "attention" | "attention_backward" if sample.args[-2]:
+            at = 0 if sample.op == "attention" else 1
+            whole = sample.operands[at].shape[2]
+            first = offsets(
+                strategy.operands[at], mesh_shape, coordinate, sample.operands[at].shape
+            )
+            return causal_rows(sample.op, args, arrays, first[2], whole)
         case "convolution_backward.default" if args[3] is not None:
             channels = arrays[0].shape[1]
             args = (*args[:3], (channels,), *args[4:])
@@ -125,6 +132,21 @@ def whole_slice(sample, args, operand, made):
         assert operand[dim] == made[dim]
         return (*args[: at + 1], 0, made[dim], 1)
     return args
+
+
+def causal_rows(op, args, arrays, first, whole):
+    """Attention of rows from `first` on: of all rows, those that are not there zero."""
+    rows = range(1) if op == "attention" else (0, 1, 4, 5)
+    last = first + arrays[rows[-1]].shape[2]
+    padded = [
+        np.pad(array, [(first, whole - last) if d == 2 else (0, 0) for d in range(array.ndim)])
+        if position in rows
+        else array
+        for position, array in enumerate(arrays)
+    ]
+    made = apply(op, args, tuple(padded))
+    of_rows = range(2) if op == "attention" else range(1)
+    return tuple(x[:, :, first:last] if n in of_rows else x for n, x in enumerate(made))
 
 
 def masked_lookup(sample, arrays, first):

@@ -42,7 +42,11 @@ def programs(draw):
         if draw(st.booleans()):
             name = draw(WORDS)
             given_ = Input(
-                name=name, role=draw(st.sampled_from(Role)), node=number, parameter=draw(WORDS)
+                name=name,
+                role=draw(st.sampled_from(Role)),
+                node=number,
+                parameter=draw(WORDS),
+                shape=draw(st.none() | st.lists(st.integers(0, 99), max_size=3).map(tuple)),
             )
             inputs.append(given_)
             node = draw(NODES)

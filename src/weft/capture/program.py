@@ -6,6 +6,7 @@ import logging
 
 from torch import nn
 
+from weft.capture.fused import factorise
 from weft.capture.lower import to_program
 from weft.capture.replicate import BASE_DEPTH, replicate
 from weft.capture.simplify import simplify
@@ -91,7 +92,7 @@ def _traced(traced: Trace) -> Program:
         CaptureError: of a block nothing is left.
     """
     whole = to_program(traced)
-    program = simplify(whole)
+    program = factorise(simplify(whole))
     left = _blocks(program)
     lost = [str(pin) for block, pin in _blocks(whole).items() if block not in left]
     if lost:

@@ -20,7 +20,8 @@ that fills and drains (k). Attention runs at
     rate = full rate x share x T / (T + h) x S / (S + h) x [D / (D + h)] / [128 / (128 + h)]
 
 for T queries, S keys and heads of D; the share is the one at D = 128. Causal attention skips
-whole tiles of `attention_block` keys, so it computes (1 + block / S) / 2 of all scores.
+whole tiles of `attention_block` keys, so it computes (1 + block / S) / 2 of all scores. Where its
+rows are cut, the device with the last rows has the most to do, and the others wait for it.
 
 Knows types, work and devices. Does not know what runs beside the operator: that is `simulate`;
 nor which neighbours share a kernel with it: `weft.cost.fusion` says so, and is passed in.
@@ -42,7 +43,7 @@ from weft.machine.model import Device
 from weft.program.graph import Arg
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
-from weft.program.work import NO_WORK, Work, work
+from weft.program.work import NO_WORK, Work, causal_share, work
 
 __all__ = ["REFERENCE_HEAD", "TRAFFIC", "measured_size_bytes", "operator_seconds"]
 
@@ -206,9 +207,10 @@ def _attention_saturation(args: _Args, operands: _Types, outputs: _Types, device
     full = _part(head, width) / _part(REFERENCE_HEAD, width)
     rate = share * full * _part(q.shape[2], width) * _part(num_keys, width)
     if causal:
-        # Work counts half of the scores; a device computes the tiles that touch the diagonal.
+        # Work counts scores that are seen; a device computes the tiles that touch the diagonal.
         block = _value(device.attention_block, 0.0)
-        rate *= 0.5 / min(1.0, (1.0 + block / max(1, num_keys)) / 2.0)
+        seen = causal_share(q.shape[2], num_keys)
+        rate *= seen / min(1.0, seen + block / (2.0 * max(1, num_keys)))
     return rate
 
 

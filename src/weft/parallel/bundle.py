@@ -34,7 +34,7 @@ MESSAGE_BYTES = 2**23
 """A message is closed at this size. Derived: beyond 8 MiB a larger one is not faster per byte on
 any machine measured, and starts later."""
 
-_Key: TypeAlias = tuple[CollectiveKind, int, str, DType, Phase]
+_Key: TypeAlias = tuple[CollectiveKind, int, str, DType, Phase, bool]
 
 JOINED = (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALL_GATHER)
 """Kinds that travel together."""
@@ -88,7 +88,8 @@ def _key(local: LocalProgram, instruction: Instruction) -> _Key | None:
     if local.mesh.shape[instruction.axis] == 1 or _num_bytes(local, instruction) > SMALL_BYTES:
         return None
     dtype = local.slots[instruction.source].dtype
-    return (instruction.kind, instruction.axis, instruction.reduce, dtype, instruction.phase)
+    about = (instruction.kind, instruction.axis, instruction.reduce, dtype, instruction.phase)
+    return (*about, instruction.lasts)
 
 
 def _num_bytes(local: LocalProgram, collective: Collective) -> int:

@@ -7,7 +7,7 @@ gets the sharding it reads by the cheapest hops from whichever version is at han
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from weft.parallel.placement import Sharding
 from weft.parallel.plan import Copy, Strategy
@@ -25,10 +25,13 @@ class Decision:
     Attributes:
         strategies: one for each node of the program.
         hubs: the shared sharding of a value for the readers of one phase.
+        lasting: values of which a copy for the forward pass stays for all of the step: the one
+            of the hub if there is one, otherwise all.
     """
 
     strategies: tuple[Strategy, ...]
     hubs: dict[tuple[Value, Phase], Sharding]
+    lasting: frozenset[Value] = field(default_factory=frozenset[Value])
 
 
 def copies_for(program: Program, decision: Decision, resharding: Resharding) -> tuple[Copy, ...]:
@@ -62,7 +65,11 @@ def recomputed(decision: Decision, program: Program, expanded: Expanded) -> Deci
         for output, phase, sharding in by_node.get(old, ()):
             if not (is_clone and phase is Phase.FORWARD):
                 hubs[Value(new, output), phase] = sharding
-    return Decision(strategies, hubs)
+    of_node = {value.node: value.output for value in decision.lasting}
+    lasting = frozenset(
+        Value(new, of_node[old]) for new, old in enumerate(expanded.origin) if old in of_node
+    )
+    return Decision(strategies, hubs, lasting)
 
 
 def _wants(program: Program, decision: Decision) -> dict[Value, dict[Phase, dict[Sharding, None]]]:
@@ -91,6 +98,7 @@ class _Value:
     ) -> None:
         self._value = value
         self._hubs = decision.hubs
+        self._lasts = value in decision.lasting
         self._made = decision.strategies[value.node].outputs[value.output]
         self._is_input = value.node in program.input_by_node
         self._maximum = -3 in self._made
@@ -115,11 +123,12 @@ class _Value:
             if crosses and phase is Phase.BACKWARD:
                 at_hand[hub] = self._kept[hub] = self._keep(hub, at_hand)
             else:
-                self._add(phase, hub, at_hand)
+                self._add(phase, hub, at_hand, kept=self._lasts and phase is Phase.FORWARD)
                 at_hand[hub] = len(self._copies) - 1
+        lasts = self._lasts and phase is Phase.FORWARD and hub is None
         for sharding in wanted:
             if sharding not in at_hand:
-                self._add(phase, sharding, at_hand)
+                self._add(phase, sharding, at_hand, kept=lasts)
 
     def _keep(self, hub: Sharding, at_hand: dict[Sharding, int]) -> int:
         """Make what the backward pass starts from while the forward pass still runs."""
@@ -138,4 +147,6 @@ class _Value:
         goal = table.index[target]
         origin = min(at_hand, key=lambda s: float(table.distance[table.index[s], goal]))
         hops = table.path(origin, target)
+        if kept:
+            self._kept[target] = len(self._copies)
         self._copies.append(Copy(self._value, phase, origin, target, hops, kept))

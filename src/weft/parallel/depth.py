@@ -8,6 +8,7 @@ is simulated whole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -105,7 +106,8 @@ class _Cut:
             nodes = tuple(
                 replace(
                     self._program.nodes[old],
-                    args=self._moved(self._program.nodes[old].args, old, number),
+                    args=self._arguments(old, number, num_dropped),
+                    scope=self._closed_up(self._program.nodes[old].scope, num_dropped),
                 )
                 for old in kept
             )
@@ -122,7 +124,12 @@ class _Cut:
             self._program,
             nodes=nodes,
             inputs=tuple(
-                replace(i, node=number[i.node])
+                replace(
+                    i,
+                    node=number[i.node],
+                    name=self._closed_up(i.name, num_dropped),
+                    parameter=self._closed_up(i.parameter, num_dropped),
+                )
                 for i in self._program.inputs
                 if i.node not in self._gone
             ),
@@ -130,6 +137,22 @@ class _Cut:
             updates=updates,
         )
         return Shortened(program, tuple(kept), num_dropped)
+
+    def _arguments(self, old: int, number: dict[int, int], num_dropped: int) -> tuple[Arg, ...]:
+        node = self._program.nodes[old]
+        if node.op == "input":
+            return (self._closed_up(self._program.input_by_node[old].name, num_dropped),)
+        return self._moved(node.args, old, number)
+
+    def _closed_up(self, path: str, num_dropped: int) -> str:
+        """A path with the layers above the gap numbered on from those below it."""
+
+        def moved(match: re.Match[str]) -> str:
+            index = int(match[2])
+            return match[1] + str(index - num_dropped if index >= self._above.index else index)
+
+        stack = re.escape(self._above.stack)
+        return re.sub(rf"((?:^|\.){stack}\.)(\d+)(?=\.|$)", moved, path)
 
     def _moved(self, args: tuple[Arg, ...], reader: int, number: dict[int, int]) -> tuple[Arg, ...]:
         return map_values(args, lambda value: self._value(value, reader, number))

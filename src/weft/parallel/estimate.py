@@ -60,15 +60,18 @@ def estimate(
     return timeline, prediction
 
 
-def priced_tasks(local: LocalProgram, program: Program, machine: Machine) -> list[Task]:
+def priced_tasks(
+    local: LocalProgram, program: Program, machine: Machine, traffic: Sequence[Paid]
+) -> list[Task]:
     """The instructions of a local program as tasks for the simulator, in their order.
 
     Args:
         local: what each rank executes.
         program: its program.
         machine: where it runs.
+        traffic: what each node of the program pays for.
     """
-    return _Pricing(local, program, machine, program_traffic(program)).tasks()
+    return _Pricing(local, program, machine, traffic).tasks()
 
 
 def slowest_device(machine: Machine) -> Device:

@@ -76,7 +76,7 @@ def greedy_axis(
     Args:
         program: the step.
         pinned: placement of the first output, by node number. Inputs that are not pinned are
-            replicated.
+            replicated. An update may be pinned elsewhere than the input that it changes.
         axis_size: devices along the axis.
         previous: what earlier, outer axes do.
         gathered: pinned inputs whose cut is for storage only (fully sharded data parallelism):
@@ -129,7 +129,7 @@ class _Greedy:
         """How many readers of a value want it where, seen back from the step's results."""
         wanted: defaultdict[Value, Counter[Placement]] = defaultdict(Counter)
         for node, value in self.program.updates:
-            wanted[value][self.pinned[node]] += 1
+            wanted[value][self.pinned.get(value.node, self.pinned[node])] += 1
         for node in reversed(range(len(self.program.nodes))):
             goals = wanted.get(Value(node))
             if goals is None or self.program.nodes[node].phase is not Phase.UPDATE:

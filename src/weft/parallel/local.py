@@ -74,6 +74,8 @@ class Collective:
         phase: phase of the readers.
         bundle: number of the message in which it travels with its neighbours of the same
             number; -1 if it travels alone.
+        lasts: its result is a weight that stays for all of the step, micro-batch after
+            micro-batch.
     """
 
     kind: CollectiveKind
@@ -86,6 +88,7 @@ class Collective:
     source_dim: int = -1
     target_dim: int = -1
     bundle: int = -1
+    lasts: bool = False
 
 
 Instruction: TypeAlias = Run | Collective

@@ -8,10 +8,22 @@ from weft.core import files
 from weft.core.errors import FileError
 from weft.parallel import serialize
 from weft.parallel.pipeline.plan import PipelinePlan
-from weft.parallel.pipeline.serialize import KEY, pipeline_from_json, pipeline_to_json
+from weft.parallel.pipeline.serialize import (
+    KEY,
+    pipeline_digest,
+    pipeline_from_json,
+    pipeline_to_json,
+)
 from weft.parallel.plan import ParallelPlan
 
-__all__ = ["load_plan", "save_plan"]
+__all__ = ["digest_of", "load_plan", "save_plan"]
+
+
+def digest_of(plan: ParallelPlan | PipelinePlan) -> str:
+    """Content digest of what a plan decides, as records and checkpoints name it."""
+    if isinstance(plan, ParallelPlan):
+        return serialize.plan_digest(plan)
+    return pipeline_digest(plan)
 
 
 def save_plan(plan: ParallelPlan | PipelinePlan, path: str | Path) -> None:

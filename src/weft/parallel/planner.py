@@ -21,12 +21,13 @@ from weft.parallel.depth import Views, views_of
 from weft.parallel.experts import expert_proposals
 from weft.parallel.kept import require_kept
 from weft.parallel.pinning import Pinning
-from weft.parallel.plan import ParallelPlan
+from weft.parallel.pipeline.plan import PipelinePlan
+from weft.parallel.plan import Alternative, Level, ParallelPlan
 from weft.parallel.recompute import expand
 from weft.parallel.request import PlanRequest
 from weft.program.fold import Folding, fold
 
-__all__ = ["Planner", "Progress", "Search", "plan_request"]
+__all__ = ["PipelineOutcome", "Planner", "Progress", "Search", "plan_request"]
 
 Progress = Callable[[str], None]
 
@@ -49,6 +50,23 @@ class Search(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class PipelineOutcome:
+    """What a search over pipelines came to.
+
+    Attributes:
+        plan: the best that fits, if any.
+        alternatives: the others that were worked out, best first.
+        tightest: what stands in the way if none fits, in words.
+        notes: lines for people.
+    """
+
+    plan: PipelinePlan | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    tightest: str = ""
+    notes: tuple[str, ...] = ()
+
+
 class Planner(Protocol):
     """Finds candidates; the best is chosen among them and the experts' plans."""
 
@@ -57,7 +75,7 @@ class Planner(Protocol):
     def start(
         self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
     ) -> Search:
-        """Begin a search.
+        """Begin a search for plans of one stage.
 
         Args:
             request: what to plan.
@@ -67,11 +85,17 @@ class Planner(Protocol):
         """
         ...
 
+    def pipelines(
+        self, request: PlanRequest, views: Views | None, progress: Progress
+    ) -> PipelineOutcome:
+        """Look for the best pipeline; see `start` for the arguments."""
+        ...
+
 
 def plan_request(
     request: PlanRequest, planner: Planner, progress: Progress = lambda _: None
-) -> ParallelPlan:
-    """The best plan that a planner and the experts know.
+) -> ParallelPlan | PipelinePlan:
+    """The best plan that a planner and the experts know, of one stage or of several.
 
     Args:
         request: what to plan.
@@ -89,15 +113,27 @@ def plan_request(
         alike = _Alike(folding, views_of(request.program, folding))
         outcome = _look(request, planner, alike, progress)
         best = best_of([*outcome.searched, *outcome.experts])
-        if not best.fits:
-            raise _infeasible(request, best, _way_out(request, planner, best, alike, progress))
         _require_pins(best.plan, request)
+        pipelines = PipelineOutcome()
+        if _may_gain(request, best):
+            left_s = request.time_limit_s - (time.perf_counter() - started)
+            later = replace(request, time_limit_s=max(left_s, 0.0))
+            pipelines = planner.pipelines(later, alike.views, progress)
+        if not best.fits and pipelines.plan is None:
+            way_out = _way_out(request, planner, best, alike, progress)
+            raise _infeasible(request, best, way_out, pipelines.tightest)
+    chosen = _faster(best, pipelines)
     return replace(
-        best.plan,
+        chosen,
         planner=planner.name,
         level=request.level,
         search_s=time.perf_counter() - started,
-        notes=(*_pin_notes(request), *_notes(best, outcome.experts), *outcome.notes),
+        notes=(
+            *_pin_notes(request),
+            *_notes(best, outcome.experts),
+            *outcome.notes,
+            *pipelines.notes,
+        ),
     )
 
 
@@ -123,6 +159,39 @@ def _require_pins(plan: ParallelPlan, request: PlanRequest) -> None:
 def _pin_notes(request: PlanRequest) -> tuple[str, ...]:
     counts = request.pinning.counts.items()
     return tuple(f"kept {text} ({n} tensor{'s' * (n > 1)})" for text, n in counts)
+
+
+WORTHWHILE = 0.05
+"""Share of a step that waits for communication or runs twice, below which pipelines are not looked
+at on the fast level. Derived: a pipeline removes some of both and adds a bubble."""
+
+
+def _may_gain(request: PlanRequest, best: Candidate) -> bool:
+    """Whether pipelines are to be looked at: they can remove communication and recomputation."""
+    if (
+        request.pinning
+        or request.max_stages == 1
+        or request.mesh is not None
+        or request.machine.num_devices == 1
+    ):
+        return False
+    found = best.plan.prediction
+    waits = found.exposed_s > WORTHWHILE * found.step_s
+    return request.level is Level.BEST or not best.fits or waits or bool(best.plan.recompute)
+
+
+def _faster(best: Candidate, pipelines: PipelineOutcome) -> ParallelPlan | PipelinePlan:
+    """The faster of the best plan of one stage and the best pipeline, with all that lost."""
+    plan, found = best.plan, pipelines.plan
+    if found is None or (best.fits and best.step_s <= found.prediction.step_s):
+        return replace(plan, alternatives=(*plan.alternatives, *pipelines.alternatives))
+    whole = Alternative(
+        name=f"one stage, {best.name}",
+        step_s=best.step_s,
+        peak_bytes=best.peak_bytes,
+        fits=best.fits,
+    )
+    return replace(found, alternatives=(whole, *pipelines.alternatives, *plan.alternatives))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +240,9 @@ def _notes(best: Candidate, experts: list[Proposal]) -> tuple[str, ...]:
     return ()
 
 
-def _infeasible(request: PlanRequest, smallest: Candidate, way_out: str) -> InfeasibleError:
+def _infeasible(
+    request: PlanRequest, smallest: Candidate, way_out: str, tightest: str
+) -> InfeasibleError:
     limit = request.limit_bytes
     state = smallest.plan.prediction.state_bytes
     rest = smallest.peak_bytes - state
@@ -180,7 +251,8 @@ def _infeasible(request: PlanRequest, smallest: Candidate, way_out: str) -> Infe
         need=f"at most {format_bytes(limit)} on each device of {request.machine.name}",
         got=f"{format_bytes(smallest.peak_bytes)} in the smallest plan found ({smallest.name}): "
         f"{format_bytes(state)} of parameters and optimizer state, "
-        f"{format_bytes(rest)} of activations, gradients and buffers",
+        f"{format_bytes(rest)} of activations, gradients and buffers"
+        + (f"; {tightest}" if tightest else ""),
         hint=f"{way_out}{pins}, a smaller batch, or compute_dtype=torch.bfloat16",
         constraint="parameters and optimizer state" if state > rest else "activations",
         options=(way_out,),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Literal, overload
 
 from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.exact.planner import ExactPlanner
 from weft.parallel.pins import Pin
+from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.planner import Planner, Progress, plan_request
@@ -21,6 +23,47 @@ PLANNERS: Mapping[str, Callable[[], Planner]] = MappingProxyType({"exact": Exact
 """Planners by name."""
 
 
+@overload
+def plan(
+    program: Program,
+    machine: Machine,
+    *,
+    planner: str = ...,
+    level: Level | str = ...,
+    memory_limit_bytes: float = ...,
+    mesh: tuple[int, ...],
+    time_limit_s: float = ...,
+    pins: Sequence[Pin] = ...,
+    progress: Progress = ...,
+) -> ParallelPlan: ...
+@overload
+def plan(
+    program: Program,
+    machine: Machine,
+    *,
+    planner: str = ...,
+    level: Level | str = ...,
+    memory_limit_bytes: float = ...,
+    mesh: tuple[int, ...] | None = ...,
+    max_stages: Literal[1],
+    time_limit_s: float = ...,
+    pins: Sequence[Pin] = ...,
+    progress: Progress = ...,
+) -> ParallelPlan: ...
+@overload
+def plan(
+    program: Program,
+    machine: Machine,
+    *,
+    planner: str = ...,
+    level: Level | str = ...,
+    memory_limit_bytes: float = ...,
+    mesh: tuple[int, ...] | None = ...,
+    max_stages: int = ...,
+    time_limit_s: float = ...,
+    pins: Sequence[Pin] = ...,
+    progress: Progress = ...,
+) -> ParallelPlan | PipelinePlan: ...
 def plan(
     program: Program,
     machine: Machine,
@@ -29,10 +72,11 @@ def plan(
     level: Level | str = Level.FAST,
     memory_limit_bytes: float = 0.0,
     mesh: tuple[int, ...] | None = None,
+    max_stages: int = 0,
     time_limit_s: float = float("inf"),
     pins: Sequence[Pin] = (),
     progress: Progress = lambda _: None,
-) -> ParallelPlan:
+) -> ParallelPlan | PipelinePlan:
     """Decide how a training step is split over a machine.
 
     Args:
@@ -41,14 +85,17 @@ def plan(
         planner: who decides; see `PLANNERS`.
         level: "fast" or "best": how hard to look.
         memory_limit_bytes: limit of one device; its own memory if 0 [bytes].
-        mesh: plan on this device grid only.
+        mesh: plan on this device grid only, in one stage.
+        max_stages: 1 for plans of one stage only; 0 for as many as pay.
         time_limit_s: stop looking for better plans after this time [s].
-        pins: placements that the plan has to keep to, from `weft.pin`, beside those that the
-            model's own code has.
+        pins: placements and stages that the plan has to keep to, from `weft.pin`, beside those
+            that the model's own code has.
         progress: told in words what is going on.
 
     Returns:
-        The fastest plan found in the simulator, never slower than an expert's that fits.
+        The fastest plan found in the simulator, of one stage or of several; never slower than
+        an expert's of one stage that fits. On the fast level pipelines are looked at only where
+        the best plan of one stage waits, recomputes or does not fit.
 
     Raises:
         InputError: no such planner or level, a mesh that the machine is too small for, or a pin
@@ -70,6 +117,7 @@ def plan(
         level=_level(level),
         memory_limit_bytes=memory_limit_bytes,
         mesh=None if mesh is None else Mesh(tuple(mesh)),
+        max_stages=max_stages,
         time_limit_s=time_limit_s,
         pins=tuple(pins),
     )

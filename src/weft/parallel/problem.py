@@ -11,7 +11,7 @@ waiting for the optimizer. What is transient is added by the simulator, not here
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,14 +103,25 @@ class Problem:
 
 
 def build_problem(
-    skeleton: Skeleton, mesh: Mesh, table: StrategyTable, resharding: Resharding
+    skeleton: Skeleton,
+    mesh: Mesh,
+    table: StrategyTable,
+    resharding: Resharding,
+    settled: Set[Value] = frozenset(),
 ) -> Problem:
     """The problem of splitting a program over a mesh.
+
+    Args:
+        skeleton: units and links.
+        mesh: the device grid.
+        table: strategies of nodes.
+        resharding: what it costs to move a tensor.
+        settled: values that nobody may read before they are reduced.
 
     Raises:
         RuleError: an operator has no sharding rule.
     """
-    builder = _Builder(skeleton, mesh, table, resharding)
+    builder = _Builder(skeleton, mesh, table, resharding, settled)
     units = builder.units()
     edges = tuple(edge for link in skeleton.links if (edge := builder.edge(link)) is not None)
     return Problem(skeleton, mesh, units, edges)
@@ -120,8 +131,14 @@ class _Builder:
     """Fills in states and edges; lives only inside `build_problem`."""
 
     def __init__(
-        self, skeleton: Skeleton, mesh: Mesh, table: StrategyTable, resharding: Resharding
+        self,
+        skeleton: Skeleton,
+        mesh: Mesh,
+        table: StrategyTable,
+        resharding: Resharding,
+        settled: Set[Value],
     ) -> None:
+        self._settled = settled
         self.skeleton = skeleton
         self.program: Program = skeleton.program
         self.mesh = mesh
@@ -129,14 +146,14 @@ class _Builder:
         self.resharding = resharding
         self._units: list[Unit] = []
         self._maxima: frozenset[Value] = frozenset()
-        self._maximal: dict[int, bool] = {}
+        self._maximal: dict[tuple[int, int], bool] = {}
 
     def units(self) -> tuple[Unit, ...]:
         makers = {UnitKind.NODE: self._node, UnitKind.CLUSTER: self._cluster}
         deciding = [
             makers[spec.kind](spec) if spec.kind in makers else None for spec in self.skeleton.units
         ]
-        self._maxima = self._values_with_maxima([unit for unit in deciding if unit is not None])
+        self._maxima = self._values_with_maxima(deciding)
         self._units = [
             unit if unit is not None else self._hub(spec)
             for unit, spec in zip(deciding, self.skeleton.units, strict=True)
@@ -148,15 +165,16 @@ class _Builder:
         choices = self.table.choices(node)
         return Unit(
             spec,
-            choices.seconds * spec.times,
+            choices.seconds * spec.runs,
             self._resident_bytes(node, choices.strategies) * spec.times,
             {node: choices.strategies},
         )
 
     def _resident_bytes(self, node: int, strategies: tuple[Strategy, ...]) -> Floats:
-        """Bytes of parameters, buffers and optimizer state, for each strategy."""
+        """Bytes of parameters, buffers, optimizer state and sums, for each strategy."""
         source = self.program.input_by_node.get(node)
-        if source is None or not source.role.is_persistent:
+        persists = source is not None and source.role.is_persistent
+        if not persists and self.program.nodes[node].op != "accumulate":
             return np.zeros(len(strategies))
         full = self.program.nodes[node].outputs[0].num_bytes
         return np.array([full / self._parts(s.outputs[0]) for s in strategies])
@@ -175,7 +193,7 @@ class _Builder:
             seconds += [cost[strategy] for strategy in strategies[node]]
         full = self._gradient_bytes(spec.nodes, tensor.shape)
         num_bytes = np.array([full / self._parts(s) for s in shardings])
-        return Unit(spec, seconds * spec.times, num_bytes * spec.times, strategies, shardings)
+        return Unit(spec, seconds * spec.runs, num_bytes * spec.times, strategies, shardings)
 
     def _aligned(self, node: int, shape: tuple[int, ...], sharding: Sharding) -> Strategy:
         """All tensors of the cluster's shape in its sharding, scalars whole."""
@@ -194,6 +212,7 @@ class _Builder:
             for node in nodes
             for value in self.program.operands(node)
             if self.program.nodes[value.node].phase is Phase.BACKWARD
+            and self.program.nodes[value.node].op != "accumulate"  # which counts by itself
             and self.program.type_of(value).shape == shape
         }
         return float(sum(self.program.type_of(value).num_bytes for value in gradients))
@@ -201,12 +220,14 @@ class _Builder:
     def _hub(self, spec: UnitSpec) -> Unit:
         if spec.value is None:
             return Unit(spec, np.zeros(1), np.zeros(1))
-        table = self._hops(spec.value)
-        num_bytes = np.zeros(len(table.states))
+        states = self._hops(spec.value).states
+        if spec.value in self._settled:
+            states = tuple(s for s in states if not any(map(is_partial, s)))
+        num_bytes = np.zeros(len(states))
         if spec.keeps:
-            full = self.program.type_of(spec.value).num_bytes * spec.times
-            num_bytes += [full / self._parts(state) for state in table.states]
-        return Unit(spec, np.zeros(len(table.states)), num_bytes, shardings=table.states)
+            full = self.program.type_of(spec.value).num_bytes * spec.held
+            num_bytes += [full / self._parts(state) for state in states]
+        return Unit(spec, np.zeros(len(states)), num_bytes, shardings=states)
 
     def edge(self, link: Link) -> Edge | None:
         """The edge of a link; none if there is nothing to decide and nothing to pay."""
@@ -223,7 +244,7 @@ class _Builder:
     def _made(self, link: Link, table: HopTable) -> Ints:
         unit = self._units[link.tail]
         if unit.spec.kind is UnitKind.HUB:
-            return np.arange(len(table.states))
+            return np.array([table.index[s] for s in unit.shardings])
         strategies = unit.strategies[link.value.node]
         return np.array([table.index[s.outputs[link.value.output]] for s in strategies])
 
@@ -231,36 +252,42 @@ class _Builder:
         unit = self._units[link.head]
         if link.port == WHOLE:
             return np.array([table.index[(-1,) * self.mesh.num_axes]])
-        if link.port == HUB_PORT:
-            return np.arange(len(table.states))
-        if link.port == CLUSTER_OPERAND:
+        if link.port in (HUB_PORT, CLUSTER_OPERAND):
             return np.array([table.index[s] for s in unit.shardings])
         strategies = next(iter(unit.strategies.values()))
         if link.port >= 0:
             return np.array([table.index[s.operands[link.port]] for s in strategies])
         return np.array([table.index[s.outputs[0]] for s in strategies])
 
-    def _values_with_maxima(self, units: Sequence[Unit]) -> frozenset[Value]:
-        """Values that some strategy makes or reads as a pending maximum."""
-        representative = self.skeleton.folding.representative
+    def _values_with_maxima(self, units: Sequence[Unit | None]) -> frozenset[Value]:
+        """Values that some strategy makes or reads as a pending maximum.
+
+        Readers are those of the links: a node that stands for others reads one value itself, and
+        those it stands for may read another, such as what the last layer made.
+        """
         found: set[Value] = set()
         for unit in units:
-            for node, strategies in unit.strategies.items():
-                if not self._has_maxima(node, strategies):
-                    continue
-                operands = self.program.operands(node)
-                for strategy in strategies:
-                    for output, sharding in enumerate(strategy.outputs):
-                        if PARTIAL_MAX in sharding:
-                            found.add(Value(node, output))
-                    for value, sharding in zip(operands, strategy.operands, strict=True):
-                        if PARTIAL_MAX in sharding:
-                            found.add(Value(representative[value.node], value.output))
+            for node, strategies in unit.strategies.items() if unit is not None else ():
+                if self._has_maxima(node, strategies):
+                    outputs = range(len(self.program.nodes[node].outputs))
+                    made = [
+                        k for k in outputs if any(PARTIAL_MAX in s.outputs[k] for s in strategies)
+                    ]
+                    found.update(Value(node, output) for output in made)
+        for link in self.skeleton.links:
+            head = units[link.head]
+            if head is not None and link.port >= 0:
+                ((node, strategies),) = head.strategies.items()
+                if self._has_maxima(node, strategies):
+                    reads = (strategy.operands[link.port] for strategy in strategies)
+                    if any(PARTIAL_MAX in sharding for sharding in reads):
+                        found.add(link.value)
         return frozenset(found)
 
     def _has_maxima(self, node: int, strategies: tuple[Strategy, ...]) -> bool:
         """True if some strategy has a pending maximum; nodes of one kind are asked once."""
-        kind = self.program.kinds[node]
+        # Nodes of one kind whose strategies are restricted differently have different numbers.
+        kind = (self.program.kinds[node], len(strategies))
         if kind not in self._maximal:
             self._maximal[kind] = any(
                 PARTIAL_MAX in sharding

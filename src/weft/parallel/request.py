@@ -26,7 +26,8 @@ class PlanRequest:
         machine: what it runs on.
         level: how hard to look.
         memory_limit_bytes: limit of one device; the device's own memory if 0 [bytes].
-        mesh: plan on this mesh only.
+        mesh: plan on this mesh only, in one stage.
+        max_stages: 1 for plans of one stage only, 0 for as many as pay.
         time_limit_s: stop looking for better plans after this time [s].
         pins: what the plan has to keep to, beside the program's own pins.
 
@@ -40,6 +41,7 @@ class PlanRequest:
     level: Level = Level.FAST
     memory_limit_bytes: float = 0.0
     mesh: Mesh | None = None
+    max_stages: int = 0
     time_limit_s: float = float("inf")
     pins: tuple[Pin, ...] = ()
 
@@ -50,7 +52,12 @@ class PlanRequest:
                 got=f"mesh {self.mesh}",
                 hint=f"{self.machine.name} has no more; choose a larger machine",
             )
-
+        if self.max_stages not in (0, 1):
+            raise InputError(
+                need="1 for plans of one stage, or 0 for as many stages as pay",
+                got=f"max_stages={self.max_stages}",
+                hint="write a pipeline with so many stages by hand: weft score --pp",
+            )
         if not 0 <= self.memory_limit_bytes <= self._own_bytes:
             raise InputError(
                 need=f"a memory limit of at most {self._own_bytes:.0f} bytes "

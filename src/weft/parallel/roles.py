@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.parallel.placement import PARTIAL, Placement
+from weft.program.factors import block_dims
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
-__all__ = ["WeightCut", "boundary_nodes", "product_placements", "weight_cuts"]
+__all__ = ["WeightCut", "boundary_nodes", "expert_cuts", "product_placements", "weight_cuts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,7 @@ def weight_cuts(program: Program) -> dict[int, WeightCut]:
         weight = next((v for v in operands if v in parameters), None)
         if kind in (Kind.CONTRACT, Kind.CONVOLUTION) and weight is not None:
             column = not any(v.node in cut for v in operands if v not in parameters)
-            dim = _cut_dim(program, number, operands.index(weight), column=column)
-            origin, dim = _original_dim(program, weight, dim)
+            origin, dim = _cut_dim(program, number, operands.index(weight), column=column)
             if dim >= 0:
                 rank = len(program.nodes[origin].outputs[0].shape)
                 found[origin] = WeightCut(dim=dim, rank=rank, column=column, reader=number)
@@ -64,6 +64,35 @@ def weight_cuts(program: Program) -> dict[int, WeightCut]:
                     cut.add(number)
         elif any(v.node in cut for v in operands):
             cut.add(number)
+    return found
+
+
+def expert_cuts(program: Program) -> dict[int, WeightCut]:
+    """For each parameter that holds one matrix for each of several experts, its dim of experts.
+
+    A product that reads such a weight has the experts as a dim of both operands and of its
+    result: each expert works on the tokens that were sent to it.
+
+    Returns:
+        By node number of the parameter.
+    """
+    parameters = _parameter_values(program)
+    found: dict[int, WeightCut] = {}
+    for number, node in enumerate(program.nodes):
+        if node.op != "einsum" or node.phase is not Phase.FORWARD:
+            continue
+        left, _, result = str(node.args[0]).partition("->")
+        terms = left.split(",")
+        for value, term, other in zip(
+            program.operands(number), terms, reversed(terms), strict=True
+        ):
+            shared = [c for c in term if c in other and c in result]
+            if value not in parameters or not shared:
+                continue
+            origin, dim = _original_dim(program, value, term.index(shared[0]))
+            if dim >= 0:
+                rank = len(program.nodes[origin].outputs[0].shape)
+                found[origin] = WeightCut(dim=dim, rank=rank, column=True, reader=number)
     return found
 
 
@@ -141,11 +170,14 @@ def _parameter_values(program: Program) -> frozenset[Value]:
     return frozenset(values)
 
 
-def _cut_dim(program: Program, number: int, port: int, *, column: bool) -> int:
-    """Dim of the weight operand that a column or row cut takes, -1 if there is none."""
-    node = program.nodes[number]
+def _cut_dim(program: Program, number: int, port: int, *, column: bool) -> tuple[int, int]:
+    """The weight, and the dim of it that a column or row cut takes, -1 if there is none.
+
+    Blocks of a fused weight stay together: what is split is each block.
+    """
+    node, value = program.nodes[number], program.operands(number)[port]
     if operator(node.op).kind is Kind.CONVOLUTION:
-        return 0 if column else 1
+        return _original_dim(program, value, 0 if column else 1)
     left, _, result = str(node.args[0]).partition("->")
     terms = left.split(",")
     weight, other = terms[port], terms[1 - port]
@@ -154,7 +186,15 @@ def _cut_dim(program: Program, number: int, port: int, *, column: bool) -> int:
         if column
         else [c for c in weight if c not in result]
     )
-    return weight.index(wanted[0]) if wanted else -1
+    found = [_original_dim(program, value, weight.index(letter)) for letter in wanted]
+    whole = [(origin, dim) for origin, dim in found if dim not in _blocks(program, origin)]
+    return whole[0] if whole else _original_dim(program, value, -1)
+
+
+def _blocks(program: Program, node: int) -> frozenset[int]:
+    given = program.input_by_node.get(node)
+    shape = None if given is None else given.shape
+    return block_dims(program.nodes[node].outputs[0].shape, shape)
 
 
 def _original_dim(program: Program, value: Value, dim: int) -> tuple[int, int]:

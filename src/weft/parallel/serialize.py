@@ -12,10 +12,10 @@ import math
 import re
 import reprlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypedDict, TypeVar, cast
 
 from weft.core import files
 from weft.core.digest import canonical_json, digest
@@ -32,6 +32,8 @@ __all__ = [
     "plan_to_json",
     "plan_to_plain",
     "save_plan",
+    "search_from_plain",
+    "search_to_plain",
 ]
 
 VERSION = 1
@@ -60,6 +62,57 @@ def load_plan(path: str | Path) -> ParallelPlan:
         return plan_from_json(text)
     except FileError as error:
         raise error.within(str(path)) from error.__cause__
+
+
+class Searched(Protocol):
+    """A plan of either kind, as far as it says how it was found."""
+
+    @property
+    def alternatives(self) -> tuple[Alternative, ...]: ...
+    @property
+    def planner(self) -> str: ...
+    @property
+    def level(self) -> Level: ...
+    @property
+    def search_s(self) -> float: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+
+class Search(TypedDict):
+    """How a plan was found."""
+
+    alternatives: tuple[Alternative, ...]
+    planner: str
+    level: Level
+    search_s: float
+    notes: tuple[str, ...]
+
+
+def search_to_plain(plan: Searched) -> dict[str, object]:
+    """How a plan was found, as JSON values."""
+    return {
+        "alternatives": [asdict(a) for a in plan.alternatives],
+        "planner": plan.planner,
+        "level": plan.level.value,
+        "search_s": plan.search_s,
+        "notes": list(plan.notes),
+    }
+
+
+def search_from_plain(raw: Mapping[str, object]) -> Search:
+    """Inverse of `search_to_plain`.
+
+    Raises:
+        FileError: a field is missing or of another kind.
+    """
+    return {
+        "alternatives": _list_of(_alternative)(raw["alternatives"], "alternatives"),
+        "planner": _text(raw["planner"], "planner"),
+        "level": _level(raw["level"], "level"),
+        "search_s": _amount(raw["search_s"], "search_s"),
+        "notes": _list_of(_text)(raw["notes"], "notes"),
+    }
 
 
 def plan_digest(plan: ParallelPlan) -> str:
@@ -134,11 +187,7 @@ def plan_to_plain(plan: ParallelPlan) -> dict[str, Any]:
         "recompute": list(plan.recompute),
         "memory_limit_bytes": plan.memory_limit_bytes,
         "prediction": asdict(plan.prediction),
-        "alternatives": [asdict(a) for a in plan.alternatives],
-        "planner": plan.planner,
-        "level": plan.level.value,
-        "search_s": plan.search_s,
-        "notes": list(plan.notes),
+        **search_to_plain(plan),
     }
 
 
@@ -166,11 +215,7 @@ def plan_from_plain(raw: object) -> ParallelPlan:
         recompute=_recompute(plan["recompute"], len(strategies)),
         memory_limit_bytes=_amount(plan["memory_limit_bytes"], "memory_limit_bytes"),
         prediction=_prediction(plan["prediction"], "prediction"),
-        alternatives=_list_of(_alternative)(plan["alternatives"], "alternatives"),
-        planner=_text(plan["planner"], "planner"),
-        level=_level(plan["level"], "level"),
-        search_s=_amount(plan["search_s"], "search_s"),
-        notes=_list_of(_text)(plan["notes"], "notes"),
+        **search_from_plain(plan),
     )
 
 

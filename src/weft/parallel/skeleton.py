@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
 from weft.cost.fusion import Paid, program_traffic
 from weft.parallel.bundle import SMALL_BYTES
+from weft.parallel.loop import Loop, varying_nodes
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.rules import RuleBook
 from weft.parallel.weights import weight_values
@@ -43,19 +44,25 @@ class UnitSpec:
     Attributes:
         kind: what it is.
         nodes: program nodes that it decides; none for hubs and the sink.
-        times: how often it occurs.
+        times: how often it occurs in the program.
+        runs: how often a step runs it, all occurrences and micro-batches together.
+        held: how many of its results are held at once, all occurrences together.
         value, phase: of a hub, the value it is a version of and the phase it serves.
         keeps: of a hub, whether its version stays on the device through the peak.
         first: of a hub, whether its version is made of the value as computed.
+        stays: of a hub, whether it is the version of a weight that all micro-batches read.
     """
 
     kind: UnitKind
     nodes: tuple[int, ...] = ()
     times: int = 1
+    runs: int = 1
+    held: int = 1
     value: Value | None = None
     phase: Phase = Phase.FORWARD
     keeps: bool = False
     first: bool = False
+    stays: bool = False
 
 
 OPERAND, CLUSTER_OPERAND, NEXT_VALUE, WHOLE = 0, -1, -2, -3
@@ -88,7 +95,7 @@ class Skeleton:
     folding: Folding
     units: tuple[UnitSpec, ...]
     links: tuple[Link, ...]
-    pinning: Pinning
+    pinning: Pinning = field(default_factory=Pinning)
 
     @cached_property
     def traffic(self) -> tuple[Paid, ...]:
@@ -116,16 +123,23 @@ HUB_PORT = -4
 """A hub takes a value in any of its states."""
 
 
-def build_skeleton(program: Program, folding: Folding, pinning: Pinning | None = None) -> Skeleton:
+def build_skeleton(
+    program: Program,
+    folding: Folding,
+    pinning: Pinning | None = None,
+    loop: Loop | None = None,
+) -> Skeleton:
     """Units and links of a program.
 
     Args:
-        program: one step.
+        program: of a step, or of one micro-batch.
         folding: of the program; what is pinned differently is not folded.
         pinning: what is pinned; if not given, the program's own pins.
+        loop: how often a step runs the program of one micro-batch. What repeats then counts as
+            often, and each weight has a version that is made once a step.
     """
     pinning = resolve(program) if pinning is None else pinning
-    builder = _Builder(program, folding, frozenset(pinning.values))
+    builder = _Builder(program, folding, frozenset(pinning.values), loop)
     builder.add_units()
     builder.add_links()
     return Skeleton(
@@ -149,10 +163,14 @@ _Reads = dict[tuple[Value, Phase], dict[_Reader, int]]
 class _Builder:
     """Accumulates units and links; lives only inside `build_skeleton`."""
 
-    def __init__(self, program: Program, folding: Folding, pinned: frozenset[Value]) -> None:
+    def __init__(
+        self, program: Program, folding: Folding, pinned: frozenset[Value], loop: Loop | None
+    ) -> None:
         self.program = program
         self.folding = folding
         self.pinned = pinned
+        self.loop = loop
+        self.varies = [False] * len(program.nodes) if loop is None else varying_nodes(program)
         self.units: list[UnitSpec] = []
         self.links: list[Link] = []
         self.unit_of: dict[int, int] = {}
@@ -174,15 +192,24 @@ class _Builder:
                 if kind is UnitKind.CLUSTER:
                     self.cluster_shape[member] = self.program.nodes[member].outputs[0].shape
             times = self.folding.multiplicity[node]
-            self.units.append(UnitSpec(kind=kind, nodes=nodes, times=times))
+            runs = times * self._rounds(node)
+            self.units.append(UnitSpec(kind=kind, nodes=nodes, times=times, runs=runs, held=times))
         self.sink = len(self.units)
         self.units.append(UnitSpec(kind=UnitKind.SINK))
+
+    def _rounds(self, node: int) -> int:
+        """How often a step runs a node of the program."""
+        repeats = self.varies[node] or self.program.nodes[node].op == "accumulate"
+        return self.loop.times if self.loop is not None and repeats else 1
 
     def add_links(self) -> None:
         reads, most = self._reads()
         kept = _kept_values(self.program)
         for value in dict.fromkeys(value for value, _ in reads):
             tail = self.unit_of[value.node]
+            if self._stays(value, reads):
+                self._add_version(value, tail, reads)
+                continue
             for phase in Phase:
                 readers = reads.get((value, phase))
                 if readers is None:
@@ -197,14 +224,46 @@ class _Builder:
                     if value.node not in self.program.input_by_node:
                         tail = start
                 for reader, count in readers.items():
-                    self._link(value, start, reader.unit, reader.port, count)
+                    self._link(value, start, reader.unit, reader.port, count * self._flows(value))
+
+    def _flows(self, value: Value) -> int:
+        """How often a step moves a value."""
+        return self.loop.times if self.loop is not None and self.varies[value.node] else 1
+
+    def _stays(self, value: Value, reads: _Reads) -> bool:
+        """True for a weight that micro-batches read: a version of it is made once a step."""
+        return value in self.weights and any(
+            self._repeats(reader)
+            for phase in (Phase.FORWARD, Phase.BACKWARD)
+            for reader in reads.get((value, phase), ())
+        )
+
+    def _repeats(self, reader: _Reader) -> bool:
+        spec = self.units[reader.unit]
+        return self.loop is not None and spec.runs > spec.times
+
+    def _add_version(self, value: Value, tail: int, reads: _Reads) -> None:
+        """Readers in the loop start from the version that is made once and held all the time."""
+        assert self.loop is not None
+        self.hideable = False
+        version = self._add_hub(value, Phase.FORWARD, tail, keeps=True, stays=True)
+        for phase in Phase:
+            readers = reads.get((value, phase), {})
+            self.hideable = self._can_hide(value, phase, readers)
+            for reader, count in readers.items():
+                repeats = self._repeats(reader)
+                start, rounds = (version, self.loop.times) if repeats else (tail, 1)
+                self._link(value, start, reader.unit, reader.port, count * rounds)
 
     def _can_hide(self, value: Value, phase: Phase, readers: Iterable[_Reader]) -> bool:
         """Whether there is work beside a movement of the value for the readers of a phase."""
+        made = self.program.nodes[value.node].phase
         if phase is Phase.UPDATE:
-            made = self.program.nodes[value.node].phase
-            return made is Phase.BACKWARD and value.node < self.busy.stop
+            # After the last micro-batch nothing is left to hide behind.
+            return self.loop is None and made is Phase.BACKWARD and value.node < self.busy.stop
         nodes = [node for reader in readers for node in self.units[reader.unit].nodes]
+        if made is Phase.BACKWARD and all(self.program.nodes[n].op == "accumulate" for n in nodes):
+            return value.node < self.busy.stop
         first = min(nodes, default=len(self.program.nodes))
         return value in self.weights and first > self.busy.start
 
@@ -212,20 +271,34 @@ class _Builder:
         """True for a pinned value that is computed: an input lies as it is stored."""
         return value in self.pinned and value.node not in self.program.input_by_node
 
-    def _add_hub(self, value: Value, phase: Phase, tail: int, *, keeps: bool, first: bool) -> int:
+    def _add_hub(
+        self,
+        value: Value,
+        phase: Phase,
+        tail: int,
+        *,
+        keeps: bool,
+        first: bool = False,
+        stays: bool = False,
+    ) -> int:
         computed = value.node not in self.program.input_by_node
+        times = self.folding.multiplicity[value.node]
+        flows = self._flows(value)
         number = len(self.units)
         self.units.append(
             UnitSpec(
                 kind=UnitKind.HUB,
-                times=self.folding.multiplicity[value.node],
+                times=times,
+                runs=times * flows,
+                held=times * (self.loop.held if self.loop is not None and flows > 1 else 1),
                 value=value,
                 phase=phase,
                 keeps=keeps,
                 first=first and computed,
+                stays=stays,
             )
         )
-        self._link(value, tail, number, HUB_PORT, self.folding.multiplicity[value.node])
+        self._link(value, tail, number, HUB_PORT, times * flows)
         return number
 
     def _link(self, value: Value, tail: int, head: int, port: int, count: int) -> None:

@@ -177,11 +177,12 @@ class _Lowering:
                 hint="the plan file is damaged or was edited; plan again",
             )
         slot, state, phase = self._read(value, copy.origin, copy.phase), copy.origin, copy.phase
+        lasts = copy.kept and value in self._weights
         for hop in copy.hops:
             after = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
             known = self._slot.get((value, after, phase))
             slot = (
-                self._add_hop(value, slot, state, hop.axis, after, phase)
+                self._add_hop(value, slot, state, hop.axis, after, phase, lasts=lasts)
                 if known is None
                 else known
             )
@@ -197,7 +198,15 @@ class _Lowering:
         return found
 
     def _add_hop(
-        self, value: Value, source: int, before: Sharding, axis: int, after: Sharding, phase: Phase
+        self,
+        value: Value,
+        source: int,
+        before: Sharding,
+        axis: int,
+        after: Sharding,
+        phase: Phase,
+        *,
+        lasts: bool,
     ) -> int:
         kind = hop_kind(before[axis], after[axis])
         target = self._new_slot(self._program.type_of(value), after)
@@ -213,6 +222,7 @@ class _Lowering:
                 reduce=("max" if before[axis] == PARTIAL_MAX else "sum") if reduces else "",
                 source_dim=max(before[axis], -1),
                 target_dim=max(after[axis], -1),
+                lasts=lasts,
             )
         )
         self._slot[value, after, phase] = target

@@ -8,7 +8,7 @@ share their strategies and costs, so a deep model costs no more than a shallow o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,11 @@ import numpy as np
 from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device
-from weft.parallel.placement import Mesh, Sharding, divides, local_type
+from weft.parallel.placement import Mesh, Sharding, divides, is_partial, local_type
 from weft.parallel.plan import Strategy
 from weft.parallel.reshard import Floats
-from weft.parallel.rules import RuleBook
-from weft.program.graph import Program
+from weft.parallel.rules import Rule, RuleBook
+from weft.program.graph import Program, Value
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 
@@ -36,7 +36,16 @@ class Choices:
 
 
 class StrategyTable:
-    """Makes and keeps the strategies of a program's nodes on one mesh of one device type."""
+    """Makes and keeps the strategies of a program's nodes on one mesh of one device type.
+
+    Args:
+        program: whose nodes.
+        mesh, device: where it runs.
+        traffic: what each node pays for, if the caller knows it.
+        book: the program's rules, if the caller has them.
+        outer: for some nodes, the only rule that they may follow on the first axis.
+        settled: values that nobody may read before they are reduced.
+    """
 
     def __init__(
         self,
@@ -45,13 +54,17 @@ class StrategyTable:
         device: Device,
         traffic: Sequence[Paid] | None = None,
         book: RuleBook | None = None,
+        outer: Mapping[int, Rule] | None = None,
+        settled: Set[Value] = frozenset(),
     ) -> None:
         self._program = program
         self._mesh = mesh
         self._device = device
         self._paid = program_traffic(program) if traffic is None else traffic
         self._book = book or RuleBook(program)
-        self._known: dict[tuple[int, Paid], Choices] = {}
+        self._outer = outer or {}
+        self._settled = settled
+        self._known: dict[object, Choices] = {}
 
     def choices(self, node: int) -> Choices:
         """All legal strategies of a node, with costs.
@@ -59,24 +72,42 @@ class StrategyTable:
         Raises:
             RuleError: no rule covers the operator; carries the node's scope and source line.
         """
-        key = (self._program.kinds[node], self._paid[node])
+        key = (
+            self._program.kinds[node],
+            self._paid[node],
+            self._outer.get(node),
+            self._settled_operands(node),
+        )
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._build(node)
         return found
 
+    def _settled_operands(self, node: int) -> tuple[int, ...]:
+        """Positions of operands that have to be reduced."""
+        if not self._settled:
+            return ()
+        operands = enumerate(self._program.operands(node))
+        return tuple(position for position, value in operands if value in self._settled)
+
     def _build(self, node: int) -> Choices:
         this = self._program.nodes[node]
         operands = tuple(map(self._program.type_of, self._program.operands(node)))
         if operator(this.op).kind is Kind.INPUT:
-            return _placements_of(self._mesh, this.outputs[0])
+            return _placements_of(self._mesh, this.outputs[0], self._outer.get(node))
+        settled = self._settled_operands(node)
         strategies: dict[Strategy, None] = {}
-        for combination in itertools.product(self._book.rules(node), repeat=self._mesh.num_axes):
+        rules, outer = self._book.rules(node), self._outer.get(node)
+        by_axis = [rules] * self._mesh.num_axes
+        if outer is not None:
+            by_axis[0] = (outer,)
+        for combination in itertools.product(*by_axis):
             strategy = Strategy(
                 outputs=tuple(zip(*(rule.outputs for rule in combination), strict=True)),
                 operands=tuple(zip(*(rule.operands for rule in combination), strict=True)),
             )
-            if fits(self._mesh, strategy, operands, this.outputs):
+            pending = any(is_partial(p) for k in settled for p in strategy.operands[k])
+            if not pending and fits(self._mesh, strategy, operands, this.outputs):
                 strategies[strategy] = None
         seconds = [self._seconds(node, strategy, operands) for strategy in strategies]
         return Choices(tuple(strategies), np.array(seconds))
@@ -114,12 +145,13 @@ def localize(
     )
 
 
-def _placements_of(mesh: Mesh, tensor: TensorType) -> Choices:
+def _placements_of(mesh: Mesh, tensor: TensorType, outer: Rule | None) -> Choices:
     """An input may lie in any sharding without pending reductions, at no cost."""
     dims = (-1, *(d for d, size in enumerate(tensor.shape) if size > 1))
     shardings: list[Sharding] = [
         sharding
         for sharding in itertools.product(dims, repeat=mesh.num_axes)
         if divides(mesh, sharding, tensor.shape)
+        and (outer is None or sharding[0] == outer.outputs[0])
     ]
     return Choices(tuple(Strategy((s,), ()) for s in shardings), np.zeros(len(shardings)))

@@ -40,6 +40,16 @@ class Planned(Protocol):
         """Digest of the program."""
         ...
 
+    @property
+    def machine_name(self) -> str:
+        """Name of the machine."""
+        ...
+
+    @property
+    def machine_digest(self) -> str:
+        """Digest of the machine."""
+        ...
+
 
 def require_program(plan: Planned, program: Program) -> None:
     """Check that a plan was made for this program.
@@ -55,7 +65,7 @@ def require_program(plan: Planned, program: Program) -> None:
         )
 
 
-def require_machine(plan: ParallelPlan, machine: Machine) -> None:
+def require_machine(plan: Planned, machine: Machine) -> None:
     """Check that a plan was made for this machine.
 
     Raises:

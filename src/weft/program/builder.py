@@ -38,12 +38,20 @@ class Builder:
         self._inputs: list[Input] = []
 
     def input(
-        self, name: str, role: Role, tensor_type: TensorType, parameter: str = "", scope: str = ""
+        self,
+        name: str,
+        role: Role,
+        tensor_type: TensorType,
+        parameter: str = "",
+        scope: str = "",
+        shape: tuple[int, ...] | None = None,
     ) -> Value:
-        """Add an input; `parameter` names the parameter that an optimizer state belongs to."""
+        """Add an input; `parameter` and `shape` as in `weft.program.graph.Input`."""
         value = Value(len(self._nodes))
         self._nodes.append(Node(op="input", args=(name,), outputs=(tensor_type,), scope=scope))
-        self._inputs.append(Input(name=name, role=role, node=value.node, parameter=parameter))
+        self._inputs.append(
+            Input(name=name, role=role, node=value.node, parameter=parameter, shape=shape)
+        )
         return value
 
     def add(

@@ -117,12 +117,15 @@ class Input:
     """An input of the step: its name, its role and the node that stands for it.
 
     `parameter` names the parameter that an optimizer state belongs to, else it is empty.
+    `shape` is the shape by which the model knows the tensor, where the program holds it with a
+    dim in factors (`weft.program.factors`); None where the node's own is the model's.
     """
 
     name: str
     role: Role
     node: int
     parameter: str = ""
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +149,11 @@ class Program:
     def type_of(self, value: Value) -> TensorType:
         """Type of a value."""
         return self.nodes[value.node].outputs[value.output]
+
+    def model_type(self, source: Input) -> TensorType:
+        """Type by which the model knows an input; its node's, unless that holds it in factors."""
+        held = self.nodes[source.node].outputs[0]
+        return held if source.shape is None else replace(held, shape=source.shape)
 
     def operands(self, node: int) -> tuple[Value, ...]:
         """Values that a node reads, in argument order, repeats included."""
@@ -197,7 +205,10 @@ class Program:
         those of the program that it was made for.
         """
         nodes = [[n.op, _plain(n.args), [str(t) for t in n.outputs]] for n in self.nodes]
-        inputs = [[i.name, i.role.value, i.node] for i in self.inputs]
+        inputs = [
+            [i.name, i.role.value, i.node, *([] if i.shape is None else [list(i.shape)])]
+            for i in self.inputs
+        ]
         updates = [[node, str(value)] for node, value in self.updates]
         pins = [[n, [str(p.wish) for p in x.pins]] for n, x in enumerate(self.nodes) if x.pins]
         return digest([nodes, inputs, str(self.loss), updates, *([pins] if pins else [])])

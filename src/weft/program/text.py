@@ -11,9 +11,10 @@ One line a node, in execution order:
 A value is the node that made it, `%7`, or one of its further outputs, `%7.1`. After `#` stand
 the phase, the scope and the source line, where known; `-` is an empty scope before a source.
 Pins follow, a quoted text each, with `-` for an unknown source before them. Inputs show their
-role, states also their parameter, and, after `|`, what else they have. Text
-with spaces or signs stands in quotes. `update %0 = %9` gives the next value of an input. Blank
-lines and lines that start with `#` mean nothing.
+role, states also their parameter, those with a dim in factors (`%2 = input("w") : f32[3,8]  #
+parameter as (24,)`) the shape by which the model knows them, and, after `|`, what else they have.
+Text with spaces or signs stands in quotes. `update %0 = %9` gives the next value of an input.
+Blank lines and lines that start with `#` mean nothing.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def _node_line(program: Program, number: int, node: Node) -> str:
     if given is None:
         return f"{call}  # {origin}"
     role = given.role.value + (f" of {_word(given.parameter)}" if given.parameter else "")
+    if given.shape is not None:
+        role += f" as {_arg_text(given.shape)}"
     return f"{call}  # {role}" + (f" | {origin}" if origin != Phase.FORWARD.value else "")
 
 
@@ -188,6 +191,12 @@ class _Line:
             raise self.wrong("a value such as %7 or %7.1")
         return arg
 
+    def sizes(self) -> tuple[int, ...]:
+        arg = self.arg()
+        if not isinstance(arg, tuple):
+            raise self.wrong("sizes in brackets before this")
+        return tuple(n for n in arg if isinstance(n, int))
+
     def arg(self) -> Arg:
         if self.skip("("):
             items: list[Arg] = []
@@ -286,9 +295,12 @@ class _Parser:
     def _input(self, line: _Line, name: str) -> None:
         role = _choice(line, Role)
         parameter = line.word() if line.skip("of ") else ""
+        shape = line.sizes() if line.skip("as ") else None
         line.skip("|")
         number = len(self._nodes)
-        self._inputs[number] = Input(name=name, role=role, node=number, parameter=parameter)
+        self._inputs[number] = Input(
+            name=name, role=role, node=number, parameter=parameter, shape=shape
+        )
 
     def program(self) -> Program:
         if self._name is None or self._loss is None:

@@ -4,8 +4,8 @@ Called on entry and exit of whatever makes or changes programs. Structural laws:
 
 1. arguments refer to outputs of earlier nodes;
 2. every operator stands in the table;
-3. input nodes and the list of inputs agree, names are unique, and the parameter that a state
-   belongs to is one;
+3. input nodes and the list of inputs agree, names are unique, the parameter that a state
+   belongs to is one, and dims that are held in factors are those of the model's shape;
 4. an update names an input once, and keeps its type;
 5. the loss is a floating-point scalar;
 6. the phases never go back: forward, backward, update. Inputs belong to forward;
@@ -17,6 +17,7 @@ The type law: a node's outputs have the types that its signature gives for its o
 from __future__ import annotations
 
 from weft.core.errors import VerifyError
+from weft.program.factors import factored_dims
 from weft.program.graph import Node, Phase, Program, Role, Value
 from weft.program.infer import infer_types
 from weft.program.operators import operator
@@ -88,6 +89,12 @@ def _verify_inputs(program: Program) -> None:
             raise _broken(
                 "states that belong to a parameter of the program",
                 f"input {given.name!r} of parameter {given.parameter!r}",
+            )
+        held = node.outputs[0].shape
+        if given.shape is not None and factored_dims(held, given.shape) is None:
+            raise _broken(
+                "inputs whose dims are factors of the model's",
+                f"input {given.name!r} of shape {list(given.shape)} held as {list(held)}",
             )
 
 

@@ -122,10 +122,17 @@ def _einsum(op: str, args: _Args, operands: _Types, outputs: _Types) -> Work:
     return Work(flops, a.dtype.value, 0.0, _bytes(operands), _bytes(outputs))
 
 
+def causal_share(num_rows: int, num_keys: int) -> float:
+    """Share of all scores that the last rows of a sequence see: half of them if it is all rows."""
+    return 1.0 - num_rows / (2.0 * max(num_rows, num_keys, 1))
+
+
 def _attention_work(
     q: TensorType, k: TensorType, causal: bool, num_products: float, ops: float
 ) -> tuple[float, float]:
-    scores = float(prod(q.shape[:3]) * k.shape[2]) * (0.5 if causal else 1.0)
+    scores = float(prod(q.shape[:3]) * k.shape[2])
+    if causal:
+        scores *= causal_share(q.shape[2], k.shape[2])
     return 2.0 * num_products * scores * q.shape[3], ops * scores
 
 

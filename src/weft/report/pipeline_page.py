@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from weft.core.records import Record
 from weft.core.units import format_bytes, format_seconds
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.report.page import Figure, Page, Section, html_table
+from weft.report.pipeline_measured import rank_figures, rank_section
 from weft.report.pipeline_summary import pipeline_sentence, stage_table
+from weft.report.plan_page import measured_section
 from weft.report.plan_summary import format_share
 from weft.report.plot.schedule import schedule_plot
 
 __all__ = ["pipeline_page"]
 
 
-def pipeline_page(plan: PipelinePlan, source: str) -> Page:
+def pipeline_page(
+    plan: PipelinePlan,
+    source: str,
+    records: Sequence[Record] = (),
+    measured_in: str = "",
+) -> Page:
     """What `weft show --html` writes of a pipeline.
 
     Args:
         plan: the decision.
         source: where it was read from.
+        records: what was measured when the plan ran.
+        measured_in: where those were read from.
     """
     p = plan.prediction
     fits = p.peak_bytes <= plan.memory_limit_bytes
@@ -40,6 +52,11 @@ def pipeline_page(plan: PipelinePlan, source: str) -> Page:
             ),
         ),
         picture=Section(heading="Schedule", text=text, body=schedule_plot(plan.time)),
-        sections=(Section(heading="Stages", body=html_table(stage_table(plan))),),
-        sources=(("plan", source),),
+        sections=(
+            *measured_section(plan, records),
+            *rank_section(rank_figures(records)),
+            Section(heading="Stages", body=html_table(stage_table(plan))),
+        ),
+        sources=(("plan", source), *([("measurements", measured_in)] if measured_in else [])),
+        records=tuple(records),
     )

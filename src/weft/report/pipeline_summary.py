@@ -6,25 +6,31 @@ from dataclasses import asdict
 from typing import Any
 
 from weft.core.units import format_bytes, format_seconds
-from weft.parallel.pipeline.plan import PipelinePlan
-from weft.parallel.pipeline.timing import PipelineTime
-from weft.report.plan_summary import format_share
+from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
+from weft.report.plan_summary import compared, format_share
 from weft.report.table import Table
 
-__all__ = ["pipeline_plain", "pipeline_sentence", "stage_table"]
+__all__ = ["pipeline_alternatives", "pipeline_plain", "pipeline_sentence", "stage_table"]
 
 
 def pipeline_sentence(plan: PipelinePlan) -> str:
     """What a pipeline is and costs, in a line."""
     p, limit = plan.prediction, plan.memory_limit_bytes
     text = (
-        f"{plan.program_name} on {plan.machine_name}: {format_seconds(p.step_s)} a step in "
-        f"{plan.num_stages} stages on {plan.num_groups} groups of {_devices(plan)}, "
+        f"{plan.program_name} on {plan.machine_name}: {format_seconds(p.step_s)} a step"
+        f"{_gap(p)} in {_count(plan.num_stages, 'stage')} on {_count(plan.num_groups, 'group')} of "
+        f"{_devices(plan)}, "
         f"{plan.micro_batches} micro-batches, {plan.schedule}; groups wait "
         f"{format_share(p.bubble)} of the time; peak {format_bytes(p.peak_bytes)} of "
         f"{format_bytes(limit)}"
     )
     return text + (", which does not fit" if p.peak_bytes > limit else "")
+
+
+def pipeline_alternatives(plan: PipelinePlan) -> Table:
+    """This plan and what it was compared with, fastest first, those that fit before others."""
+    p = plan.prediction
+    return compared(plan.alternatives, p.step_s, p.peak_bytes)
 
 
 def stage_table(plan: PipelinePlan) -> Table:
@@ -36,7 +42,7 @@ def stage_table(plan: PipelinePlan) -> Table:
             str(stage % plan.num_groups),
             format_seconds(p.stages[stage].forward_s),
             format_seconds(p.stages[stage].inputs_s + p.stages[stage].weights_s),
-            format_share(_waiting(time, stage % plan.num_groups)),
+            format_share(time.waiting(stage % plan.num_groups)),
             format_bytes(p.group_peak_bytes[stage % plan.num_groups]),
         )
         for stage in range(plan.num_stages)
@@ -56,19 +62,30 @@ def pipeline_plain(plan: PipelinePlan) -> dict[str, Any]:
         "stages": plan.num_stages,
         "groups": plan.num_groups,
         "mesh": list(plan.mesh.shape),
+        "planner": plan.planner,
+        "level": plan.level.value,
+        "search_s": plan.search_s,
         "step_s": p.step_s,
+        "bound_s": p.bound_s or None,
+        "gap": p.gap if p.bound_s else None,
         "pipeline_s": p.pipeline_s,
         "bubble": p.bubble,
         "group_peak_bytes": list(p.group_peak_bytes),
         "fits": p.peak_bytes <= plan.memory_limit_bytes,
         "stage_times": [asdict(stage) for stage in p.stages],
+        "recomputed_nodes": [len(stage.recompute) for stage in plan.plans],
+        "alternatives": [asdict(a) for a in plan.alternatives],
+        "notes": list(plan.notes),
     }
 
 
-def _waiting(time: PipelineTime, group: int) -> float:
-    """Share of the schedule in which a group does nothing."""
-    busy = sum(done.end_s - done.start_s for done in time.groups[group])
-    return 1.0 - busy / time.step_s if time.step_s > 0 else 0.0
+def _gap(prediction: PipelinePrediction) -> str:
+    bounded = prediction.bound_s > 0
+    return f" (at most {format_share(prediction.gap)} over its bound)" if bounded else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number > 1 else ''}"
 
 
 def _devices(plan: PipelinePlan) -> str:

@@ -10,6 +10,7 @@ from weft.core.records import Record
 from weft.core.units import format_bytes, format_seconds
 from weft.cost.timeline import Stream, Timeline
 from weft.machine.model import Machine
+from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Sharding, format_sharding, is_partial
 from weft.parallel.plan import Level, ParallelPlan
 from weft.program.graph import Program
@@ -155,7 +156,9 @@ def _lead(plan: ParallelPlan, ratio: float) -> Figure:
     return Figure(value=value, meaning=meaning)
 
 
-def measured_section(plan: ParallelPlan, records: Sequence[Record]) -> tuple[Section, ...]:
+def measured_section(
+    plan: ParallelPlan | PipelinePlan, records: Sequence[Record]
+) -> tuple[Section, ...]:
     """Predicted beside measured step time; nothing where nothing was measured."""
     times_s = measured_steps(records)
     if not times_s:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from weft.core.units import format_bytes, format_seconds
 from weft.machine.model import Machine
 from weft.parallel.plan import Alternative, ParallelPlan, Prediction
@@ -9,6 +11,7 @@ from weft.report.table import Table
 
 __all__ = [
     "alternatives_table",
+    "compared",
     "fits",
     "format_share",
     "plan_plain",
@@ -129,12 +132,14 @@ def prediction_table(plan: ParallelPlan, machine: Machine | None = None) -> Tabl
 
 def alternatives_table(plan: ParallelPlan) -> Table:
     """This plan and what it was compared with, fastest first, those that fit before others."""
-    chosen = plan.prediction.step_s
-    rows = [
-        ("this plan", format_seconds(chosen), "1.00x", format_bytes(plan.prediction.peak_bytes), "")
-    ]
-    for a in sorted(plan.alternatives, key=lambda a: (not a.fits, a.step_s)):
-        ratio = f"{a.step_s / chosen:.2f}x" if chosen > 0 else ""
+    return compared(plan.alternatives, plan.prediction.step_s, plan.prediction.peak_bytes)
+
+
+def compared(alternatives: Sequence[Alternative], step_s: float, peak_bytes: float) -> Table:
+    """A plan and what it was compared with, as `alternatives_table` shows it."""
+    rows = [("this plan", format_seconds(step_s), "1.00x", format_bytes(peak_bytes), "")]
+    for a in sorted(alternatives, key=lambda a: (not a.fits, a.step_s)):
+        ratio = f"{a.step_s / step_s:.2f}x" if step_s > 0 else ""
         note = a.note if a.fits else f"does not fit. {a.note}".strip()
         rows.append((a.name, format_seconds(a.step_s), ratio, format_bytes(a.peak_bytes), note))
     return Table(columns=("plan", "step", "against this", "peak", "note"), rows=tuple(rows))

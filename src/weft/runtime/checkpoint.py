@@ -278,7 +278,7 @@ def _write_tensors(data: Path, step: Trainable) -> None:
     try:
         with _one_process_is_meant():
             dcp.save(
-                dict(step.state()),
+                dict(step.stored()),
                 storage_writer=dcp.FileSystemWriter(data),
                 process_group=world.control,
                 no_dist=world.is_alone,
@@ -290,10 +290,10 @@ def _write_tensors(data: Path, step: Trainable) -> None:
 def _read_tensors(data: Path, step: Trainable) -> None:
     world = step.world
     try:
-        # Loads in place: the DTensors share memory with the step's own parts.
+        # Loads in place: what is stored shares memory with the step's own parts.
         with _one_process_is_meant():
             dcp.load(
-                dict(step.state()),
+                dict(step.stored()),
                 storage_reader=dcp.FileSystemReader(data),
                 process_group=world.control,
                 no_dist=world.is_alone,

@@ -12,9 +12,9 @@ from typing import cast, overload
 import torch
 from torch import Tensor, fx
 
-from weft.capture import Workload, capture, initial_state
-from weft.capture.dtypes import to_torch_dtype, type_of
-from weft.core.errors import InputError, MismatchError
+from weft.capture import Workload, capture
+from weft.capture.dtypes import to_torch_dtype
+from weft.core.errors import InputError
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
@@ -23,9 +23,9 @@ from weft.parallel.validate import require_program, validate
 from weft.program.graph import Program
 from weft.runtime.inductor import compile_module
 from weft.runtime.lower import eager_module, in_place_module
+from weft.runtime.own_state import StateSource, own_state, state_at_hand, state_of_workload
 from weft.runtime.pipeline import PipelineStep, deploy_pipeline
 from weft.runtime.place import Place
-from weft.runtime.shard import shard_of
 from weft.runtime.step import Advance, Deployment, Step
 from weft.runtime.world import World, device_mesh, join, place_in, require_agreement
 
@@ -60,6 +60,10 @@ def deploy(
 ) -> Step | PipelineStep:
     """This rank's share of a planned training step, with the workload's initial state.
 
+    The rank makes one whole tensor of the state at a time and keeps its part. A model factory
+    that reads values out of its tensors does not allow that: the state is then built whole, and
+    `built_whole` of the step says why.
+
     Args:
         plan: made for the workload's program and as many devices as there are ranks.
         workload: what to train.
@@ -85,9 +89,8 @@ def deploy(
     world = join() if world is None else world
     captured = capture(workload) if program is None else program
     require_program(plan, captured)
-    return assemble(
-        plan, captured, initial_state(workload), seed=workload.seed, compile=compile, world=world
-    )
+    source = state_of_workload(workload)
+    return _assembled(plan, captured, source, seed=workload.seed, compile=compile, world=world)
 
 
 def assemble(
@@ -104,7 +107,8 @@ def assemble(
     Args:
         plan: made for the program.
         program: as captured.
-        state: whole parameters, buffers and optimizer state by input name, equal on all ranks.
+        state: whole parameters, buffers and optimizer state by input name, in the model's own
+            shapes, equal on all ranks.
         seed: what the seeds of the steps are made from.
         compile: whether Inductor compiles the step.
         world: the ranks.
@@ -113,6 +117,19 @@ def assemble(
         MismatchError: as `deploy`, or the state is not the program's.
         VerifyError: the plan does not compute what the program does.
     """
+    source = state_at_hand(state)
+    return _assembled(plan, program, source, seed=seed, compile=compile, world=world)
+
+
+def _assembled(
+    plan: ParallelPlan,
+    program: Program,
+    source: StateSource,
+    *,
+    seed: int,
+    compile: bool,  # noqa: A002 - the word that torch uses for it
+    world: World,
+) -> Step:
     local = validate(plan, program)
     deployment = Deployment(
         program=with_recompute(program, plan.recompute),
@@ -127,6 +144,12 @@ def assemble(
     require_agreement(world, "plan", deployment.plan_digest)
     place = place_in(world, plan.mesh, devices)
     build = _compiled if compile else _eager
+    shardings = {
+        i.name: i.sharding
+        for i in local.inputs
+        if deployment.program.input_by_name[i.name].role.is_persistent
+    }
+    state, built_whole = own_state(source, deployment.program, shardings, place)
     return Step(
         deployment=deployment,
         world=world,
@@ -134,29 +157,9 @@ def assemble(
         devices=devices,
         advance=build(deployment, place),
         in_place=compile,
-        state=_own_state(deployment, state, place),
+        state=state,
+        built_whole=built_whole,
     )
-
-
-def _own_state(
-    deployment: Deployment, state: Mapping[str, Tensor], place: Place
-) -> dict[str, Tensor]:
-    """This rank's part of the state."""
-    program, own = deployment.program, dict[str, Tensor]()
-    for source in deployment.local.inputs:
-        described = program.input_by_name[source.name]
-        if not described.role.is_persistent:
-            continue
-        expected, whole = program.nodes[described.node].outputs[0], state.get(source.name)
-        if whole is None or type_of(whole) != expected:
-            raise MismatchError(
-                need=f"a state with {source.name} of type {expected}",
-                got="none" if whole is None else str(type_of(whole)),
-                hint="the state comes from another model than the program",
-            )
-        part = shard_of(whole.detach(), place.mesh, source.sharding, place.coordinate)
-        own[source.name] = part.to(place.device)
-    return own
 
 
 def _eager(deployment: Deployment, place: Place) -> Advance:

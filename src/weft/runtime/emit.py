@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import fx
 
+import weft.runtime.attention_rows  # noqa: F401  its operators exist once this has run
 from weft.capture.dtypes import to_torch_dtype
 from weft.capture.operators import uniform_shard
 from weft.core.errors import VerifyError
@@ -29,7 +30,7 @@ from weft.runtime.shard import shard_offsets
 __all__ = ["Call", "emit_run"]
 
 aten = torch.ops.aten
-weft_ops = torch.ops.weft  # registered by weft.capture.operators
+weft_ops = torch.ops.weft  # registered by weft.capture.operators, and rows of attention above
 
 Emitted: TypeAlias = "fx.Node | tuple[fx.Node, ...]"
 
@@ -229,10 +230,20 @@ _PRODUCTS = {"mm": aten.mm.default, "bmm": aten.bmm.default, "mul": aten.mul.Ten
 
 
 def _attention(call: Call) -> Emitted:
+    q, k, v, causal, scale = call.args
+    if causal and call.operands[0].shape[2] < call.whole_operands[0].shape[2]:
+        first = call.offsets(call.run.strategy.operands[0], call.whole_operands[0])[2]
+        node = call.add(weft_ops.attention_rows.default, q, k, v, first, scale)
+        return _unpacked(call, node)
     return _unpacked(call, call.add(weft_ops.attention.default, *call.args))
 
 
 def _attention_backward(call: Call) -> Emitted:
+    *tensors, causal, scale = call.args
+    if causal and call.operands[1].shape[2] < call.whole_operands[1].shape[2]:
+        first = call.offsets(call.run.strategy.operands[1], call.whole_operands[1])[2]
+        node = call.add(weft_ops.attention_rows_backward.default, *tensors, first, scale)
+        return _unpacked(call, node)
     return _unpacked(call, call.add(weft_ops.attention_backward.default, *call.args))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from weft.core.errors import WeftError
 from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
+from weft.parallel.prefetch import slots_read
 from weft.program.graph import Arg, Program, Value, map_values
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
@@ -25,7 +26,7 @@ from weft.runtime.emit import Call, emit_run
 from weft.runtime.emit_collective import Transfer, emit_message, emit_start
 from weft.runtime.place import Place
 
-__all__ = ["eager_module", "in_place_module", "some_module", "take"]
+__all__ = ["borrowed_slots", "eager_module", "in_place_module", "some_module", "take"]
 
 aten = torch.ops.aten
 
@@ -87,7 +88,9 @@ def some_module(
     reads: Sequence[int],
     writes: Sequence[int],
 ) -> fx.GraphModule:
-    """Some instructions as `module(*slots that they read) -> slots that they write`.
+    """Some instructions as `module(slots that they read) -> slots that they write`.
+
+    The module takes one list of tensors and leaves None in each place of it that it has read.
 
     Args:
         local: what every rank executes.
@@ -99,11 +102,33 @@ def some_module(
     """
     some = tuple([local.instructions[number] for number in numbers])
     emission = _Emission(replace(local, instructions=some), program, place)
-    for slot in reads:
-        emission.put(slot, emission.graph.placeholder(f"slot_{slot}"))
+    box = emission.graph.placeholder("inputs")
+    for position, slot in enumerate(reads):
+        emission.promise(slot, _taking(emission.graph, box, position))
     emission.emit()
     emission.graph.output(tuple([emission.read(slot) for slot in writes]))
     return fx.GraphModule(nn.Module(), emission.graph, "Segment")
+
+
+def borrowed_slots(local: LocalProgram, place: Place) -> frozenset[int]:
+    """Slots whose values may lie in the memory of an input.
+
+    Args:
+        local: what every rank executes.
+        place: where this rank stands; a collective among one rank passes its operand on.
+    """
+    found = {source.slot for source in local.inputs}
+    for instruction in local.instructions:
+        if isinstance(instruction, Run):
+            reads = slots_read(instruction)
+            if _borrows(instruction) and reads[0] in found:
+                found.update(instruction.outputs)
+            continue
+        alone = place.mesh.shape[instruction.axis] == 1
+        passes = alone or instruction.kind is CollectiveKind.SLICE
+        if passes and instruction.source in found:
+            found.add(instruction.target)
+    return frozenset(found)
 
 
 def take(inputs: list[Tensor | None], position: int) -> Tensor:
@@ -128,7 +153,7 @@ class _Emission:
         self._place = place
         self._nodes: dict[int, fx.Node] = {}
         self._promised: dict[int, Callable[[], fx.Node]] = {}
-        self._borrowed = {source.slot for source in local.inputs}
+        self._borrowed = borrowed_slots(local, place)
 
     def put(self, slot: int, node: fx.Node) -> None:
         """A slot's value is there."""
@@ -197,17 +222,12 @@ class _Emission:
         made = emit_run(call)
         for slot, value in zip(run.outputs, _as_tuple(made), strict=True):
             self._nodes[slot] = value
-        if _borrows(run) and read[0] in self._borrowed:
-            self._borrowed.update(run.outputs)
 
     def _add_collective(self, collective: Collective) -> None:
         if self._local.last_use[collective.target] < 0:
             return
         transfer = self._transfer(collective)
         self.promise(collective.target, emit_start(transfer))
-        passes = transfer.count == 1 or collective.kind is CollectiveKind.SLICE
-        if passes and collective.source in self._borrowed:
-            self._borrowed.add(collective.target)
 
     def _add_message(self, collectives: Sequence[Collective]) -> None:
         """Collectives that travel together."""
@@ -254,7 +274,8 @@ def _as_tuple(made: fx.Node | tuple[fx.Node, ...]) -> tuple[fx.Node, ...]:
 
 def _borrows(run: Run) -> bool:
     """True if the result may be the operand's own memory."""
-    return operator(run.op).kind is Kind.VIEW or run.op in ("slice", "cast")
+    passes = ("slice", "cast", "send", "accumulate")
+    return operator(run.op).kind is Kind.VIEW or run.op in passes
 
 
 def _describe(instruction: Run | Collective) -> str:

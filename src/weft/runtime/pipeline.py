@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
-from weft.capture import Workload, capture, initial_state
+from weft.capture import Workload, capture
 from weft.capture.batch import require_batch
 from weft.core.errors import MismatchError
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
@@ -28,11 +28,14 @@ from weft.parallel.pipeline.stages import Parcel
 from weft.parallel.placement import part_box
 from weft.parallel.validate import require_program
 from weft.program.graph import Phase, Program, Role
+from weft.runtime.boxes import storable
+from weft.runtime.clock import Clock
+from weft.runtime.own_state import StateSource, own_state, state_of_workload
 from weft.runtime.place import Place
 from weft.runtime.post import Box, Post
 from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.stage import StageRun
-from weft.runtime.step import Deployed, step_seed
+from weft.runtime.step import Deployed, entry, step_seed
 from weft.runtime.torch_schedule import Handlers, Schedule
 from weft.runtime.world import World, gather_objects, join, require_agreement
 
@@ -80,7 +83,7 @@ def deploy_pipeline(
     )
     require_agreement(world, "program", deployment.program_digest)
     require_agreement(world, "plan", deployment.plan_digest)
-    return PipelineStep(deployment, plan, world, initial_state(workload))
+    return PipelineStep(deployment, plan, world, state_of_workload(workload))
 
 
 class PipelineStep:
@@ -92,6 +95,8 @@ class PipelineStep:
         world: the ranks it runs on.
         place: where this rank stands in its group.
         number: how many steps have been done.
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class PipelineStep:
         deployment: Deployed,
         plan: PipelinePlan,
         world: World,
-        state: Mapping[str, Tensor],
+        source: StateSource,
     ) -> None:
         self.deployment = deployment
         self.plan = plan
@@ -110,6 +115,7 @@ class PipelineStep:
         self._group = world.rank // plan.mesh.num_devices
         self._devices = _devices(world, plan)
         self.place = _place(world, plan, self._devices)
+        self._clock = Clock()
         self._post = Post(plan, staged.stages, world.rank, world.device)
         self._stages = {
             number: StageRun(
@@ -117,6 +123,7 @@ class PipelineStep:
                 plan.plans[number],
                 staged.segments(number, plan.plans[number]),
                 self.place,
+                self._clock,
             )
             for number in plan.stages_of(self._group)
         }
@@ -126,12 +133,12 @@ class PipelineStep:
             for source in run.segments.local.inputs
             if run.stage.program.input_by_name[source.name].role.is_persistent
         }
-        self._state = {
-            name: shard_of(state[name].detach(), plan.mesh, sharding, self.place.coordinate).to(
-                world.device
-            )
-            for name, sharding in self._shardings.items()
-        }
+        self._state, self.built_whole = own_state(
+            source, self._program, self._shardings, self.place
+        )
+        self._updated = dict.fromkeys(
+            name for run in self._stages.values() for name, _ in run.segments.local.updates
+        )
         self._boxes: dict[tuple[str, int], Box] = {}
         self._outbox: dict[tuple[str, int], Tensor] = {}
         self._sending: list[dist.Work] = []
@@ -150,11 +157,19 @@ class PipelineStep:
 
         Returns:
             The loss of the whole batch, the same on every rank [scalar].
+
+        Raises:
+            InputError: an entry is missing, is no dense tensor, or has another type than the
+                captured one.
         """
+        self._clock.waited_s = 0.0
         with torch.no_grad():
             self._parts = self._split(require_batch(batch, self.number))
             for run in self._stages.values():
                 run.begin(self._held(run))
+            # From here on only the stages hold what they replace, and can free it.
+            for name in self._updated:
+                self._state.pop(name, None)
             self._once(Part.SETUP)
             self._survey()
             self._once(Part.SETTLE)
@@ -162,13 +177,13 @@ class PipelineStep:
             self._schedule.run()
             self._schedule_s = time.perf_counter() - start
             self._once(Part.FINISH)
-            for work in self._sending:
-                work.wait()
+            with self._clock.waiting():
+                for work in self._sending:
+                    work.wait()
             self._sending.clear()
             loss = self._whole_loss()
             for run in self._stages.values():
-                new = run.next_values()
-                self._state.update((name, value.clone()) for name, value in new.items())
+                self._state.update(run.next_values())
         self.number += 1
         return loss
 
@@ -179,6 +194,15 @@ class PipelineStep:
         On a GPU it is the host that is timed, which runs ahead of the device.
         """
         return 1.0 - self._busy_s / self._schedule_s if self._schedule_s > 0 else 0.0
+
+    @property
+    def exposed_s(self) -> float | None:
+        """Time of the last step in which this rank only waited for communication [s].
+
+        That is for collectives, and for what stages send each other once a step. Waits for
+        micro-batches are not among it: they are what `waited` counts.
+        """
+        return self._clock.waited_s
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, buffers and optimizer state of this group's stages by name, as DTensors.
@@ -194,6 +218,13 @@ class PipelineStep:
                 local, devices, dtensor_placements(self._shardings[name]), run_check=False
             )
             for name, local in self._state.items()
+        }
+
+    def stored(self) -> dict[str, Tensor]:
+        """As `state`, in the model's shapes, for checkpoints to write and to read into."""
+        return {
+            name: storable(tensor, self._program, name, self._shardings[name], self.place)
+            for name, tensor in self.state().items()
         }
 
     def full_state(self) -> dict[str, Tensor]:
@@ -213,7 +244,11 @@ class PipelineStep:
                     whole[name] = whole[name].to(tensor.dtype)
                 box = part_box(self.plan.mesh, sharding, coordinate, tuple(whole[name].shape))
                 whole[name][tuple(slice(start, end) for start, end in box)] = tensor
-        return whole
+        inputs = self._program.input_by_name
+        return {
+            name: tensor.view(self._program.model_type(inputs[name]).shape)
+            for name, tensor in whole.items()
+        }
 
     # --- state and batch ------------------------------------------------------------------
 
@@ -238,7 +273,8 @@ class PipelineStep:
         for source in self._program.inputs:
             if source.role is not Role.BATCH:
                 continue
-            tensor = batch[source.name.removeprefix(_BATCH)]
+            whole = self._program.nodes[source.node].outputs[0]
+            tensor = entry(batch, source.name.removeprefix(_BATCH), whole)
             pieces = tensor.chunk(count) if tensor.dim() else [tensor] * count
             for part, piece in zip(parts, pieces, strict=True):
                 part[source.name] = piece
@@ -301,8 +337,9 @@ class PipelineStep:
             self._start(self._post.sends(parcel, tensor, _ONCE))
         elif not self._post.stays(parcel):
             operations, box = self._post.receives(parcel, _ONCE)
-            for operation in operations:
-                _started(operation).wait()
+            with self._clock.waiting():
+                for operation in operations:
+                    _started(operation).wait()
             run.take_up(parcel, box.opened(), None)
 
     def _start(self, operations: list[dist.P2POp]) -> None:
@@ -314,7 +351,8 @@ class PipelineStep:
         if self.place.coordinate != (0,) * self.plan.mesh.num_axes:
             loss = torch.zeros_like(loss)
         if not self.world.is_alone:
-            dist.all_reduce(loss)
+            with self._clock.waiting():
+                dist.all_reduce(loss)
         return cast("Tensor", loss)
 
     # --- what the schedule asks for -------------------------------------------------------

@@ -19,7 +19,7 @@ from weft.parallel.placement import (
     part_box,
 )
 
-__all__ = ["dtensor_placements", "shard_of", "shard_offsets"]
+__all__ = ["alone_in_storage", "dtensor_placements", "shard_of", "shard_offsets"]
 
 
 def shard_offsets(
@@ -83,3 +83,10 @@ def dtensor_placements(sharding: Sharding) -> tuple[Replicate | Shard, ...]:
             hint="the plan is damaged; plan again",
         )
     return tuple(Shard(p) if p >= 0 else Replicate() for p in sharding)
+
+
+def alone_in_storage(tensor: Tensor) -> Tensor:
+    """The tensor, copied if it is a small part of a larger storage that it would keep alive."""
+    if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
+        return tensor.clone(memory_format=torch.contiguous_format)
+    return tensor

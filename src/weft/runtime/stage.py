@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, fx
 
 from weft.parallel.pipeline.segments import Part, Segments
@@ -12,8 +13,10 @@ from weft.parallel.pipeline.stages import Parcel, StageProgram
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.prefetch import slots_read, slots_written
 from weft.parallel.recompute import with_recompute
-from weft.runtime.lower import some_module
+from weft.runtime.clock import Clock
+from weft.runtime.lower import borrowed_slots, some_module
 from weft.runtime.place import Place
+from weft.runtime.shard import alone_in_storage
 
 __all__ = ["StageRun"]
 
@@ -30,19 +33,33 @@ class _Segment:
 class StageRun:
     """Runs the segments of a stage; knows no schedule and no other rank.
 
+    Args:
+        stage: what it computes.
+        plan: how it is split.
+        segments: its instructions by part.
+        place: where this rank stands in the stage's group.
+        clock: counts the time in which collectives are waited for.
+
     Attributes:
         stage: what it computes.
         segments: its instructions by part.
     """
 
     def __init__(
-        self, stage: StageProgram, plan: ParallelPlan, segments: Segments, place: Place
+        self,
+        stage: StageProgram,
+        plan: ParallelPlan,
+        segments: Segments,
+        place: Place,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self.stage = stage
         self._program = with_recompute(stage.program, plan.recompute)
         self.segments = segments
         self._place = place
         self._local = segments.local
+        self._borrowed = borrowed_slots(self._local, place)
         self._returned = {self._local.loss, *(slot for _, slot in self._local.updates)}
         self._readers = self._parts_by_slot()
         self._loops = {
@@ -97,20 +114,35 @@ class StageRun:
         self._run(self._once[key], self._held)
 
     def complete(self, part: Part) -> None:
-        """Run what is left of a part that runs once."""
+        """Run what is left of a part that runs once. The last one frees what it has read."""
         key = (part, "")
         if key not in self._once:
             left = [n for n in self.segments.parts[part] if n not in self._assigned]
             self._once[key] = self._segment_once(left)
-        self._run(self._once[key], self._held)
+        self._run(self._once[key], self._held, is_last=part is Part.FINISH)
 
     def loss(self) -> Tensor:
         """This stage's part of the loss of the step."""
         return self._held[self._local.loss]
 
     def next_values(self) -> dict[str, Tensor]:
-        """The next value of each input that the stage changes."""
-        return {name: self._held[slot] for name, slot in self._local.updates}
+        """The next value of each input that the stage changes; the step is over with it.
+
+        No value is a part of another input or of a larger storage.
+        """
+        own = {source.name: source.slot for source in self._local.inputs}
+        values = {
+            name: self._held[slot] if slot == own[name] else self._of_its_own(slot)
+            for name, slot in self._local.updates
+        }
+        self._held = {}
+        return values
+
+    def _of_its_own(self, slot: int) -> Tensor:
+        value = self._held[slot]
+        if slot in self._borrowed:
+            return value.clone(memory_format=torch.contiguous_format)
+        return alone_in_storage(value.contiguous())
 
     # --- segments -------------------------------------------------------------------------
 
@@ -119,10 +151,13 @@ class StageRun:
             return self._held
         return self._under_way.setdefault(micro_batch, {})
 
-    def _run(self, segment: _Segment, memory: dict[int, Tensor]) -> None:
+    def _run(self, segment: _Segment, memory: dict[int, Tensor], *, is_last: bool = False) -> None:
         held = self._held
         given = [memory[slot] if slot in memory else held[slot] for slot in segment.reads]
-        made: Sequence[Tensor] = segment.module(*given)
+        if is_last:
+            for slot in set(segment.reads) - self._returned:
+                held.pop(slot, None)
+        made: Sequence[Tensor] = segment.module(given)
         memory.update(zip(segment.writes, made, strict=True))
 
     def _segment_once(self, numbers: list[int]) -> _Segment:
@@ -192,6 +227,7 @@ class StageRun:
             if slot not in written
         )
         module = some_module(self._local, self._program, self._place, numbers, tuple(reads), writes)
+        self._clock.watch(module)
         return _Segment(module, tuple(reads), writes)
 
     def _parts_by_slot(self) -> dict[int, set[Part]]:

@@ -25,12 +25,13 @@ from weft.parallel.placement import local_type
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Input, Phase, Program, Role
 from weft.program.types import TensorType
+from weft.runtime.boxes import storable
 from weft.runtime.emit_collective import collective_module
 from weft.runtime.place import Place
-from weft.runtime.shard import dtensor_placements, shard_of
+from weft.runtime.shard import alone_in_storage, dtensor_placements, shard_of
 from weft.runtime.world import World
 
-__all__ = ["Advance", "Deployed", "Deployment", "Step", "Trainable", "step_seed"]
+__all__ = ["Advance", "Deployed", "Deployment", "Step", "Trainable", "entry", "step_seed"]
 
 Advance: TypeAlias = Callable[[list[Tensor | None]], tuple[Tensor, ...]]
 """Runs a step on the inputs in order. Returns the loss, then the next value of each update, or
@@ -93,9 +94,12 @@ class Trainable(Protocol):
 
     Attributes:
         number: how many steps have been done.
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     number: int
+    built_whole: str
 
     @property
     def deployment(self) -> Deployed:
@@ -117,12 +121,21 @@ class Trainable(Protocol):
         """Share of the last step's schedule in which this rank did nothing; None without stages."""
         ...
 
+    @property
+    def exposed_s(self) -> float | None:
+        """Time of the last step in which this rank only communicated [s]; None without stages."""
+        ...
+
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Do one step on the global batch; the loss is the same on every rank."""
         ...
 
     def state(self) -> dict[str, Tensor]:
         """This rank's part of the state by name, as DTensors."""
+        ...
+
+    def stored(self) -> dict[str, Tensor]:
+        """The same memory as checkpoints hold it: in the model's shapes."""
         ...
 
 
@@ -134,6 +147,8 @@ class Step:
         world: the ranks it runs on.
         place: where this rank stands in the mesh.
         number: how many steps have been done; the next one's random numbers follow from it.
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     def __init__(
@@ -146,7 +161,9 @@ class Step:
         advance: Advance,
         in_place: bool,
         state: dict[str, Tensor],
+        built_whole: str = "",
     ) -> None:
+        self.built_whole = built_whole
         self.deployment = deployment
         self.world = world
         self.place = place
@@ -176,7 +193,7 @@ class Step:
         inputs = self._inputs(self._own_part(batch, is_local=is_local))
         with torch.no_grad():
             loss, *values = self._advance(inputs)
-        self._state.update(zip(self._updated, map(_alone_in_storage, values), strict=bool(values)))
+        self._state.update(zip(self._updated, map(alone_in_storage, values), strict=bool(values)))
         self.number += 1
         return loss
 
@@ -185,21 +202,44 @@ class Step:
         """There are no stages to wait for."""
         return None
 
+    @property
+    def exposed_s(self) -> None:
+        """One module does the whole step; its waits are not counted."""
+        return None
+
     def parameters(self) -> dict[str, Tensor]:
-        """Trainable parameters by name, as DTensors; plain tensors in a world of one rank."""
+        """Trainable parameters by name, as DTensors; plain tensors in a world of one rank.
+
+        A fused one has the shape that the program holds: [3,D,D] for a model's [3D,D].
+        """
         return self._named(lambda i: i.role is Role.PARAMETER)
 
     def state(self) -> dict[str, Tensor]:
-        """Parameters, buffers and optimizer state by name, as DTensors.
+        """Parameters, buffers and optimizer state by name, as DTensors; shapes as `parameters`.
 
         They share memory with the step's own parts until the next call.
         """
         return self._named(lambda i: i.role.is_persistent)
 
+    def stored(self) -> dict[str, Tensor]:
+        """As `state`, in the model's shapes, for checkpoints to write and to read into."""
+        program, state = self.deployment.program, self.state()
+        return {
+            name: storable(tensor, program, name, self._shardings[name], self.place)
+            for name, tensor in state.items()
+        }
+
     def full_state(self) -> dict[str, Tensor]:
-        """The whole state by name, gathered on every rank: for tests and small models."""
-        inputs = self.deployment.program.inputs
-        return {i.name: self._gathered(i.name) for i in inputs if i.role.is_persistent}
+        """The whole state by name in the model's shapes, gathered on every rank.
+
+        For tests and small models.
+        """
+        program = self.deployment.program
+        return {
+            i.name: self._gathered(i.name).reshape(program.model_type(i).shape)
+            for i in program.inputs
+            if i.role.is_persistent
+        }
 
     def _gathered(self, name: str) -> Tensor:
         """A whole tensor of the state; the axis that cut last is put together first."""
@@ -262,15 +302,19 @@ class Step:
             key = source.name.removeprefix(_BATCH)
             sharding, whole = self._shardings[source.name], program.nodes[source.node].outputs[0]
             expected = local_type(self.place.mesh, sharding, whole) if is_local else whole
-            tensor = _entry(batch, key, expected)
+            tensor = entry(batch, key, expected)
             if not is_local:
                 tensor = shard_of(tensor, self.place.mesh, sharding, self.place.coordinate)
             part[source.name] = tensor.to(self.place.device).contiguous()
         return part
 
 
-def _entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tensor:
-    """An entry of a batch, checked against the type that was captured."""
+def entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tensor:
+    """An entry of a batch, checked against the type that was captured.
+
+    Raises:
+        InputError: it is missing, or of another type.
+    """
     tensor = batch.get(key)
     if tensor is None:
         raise InputError(
@@ -285,11 +329,4 @@ def _entry(batch: Mapping[str, Tensor], key: str, expected: TensorType) -> Tenso
             hint="all steps have the shapes that were captured; drop or pad a last short batch, "
             "or plan again for the new shape",
         )
-    return tensor
-
-
-def _alone_in_storage(tensor: Tensor) -> Tensor:
-    """The tensor, copied if it is a small part of a larger storage that it would keep alive."""
-    if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
-        return tensor.clone(memory_format=torch.contiguous_format)
     return tensor

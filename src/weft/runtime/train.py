@@ -34,6 +34,7 @@ from weft.program.graph import Program
 from weft.runtime.checkpoint import load_checkpoint, open_folder, save_checkpoint
 from weft.runtime.deploy import deploy
 from weft.runtime.failure import Progress, guard
+from weft.runtime.rank_record import RankStep, gather_rank_steps, record_ranks
 from weft.runtime.step import Trainable
 from weft.runtime.world import World, gather_objects, joined, largest
 
@@ -95,12 +96,15 @@ class Outcome:
         done: the steps of this run, in order; those before a resume are not among them.
         stopped: whether it was asked to stop before its last step.
         peak_bytes: most memory that each rank has used, in order of rank [bytes].
+        built_whole: why this rank built the whole first state and not its part; empty if it
+            did not.
     """
 
     first_step: int
     done: tuple[StepDone, ...]
     stopped: bool
     peak_bytes: tuple[int, ...]
+    built_whole: str = ""
 
 
 def run_plan(
@@ -166,6 +170,7 @@ def train(
     _begin(log, step, schedule)
     _record_start(log, step)
     first_step, done = step.number, list[StepDone]()
+    by_rank: list[list[RankStep]] = []
     with _stop_requests() as requested:
         stopped = False
         while step.number < schedule.steps and not stopped:
@@ -175,7 +180,9 @@ def train(
                 _require_same_batch(step, entries)
             finished = _one_step(step, entries)
             done.append(finished)
-            _record_step(log, finished, entries, _waits(step))
+            ranks = gather_rank_steps(step, finished.step_s)
+            by_rank += [] if ranks is None else [ranks]
+            _record_step(log, finished, entries, ranks)
             if on_step is not None and step.world.is_first:
                 on_step(finished)
             _require_finite(finished)
@@ -187,9 +194,12 @@ def train(
         done=tuple(done),
         stopped=stopped,
         peak_bytes=tuple(gather_objects(step.world, _peak_bytes(step.world))),
+        built_whole=step.built_whole,
     )
     if log is not None:
         log.append("end", steps=len(done), stopped=stopped, peak_bytes=list(outcome.peak_bytes))
+        if by_rank and isinstance(step.deployment.plan, PipelinePlan):
+            record_ranks(log, step.deployment.plan, by_rank, outcome.peak_bytes)
     return outcome
 
 
@@ -283,6 +293,7 @@ def _record_start(log: RecordLog | None, step: Trainable) -> None:
         device=_device_name(world),
         threads=torch.get_num_threads(),
         first_step=step.number,
+        built_whole=step.built_whole,
         predicted_step_s=plan.prediction.step_s,
         predicted_peak_bytes=plan.prediction.peak_bytes,
         torch=torch.__version__,
@@ -290,22 +301,17 @@ def _record_start(log: RecordLog | None, step: Trainable) -> None:
     )
 
 
-def _waits(step: Trainable) -> list[float | None] | None:
-    """Of each rank, the share of the schedule in which it waited; None without stages."""
-    return None if step.waited is None else gather_objects(step.world, step.waited)
-
-
 def _record_step(
     log: RecordLog | None,
     done: StepDone,
     entries: Mapping[str, Tensor],
-    waits: list[float | None] | None,
+    ranks: list[RankStep] | None,
 ) -> None:
     if log is None:
         return
     sizes = {tensor.shape[0] for tensor in entries.values() if tensor.dim() > 0}
     samples = sizes.pop() if len(sizes) == 1 else None
-    more = {} if waits is None else {"waited": waits}
+    more = {} if ranks is None else {"waited": [r.waited for r in ranks]}
     log.append("step", step=done.step, loss=done.loss, step_s=done.step_s, samples=samples, **more)
 
 

@@ -9,12 +9,13 @@ from weft.core.errors import MismatchError
 from weft.core.records import Record, read_records
 
 if TYPE_CHECKING:
+    from weft.parallel.pipeline.plan import PipelinePlan
     from weft.parallel.plan import ParallelPlan
 
 __all__ = ["read_measurements"]
 
 
-def read_measurements(path: Path, plan: ParallelPlan) -> tuple[Record, ...]:
+def read_measurements(path: Path, plan: ParallelPlan | PipelinePlan) -> tuple[Record, ...]:
     """Records of a plan's runs, in order.
 
     A file may hold several runs. Each begins with a record of kind "run", which names its plan;
@@ -24,9 +25,9 @@ def read_measurements(path: Path, plan: ParallelPlan) -> tuple[Record, ...]:
         FileError: the file is missing or damaged.
         MismatchError: no run in the file is one of this plan.
     """
-    from weft.parallel.serialize import plan_digest
+    from weft.parallel.plan_files import digest_of
 
-    wanted = plan_digest(plan)
+    wanted = digest_of(plan)
     kept: list[Record] = []
     others: dict[str, None] = {}
     is_wanted = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,17 +84,36 @@ def save_pipeline(plan: PipelinePlan, path: Path) -> None:
     save_plan(plan, path)
 
 
-def open_pipeline(path: Path) -> PipelinePlan | None:
+def open_pipeline(
+    path: Path,
+    *,
+    program: Callable[[], Program | None] = lambda: None,
+    machine: Callable[[], Machine | None] = lambda: None,
+) -> PipelinePlan | None:
     """The plan of a pipeline; None if the file holds a plan of one stage.
+
+    Args:
+        path: a plan file.
+        program, machine: what the plan has to be for, if they return something; called for
+            pipelines only.
 
     Raises:
         FileError: the file is missing or damaged.
+        MismatchError: the plan was made for another program or machine.
     """
     from weft.parallel.plan import ParallelPlan
     from weft.parallel.plan_files import load_plan
+    from weft.parallel.validate import require_machine, require_program
 
     plan = load_plan(path)
-    return None if isinstance(plan, ParallelPlan) else plan
+    if isinstance(plan, ParallelPlan):
+        return None
+    wanted_program, wanted_machine = program(), machine()
+    if wanted_program is not None:
+        require_program(plan, wanted_program)
+    if wanted_machine is not None:
+        require_machine(plan, wanted_machine)
+    return plan
 
 
 def _basis(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from weft.workflow.capture_recipe import capture_recipe
-from weft.workflow.planned import Planned
+from weft.workflow.planned import Planned, PlannedPipeline
 from weft.workflow.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ def plan_model(
     *,
     level: Level,
     memory_limit_bytes: float = 0.0,
+    max_stages: int = 0,
+    time_limit_s: float = float("inf"),
     pins: Sequence[Pin] = (),
     progress: Progress = silent,
-) -> Planned:
+) -> Planned | PlannedPipeline:
     """Capture the recipe's step and search for the fastest way to split it.
 
     Args:
@@ -34,6 +36,8 @@ def plan_model(
         machine: what to plan for.
         level: how hard to look.
         memory_limit_bytes: most bytes on a device; the device's own memory if 0.
+        max_stages: 1 for plans of one stage only, 0 for as many as pay.
+        time_limit_s: stop looking for better plans after this time [s].
         pins: what the plan has to keep to.
         progress: told what is going on.
 
@@ -42,18 +46,26 @@ def plan_model(
         InputError: a pin names nothing.
         InfeasibleError: no plan fits the machine, or keeps the pins.
     """
+    from weft.parallel.pipeline.plan import PipelinePlan
+    from weft.parallel.planning import plan as search
+
     captured = capture_recipe(recipe, progress=progress)
-    plan = plan_program(
+    progress("plan", None)
+    plan = search(
         captured.program,
         machine,
         level=level,
         memory_limit_bytes=memory_limit_bytes,
+        max_stages=max_stages,
+        time_limit_s=time_limit_s,
         pins=pins,
-        progress=progress,
+        progress=lambda text: progress("plan", None, text),
     )
-    return Planned(
-        plan=plan, program=captured.program, machine=machine, capture_s=captured.capture_s
-    )
+    progress("plan", 1.0)
+    program, capture_s = captured.program, captured.capture_s
+    if isinstance(plan, PipelinePlan):
+        return PlannedPipeline(plan=plan, program=program, machine=machine, capture_s=capture_s)
+    return Planned(plan=plan, program=program, machine=machine, capture_s=capture_s)
 
 
 def plan_program(
@@ -65,7 +77,7 @@ def plan_program(
     pins: Sequence[Pin] = (),
     progress: Progress = silent,
 ) -> ParallelPlan:
-    """`weft.plan`, with its progress told; see `plan_model` for the arguments."""
+    """The best plan of one stage, with its progress told; see `plan_model` for the arguments."""
     from weft.parallel.planning import plan as search
 
     progress("plan", None)
@@ -74,6 +86,7 @@ def plan_program(
         machine,
         level=level,
         memory_limit_bytes=memory_limit_bytes,
+        max_stages=1,
         pins=pins,
         progress=lambda text: progress("plan", None, text),
     )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from weft.cost.timeline import Timeline
     from weft.machine.model import Machine
+    from weft.parallel.pipeline.plan import PipelinePlan
     from weft.parallel.plan import ParallelPlan
     from weft.program.graph import Program
 
-__all__ = ["Planned", "explain_plan", "timeline_of"]
+__all__ = ["Planned", "PlannedPipeline", "explain_plan", "timeline_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,16 @@ class Planned:
     """
 
     plan: ParallelPlan
+    program: Program
+    machine: Machine
+    capture_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedPipeline:
+    """The plan of a pipeline, its program and its machine; fields as those of `Planned`."""
+
+    plan: PipelinePlan
     program: Program
     machine: Machine
     capture_s: float = 0.0

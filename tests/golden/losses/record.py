@@ -31,6 +31,9 @@ RECIPES = (
     "resnet.py:resnet_tiny",
     "vgg.py:vgg_tiny",
     "mlp.py:mlp_tiny",
+    "mixtral.py:mixtral_tiny",
+    "deepseek.py:deepseek_tiny",
+    "wide_resnet.py:wide_resnet_grouped_tiny",
 )
 _SENTENCE = b"A loom holds the warp; the weft goes over and under, and what is woven holds. "
 

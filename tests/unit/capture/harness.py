@@ -49,8 +49,16 @@ def evaluated(workload, program=None, state=None, step=0):
     state = initial_state(workload) if state is None else state
     batch = {f"batch.{key}": value for key, value in workload.batch(step).items()}
     given = {**state, **batch, "seed": SEED}
-    loss, updates = evaluate(program, {key: _array(value) for key, value in given.items()})
-    return float(loss), {name: updates.get(name, _array(value)) for name, value in state.items()}
+    arrays = {key: _array(value) for key, value in given.items()}
+    # The model's shapes outside, those that the program holds inside.
+    held = {
+        i.name: arrays[i.name].reshape(program.nodes[i.node].outputs[0].shape)
+        for i in program.inputs
+    }
+    loss, updates = evaluate(program, held)
+    return float(loss), {
+        name: updates.get(name, arrays[name]).reshape(value.shape) for name, value in state.items()
+    }
 
 
 def stepped(workload, state=None, step=0):

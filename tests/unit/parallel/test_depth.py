@@ -8,8 +8,9 @@ import pytest
 
 from tests.programs import mlp, transformer
 from weft.machine.presets import preset
+from weft.parallel.degrees import Degrees
 from weft.parallel.depth import shorten, views_of
-from weft.parallel.experts import Expert, expert_candidate
+from weft.parallel.experts import expert_candidate
 from weft.program.fold import fold
 from weft.program.graph import Program
 from weft.program.verify import verify
@@ -34,15 +35,15 @@ def test_a_short_version_is_a_legal_program_with_fewer_layers(deep: Program) -> 
 
 
 @pytest.mark.parametrize(
-    "expert",
-    [Expert(data=8), Expert(data=8, sharded=True), Expert(data=2, tensor=4, sequence=True)],
+    "degrees",
+    [Degrees(dp=8), Degrees(dp=8, zero=3), Degrees(dp=2, tp=4, sp=True)],
 )
-def test_the_whole_follows_from_two_short_ones(deep: Program, expert: Expert) -> None:
+def test_the_whole_follows_from_two_short_ones(deep: Program, degrees: Degrees) -> None:
     views = views_of(deep, fold(deep))
     assert views is not None
 
     def simulated(program: Program) -> object:
-        candidate = expert_candidate(program, MACHINE, expert, memory_limit_bytes=1e12)
+        candidate = expert_candidate(program, MACHINE, degrees, memory_limit_bytes=1e12)
         return candidate.plan.prediction
 
     predicted = views.predict(lambda view: simulated(view.program))

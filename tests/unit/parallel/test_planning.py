@@ -39,7 +39,7 @@ PROGRAM = mlp(num_layers=2, batch=64, width=256, hidden=lambda _: 1024, slots=("
 
 
 def test_a_plan_is_legal_and_names_what_it_was_made_for() -> None:
-    found = plan(PROGRAM, MACHINE)
+    found = plan(PROGRAM, MACHINE, max_stages=1)
     validate(found, PROGRAM)
     assert found.program_digest == PROGRAM.digest
     assert found.machine_digest == MACHINE.digest
@@ -49,7 +49,7 @@ def test_a_plan_is_legal_and_names_what_it_was_made_for() -> None:
 
 
 def test_the_same_question_has_the_same_answer() -> None:
-    first, second = plan(PROGRAM, MACHINE), plan(PROGRAM, MACHINE)
+    first, second = plan(PROGRAM, MACHINE, max_stages=1), plan(PROGRAM, MACHINE, max_stages=1)
     assert first.strategies == second.strategies
     assert first.copies == second.copies
 
@@ -71,7 +71,7 @@ def test_less_memory_never_makes_a_plan_faster_and_is_kept_to() -> None:
 
 def test_what_cannot_fit_is_refused_with_figures_and_a_way_out() -> None:
     with pytest.raises(InfeasibleError) as caught:
-        plan(PROGRAM, MACHINE, memory_limit_bytes=1000)
+        plan(PROGRAM, MACHINE, max_stages=1, memory_limit_bytes=1000)
     error = caught.value
     assert "1000 B" in error.need
     assert "smallest plan found" in error.got
@@ -85,7 +85,7 @@ def test_a_model_larger_than_the_machine_names_a_larger_machine() -> None:
         plan(huge, MACHINE, mesh=(8,))
     named = re.search(r"dgx-h100x\d+", caught.value.hint)
     assert named
-    assert plan(huge, preset(named[0])).prediction.peak_bytes <= 80 * 2**30
+    assert plan(huge, preset(named[0]), max_stages=1).prediction.peak_bytes <= 80 * 2**30
 
 
 def test_no_larger_machine_is_named_where_none_would_do() -> None:
@@ -106,7 +106,7 @@ def test_no_larger_machine_is_named_where_none_would_do() -> None:
 )
 def test_bad_arguments_are_named(arguments: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named):
-        plan(PROGRAM, MACHINE, **arguments)
+        plan(PROGRAM, MACHINE, max_stages=1, **arguments)
 
 
 def test_an_explanation_starts_with_the_result_and_names_what_lost() -> None:
@@ -147,7 +147,7 @@ def test_a_copy_that_leads_elsewhere_is_no_plan() -> None:
 
 @pytest.mark.parametrize(
     ("degrees", "named"),
-    [({"dp": 16}, "at most 8 devices"), ({"dp": 8, "tp": 2}, "data 8 x tensor 2")],
+    [({"dp": 16}, "at most 8 devices"), ({"dp": 8, "tp": 2}, "DDP 8 x TP 2")],
 )
 def test_experts_are_told_when_devices_are_too_few(degrees: dict[str, int], named: str) -> None:
     with pytest.raises(InputError, match=named):
@@ -177,7 +177,7 @@ def test_an_explanation_tells_shared_work_from_repeated_work() -> None:
 
 
 def test_the_best_hand_written_plan_is_always_among_what_lost() -> None:
-    found = plan(PROGRAM, MACHINE)
+    found = plan(PROGRAM, MACHINE, max_stages=1)
     written = next(a for a in found.alternatives if not a.name.startswith("mesh"))
     many = tuple(replace(found.alternatives[0], name=f"mesh {n}") for n in range(9))
     text = explain(replace(found, alternatives=(*many, written)), PROGRAM, MACHINE)

@@ -10,7 +10,8 @@ from weft.core.errors import VerifyError
 from weft.machine.presets import preset
 from weft.parallel.candidate import assemble
 from weft.parallel.copies import Decision, copies_for
-from weft.parallel.experts import Expert, expert_candidate
+from weft.parallel.degrees import Degrees
+from weft.parallel.experts import expert_candidate
 from weft.parallel.recompute import cheap_nodes, expand, layer_nodes, with_recompute
 from weft.parallel.reshard import Resharding
 from weft.program.evaluate import evaluate
@@ -49,7 +50,7 @@ def test_cheap_recomputation_repeats_no_product() -> None:
 def test_full_recomputation_lowers_the_peak_of_a_deep_model() -> None:
     deep = transformer(num_layers=8, batch=64, length=256, width=64, vocabulary=64)
     machine = preset("dgx-h100x1")
-    plain = expert_candidate(deep, machine, Expert(data=8), memory_limit_bytes=1e12)
+    plain = expert_candidate(deep, machine, Degrees(dp=8), memory_limit_bytes=1e12)
     again = expand(deep, layer_nodes(deep))
     strategies = [plain.plan.strategies[old] for old in again.origin]
     mesh = plain.plan.mesh

@@ -9,7 +9,8 @@ import pytest
 from tests.programs import mlp, transformer
 from weft.core.errors import MismatchError, VerifyError
 from weft.machine.presets import preset
-from weft.parallel.experts import Expert, expert_plan
+from weft.parallel.degrees import Degrees
+from weft.parallel.experts import expert_plan
 from weft.parallel.local import Collective, CollectiveKind, LocalProgram, Run
 from weft.parallel.plan import Strategy
 from weft.parallel.prefetch import slots_read
@@ -146,4 +147,4 @@ def test_a_missing_copy_is_an_error() -> None:
 
 
 def test_experts_have_the_names_engineers_use() -> None:
-    assert Expert(data=16, tensor=4, sharded=True, sequence=True).name == "FSDP 16 x TP 4 + SP"
+    assert Degrees(dp=16, tp=4, zero=3, sp=True).name == "FSDP 16 x TP 4 + SP"

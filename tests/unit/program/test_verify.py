@@ -75,6 +75,10 @@ BROKEN = {
         ),
         "belong to a parameter",
     ),
+    "other dims than the model's": (
+        replace(GOOD, inputs=(replace(GOOD.inputs[0], shape=(5, 7)), *GOOD.inputs[1:])),
+        r"factors of the model's",
+    ),
     "update of no input": (
         replace(GOOD, updates=((RELU, Value(RELU)),)),
         "each update for one input",

@@ -101,7 +101,12 @@ def attention_backward(queries, keys, causal):
 def test_attention_is_two_products_and_half_of_that_if_causal():
     scores = work_of("einsum", ("bhtd,bhsd->bhts", X, Y), t(2, 3, 5, 8), t(2, 3, 7, 8))
     assert attention(5, 7, False).flops == 2 * scores.flops
-    assert attention(5, 7, True).flops == scores.flops
+    assert attention(7, 7, True).flops == attention(7, 7, False).flops / 2
+
+
+def test_the_last_rows_of_a_sequence_see_most_of_it():
+    share = attention(2, 8, True).flops / attention(2, 8, False).flops
+    assert share == 1 - 2 / 16
 
 
 @pytest.mark.parametrize("causal", [True, False])

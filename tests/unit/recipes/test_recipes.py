@@ -40,8 +40,9 @@ def _load(recipe):
 
 def test_there_is_a_recipe_of_every_kind():
     kinds = {name.partition(".")[0] for name in TINY}
-    text = {"gpt", "gpt3", "hf_llama", "llama3", "moe", "translator"}
-    images = {"mlp", "resnet", "unet", "vgg", "vit"}
+    text = {"deepseek", "gpt", "gpt3", "gpt_fused", "hf_llama", "llama3", "mixtral", "moe"}
+    text |= {"t5", "translator"}
+    images = {"adm", "clip", "mlp", "resnet", "unet", "vgg", "vit", "wide_resnet"}
     assert kinds == text | images
     assert len(ALL) > len(kinds)
 

@@ -3,9 +3,10 @@ import json
 import pytest
 
 from tests.unit.report import toy_plan
+from tests.unit.report.test_pipeline_page import plan as toy_pipeline
 from weft.core.errors import FileError, MismatchError
 from weft.parallel.serialize import load_plan, save_plan
-from weft.workflow.plan_file import open_planned, save_planned
+from weft.workflow.plan_file import open_pipeline, open_planned, save_pipeline, save_planned
 from weft.workflow.planned import Planned
 
 
@@ -80,3 +81,29 @@ def test_a_folder_that_does_not_exist_is_named(planned, tmp_path):
 
 def test_writing_leaves_no_partial_file(path):
     assert [p.name for p in path.parent.iterdir()] == ["plan.json"]
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    plan = toy_pipeline()
+    save_pipeline(plan, tmp_path / "pipeline.json")
+    return tmp_path / "pipeline.json"
+
+
+def test_a_pipeline_is_refused_on_another_machine_and_for_another_program(pipeline):
+    plan = open_pipeline(pipeline)
+    assert plan == toy_pipeline()
+    with pytest.raises(MismatchError) as caught:
+        open_pipeline(pipeline, machine=toy_plan.machine)
+    assert plan.machine_digest in caught.value.need
+    assert toy_plan.machine().digest in caught.value.got
+    with pytest.raises(MismatchError) as caught:
+        open_pipeline(pipeline, program=lambda: toy_plan.draft()[0])
+    assert plan.program_digest in caught.value.need
+
+
+def test_for_a_plan_of_one_stage_nothing_is_looked_up(path):
+    def never():
+        raise AssertionError
+
+    assert open_pipeline(path, program=never, machine=never) is None

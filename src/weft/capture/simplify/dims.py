@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from weft.capture.simplify.rewriter import Rewriter, Shape
 from weft.program.graph import Value
 
@@ -43,17 +45,30 @@ def parts_of(rewriter: Rewriter, value: Value) -> Parts:
         return whole
     source = made[0]
     assert isinstance(source, Value)
-    return merged_parts(rewriter.shape(source), shape) or whole
+    parts = merged_parts(rewriter.shape(source), shape) or whole
+    return tuple(_in_blocks(part, rewriter.factors) for part in parts)
+
+
+def _in_blocks(part: Shape, factors: frozenset[Shape]) -> Shape:
+    """A part whose leading sizes count the blocks of a factorised dim, as (blocks, block)."""
+    for outer in range(1, len(part)):
+        coarse = (prod(part[:outer]), prod(part[outer:]))
+        if coarse in factors:
+            return coarse
+    return part
 
 
 def leading_parts_of(rewriter: Rewriter, value: Value) -> Parts:
     """As `parts_of`, with the last dim whole if it is not the only one.
 
     The last dim holds features, such as all channels of all heads. Parameters have them merged
-    as well, so taking them apart would only move the view to another place.
+    as well, so taking them apart would only move the view to another place. Where parameters
+    are held in blocks, so is it.
     """
     parts = parts_of(rewriter, value)
-    return parts if len(parts) < 2 else (*parts[:-1], (rewriter.shape(value)[-1],))
+    if len(parts) < 2 or parts[-1] in rewriter.factors:
+        return parts
+    return (*parts[:-1], (rewriter.shape(value)[-1],))
 
 
 def split_shape(parts: Parts) -> Shape:

@@ -32,9 +32,13 @@ class Rewriter:
 
     Args:
         rules: for each operator, its rules in the order in which they are asked.
+        factors: (blocks, size of a block) of dims that are to stay apart wherever they go.
     """
 
-    def __init__(self, rules: Mapping[str, tuple[Rule, ...]]) -> None:
+    def __init__(
+        self, rules: Mapping[str, tuple[Rule, ...]], factors: frozenset[Shape] = frozenset()
+    ) -> None:
+        self.factors = factors
         self._rules = rules
         self._nodes: list[Node] = []
         self._known: dict[tuple[Phase, str, str], int] = {}
@@ -58,10 +62,7 @@ class Rewriter:
         return Program(
             name=program.name,
             nodes=tuple(self._nodes),
-            inputs=tuple(
-                type(i)(name=i.name, role=i.role, node=moved[i.node][0].node, parameter=i.parameter)
-                for i in program.inputs
-            ),
+            inputs=tuple(replace(i, node=moved[i.node][0].node) for i in program.inputs),
             loss=find(program.loss),
             updates=tuple((moved[n][0].node, find(value)) for n, value in program.updates),
         )
@@ -124,6 +125,11 @@ class Rewriter:
             return self.add(op, *args)
         number = self._known.get((phase, op, repr(args)))
         return None if number is None else Value(number)
+
+    @property
+    def phase(self) -> Phase:
+        """Phase of the node that is being copied."""
+        return self._at.phase
 
     def node(self, value: Value) -> Node:
         """The node that makes a value."""

@@ -19,6 +19,7 @@ __all__ = [
     "add_pins",
     "add_recipe",
     "memory_limit",
+    "positive_seconds",
     "read_machine",
     "read_pins",
     "writable_file",
@@ -90,6 +91,23 @@ def memory_limit(args: argparse.Namespace) -> float | None:
             hint="write the unit, as in 40GiB; leave --memory out for all that a device has",
         )
     return float(limit)
+
+
+def positive_seconds(text: str) -> float:
+    """A number of seconds above 0.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise InputError(
+            need="a time limit in seconds, above 0", got=repr(text), hint="for example 60"
+        )
+    return seconds
 
 
 def writable_file(text: str) -> Path:

@@ -10,16 +10,23 @@ from weft.cli.commands.options import (
     add_pins,
     add_recipe,
     memory_limit,
+    positive_seconds,
     read_machine,
     read_pins,
     writable_file,
 )
 from weft.cli.console import Console
 from weft.core.units import format_seconds
+from weft.report.pipeline_summary import (
+    pipeline_alternatives,
+    pipeline_plain,
+    pipeline_sentence,
+    stage_table,
+)
 from weft.report.plan_summary import plan_plain
-from weft.workflow.plan_file import save_planned
+from weft.workflow.plan_file import save_pipeline, save_planned
 from weft.workflow.plan_model import plan_model
-from weft.workflow.planned import explain_plan
+from weft.workflow.planned import PlannedPipeline, explain_plan
 
 __all__ = ["COMMAND"]
 
@@ -32,6 +39,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--level", choices=("fast", "best"), default="fast", help="how hard to look (fast)"
     )
     add_pins(parser)
+    parser.add_argument(
+        "--one-stage", action="store_true", help="look at plans of one stage only, no pipelines"
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=positive_seconds,
+        default=float("inf"),
+        metavar="SECONDS",
+        help="stop looking for better plans after this time (none)",
+    )
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
@@ -44,16 +61,33 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             machine,
             level=Level(args.level),
             memory_limit_bytes=0.0 if limit is None else limit,
+            max_stages=1 if args.one_stage else 0,
+            time_limit_s=args.time_limit,
             pins=pins,
             progress=progress,
         )
-    console.line(explain_plan(planned))
+    if isinstance(planned, PlannedPipeline):
+        console.line(pipeline_sentence(planned.plan))
+        console.table(stage_table(planned.plan))
+        console.table(pipeline_alternatives(planned.plan))
+        for note in planned.plan.notes:
+            console.line(f"  note      {note}")
+    else:
+        console.line(explain_plan(planned))
     capture, search = format_seconds(planned.capture_s), format_seconds(planned.plan.search_s)
     console.line(f"  took      {capture} to capture, {search} to search")
     if args.output is not None:
-        save_planned(planned, args.output)
+        if isinstance(planned, PlannedPipeline):
+            save_pipeline(planned.plan, args.output)
+        else:
+            save_planned(planned, args.output)
         console.line(f"wrote {args.output}; look at it with `weft show {args.output}`")
-    console.result({**plan_plain(planned.plan), "capture_s": planned.capture_s})
+    found = (
+        pipeline_plain(planned.plan)
+        if isinstance(planned, PlannedPipeline)
+        else plan_plain(planned.plan)
+    )
+    console.result({**found, "capture_s": planned.capture_s})
 
 
 COMMAND = Command(

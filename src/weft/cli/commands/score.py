@@ -1,8 +1,10 @@
-"""`weft score`: what a plan written by hand would cost."""
+"""`weft score`: what a plan written by hand, or by another system, would cost."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weft.cli.command import Command
 from weft.cli.commands.options import (
@@ -14,11 +16,17 @@ from weft.cli.commands.options import (
 )
 from weft.cli.console import Console
 from weft.core.errors import InputError
-from weft.machine.model import Machine
 from weft.report.pipeline_summary import pipeline_plain, pipeline_sentence, stage_table
 from weft.report.plan_summary import plan_plain, plan_sentence, prediction_table
 from weft.workflow.plan_file import save_pipeline, save_planned
-from weft.workflow.score_plan import score_expert, score_pipeline
+from weft.workflow.planned import Planned
+from weft.workflow.score_plan import score_expert, score_pipeline, score_placements
+
+if TYPE_CHECKING:
+    from weft.machine.model import Machine
+    from weft.parallel.degrees import DegreeNames
+    from weft.parallel.pipeline.plan import PipelinePlan
+    from weft.workflow.progress import Progress
 
 __all__ = ["COMMAND"]
 
@@ -26,85 +34,148 @@ __all__ = ["COMMAND"]
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--machine", metavar="NAME", required=True, help="a preset or a YAML file")
-    parser.add_argument("--dp", type=int, default=1, metavar="N", help="data parallel devices")
-    parser.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel devices")
-    parser.add_argument("--fsdp", action="store_true", help="split parameters over the data axis")
-    parser.add_argument("--sp", action="store_true", help="split norms along the sequence")
-    parser.add_argument("--pp", type=int, default=1, metavar="N", help="pipeline stages")
+    _add_degrees(parser)
+    _add_pipeline(parser)
     parser.add_argument(
-        "--micro-batches", type=int, default=0, metavar="M", help="parts of the batch (2 x pp)"
-    )
-    parser.add_argument(
-        "--schedule", default="1f1b", metavar="NAME", help="gpipe, 1f1b, interleaved, zero-bubble"
-    )
-    parser.add_argument(
-        "--chunks", type=int, default=1, metavar="K", help="stages of each group of devices"
+        "--placements", type=Path, metavar="FILE", help="placements of another system, as JSON"
     )
     add_pins(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=writable_file, help="write the plan")
 
 
+def _add_degrees(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("degrees")
+    group.add_argument("--dp", type=int, default=1, metavar="N", help="data parallel devices")
+    group.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel devices")
+    group.add_argument("--sp", action="store_true", help="split norms along the sequence")
+    group.add_argument("--cp", type=int, default=1, metavar="N", help="context parallel devices")
+    group.add_argument(
+        "--ep", type=int, default=1, metavar="N", help="of the data parallel devices, for experts"
+    )
+    group.add_argument(
+        "--zero", type=int, default=0, metavar="STAGE", help="1, 2 or 3: what is split over --dp"
+    )
+    group.add_argument("--fsdp", action="store_true", help="the same as --zero 3")
+    group.add_argument(
+        "--recompute", default="", metavar="HOW", help="cheap or full: what runs again in backward"
+    )
+
+
+def _add_pipeline(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pipeline")
+    group.add_argument("--pp", type=int, default=1, metavar="N", help="pipeline stages")
+    group.add_argument(
+        "--micro-batches", type=int, default=0, metavar="M", help="parts of the batch (2 x pp)"
+    )
+    group.add_argument(
+        "--schedule", default="1f1b", metavar="NAME", help="gpipe, 1f1b, interleaved, zero-bubble"
+    )
+    group.add_argument(
+        "--chunks", type=int, default=1, metavar="K", help="stages of each group of devices"
+    )
+
+
+_PLAIN = {
+    "dp": 1,
+    "tp": 1,
+    "sp": False,
+    "cp": 1,
+    "ep": 1,
+    "zero": 0,
+    "fsdp": False,
+    "recompute": "",
+    "pp": 1,
+    "micro_batches": 0,
+    "chunks": 1,
+}
+"""What degrees are where nothing is said, for those that a file of placements replaces."""
+
+
 def _execute(args: argparse.Namespace, console: Console) -> None:
     machine = read_machine(args)
+    if args.placements is not None:
+        given = [f"--{name.replace('_', '-')}" for name in _PLAIN if _is_given(args, name)]
+        given += ["--pin"] if args.pin else []
+        if given:
+            raise InputError(
+                need="either placements, or degrees and pins",
+                got=f"--placements and {', '.join(given)}",
+                hint="say in the file what is split, recomputed and put into stages",
+            )
     if args.pp < 1:
         raise InputError(
             need="at least one pipeline stage", got=f"--pp {args.pp}", hint="--pp 1 is none"
         )
-    if args.pp > 1:
-        _score_pipeline(args, machine, console)
-        return
-    if args.micro_batches or args.chunks > 1:
+    if args.pp == 1 and (args.micro_batches or args.chunks > 1):
         raise InputError(
             need="pipeline stages for micro-batches and chunks",
             got=f"--pp 1, --micro-batches {args.micro_batches}, --chunks {args.chunks}",
             hint="give --pp 2 or more",
         )
     with console.progress() as progress:
-        planned = score_expert(
-            args.recipe,
-            machine,
-            dp=args.dp,
-            tp=args.tp,
-            fsdp=args.fsdp,
-            sp=args.sp,
-            pins=read_pins(args),
-            progress=progress,
-        )
+        scored = _scored(args, machine, progress)
+    if isinstance(scored, Planned):
+        _show_plan(scored, args.output, console)
+    else:
+        _show_pipeline(scored, args.output, console)
+
+
+def _is_given(args: argparse.Namespace, name: str) -> bool:
+    return bool(getattr(args, name) != _PLAIN[name])
+
+
+def _scored(
+    args: argparse.Namespace, machine: Machine, progress: Progress
+) -> Planned | PipelinePlan:
+    if args.placements is not None:
+        return score_placements(args.recipe, machine, args.placements, progress=progress)
+    pins = read_pins(args)
+    degrees: DegreeNames = {
+        "dp": args.dp,
+        "tp": args.tp,
+        "sp": args.sp,
+        "cp": args.cp,
+        "ep": args.ep,
+        "zero": args.zero,
+        "fsdp": args.fsdp,
+        "recompute": args.recompute,
+    }
+    if args.pp == 1:
+        return score_expert(args.recipe, machine, pins=pins, progress=progress, **degrees)
+    return score_pipeline(
+        args.recipe,
+        machine,
+        pp=args.pp,
+        micro_batches=args.micro_batches or 2 * args.pp,
+        schedule=args.schedule,
+        chunks=args.chunks,
+        pins=pins,
+        progress=progress,
+        **degrees,
+    )
+
+
+def _show_plan(planned: Planned, output: Path | None, console: Console) -> None:
     console.line(plan_sentence(planned.plan))
     console.table(prediction_table(planned.plan))
-    if args.output is not None:
-        save_planned(planned, args.output)
-        console.line(f"wrote {args.output}")
+    if output is not None:
+        save_planned(planned, output)
+        console.line(f"wrote {output}")
     console.result(plan_plain(planned.plan))
 
 
-def _score_pipeline(args: argparse.Namespace, machine: Machine, console: Console) -> None:
-    with console.progress() as progress:
-        plan = score_pipeline(
-            args.recipe,
-            machine,
-            pp=args.pp,
-            micro_batches=args.micro_batches or 2 * args.pp,
-            schedule=args.schedule,
-            chunks=args.chunks,
-            dp=args.dp,
-            tp=args.tp,
-            fsdp=args.fsdp,
-            sp=args.sp,
-            pins=read_pins(args),
-            progress=progress,
-        )
+def _show_pipeline(plan: PipelinePlan, output: Path | None, console: Console) -> None:
     console.line(pipeline_sentence(plan))
     console.table(stage_table(plan))
-    if args.output is not None:
-        save_pipeline(plan, args.output)
-        console.line(f"wrote {args.output}")
+    if output is not None:
+        save_pipeline(plan, output)
+        console.line(f"wrote {output}")
     console.result(pipeline_plain(plan))
 
 
 COMMAND = Command(
     name="score",
-    summary="say what a plan written by hand would cost",
+    summary="say what a plan written by hand, or by another system, would cost",
     example="example: weft score recipes/llama3.py:llama3_8b --machine dgx-h100x8"
     " --dp 16 --tp 4 --fsdp",
     add_arguments=_add_arguments,

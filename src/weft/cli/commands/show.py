@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from weft.cli.commands.options import writable_file
 from weft.cli.console import Console
 from weft.core.records import Record
 from weft.report.page import write_page
+from weft.report.pipeline_measured import rank_figures, rank_table
 from weft.report.pipeline_page import pipeline_page
 from weft.report.pipeline_summary import pipeline_plain, pipeline_sentence, stage_table
 from weft.report.plan_page import measured_steps, plan_page
@@ -33,12 +35,22 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", type=writable_file, help="write a page")
     parser.add_argument("--trace", metavar="FILE", type=writable_file, help="write a Chrome trace")
     parser.add_argument("--records", metavar="FILE", type=Path, help="what a run measured")
-    parser.add_argument("--recipe", metavar="RECIPE", help="for a plan file without its program")
-    parser.add_argument("--machine", metavar="NAME", help="for a plan file without its machine")
+    parser.add_argument(
+        "--recipe",
+        metavar="RECIPE",
+        help="for a plan file without its program; the plan has to be for it",
+    )
+    parser.add_argument(
+        "--machine",
+        metavar="NAME",
+        help="for a plan file without its machine; the plan has to be for it",
+    )
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
-    pipeline = open_pipeline(args.plan)
+    pipeline = open_pipeline(
+        args.plan, program=lambda: _program(args), machine=lambda: _machine(args)
+    )
     if pipeline is not None:
         _show_pipeline(args, pipeline, console)
         return
@@ -55,13 +67,22 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
 def _show_pipeline(args: argparse.Namespace, plan: PipelinePlan, console: Console) -> None:
     console.line(pipeline_sentence(plan))
     console.table(stage_table(plan))
+    records = read_measurements(args.records, plan) if args.records else ()
+    ranks = rank_figures(records)
+    if ranks:
+        console.table(rank_table(ranks))
+    elif args.records:
+        console.line(f"{args.records} has steps of this plan, and no run of it that ended")
     if args.html:
-        write_page(pipeline_page(plan, str(args.plan)), args.html)
+        measured_in = f"{args.records}, records of kind step and rank" if args.records else ""
+        page = pipeline_page(plan, str(args.plan), records, measured_in)
+        write_page(page, args.html)
         console.line(f"wrote {args.html}")
     if args.trace:
         write_pipeline_trace(plan, args.trace)
         console.line(f"wrote {args.trace}; open it at ui.perfetto.dev or chrome://tracing")
-    console.result(pipeline_plain(plan))
+    measured = {"measured_steps_s": measured_steps(records), "ranks": [asdict(r) for r in ranks]}
+    console.result({**pipeline_plain(plan), **measured})
 
 
 def _draw(

@@ -31,13 +31,18 @@ def single_choice(
     nodes = range(len(representative)) if origin is None else origin
     strategies: dict[int, Strategy] = {}
     hubs: dict[int, list[tuple[int, Phase, Sharding]]] = {}
+    staying: set[tuple[int, int]] = set()
     for unit, state in zip(problem.units, states, strict=True):
         for node, own in unit.strategies.items():
             strategies[node] = own[state]
         value = unit.spec.value
-        if value is not None:
-            entry = (value.output, unit.spec.phase, unit.shardings[state])
-            hubs.setdefault(value.node, []).append(entry)
+        if value is None:
+            continue
+        phases = (Phase.FORWARD, Phase.BACKWARD) if unit.spec.stays else (unit.spec.phase,)
+        entries = [(value.output, phase, unit.shardings[state]) for phase in phases]
+        hubs.setdefault(value.node, []).extend(entries)
+        if unit.spec.stays:
+            staying.add((value.node, value.output))
     return Decision(
         tuple(strategies[representative[old]] for old in nodes),
         {
@@ -45,6 +50,12 @@ def single_choice(
             for new, old in enumerate(nodes)
             for output, phase, sharding in hubs.get(representative[old], ())
         },
+        frozenset(
+            Value(new, output)
+            for new, old in enumerate(nodes)
+            for output, _, _ in hubs.get(representative[old], ())
+            if (representative[old], output) in staying
+        ),
     )
 
 
@@ -65,4 +76,4 @@ def mixed_choice(
     )
     hubs = {key: own for key, own in first.hubs.items() if key[0].node not in nodes}
     hubs |= {key: own for key, own in second.hubs.items() if key[0].node in nodes}
-    return Decision(strategies, hubs)
+    return Decision(strategies, hubs, first.lasting | second.lasting)

@@ -8,9 +8,10 @@ from weft.parallel.candidate import Proposal
 from weft.parallel.depth import Views
 from weft.parallel.exact.conflict import collision, stuck_unit
 from weft.parallel.exact.meshes import candidate_meshes
+from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
-from weft.parallel.planner import Progress, Search
+from weft.parallel.planner import PipelineOutcome, Progress, Search
 from weft.parallel.request import PlanRequest
 from weft.parallel.skeleton import Skeleton, build_skeleton
 from weft.program.fold import Folding
@@ -31,6 +32,20 @@ class ExactPlanner:
     ) -> Search:
         """The best plan of each mesh, with and without recomputation."""
         return _Search(request, folding, views, progress)
+
+    def pipelines(
+        self, request: PlanRequest, views: Views | None, progress: Progress
+    ) -> PipelineOutcome:
+        """The best pipeline of the most promising configurations."""
+        search = PipelineSearch(request, views, progress)
+        search.run()
+        plan = search.best()
+        return PipelineOutcome(
+            plan=plan,
+            alternatives=search.alternatives(),
+            tightest="" if plan is not None else search.tightest(),
+            notes=search.notes,
+        )
 
 
 class _Search:

@@ -8,23 +8,33 @@ under way keep, and the most that any part needs for itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from weft.cost.simulate import Task, simulate
+from weft.cost.timeline import Timeline
 from weft.machine.model import Link, Machine
 from weft.parallel.estimate import priced_tasks
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
+from weft.parallel.pipeline.schedule import Action
 from weft.parallel.pipeline.segments import Part, Segments
 from weft.parallel.pipeline.stages import StageProgram
 from weft.parallel.pipeline.timing import StageTime, pipeline_time
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.prefetch import slots_read, slots_written
-from weft.parallel.recompute import with_recompute
+from weft.parallel.recompute import Expanded, expand
 from weft.parallel.serialize import plan_digest
-from weft.program.graph import Phase
+from weft.program.graph import Phase, Role
 
-__all__ = ["estimate_pipeline"]
+__all__ = [
+    "Load",
+    "StageCost",
+    "estimate_pipeline",
+    "group_peak_bytes",
+    "predict_pipeline",
+    "sending_s",
+    "stage_cost",
+]
 
 
 def estimate_pipeline(
@@ -37,23 +47,53 @@ def estimate_pipeline(
         staged: the program, cut as it says.
         machine: where it runs.
     """
-    known: dict[tuple[int, str], _StageCost] = {}
-    costs: list[_StageCost] = []
+    known: dict[tuple[int, str], StageCost] = {}
+    costs: list[StageCost] = []
     for number, (first, decided) in enumerate(zip(staged.alike, plan.plans, strict=True)):
         key = (first, _decision(decided))
         if key not in known:
-            stage, found = staged.stages[number], staged.segments(number, decided)
-            known[key] = _StageCost(stage, found, decided, plan, machine)
+            found = staged.segments(number, decided)
+            stage = staged.stages[number]
+            expanded = expand(stage.program, decided.recompute)
+            known[key] = stage_cost(stage, found, expanded, machine)
         costs.append(known[key])
-    times = [cost.time(stage) for cost, stage in zip(costs, staged.stages, strict=True)]
-    schedule = pipeline_time(plan.orders, times)
-    before = max(cost.once_s(Part.SETUP) + cost.survey_s() for cost in costs)
-    after = max(cost.once_s(Part.FINISH) for cost in costs)
+    return predict_pipeline(
+        plan.orders, costs, machine, plan.mesh.num_devices, plan.micro_batches, plan.num_groups
+    )
+
+
+def predict_pipeline(
+    orders: Sequence[Sequence[Action]],
+    costs: Sequence[StageCost],
+    machine: Machine,
+    group_size: int,
+    micro_batches: int,
+    num_groups: int,
+) -> PipelinePrediction:
+    """The step of a pipeline from what its stages cost.
+
+    Args:
+        orders: of each group, what it does in order.
+        costs: of each stage.
+        machine: where it runs.
+        group_size: devices of a group.
+        micro_batches: parts of the batch.
+        num_groups: groups of devices; stage s is of group s mod `num_groups`.
+    """
+    times = [
+        replace(
+            cost.time,
+            send_forward_s=sending_s(cost.forward, machine, group_size, num_groups, s, s + 1),
+            send_backward_s=sending_s(cost.backward, machine, group_size, num_groups, s, s - 1),
+        )
+        for s, cost in enumerate(costs)
+    ]
+    schedule = pipeline_time(orders, times)
+    before = max(cost.setup_s + micro_batches * cost.survey_s for cost in costs)
+    after = max(cost.finish_s for cost in costs)
     peaks = tuple(
-        sum(costs[s].lasting_bytes() for s in plan.stages_of(group))
-        + schedule.kept_bytes[group]
-        + max(costs[s].transient_bytes() for s in plan.stages_of(group))
-        for group in range(plan.num_groups)
+        group_peak_bytes(costs[group::num_groups], schedule.kept_bytes[group])
+        for group in range(num_groups)
     )
     return PipelinePrediction(
         step_s=before + schedule.step_s + after,
@@ -64,121 +104,230 @@ def estimate_pipeline(
     )
 
 
+def group_peak_bytes(costs: Sequence[StageCost], kept_bytes: float) -> float:
+    """Most memory of a device of a group.
+
+    Either micro-batches are under way, or the step is being finished: sums are then freed as
+    they are reduced.
+
+    Args:
+        costs: of the group's stages.
+        kept_bytes: what micro-batches under way keep at most [bytes].
+    """
+    lasting = sum(cost.lasting_bytes for cost in costs)
+    sums = sum(cost.sums_bytes for cost in costs)
+    running = sums + kept_bytes + max(cost.transient_bytes for cost in costs)
+    finishing = max(sums - cost.sums_bytes + cost.finish_bytes for cost in costs)
+    return lasting + max(running, finishing)
+
+
+def sending_s(
+    load: Load, machine: Machine, group_size: int, num_groups: int, source: int, target: int
+) -> float:
+    """How long what a micro-batch sends from one stage to another takes [s]."""
+    first, second = (stage % num_groups * group_size for stage in (source, target))
+    if not load.parcels or first == second:
+        return 0.0
+    link = _link(machine, first, second)
+    return link.latency_s.value * load.parcels + load.num_bytes / link.bytes_per_s.value
+
+
 def _decision(plan: ParallelPlan) -> str:
     """Digest of what a plan decides, whichever of several stages that are alike it is for."""
     return plan_digest(replace(plan, program_digest=""))
 
 
-@dataclass
-class _StageCost:
-    """Prices the parts of one stage, and of all that are like it."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a micro-batch sends one way: tensors, and bytes of one device."""
 
-    stage: StageProgram
-    segments: Segments
-    decided: ParallelPlan
-    plan: PipelinePlan
-    machine: Machine
+    parcels: int
+    num_bytes: float
 
-    def __post_init__(self) -> None:
-        self._local = self.segments.local
-        program = with_recompute(self.stage.program, self.decided.recompute)
-        self._tasks = priced_tasks(self._local, program, self.machine)
-        self._part_s: dict[Part, float] = {}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCost:
+    """What a stage takes, wherever in the pipeline it stands.
+
+    Attributes:
+        time: for one micro-batch, without transfers.
+        setup_s, survey_s, finish_s: once before, for each micro-batch before the first, once
+            after [s].
+        forward, backward: what it sends to the next stage and to the one before.
+        state_bytes: parameters, buffers, optimizer state, and what is sent once [bytes].
+        setup_bytes: what the setup made for others, such as weights in other types [bytes].
+        sums_bytes: sums over micro-batches [bytes].
+        transient_bytes: the most that a part needs for itself [bytes].
+        finish_bytes: the most that finishing the step needs, sums included [bytes].
+    """
+
+    time: StageTime
+    setup_s: float
+    survey_s: float
+    finish_s: float
+    forward: Load
+    backward: Load
+    state_bytes: float
+    setup_bytes: float
+    sums_bytes: float
+    transient_bytes: float
+    finish_bytes: float
+
+    @property
+    def lasting_bytes(self) -> float:
+        """What is held throughout the step [bytes]."""
+        return self.state_bytes + self.setup_bytes
+
+
+def stage_cost(
+    stage: StageProgram, segments: Segments, expanded: Expanded, machine: Machine
+) -> StageCost:
+    """Price a stage.
+
+    Args:
+        stage: what it computes.
+        segments: its instructions by part.
+        expanded: its program with the recomputation of its plan.
+        machine: where it runs.
+    """
+    return _Pricing(stage, segments, expanded, machine).cost()
+
+
+class _Pricing:
+    """Prices the parts of one stage; lives only inside `stage_cost`."""
+
+    def __init__(
+        self, stage: StageProgram, segments: Segments, expanded: Expanded, machine: Machine
+    ) -> None:
+        self._stage = stage
+        self._segments = segments
+        self._machine = machine
+        self._local = segments.local
+        self._tasks = priced_tasks(self._local, expanded.program, machine, expanded.traffic)
         self._maker = {
             slot: number
             for number, instruction in enumerate(self._local.instructions)
             for slot in slots_written(instruction)
         }
 
-    def time(self, stage: StageProgram) -> StageTime:
-        """How long a stage like this takes; its neighbours may be nearer or farther."""
-        return StageTime(
-            forward_s=self._seconds(Part.FORWARD),
-            inputs_s=self._seconds(Part.INPUTS),
-            weights_s=self._seconds(Part.WEIGHTS),
-            send_forward_s=self._sending_s(stage, Phase.FORWARD),
-            send_backward_s=self._sending_s(stage, Phase.BACKWARD),
-            kept_bytes=self._kept_bytes(),
+    def cost(self) -> StageCost:
+        timelines = {part: self._run(part) for part in Part}
+        seconds = {part: timeline.step_s for part, timeline in timelines.items()}
+        made = self._bytes_read_later(Part.FORWARD)
+        given = {slot: float(self._local.slots[slot].num_bytes) for slot in self._given()}
+        kept = made + sum(given[slot] for slot in self._given_read_later(given))
+        peaks = {part: timelines[part].peak_bytes for part in _LOOP}
+        peaks[Part.FORWARD] -= made  # counted with the micro-batches under way
+        inputs = sum(self._local.slots[i.slot].num_bytes for i in self._local.inputs)
+        state = float(inputs) - sum(given.values())
+        return StageCost(
+            time=StageTime(
+                forward_s=seconds[Part.FORWARD],
+                inputs_s=seconds[Part.INPUTS],
+                weights_s=seconds[Part.WEIGHTS],
+                kept_bytes=kept,
+            ),
+            setup_s=seconds[Part.SETUP] + seconds[Part.SETTLE],
+            survey_s=seconds[Part.SURVEY],
+            finish_s=seconds[Part.FINISH],
+            forward=self._load(Phase.FORWARD),
+            backward=self._load(Phase.BACKWARD),
+            state_bytes=state,
+            setup_bytes=self._bytes_read_later(Part.SETUP),
+            sums_bytes=self._sums_bytes(),
+            transient_bytes=max(peaks.values()) + sum(given.values()),
+            finish_bytes=timelines[Part.FINISH].peak_bytes,
         )
 
-    def once_s(self, part: Part) -> float:
-        return self._seconds(part) + (self._seconds(Part.SETTLE) if part is Part.SETUP else 0.0)
+    def _given(self) -> list[int]:
+        """Slots of inputs that each micro-batch has of its own."""
+        program = self._stage.program
+        each = {parcel.name for parcel in self._stage.receives if not parcel.once}
+        return [
+            source.slot
+            for source in self._local.inputs
+            if source.name in each
+            or program.input_by_name[source.name].role in (Role.BATCH, Role.MICRO_BATCH)
+        ]
 
-    def survey_s(self) -> float:
-        return self.plan.micro_batches * self._seconds(Part.SURVEY)
+    def _given_read_later(self, given: Iterable[int]) -> set[int]:
+        """Those that came before the forward pass and that the backward pass reads."""
+        back = {parcel.name for parcel in self._stage.receives if parcel.phase is not Phase.FORWARD}
+        early = set(given) - {i.slot for i in self._local.inputs if i.name in back}
+        found: set[int] = set()
+        for part in (Part.INPUTS, Part.WEIGHTS):
+            for number in self._segments.parts[part]:
+                for slot in slots_read(self._local.instructions[number]):
+                    found.add(self._owner(slot))
+        return early & found
 
-    def lasting_bytes(self) -> float:
-        """State, what the setup made for others, and sums [bytes]."""
-        resident = float(sum(self._local.slots[i.slot].num_bytes for i in self._local.inputs))
-        setup = self._bytes_read_later(Part.SETUP)
-        sums = sum(
-            self._local.slots[total].num_bytes
-            for pairs in self.segments.sums.values()
-            for _, total in pairs
+    def _owner(self, slot: int) -> int:
+        """The slot whose memory a view shares."""
+        while slot in self._maker:
+            number = self._maker[slot]
+            if self._tasks[number].allocates_bytes:
+                break
+            sources = slots_read(self._local.instructions[number])
+            if not sources:
+                break
+            slot = sources[0]
+        return slot
+
+    def _sums_bytes(self) -> float:
+        return float(
+            sum(
+                self._local.slots[total].num_bytes
+                for pairs in self._segments.sums.values()
+                for _, total in pairs
+            )
         )
-        return resident + setup + sums
-
-    def transient_bytes(self) -> float:
-        peaks = {
-            part: simulate(self._of(part), overlap=1.0, resident_bytes=0.0).peak_bytes
-            for part in (Part.FORWARD, Part.INPUTS, Part.WEIGHTS, Part.FINISH)
-        }
-        peaks[Part.FORWARD] -= self._kept_bytes()  # counted with the micro-batches under way
-        return max(peaks.values())
-
-    def _kept_bytes(self) -> float:
-        return self._bytes_read_later(Part.FORWARD)
 
     def _bytes_read_later(self, part: Part) -> float:
         """What a part allocates and later parts read, views of one tensor once [bytes]."""
-        own = set(self.segments.parts[part])
+        own = set(self._segments.parts[part])
         read = {
-            slot
-            for later, numbers in self.segments.parts.items()
+            self._owner(slot)
+            for later, numbers in self._segments.parts.items()
             if later > part
             for number in numbers
             for slot in slots_read(self._local.instructions[number])
         }
-        owners: dict[int, float] = {}
-        for slot in read:
-            number = self._maker.get(slot)
-            while number is not None and number in own and not self._tasks[number].allocates_bytes:
-                sources = slots_read(self._local.instructions[number])
-                number = self._maker.get(sources[0]) if sources else None
-            if number is not None and number in own:
-                owners[number] = self._tasks[number].allocates_bytes
-        return sum(owners.values())
+        makers = {self._maker[slot] for slot in read if slot in self._maker} & own
+        return sum(self._tasks[number].allocates_bytes for number in makers)
 
-    def _seconds(self, part: Part) -> float:
-        if part not in self._part_s:
-            overlap = self.machine.overlap.value
-            simulated = simulate(self._of(part), overlap=overlap, resident_bytes=0.0)
-            self._part_s[part] = simulated.step_s
-        return self._part_s[part]
+    def _run(self, part: Part) -> Timeline:
+        overlap = self._machine.overlap.value
+        return simulate(self._of(part), overlap=overlap, resident_bytes=0.0)
 
     def _of(self, part: Part) -> list[Task]:
-        """The tasks of a part, with those that sum up what it makes."""
-        adding = {self._maker[total] for _, total in self.segments.sums[part]}
-        numbers = sorted((*self.segments.parts[part], *adding))
+        """The tasks of a part, with those that sum up what it makes.
+
+        Sums are counted with what lasts, but for the last part, which frees them.
+        """
+        if part is Part.FINISH:
+            sums = [
+                self._maker[total] for pairs in self._segments.sums.values() for _, total in pairs
+            ]
+            numbers = sorted({*self._segments.parts[part], *sums})
+            added = set(sums)
+            return [
+                replace(task, seconds=0.0) if number in added else task
+                for number, task in zip(numbers, _some(self._tasks, numbers), strict=True)
+            ]
+        adding = {self._maker[total] for _, total in self._segments.sums[part]}
+        numbers = sorted((*self._segments.parts[part], *adding))
         return [
-            replace(task, allocates_bytes=0.0) if number in adding else task  # sums last
+            replace(task, allocates_bytes=0.0) if number in adding else task
             for number, task in zip(numbers, _some(self._tasks, numbers), strict=True)
         ]
 
-    def _sending_s(self, stage: StageProgram, phase: Phase) -> float:
-        """How long what a micro-batch sends one way takes [s]."""
-        parcels = [p for p in stage.sends if p.phase is phase and not p.once]
-        if not parcels:
-            return 0.0
-        own = [p.name for p in self.stage.sends if p.phase is phase and not p.once]
-        each = self.plan.mesh.num_devices
-        ends = (parcels[0].source, parcels[0].target)
-        source, target = (stage % self.plan.num_groups * each for stage in ends)
-        if source == target:
-            return 0.0
-        link = _link(self.machine, source, target)
-        num_bytes = sum(self._local.slots[self.segments.sends[name]].num_bytes for name in own)
-        return link.latency_s.value * len(parcels) + num_bytes / link.bytes_per_s.value
+    def _load(self, phase: Phase) -> Load:
+        names = [p.name for p in self._stage.sends if p.phase is phase and not p.once]
+        slots = [self._segments.sends[name] for name in names]
+        return Load(len(names), float(sum(self._local.slots[slot].num_bytes for slot in slots)))
+
+
+_LOOP = (Part.FORWARD, Part.INPUTS, Part.WEIGHTS)
 
 
 def _some(tasks: Sequence[Task], numbers: Sequence[int]) -> list[Task]:

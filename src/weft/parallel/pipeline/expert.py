@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from typing import Unpack
 
 from weft.core.errors import InputError
 from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device, Machine
+from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.estimate import slowest_device
-from weft.parallel.experts import Expert, pinned_expert_plan
+from weft.parallel.experts import plan_by_degrees
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
 from weft.parallel.pipeline.estimate import estimate_pipeline
 from weft.parallel.pipeline.microbatch import in_micro_batches
-from weft.parallel.pipeline.pinned import allowed_cuts, best_cuts, cut_nodes, require_stages
+from weft.parallel.pipeline.pinned import allowed_cuts, best_cuts, own_pins, require_stages
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.schedule import require_shape
-from weft.parallel.pipeline.stages import StageProgram
+from weft.parallel.pipeline.stages import StageProgram, forward_nodes
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Program
 
-__all__ = ["even_cuts", "pipeline_expert"]
+__all__ = ["even_cuts", "pipeline_expert", "pipeline_of_stages"]
 
 
 def pipeline_expert(
@@ -34,25 +36,21 @@ def pipeline_expert(
     micro_batches: int,
     schedule: str = "1f1b",
     chunks: int = 1,
-    dp: int = 1,
-    tp: int = 1,
-    fsdp: bool = False,
-    sp: bool = False,
-    recompute: str = "",
     pins: Sequence[Pin] = (),
+    **degrees: Unpack[DegreeNames],
 ) -> PipelinePlan:
     """The pipeline that an engineer writes with these degrees.
 
     Args:
         program: one training step.
-        machine: at least pp * dp * tp devices.
+        machine: at least pp * dp * cp * tp devices.
         pp: groups of devices.
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group; more than one for interleaved.
-        dp, tp, fsdp, sp, recompute: within a group, as in `weft.parallel.experts.expert_plan`.
         pins: stages and placements that the plan has to keep to, from `weft.pin`, beside those
             that the model's own code has.
+        **degrees: within a group, as in `weft.parallel.experts.expert_plan`.
 
     Raises:
         InputError: the degrees, the schedule and the program do not go together, or a pin names
@@ -61,18 +59,62 @@ def pipeline_expert(
             with.
     """
     require_shape(schedule, pp * chunks, pp, micro_batches)
-    expert = Expert(data=dp, tensor=tp, sharded=fsdp, sequence=sp)
-    _require_room(machine, pp, expert)
+    inside = Degrees.named(**degrees)
+    if pp * inside.num_devices > machine.num_devices:
+        raise InputError(
+            need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
+            got=f"{pp * inside.num_devices}: pipeline {pp} x {inside.name}",
+            hint="lower the degrees, or take a larger machine",
+        )
     part = in_micro_batches(program, micro_batches)
     pinning = resolve(part, pins)
-    cuts = even_cuts(part, slowest_device(machine), pp * chunks, pinning)
-    staged = StagedProgram(program, micro_batches, cuts)
-    require_stages(staged.stages, part, pinning)
 
     def written(stage: StageProgram) -> ParallelPlan:
-        own = pinning.through(stage.origin, stage.program)
-        return pinned_expert_plan(stage.program, machine, expert, recompute, own)
+        return plan_by_degrees(stage.program, machine, inside, own_pins(stage, pinning))
 
+    return pipeline_of_stages(
+        program,
+        machine,
+        first_nodes=even_cuts(part, slowest_device(machine), pp * chunks, pinning),
+        num_groups=pp,
+        micro_batches=micro_batches,
+        schedule=schedule,
+        written=written,
+        pinning=pinning,
+    )
+
+
+def pipeline_of_stages(
+    program: Program,
+    machine: Machine,
+    *,
+    first_nodes: tuple[int, ...],
+    num_groups: int,
+    micro_batches: int,
+    schedule: str,
+    written: Callable[[StageProgram], ParallelPlan],
+    pinning: Pinning | None = None,
+) -> PipelinePlan:
+    """The pipeline of these stages, simulated.
+
+    Args:
+        program: one training step.
+        machine: where it runs.
+        first_nodes: of each stage but the first, as in `PipelinePlan`.
+        num_groups: groups of devices.
+        micro_batches: parts of the batch.
+        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
+        written: makes the plan of a stage.
+        pinning: what is pinned in the program of one micro-batch; if not given, its own pins.
+
+    Raises:
+        InputError: the schedule, the stages and the program do not go together.
+        InfeasibleError: the stages do not keep a pin; names it.
+    """
+    require_shape(schedule, len(first_nodes) + 1, num_groups, micro_batches)
+    staged = StagedProgram(program, micro_batches, first_nodes)
+    pinning = resolve(staged.part) if pinning is None else pinning
+    require_stages(staged.stages, staged.part, pinning)
     plan = PipelinePlan(
         program_name=program.name,
         program_digest=program.digest,
@@ -80,23 +122,13 @@ def pipeline_expert(
         machine_digest=machine.digest,
         micro_batches=micro_batches,
         schedule=schedule,
-        num_groups=pp,
-        first_nodes=cuts,
+        num_groups=num_groups,
+        first_nodes=first_nodes,
         plans=_stage_plans(staged, written, pinning),
         memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
         prediction=_UNKNOWN,
     )
     return replace(plan, prediction=estimate_pipeline(plan, staged, machine))
-
-
-def _require_room(machine: Machine, pp: int, expert: Expert) -> None:
-    devices = pp * expert.data * expert.tensor
-    if devices > machine.num_devices:
-        raise InputError(
-            need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
-            got=f"{devices}: pipeline {pp} x data {expert.data} x tensor {expert.tensor}",
-            hint="lower the degrees, or take a larger machine",
-        )
 
 
 def _stage_plans(
@@ -135,10 +167,9 @@ def even_cuts(
         InputError: the forward pass has fewer places to cut than that.
         InfeasibleError: no cuts keep the pinned stages.
     """
-    nodes = cut_nodes(part)
-    paid = program_traffic(part)
-    ends = list(accumulate(_seconds(part, number, device, paid[number]) for number in nodes))
-    places = _narrow_places(_crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
+    nodes = forward_nodes(part)
+    ends = list(accumulate(forward_seconds(part, nodes, device)))
+    places = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
     if pinning is not None and pinning.stages:
         position = {number: at for at, number in enumerate(nodes)}
         allowed = [
@@ -158,12 +189,18 @@ def even_cuts(
     return tuple(nodes[places[cut - 1]] for cut in _even_runs(pieces, num_stages))
 
 
+def forward_seconds(part: Program, nodes: Sequence[int], device: Device) -> list[float]:
+    """How long each node takes on one device, whole [s]."""
+    paid = program_traffic(part)
+    return [_seconds(part, number, device, paid[number]) for number in nodes]
+
+
 NARROW = 1.25
 """Bytes across a cut over the fewest nearby, up to which it is a place to cut. Derived: inside a
 layer of a transformer at least twice the stream crosses, between layers the stream alone."""
 
 
-def _narrow_places(crossing: Sequence[float], ends: Sequence[float], stage_s: float) -> list[int]:
+def narrow_places(crossing: Sequence[float], ends: Sequence[float], stage_s: float) -> list[int]:
     """Positions that few bytes cross compared with those within a quarter of a stage."""
     places: list[int] = []
     first = last = 0
@@ -217,7 +254,7 @@ def _runs_needed(pieces: Sequence[float], start: int, limit: float) -> int:
     return runs
 
 
-def _crossing_bytes(part: Program, nodes: Sequence[int]) -> list[float]:
+def crossing_bytes(part: Program, nodes: Sequence[int]) -> list[float]:
     """Bytes that cross the place in front of each node, forward [bytes]."""
     position = {number: at for at, number in enumerate(nodes)}
     change = [0.0] * (len(nodes) + 1)

@@ -20,6 +20,7 @@ Source: gradient accumulation as a split onto a shared device in TePDist, the op
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from weft.core.errors import InputError
@@ -64,7 +65,8 @@ def in_micro_batches(program: Program, count: int) -> Program:
         ['f32[2,2]', 'f32[]', 'f32[]']
     """
     cut = _batch_cuts(program, count)
-    rules = _as_made(program, count, greedy_axis(program, cut, count))
+    rules = _as_read(program, count, greedy_axis(program, cut, count))
+    rules = _as_made(program, count, rules)
     return _Parts(program, count, rules).build()
 
 
@@ -94,21 +96,58 @@ def _batch_cuts(program: Program, count: int) -> dict[int, Placement]:
     return cuts
 
 
+def _as_read(program: Program, count: int, rules: Sequence[Rule]) -> list[Rule]:
+    """The rules, with what is repeated for every sample made for a part of them only.
+
+    A class token, say: devices make it for all samples for nothing and read their own, but a
+    moment that made it for all would have none of the others to give it to.
+    """
+    axis, found = Axis(program, count), list(rules)
+    wanted: defaultdict[Value, set[Placement]] = defaultdict(set)
+    for value in (program.loss, *(value for _, value in program.updates)):
+        wanted[value].add(REPLICATED)
+    for number in reversed(range(len(program.nodes))):
+        made, places = found[number].outputs, wanted[Value(number)]
+        given = number in program.input_by_node
+        if made == (REPLICATED,) and len(places) == 1 and min(places) >= 0 and not given:
+            fitting = (rule for rule in axis.rules(number) if rule.outputs == (*places,))
+            found[number] = next(fitting, found[number])
+        operands = zip(program.operands(number), found[number].operands, strict=True)
+        for value, place in operands:
+            wanted[value].add(place)
+    return found
+
+
 def _as_made(program: Program, count: int, rules: Sequence[Rule]) -> list[Rule]:
     """The rules, with sums taken as late as they can be.
 
     A reduction over devices is best done where a gradient is small, before it is cast to float32
     for the update. Over time it costs nothing but an addition, and the sum of many parts is
     better taken in float32. So a node of the backward pass reads what there is, if it may.
+
+    Nor is there anything to gain from a cut of a parameter or a gradient: the update comes after
+    the last part, and is whole.
     """
     axis, found = Axis(program, count), list(rules)
     for number, node in enumerate(program.nodes):
         operands = program.operands(number)
         made = tuple(found[value.node].outputs[value.output] for value in operands)
-        if node.phase is Phase.BACKWARD and made != found[number].operands:
+        rule = found[number]
+        if node.phase is Phase.BACKWARD and made != rule.operands:
             fitting = (rule for rule in axis.rules(number) if rule.operands == made)
-            found[number] = next(fitting, found[number])
+            found[number] = next(fitting, rule)
+        if node.phase is Phase.UPDATE and (made != rule.operands or _cuts(rule)):
+            whole = (other for other in axis.rules(number) if _is_whole(other))
+            found[number] = next(whole, rule)
     return found
+
+
+def _cuts(rule: Rule) -> bool:
+    return any(place >= 0 for place in (*rule.operands, *rule.outputs))
+
+
+def _is_whole(rule: Rule) -> bool:
+    return all(place == REPLICATED for place in (*rule.operands, *rule.outputs))
 
 
 class _Parts:
@@ -166,7 +205,9 @@ class _Parts:
         if source is not None:
             part = self._type(Value(number))
             return (
-                self._builder.input(source.name, source.role, part, source.parameter, node.scope),
+                self._builder.input(
+                    source.name, source.role, part, source.parameter, node.scope, source.shape
+                ),
             )
         operands = zip(self._program.operands(number), self._rules[number].operands, strict=True)
         read = iter([self._read(value, wanted) for value, wanted in operands])

@@ -14,24 +14,10 @@ import numpy as np
 
 from weft.core.errors import InfeasibleError
 from weft.parallel.pinning import Asked, Pinning, describe
-from weft.parallel.pipeline.stages import StageProgram, free_nodes
-from weft.parallel.weights import weight_values
-from weft.program.graph import Phase, Program, Value
+from weft.parallel.pipeline.stages import StageProgram, forward_nodes
+from weft.program.graph import Program
 
-__all__ = ["allowed_cuts", "best_cuts", "cut_nodes", "require_stages", "stage_bounds"]
-
-
-def cut_nodes(part: Program) -> tuple[int, ...]:
-    """Nodes of the forward pass that belong to one stage, in order.
-
-    The others are weights, which live where they are read, and what every stage may compute.
-    """
-    free, weights = free_nodes(part), weight_values(part)
-    return tuple(
-        n
-        for n, node in enumerate(part.nodes)
-        if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
-    )
+__all__ = ["allowed_cuts", "best_cuts", "own_pins", "require_stages", "stage_bounds"]
 
 
 def stage_bounds(part: Program, pinning: Pinning, num_stages: int) -> dict[int, tuple[int, int]]:
@@ -43,12 +29,12 @@ def stage_bounds(part: Program, pinning: Pinning, num_stages: int) -> dict[int, 
         num_stages: how many stages.
 
     Returns:
-        By node number, for the nodes that `cut_nodes` lists.
+        By node number, for the nodes that `forward_nodes` lists.
 
     Raises:
         InfeasibleError: the pins ask for an order that no pipeline has; names them.
     """
-    nodes = cut_nodes(part)
+    nodes = forward_nodes(part)
     pinned = _pinned(part, pinning, nodes, num_stages)
     lowest, highest = 0, num_stages - 1
     low: list[int] = []
@@ -116,17 +102,32 @@ def require_stages(stages: Sequence[StageProgram], part: Program, pinning: Pinni
     """
     if not pinning.stages:
         return
-    settled = frozenset(cut_nodes(part))
+    settled = frozenset(forward_nodes(part))
     for stage in stages:
-        for number, asked in pinning.through(stage.origin, stage.program).stages.items():
+        for number, asked in own_pins(stage, pinning).stages.items():
+            home = stage.origin[number]
             for one in asked:
-                if stage.origin[number] in settled and one.wish.stage != stage.number:
+                if home is not None and home.node in settled and one.wish.stage != stage.number:
                     raise InfeasibleError(
                         need=one.text,
                         got=f"{describe(stage.program, number)} in stage {stage.number}",
                         hint="cut the stages elsewhere",
                         constraint="pins",
                     )
+
+
+def own_pins(stage: StageProgram, pinning: Pinning) -> Pinning:
+    """The pins of what a stage computes, and of the inputs that live there.
+
+    Args:
+        stage: cut from the program of one micro-batch.
+        pinning: of that program.
+    """
+    origin = [
+        -1 if value is None or node.op == "send" else value.node
+        for node, value in zip(stage.program.nodes, stage.origin, strict=True)
+    ]
+    return pinning.through(origin, stage.program)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from weft.parallel.pipeline.segments import Segments, segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
 from weft.parallel.pipeline.timing import PipelineTime, StageTime, pipeline_time
 from weft.parallel.placement import Mesh
-from weft.parallel.plan import ParallelPlan
+from weft.parallel.plan import Alternative, Level, ParallelPlan
 from weft.parallel.validate import validate
 from weft.program.graph import Phase, Program
 
@@ -32,6 +32,7 @@ class PipelinePrediction:
         bubble: share of that in which groups wait for others [0 to 1].
         group_peak_bytes: most memory in use on one device, by group [bytes].
         stages: of each stage, what it takes for one micro-batch.
+        bound_s: no plan with these groups, grids and micro-batches is faster; 0 if unknown [s].
     """
 
     step_s: float
@@ -39,6 +40,12 @@ class PipelinePrediction:
     bubble: float
     group_peak_bytes: tuple[float, ...]
     stages: tuple[StageTime, ...]
+    bound_s: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """Relative distance of the step from its bound; 0 where no bound is known."""
+        return max(0.0, self.step_s / self.bound_s - 1.0) if self.bound_s > 0 else 0.0
 
     @property
     def peak_bytes(self) -> float:
@@ -64,6 +71,10 @@ class PipelinePlan:
         plans: of each stage, made for the stage's program.
         memory_limit_bytes: what the planner had to stay under on each device [bytes].
         prediction: what the simulator says.
+        alternatives: what else was looked at, best first.
+        planner, level: who decided and how hard it looked.
+        search_s: time of the search [s].
+        notes: lines for people.
     """
 
     program_name: str
@@ -77,6 +88,11 @@ class PipelinePlan:
     plans: tuple[ParallelPlan, ...]
     memory_limit_bytes: float
     prediction: PipelinePrediction
+    alternatives: tuple[Alternative, ...] = ()
+    planner: str = "exact"
+    level: Level = Level.FAST
+    search_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_shape(self.schedule, self.num_stages, self.num_groups, self.micro_batches)
@@ -127,11 +143,18 @@ class StagedProgram:
         program: the whole step.
         micro_batches: parts of the batch.
         first_nodes: see `PipelinePlan`.
+        part: the program of one micro-batch, if the caller has it.
     """
 
-    def __init__(self, program: Program, micro_batches: int, first_nodes: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        micro_batches: int,
+        first_nodes: tuple[int, ...],
+        part: Program | None = None,
+    ) -> None:
         self.program = program
-        self.part = in_micro_batches(program, micro_batches)
+        self.part = in_micro_batches(program, micro_batches) if part is None else part
         self._first_nodes = first_nodes
 
     @cached_property

@@ -1,6 +1,7 @@
 """The instructions of one stage, sorted by when and how often they run.
 
-    setup      once, before anything: casts of weights, constants, what other stages send once
+    setup      once, before anything: casts of weights, gathers of those that last, constants,
+               what other stages send once
     survey     for each micro-batch, before the first one: totals of the batch alone
     settle     once, after the survey: what follows from the totals
     forward    for each micro-batch
@@ -9,7 +10,8 @@
     finish     once, after the last micro-batch: reductions of what was accumulated, the update
 
 Weights that are cut are gathered anew in each micro-batch, as fully sharded data parallelism
-does, or they would be whole in memory for all of the step.
+does, or they would be whole in memory for all of the step. Where a plan keeps what it gathered,
+as the first two stages of ZeRO do, that is what is wanted: they are gathered in the setup.
 """
 
 from __future__ import annotations
@@ -205,6 +207,7 @@ class _Sorting:
             isinstance(instruction, Collective)
             and instruction.kind is CollectiveKind.ALL_GATHER
             and instruction.phase is not Phase.UPDATE
+            and not instruction.lasts
             and number not in self._handed_on
         )
         before = [self._after.get(self._maker.get(slot, -1), Part.SETUP) for slot in reads]

@@ -10,7 +10,13 @@ from weft.core.digest import canonical_json, digest
 from weft.core.errors import FileError, InputError
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
 from weft.parallel.pipeline.timing import StageTime
-from weft.parallel.serialize import plan_digest, plan_from_plain, plan_to_plain
+from weft.parallel.serialize import (
+    plan_digest,
+    plan_from_plain,
+    plan_to_plain,
+    search_from_plain,
+    search_to_plain,
+)
 
 __all__ = ["KEY", "pipeline_digest", "pipeline_from_json", "pipeline_to_json"]
 
@@ -47,6 +53,7 @@ def pipeline_to_json(plan: PipelinePlan) -> str:
         "plans": [plan_to_plain(stage) for stage in plan.plans],
         "memory_limit_bytes": plan.memory_limit_bytes,
         "prediction": asdict(plan.prediction),
+        **search_to_plain(plan),
     }
     # The key comes first, which tells the two kinds of plan files apart.
     body = canonical_json({"checksum": digest(raw), "plan": raw})
@@ -103,6 +110,7 @@ def _read(raw: dict[str, Any]) -> PipelinePlan:
             plans=tuple(plan_from_plain(stage) for stage in raw["plans"]),
             memory_limit_bytes=float(raw["memory_limit_bytes"]),
             prediction=_prediction(raw["prediction"]),
+            **search_from_plain(raw),
         )
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
         raise FileError(
@@ -121,6 +129,7 @@ def _prediction(raw: dict[str, Any]) -> PipelinePrediction:
         pipeline_s=float(raw["pipeline_s"]),
         bubble=float(raw["bubble"]),
         group_peak_bytes=each("group_peak_bytes"),
+        bound_s=float(raw["bound_s"]),
         stages=tuple(
             StageTime(**{name: float(stage[name]) for name in _STAGE_TIME})
             for stage in cast("list[dict[str, Any]]", raw["stages"])

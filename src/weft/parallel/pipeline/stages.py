@@ -24,11 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from weft.core.errors import InputError
-from weft.parallel.weights import weight_values
+from weft.parallel.loop import varying_nodes
+from weft.parallel.weights import parameters_led_to, weight_values
 from weft.program.builder import Builder
 from weft.program.graph import Phase, Program, Role, Value, map_values
 
-__all__ = ["Parcel", "StageProgram", "stage_of_nodes", "stage_programs"]
+__all__ = ["Parcel", "StageProgram", "forward_nodes", "stage_of_nodes", "stage_programs"]
 
 EVERYWHERE = -1
 """Stage of a node that is computed wherever it is read."""
@@ -62,15 +63,16 @@ class StageProgram:
         number: of the stage, from 0.
         program: its nodes; the loss of all stages but those that make it is zero.
         sends, receives: what crosses its boundaries, in the order in which it is made.
-        origin: for each node of `program`, the node of the whole program; -1 for those that
-            only move values.
+        origin: for each node of `program`, what it makes by its place in the whole program: its
+            first output, or the value that it sends or receives; none for the loss of a stage
+            that has no part in it.
     """
 
     number: int
     program: Program
     sends: tuple[Parcel, ...]
     receives: tuple[Parcel, ...]
-    origin: tuple[int, ...]
+    origin: tuple[Value | None, ...]
 
 
 def stage_of_nodes(program: Program, forward: Sequence[int]) -> tuple[int, ...]:
@@ -99,7 +101,7 @@ class _Assignment:
         self._free = free_nodes(program)
         self._stage = [EVERYWHERE] * len(program.nodes)
         self._readers: list[set[int]] = [set() for _ in program.nodes]
-        self._leads_to = _parameters_led_to(program)
+        self._leads_to = parameters_led_to(program)
         self._weights = weight_values(program)
         self._states: dict[str, list[int]] = {}
         for source in program.inputs:
@@ -214,33 +216,6 @@ class _Assignment:
         return self._home(parameter) if parameter >= 0 else None
 
 
-def _parameters_led_to(program: Program) -> list[int]:
-    """For each node, the one parameter whose update it leads to other than by a scalar.
-
-    -1 where it leads to none, -2 where to several. A gradient takes part in the norm that clips
-    all of them, but that is a scalar.
-    """
-    found = [_NONE] * len(program.nodes)
-
-    def note(number: int, parameter: int) -> None:
-        if parameter != _NONE:
-            found[number] = parameter if found[number] in (_NONE, parameter) else _SEVERAL
-
-    for old, new in program.updates:
-        source = program.input_by_node[old]
-        owner = program.input_by_name[source.parameter].node if source.parameter else old
-        note(new.node, owner)
-    for number in reversed(range(len(program.nodes))):
-        node = program.nodes[number]
-        if node.phase is not Phase.FORWARD and node.outputs[0].shape:
-            for value in program.operands(number):
-                note(value.node, found[number])
-    return found
-
-
-_NONE, _SEVERAL = -1, -2
-
-
 def free_nodes(program: Program) -> list[bool]:
     """For each node, whether any stage may compute it for itself.
 
@@ -268,6 +243,16 @@ def free_nodes(program: Program) -> list[bool]:
     return free
 
 
+def forward_nodes(part: Program) -> list[int]:
+    """Nodes of the forward pass that a cut gives to a stage, in order."""
+    free, weights = free_nodes(part), weight_values(part)
+    return [
+        n
+        for n, node in enumerate(part.nodes)
+        if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
+    ]
+
+
 def stage_programs(program: Program, stages: Sequence[int]) -> tuple[StageProgram, ...]:
     """A program for each stage.
 
@@ -280,20 +265,6 @@ def stage_programs(program: Program, stages: Sequence[int]) -> tuple[StageProgra
     return tuple(writer.build() for writer in writers)
 
 
-def _varying_nodes(program: Program) -> list[bool]:
-    """For each node, whether micro-batches differ in it."""
-    varies: list[bool] = []
-    for number, node in enumerate(program.nodes):
-        source = program.input_by_node.get(number)
-        if source is not None:
-            part = source.role is Role.BATCH and bool(node.outputs[0].shape)
-            varies.append(part or source.role is Role.MICRO_BATCH)
-        else:
-            operands = program.operands(number)
-            varies.append(node.op != "accumulate" and any(varies[v.node] for v in operands))
-    return varies
-
-
 @dataclass
 class _Writer:
     """Collects the nodes of one stage."""
@@ -302,7 +273,7 @@ class _Writer:
     number: int
     builder: Builder = field(init=False)
     here: dict[Value, Value] = field(default_factory=dict[Value, Value])
-    origin: list[int] = field(default_factory=list[int])
+    origin: list[Value | None] = field(default_factory=list[Value | None])
     sends: list[Parcel] = field(default_factory=list[Parcel])
     receives: list[Parcel] = field(default_factory=list[Parcel])
     loss: Value | None = None
@@ -337,7 +308,7 @@ class _Cutting:
         self._stages = stages
         self._writers = writers
         self._wanted = self._wanted_by_stage()
-        self._varies = _varying_nodes(program)
+        self._varies = varying_nodes(program)
         self._count = 0
 
     def run(self) -> None:
@@ -366,14 +337,19 @@ class _Cutting:
             if writer.loss is None:
                 dtype = self._program.type_of(self._program.loss).dtype.value
                 writer.loss = writer.builder.add("full", (), 0.0, dtype)
-                writer.origin.append(-1)
+                writer.origin.append(None)
 
     def _copy(self, number: int, writer: _Writer) -> None:
         node, source = self._program.nodes[number], self._program.input_by_node.get(number)
         if source is not None:
             made: tuple[Value, ...] = (
                 writer.builder.input(
-                    source.name, source.role, node.outputs[0], source.parameter, node.scope
+                    source.name,
+                    source.role,
+                    node.outputs[0],
+                    source.parameter,
+                    node.scope,
+                    source.shape,
                 ),
             )
         else:
@@ -383,7 +359,7 @@ class _Cutting:
             )
         if node.pins:
             writer.builder.pin(made[0], node.pins)
-        writer.origin.append(number)
+        writer.origin.append(Value(number))
         writer.here.update((Value(number, output), value) for output, value in enumerate(made))
 
     def _carry(self, value: Value, home: int) -> None:
@@ -413,12 +389,12 @@ class _Cutting:
         scope = self._program.nodes[value.node].scope
         made = self._program.nodes[value.node].phase
         giver.builder.add("send", giver.here[value], name, phase=made, scope=scope)
-        giver.origin.append(-1)
+        giver.origin.append(value)
         giver.sends.append(parcel)
         taker.here[value] = taker.builder.input(
             name, Role.SHARED if once else Role.RECEIVED, self._program.type_of(value), scope=scope
         )
-        taker.origin.append(value.node)
+        taker.origin.append(value)
         taker.receives.append(parcel)
 
     def _readers(self, value: Value) -> set[int]:

@@ -74,6 +74,11 @@ class PipelineTime:
         whole = self.step_s * len(self.groups)
         return 1.0 - busy / whole if whole > 0 else 0.0
 
+    def waiting(self, group: int) -> float:
+        """Share of the schedule in which a group does nothing [0 to 1]."""
+        busy = sum(b.end_s - b.start_s for b in self.groups[group])
+        return 1.0 - busy / self.step_s if self.step_s > 0 else 0.0
+
 
 def pipeline_time(orders: Sequence[Sequence[Action]], stages: Sequence[StageTime]) -> PipelineTime:
     """Run the groups' actions as early as their order and each other's results allow.

@@ -1,4 +1,8 @@
-"""Rules of attention: by batch, by head, and by query rows where no mask depends on the row."""
+"""Rules of attention: by batch, by head, and by query rows.
+
+A causal mask compares positions, so a device that works on some rows has to know which: the
+lowering tells it where its rows begin, and there have to be as many keys as rows.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,11 @@ _R = REPLICATED
 
 
 def attention_rules(call: Call) -> Iterator[Rule]:
-    """Rules of (q, k, v, causal, scale) -> (out, logsumexp).
-
-    A causal mask compares positions from the start of each tensor, which a block of query
-    rows no longer knows; its rows stay together.
-    """
+    """Rules of (q, k, v, causal, scale) -> (out, logsumexp)."""
     for dim in (_BATCH, _HEAD):
         yield Rule((dim, dim), (dim, dim, dim))
-    if not call.flag(3):
+    q, k, _ = call.operands
+    if not call.flag(3) or q.shape[_ROW] == k.shape[_ROW]:
         yield Rule((_ROW, _ROW), (_ROW, _R, _R))
 
 
@@ -33,6 +34,7 @@ def attention_backward_rules(call: Call) -> Iterator[Rule]:
     """
     for dim in (_BATCH, _HEAD):
         yield Rule((dim,) * 3, (dim,) * 6)
-    if not call.flag(6):
+    _, q, k, *_ = call.operands
+    if not call.flag(6) or q.shape[_ROW] == k.shape[_ROW]:
         yield Rule((_ROW, PARTIAL, PARTIAL), (_ROW, _ROW, _R, _R, _ROW, _ROW))
     yield Rule((PARTIAL,) * 3, (PARTIAL, _R, _R, _R, _R, _R))

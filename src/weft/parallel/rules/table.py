@@ -104,8 +104,8 @@ def rules(
     A rule promises: operands laid out along the axis as it says, the same operator applied by
     every device to its own parts, results laid out as it says. Arguments that name sizes (of
     view, expand, full, slice_backward, uniform, num_weights, bias_sizes) become those of the
-    device's parts; iota and uniform know where their part begins; lookups in a table cut by
-    rows shift the ids and give zeros for rows of other devices.
+    device's parts; iota, uniform and causal attention know where their part begins; lookups in a
+    table cut by rows shift the ids and give zeros for rows of other devices.
 
     Rules do not depend on the size of the axis: whether cut dims divide is the caller's to
     check. Rules of several axes combine freely.

@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +93,14 @@ def test_a_page_shows_what_the_run_measured(recipe, plan, tmp_path, capsys):
     text = page.read_text()
     assert "the median of 3 measured steps" in text
     assert str(records) in text
+
+
+def test_a_state_that_every_rank_builds_whole_is_said(recipe, plan, capsys):
+    path = Path(recipe.partition(":")[0])
+    odd = "lambda: [float(torch.rand(())), nn.Sequential("
+    text = path.read_text().replace("lambda: nn.Sequential(", odd, 1)
+    path.write_text(text.replace("nn.Linear(16, 4)),", "nn.Linear(16, 4))][1],"))
+    assert main(["run", recipe, "--plan", plan, "--steps", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "each rank built the whole first state" in out
+    assert "reads random values" in out

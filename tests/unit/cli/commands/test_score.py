@@ -39,3 +39,48 @@ def test_degrees_that_break_a_pin_are_refused(recipe, pair, capsys):
     assert main(arguments) == 0
     assert main([*arguments, "--fsdp"]) == 2
     assert "need  0.weight=R" in capsys.readouterr().err
+
+
+def test_stages_of_zero_differ_in_what_they_split(recipe, pair, capsys):
+    def state_bytes(*options):
+        assert main(["score", recipe, "--machine", pair, "--dp", "2", "--json", *options]) == 0
+        return json.loads(capsys.readouterr().out)["state_bytes"]
+
+    assert state_bytes("--fsdp") == state_bytes("--zero", "3") < state_bytes("--zero", "1")
+
+
+def placements(tmp_path, *entries):
+    path = tmp_path / "placements.json"
+    path.write_text(json.dumps({"weft_placements": 1, "mesh": [2], "entries": entries}))
+    return str(path)
+
+
+BATCH = {"input": "batch.*", "placements": ["S(0)"]}
+
+
+def test_placements_from_a_file_are_priced_and_kept_as_a_plan(recipe, pair, tmp_path, capsys):
+    path, plan = placements(tmp_path, BATCH), tmp_path / "plan.json"
+    common = ["score", recipe, "--machine", pair, "--json"]
+    assert main([*common, "--placements", path, "-o", str(plan)]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert main([*common, "--dp", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["step_s"] == plain["step_s"]
+    assert load_plan(plan).prediction.step_s == plain["step_s"]
+
+
+def test_an_entry_that_names_nothing_is_named(recipe, pair, tmp_path, capsys):
+    path = placements(tmp_path, BATCH, {"module": "nothing", "placements": ["R"]})
+    assert main(["score", recipe, "--machine", pair, "--placements", path]) == 2
+    assert "entry 2" in capsys.readouterr().err
+
+
+def test_placements_and_degrees_exclude_each_other(recipe, pair, tmp_path, capsys):
+    options = ["--placements", placements(tmp_path, BATCH), "--zero", "1"]
+    assert main(["score", recipe, "--machine", pair, *options]) == 2
+    assert "--zero" in capsys.readouterr().err
+
+
+def test_stages_and_degrees_go_together(recipe, pair, tmp_path, capsys):
+    options = ["--pp", "2", "--micro-batches", "2", "--zero", "1", "--recompute", "cheap"]
+    assert main(["score", recipe, "--machine", pair, "--json", *options]) == 0
+    assert json.loads(capsys.readouterr().out)["step_s"] > 0

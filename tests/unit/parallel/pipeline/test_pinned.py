@@ -21,7 +21,7 @@ from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.pinned import (
     allowed_cuts,
     best_cuts,
-    cut_nodes,
+    forward_nodes,
     require_stages,
     stage_bounds,
 )
@@ -46,12 +46,13 @@ def written(*texts: str, program: Program = PROGRAM, **more: object) -> Pipeline
 def stages_of(found: PipelinePlan, program: Program = PROGRAM) -> dict[str, set[int]]:
     """Stages in which nodes of each scope are, those that belong to one stage."""
     staged = StagedProgram(program, found.micro_batches, found.first_nodes)
-    settled = set(cut_nodes(staged.part))
+    settled = set(forward_nodes(staged.part))
     where: dict[str, set[int]] = {}
     for stage in staged.stages:
         for number, origin in enumerate(stage.origin):
             node = stage.program.nodes[number]
-            if origin in settled and node.phase is Phase.FORWARD and node.op != "input":
+            own = origin is not None and origin.node in settled
+            if own and node.phase is Phase.FORWARD and node.op not in ("input", "send"):
                 where.setdefault(node.scope, set()).add(stage.number)
     return where
 

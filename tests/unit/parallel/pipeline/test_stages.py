@@ -108,6 +108,53 @@ def test_random_masks_are_those_of_the_whole_batch() -> None:
     assert found == pytest.approx(evaluate(program, inputs)[0], rel=1e-6)
 
 
+def test_a_token_repeated_for_every_sample_is_repeated_for_those_of_a_part() -> None:
+    b = Builder("class token")
+    x = b.input("batch.x", Role.BATCH, TensorType(DType.F64, (8, 2, 3)))
+    token = b.input("token", Role.PARAMETER, TensorType(DType.F64, (3,)))
+    tokens = b.add("mul.Scalar", b.add("expand", token, (8, 1, 3)), 2.0)
+    both = b.add("cat", (tokens, x), 1)
+    program = b.build(b.add("sum", b.add("mul.Tensor", both, both), (0, 1, 2)))
+    part = in_micro_batches(program, 4)
+    verify(part)
+    assert [str(n.outputs[0]) for n in part.nodes if n.op == "cat"] == ["f64[2,3,3]"]
+    inputs = random_inputs(program)
+    stages = stage_programs(part, stage_of_nodes(part, [0] * len(part.nodes)))
+    found, _ = run_stages(stages, 4, inputs)
+    assert found == pytest.approx(evaluate(program, inputs)[0], rel=1e-12)
+
+
+def test_a_parameter_that_meets_the_rows_of_the_batch_is_refused() -> None:
+    b = Builder("row by row")
+    x = b.input("batch.x", Role.BATCH, TensorType(DType.F32, (8, 3)))
+    rows = b.input("rows", Role.PARAMETER, TensorType(DType.F32, (8, 3)))
+    program = b.build(b.add("sum", b.add("mul.Tensor", x, rows), (0, 1)))
+    with pytest.raises(InputError, match="mixes samples"):
+        in_micro_batches(program, 2)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_an_update_that_squares_a_gradient_squares_the_whole_of_it(count: int) -> None:
+    b = Builder("factored")
+    x = b.input("batch.x", Role.BATCH, TensorType(DType.F64, (8, 3)))
+    y = b.input("batch.y", Role.BATCH, TensorType(DType.F64, (8, 4)))
+    w = b.input("w", Role.PARAMETER, TensorType(DType.F64, (3, 4)))
+    loss = b.add("sum", b.add("mul.Tensor", b.add("einsum", "bi,ij->bj", x, w), y), (0, 1))
+    gradient = b.add("einsum", "bi,bj->ij", x, y, phase=Phase.BACKWARD)
+    square = b.add("mul.Tensor", gradient, gradient, phase=Phase.UPDATE)
+    columns = b.add("sum", square, (0,), True, phase=Phase.UPDATE)
+    step = b.add("mul.Tensor", gradient, columns, phase=Phase.UPDATE)
+    program = b.build(loss, ((w, b.add("sub.Tensor", w, step, phase=Phase.UPDATE)),))
+    inputs = random_inputs(program)
+    expected, updates = evaluate(program, inputs)
+    part = in_micro_batches(program, count)
+    found, new = run_stages(
+        stage_programs(part, stage_of_nodes(part, [0] * len(part.nodes))), count, inputs
+    )
+    assert found == pytest.approx(expected)
+    np.testing.assert_allclose(new["w"], updates["w"], rtol=1e-12)
+
+
 def test_statistics_over_the_batch_are_refused_with_their_place() -> None:
     b = Builder("batch norm")
     x = b.input("batch.x", Role.BATCH, TensorType(DType.F32, (8, 3)))

@@ -9,7 +9,12 @@ def test_attention_is_cut_by_batch_head_and_query_rows():
     assert found == BATCH_AND_HEADS | {"S2,S2 <- S2,R,R"}
 
 
-def test_rows_under_a_causal_mask_stay_together():
+def test_rows_under_a_causal_mask_are_cut_where_each_has_its_key():
+    found = rule_texts("attention", (A, B, C, True, 1.0), Q, Q, Q)
+    assert found == BATCH_AND_HEADS | {"S2,S2 <- S2,R,R"}
+
+
+def test_other_rows_under_a_causal_mask_stay_together():
     assert rule_texts("attention", (A, B, C, True, 1.0), Q, KV, KV) == BATCH_AND_HEADS
 
 

@@ -1,0 +1,1 @@
+"""The search over pipelines: groups, micro-batches, placements, stages and recomputation."""

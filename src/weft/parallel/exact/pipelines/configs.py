@@ -1,0 +1,90 @@
+"""Which grids of groups, and how many micro-batches, are worth looking at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from weft.machine.model import Machine
+from weft.parallel.placement import Mesh
+from weft.parallel.plan import Level
+from weft.program.graph import Program, Role
+
+__all__ = ["MOST_ROWS", "Config", "batch_rows", "configs"]
+
+MOST_ROWS = {Level.FAST: 4, Level.BEST: 16}
+"""Rows of a micro-batch on one part of a group beyond which more are not tried. Derived: where
+sequences are long, products are as fast with fewer, and the bubble only grows."""
+LEAST_ROUNDS = 0.5
+"""Micro-batches for each group below which the bubble is longer than the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How many groups, how each is arranged, and how many micro-batches there are.
+
+    Attributes:
+        groups: groups of devices, one after the other in the pipeline.
+        data: parts of a group that share out the rows of a micro-batch.
+        inner: devices of each such part.
+        micro_batches: parts of the batch.
+        rows: rows of one micro-batch on one part of a group.
+    """
+
+    groups: int
+    data: int
+    inner: int
+    micro_batches: int
+    rows: int
+
+    @property
+    def mesh(self) -> Mesh:
+        """The grid of a group; axes of one device are left out."""
+        return Mesh(tuple(n for n in (self.data, self.inner) if n > 1) or (1,))
+
+    def __str__(self) -> str:
+        return f"{self.groups} groups of {self.mesh}, {self.micro_batches} micro-batches"
+
+
+def batch_rows(program: Program) -> int:
+    """Rows that every entry of the batch divides into: their greatest common divisor."""
+    found = 0
+    for source in program.inputs:
+        shape = program.nodes[source.node].outputs[0].shape
+        if source.role is Role.BATCH and shape:
+            found = math.gcd(found, shape[0])
+    return found
+
+
+def configs(machine: Machine, rows: int, most_groups: int, most_rows: int) -> Iterator[Config]:
+    """All ways to use all devices that divide the batch.
+
+    Args:
+        machine: where it runs.
+        rows: of the batch.
+        most_groups: groups that the program has pieces for.
+        most_rows: rows of a micro-batch on one part of a group.
+
+    Example:
+        >>> from weft.machine.presets import preset
+        >>> found = list(configs(preset("dgx-h100x1"), rows=8, most_groups=8, most_rows=4))
+        >>> str(found[0]), len(found)
+        ('1 groups of 4x2, 2 micro-batches', 27)
+    """
+    total = machine.num_devices
+    node = min(group.devices_per_node for group in machine.groups)
+    for groups in _divisors(total):
+        if groups > most_groups:
+            break
+        each = total // groups
+        for inner in _divisors(math.gcd(each, node) if each >= node else each):
+            data = each // inner
+            for count in _divisors(most_rows):
+                parts, rest = divmod(rows, data * count)
+                if rest == 0 and parts >= max(2, groups * LEAST_ROUNDS):
+                    yield Config(groups, data, inner, parts, count)
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]

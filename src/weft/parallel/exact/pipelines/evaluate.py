@@ -1,0 +1,239 @@
+"""The best stages and schedule for what pieces cost, and what a step then takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+from weft.cost.collective import collective_seconds
+from weft.machine.model import Machine
+from weft.machine.topology import Group, axis_group
+from weft.parallel.exact.pipelines.configs import Config
+from weft.parallel.exact.pipelines.partition import MIXTURES, Partition, Runs, partition
+from weft.parallel.pipeline.estimate import StageCost, predict_pipeline
+from weft.parallel.pipeline.plan import PipelinePrediction
+from weft.parallel.pipeline.schedule import order
+from weft.parallel.pipeline.timing import StageTime
+
+__all__ = [
+    "Staging",
+    "fully_sharded",
+    "joined",
+    "predicted",
+    "rough_step_s",
+    "schedules",
+    "stagings",
+    "state_sharded",
+]
+
+MOST_CHUNKS = 8
+"""Stages of a group beyond which more are not tried. Derived: each halving of the bubble is worth
+half as much as the last, and every chunk sends its activations once more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """Stages, their schedule, and the step as far as pieces tell.
+
+    Attributes:
+        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
+        chunks: stages of each group.
+        stages: where they are cut, and what they recompute.
+        rough_s: step by a closed form [s].
+    """
+
+    schedule: str
+    chunks: int
+    stages: Partition
+    rough_s: float
+
+
+def stagings(
+    by_option: Sequence[Sequence[StageCost]], config: Config, limit_bytes: float
+) -> list[Staging]:
+    """The best stages for each schedule that fits, best first.
+
+    Args:
+        by_option: cost of each piece of the whole program, by option of recomputation.
+        config: groups and micro-batches.
+        limit_bytes: limit of one device [bytes].
+    """
+    runs = Runs(by_option)
+    around = _once_s(by_option[0], config.groups)
+    found: list[Staging] = []
+    for schedule, chunks in schedules(config, runs.num_pieces):
+        in_flight = _in_flight(schedule, chunks, config)
+        each = [limit_bytes / chunks] * len(in_flight)
+        stages = partition(runs, in_flight, each, config.micro_batches)
+        if stages is not None:
+            step_s = around + _schedule_s(schedule, stages, config, by_option[0])
+            found.append(Staging(schedule=schedule, chunks=chunks, stages=stages, rough_s=step_s))
+    return sorted(found, key=lambda staging: staging.rough_s)
+
+
+def schedules(config: Config, num_pieces: int) -> list[tuple[str, int]]:
+    """Schedules of a configuration with their numbers of chunks.
+
+    GPipe is not among them: 1F1B takes as long and keeps less.
+    """
+    groups, count = config.groups, config.micro_batches
+    found = [("1f1b", 1)] if groups <= num_pieces else []
+    if groups > 1 and found:
+        found.append(("zero-bubble", 1))
+        most = min(MOST_CHUNKS, num_pieces // groups) if count % groups == 0 else 1
+        found += [("interleaved", chunks) for chunks in range(2, most + 1)]
+    return found
+
+
+def _in_flight(schedule: str, chunks: int, config: Config) -> list[float]:
+    """Of each stage, micro-batches whose activations are kept at once."""
+    groups, count = config.groups, config.micro_batches
+    if schedule == "zero-bubble":
+        return [min(count, groups)] * groups
+    if schedule == "1f1b":
+        return [min(count, groups - group) for group in range(groups)]
+    ahead = [(chunks - 1) * groups + 2 * (groups - 1 - group) + 1 for group in range(groups)]
+    return [min(number, count * chunks) / chunks for number in ahead] * chunks
+
+
+def rough_step_s(
+    by_option: Sequence[Sequence[StageCost]], config: Config, limit_bytes: float
+) -> float:
+    """A step whose stages are all alike; infinite if the first one does not fit [s].
+
+    Args:
+        by_option: cost of each piece of the whole program, by option of recomputation.
+        config: groups and micro-batches.
+        limit_bytes: limit of one device [bytes].
+    """
+    groups, count = config.groups, config.micro_batches
+    whole = [joined(costs) for costs in by_option]
+    in_flight = min(count, groups)
+    seconds = inf
+    for lesser, greater in MIXTURES:
+        less, more = whole[lesser], whole[greater]
+        fixed = (less.lasting_bytes + less.sums_bytes) / groups
+        room = limit_bytes - fixed - max(less.transient_bytes, more.transient_bytes)
+        held = in_flight * less.time.kept_bytes / groups
+        saved = in_flight * (less.time.kept_bytes - more.time.kept_bytes) / groups
+        share = 0.0 if held <= room else (held - room) / saved if saved > 0 else inf
+        if share <= 1.0:
+            seconds = min(seconds, _busy_s(less) + share * (_busy_s(more) - _busy_s(less)))
+    longest = max(_busy_s(cost) for cost in by_option[0])
+    stage_s = max(seconds / groups, longest)
+    chunks = max(1, min(MOST_CHUNKS, len(by_option[0]) // groups)) if count % groups == 0 else 1
+    around = (whole[0].setup_s + whole[0].finish_s) / groups
+    return around + count * stage_s + (groups - 1) * max(stage_s / chunks, longest / chunks)
+
+
+def _busy_s(cost: StageCost) -> float:
+    return cost.time.forward_s + cost.time.inputs_s + cost.time.weights_s
+
+
+def predicted(
+    by_option: Sequence[Sequence[StageCost]], config: Config, staging: Staging, machine: Machine
+) -> PipelinePrediction:
+    """The step by the simulator, stages put together from pieces."""
+    bounds = [0, *staging.stages.cuts, len(by_option[0])]
+    costs = [
+        joined([by_option[again.option(k - i)][k] for k in range(i, j)])
+        for i, j, again in zip(bounds, bounds[1:], staging.stages.recompute, strict=False)
+    ]
+    groups = config.groups
+    orders = order(staging.schedule, len(costs), groups, config.micro_batches)
+    size = config.mesh.num_devices
+    return predict_pipeline(orders, costs, machine, size, config.micro_batches, groups)
+
+
+def joined(costs: Sequence[StageCost]) -> StageCost:
+    """What pieces cost as one stage."""
+    return StageCost(
+        time=StageTime(
+            forward_s=sum(c.time.forward_s for c in costs),
+            inputs_s=sum(c.time.inputs_s for c in costs),
+            weights_s=sum(c.time.weights_s for c in costs),
+            kept_bytes=sum(c.time.kept_bytes for c in costs),
+        ),
+        setup_s=sum(c.setup_s for c in costs),
+        survey_s=max(c.survey_s for c in costs),
+        finish_s=sum(c.finish_s for c in costs),
+        forward=costs[-1].forward,
+        backward=costs[0].backward,
+        state_bytes=sum(c.state_bytes for c in costs),
+        setup_bytes=sum(c.setup_bytes for c in costs),
+        sums_bytes=sum(c.sums_bytes for c in costs),
+        transient_bytes=max(c.transient_bytes for c in costs),
+        finish_bytes=sum(c.sums_bytes for c in costs)
+        + max(c.finish_bytes - c.sums_bytes for c in costs),
+    )
+
+
+def _once_s(costs: Sequence[StageCost], groups: int) -> float:
+    """What comes before and after the micro-batches, shared out evenly [s]."""
+    return sum(c.setup_s + c.finish_s for c in costs) / groups
+
+
+def _schedule_s(
+    schedule: str, stages: Partition, config: Config, costs: Sequence[StageCost]
+) -> float:
+    """Time of all micro-batches by a closed form [s]."""
+    count, groups = config.micro_batches, config.groups
+    if schedule == "1f1b":
+        return stages.step_s(count)
+    by_group = [sum(stages.seconds[g::groups]) for g in range(groups)]
+    longest = max(stages.seconds)
+    if schedule == "interleaved":
+        return count * max(by_group) + (groups - 1) * longest
+    whole = sum(c.time.forward_s + c.time.inputs_s + c.time.weights_s for c in costs)
+    weights = sum(c.time.weights_s for c in costs)
+    return count * longest + (groups - 1) * longest * max(0.0, 1.0 - 2.0 * weights / whole)
+
+
+def state_sharded(cost: StageCost, machine: Machine, config: Config) -> StageCost:
+    """A piece of one part of a group, if the parts share out optimizer state and update.
+
+    Gradients are scattered as they are summed, and updated weights gathered, once a step.
+    """
+    group = _data_group(machine, config)
+    return replace(
+        cost,
+        setup_s=cost.setup_s + collective_seconds("all-gather", cost.setup_bytes, group),
+        finish_s=cost.finish_s / config.data
+        + collective_seconds("reduce-scatter", cost.sums_bytes, group),
+        state_bytes=cost.state_bytes / config.data,
+        finish_bytes=cost.sums_bytes + (cost.finish_bytes - cost.sums_bytes) / config.data,
+    )
+
+
+def fully_sharded(cost: StageCost, machine: Machine, config: Config) -> StageCost:
+    """A piece of one part of a group, if the parts share out weights and gradients as well.
+
+    Both passes of each micro-batch gather weights, and gradients are scattered in each; what of
+    that computation can hide is hidden.
+    """
+    group = _data_group(machine, config)
+    weights = cost.setup_bytes or cost.state_bytes / 3
+    gather = collective_seconds("all-gather", weights, group)
+    scatter = collective_seconds("reduce-scatter", cost.sums_bytes, group)
+    backward = cost.time.inputs_s + cost.time.weights_s
+    longer = max(1.0, (gather + scatter) / backward) if backward > 0 else 1.0
+    return replace(
+        cost,
+        time=replace(
+            cost.time,
+            forward_s=max(cost.time.forward_s, gather),
+            inputs_s=cost.time.inputs_s * longer,
+            weights_s=cost.time.weights_s * longer,
+        ),
+        finish_s=cost.finish_s / config.data,
+        state_bytes=cost.state_bytes / config.data,
+        setup_bytes=cost.setup_bytes / config.data,
+        sums_bytes=cost.sums_bytes / config.data,
+        transient_bytes=cost.transient_bytes + weights,
+        finish_bytes=cost.finish_bytes / config.data,
+    )
+
+
+def _data_group(machine: Machine, config: Config) -> Group:
+    return axis_group(machine, (config.data, config.inner), 0)

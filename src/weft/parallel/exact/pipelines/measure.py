@@ -1,0 +1,203 @@
+"""What the pieces of a program cost under one decision."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import replace
+from functools import cached_property
+
+from weft.machine.model import Machine
+from weft.parallel.estimate import slowest_device
+from weft.parallel.exact.extract import single_choice
+from weft.parallel.exact.flow import FlowModel, Solution
+from weft.parallel.exact.pipelines.pieces import Pieces, find_pieces
+from weft.parallel.exact.pipelines.slicing import Slicer
+from weft.parallel.greedy import greedy_axis
+from weft.parallel.loop import Loop, varying_nodes
+from weft.parallel.pipeline.alike import representatives
+from weft.parallel.pipeline.estimate import StageCost, stage_cost
+from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.segments import segments
+from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
+from weft.parallel.placement import Mesh, is_partial
+from weft.parallel.plan import Level
+from weft.parallel.problem import build_problem
+from weft.parallel.recompute import RECOMPUTATIONS, Expanded, expand
+from weft.parallel.reshard import Resharding
+from weft.parallel.rules import Rule
+from weft.parallel.skeleton import build_skeleton
+from weft.parallel.spmd import lower_expanded
+from weft.parallel.strategies import StrategyTable
+from weft.program.fold import Folding, fold
+from weft.program.graph import Phase, Program, Role, Value
+
+__all__ = ["Rows", "Strategist", "piece_costs"]
+
+
+class Rows:
+    """The program of one micro-batch with so many micro-batches, cut into its pieces.
+
+    Args:
+        program: the whole step, or a short version of it.
+        count: micro-batches.
+        machine: where it runs.
+        dropped: layers that the whole program has more.
+    """
+
+    def __init__(self, program: Program, count: int, machine: Machine, dropped: int = 0) -> None:
+        self.count = count
+        self.part = in_micro_batches(program, count)
+        self.machine = machine
+        self._dropped = dropped
+        self._expanded: dict[tuple[int, str], Expanded] = {}
+
+    @cached_property
+    def folding(self) -> Folding:
+        """Which layers are alike."""
+        return fold(self.part)
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """Where it falls apart."""
+        device = slowest_device(self.machine)
+        return find_pieces(self.part, self.folding, device, self._dropped)
+
+    @cached_property
+    def stages(self) -> tuple[StageProgram, ...]:
+        """A program for each piece."""
+        stage, forward = 0, list[int]()
+        starts = self.pieces.starts
+        for number, node in enumerate(self.part.nodes):
+            while stage < len(starts) and number >= starts[stage]:
+                stage += 1
+            forward.append(stage if node.phase is Phase.FORWARD else 0)
+        return stage_programs(self.part, stage_of_nodes(self.part, forward))
+
+    @cached_property
+    def crossing(self) -> frozenset[Value]:
+        """Values that leave a piece."""
+        return frozenset(
+            origin
+            for stage in self.stages
+            for node, origin in zip(stage.program.nodes, stage.origin, strict=True)
+            if node.op == "send" and origin is not None
+        )
+
+    @cached_property
+    def alike(self) -> tuple[int, ...]:
+        """For each piece the first one that computes the same."""
+        return representatives([stage.program for stage in self.stages])
+
+    def expanded(self, piece: int, recomputation: str) -> Expanded:
+        """A piece's program with recomputation."""
+        key = (piece, recomputation)
+        if key not in self._expanded:
+            program = self.stages[piece].program
+            self._expanded[key] = expand(program, RECOMPUTATIONS[recomputation](program))
+        return self._expanded[key]
+
+
+class Strategist:
+    """Decides placements for a program of one micro-batch on one mesh.
+
+    Args:
+        rows: the program.
+        mesh: the grid of a group.
+        loop: how often the program runs.
+        batch_outside: whether the first axis cuts the batch of everything that repeats, so that
+            only weights are left to decide on it.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        mesh: Mesh,
+        loop: Loop,
+        *,
+        batch_outside: bool,
+    ) -> None:
+        part, machine = rows.part, rows.machine
+        self.part = part
+        self.machine = machine
+        self.mesh = mesh
+        skeleton = build_skeleton(part, rows.folding, loop=loop)
+        self.resharding = Resharding(machine, mesh, skeleton.small_bytes)
+        outer = batch_rules(part, mesh.shape[0], rows.crossing) if batch_outside else None
+        device = slowest_device(machine)
+        table = StrategyTable(
+            part, mesh, device, skeleton.traffic, skeleton.book, outer, rows.crossing
+        )
+        problem = build_problem(skeleton, mesh, table, self.resharding, rows.crossing)
+        self.model = FlowModel(problem)
+
+    def slicer(self, solution: Solution, limit_bytes: float, level: Level) -> Slicer:
+        """What makes stages' plans of a solution."""
+        return Slicer(
+            self.part,
+            single_choice(self.model.problem, solution.states),
+            self.machine,
+            self.mesh,
+            self.resharding,
+            limit_bytes,
+            level,
+        )
+
+
+def batch_rules(part: Program, size: int, settled: Set[Value]) -> dict[int, Rule]:
+    """What data parallelism does to what repeats, by node.
+
+    Args:
+        part: the program of one micro-batch.
+        size: devices that share out its rows.
+        settled: values that nobody may read before they are reduced.
+    """
+    pinned = {
+        source.node: 0
+        for source in part.inputs
+        if source.role is Role.BATCH and part.nodes[source.node].outputs[0].shape
+    }
+    rules = greedy_axis(part, pinned, size)
+    return {
+        number: rules[number]
+        for number, varies in enumerate(varying_nodes(part))
+        if varies
+        and part.nodes[number].op != "accumulate"
+        and not any(
+            value in settled and is_partial(place)
+            for value, place in zip(part.operands(number), rules[number].operands, strict=True)
+        )
+    }
+
+
+def piece_costs(rows: Rows, slicer: Slicer, recomputation: str) -> list[StageCost]:
+    """Cost of each piece of the whole program under a decision.
+
+    Where layers run again as a whole, a piece that begins inside of one keeps nothing of what
+    comes in: it does only where a stage begins there.
+
+    Args:
+        rows: the program of one micro-batch.
+        slicer: makes plans of pieces.
+        recomputation: one of `weft.parallel.recompute.RECOMPUTATIONS`.
+    """
+    known: dict[object, StageCost] = {}
+    costs: list[StageCost] = []
+    for piece, stage in enumerate(rows.stages):
+        expanded = rows.expanded(piece, recomputation)
+        plan = slicer.plan(stage, expanded)
+        key = (rows.alike[piece], plan.strategies, plan.copies, plan.recompute)
+        if key not in known:
+            local = lower_expanded(expanded.program, plan)
+            known[key] = stage_cost(stage, segments(stage, local), expanded, rows.machine)
+        costs.append(known[key])
+    if recomputation == "full":
+        for piece in range(1, len(costs)):
+            if rows.pieces.inside[piece]:
+                costs[piece] = _without(costs[piece], costs[piece - 1].forward.num_bytes)
+    return [costs[piece] for piece in rows.pieces.order]
+
+
+def _without(cost: StageCost, num_bytes: float) -> StageCost:
+    """A piece that keeps so many bytes less."""
+    kept = max(cost.time.kept_bytes - num_bytes, 0.0)
+    return replace(cost, time=replace(cost.time, kept_bytes=kept))

@@ -1,0 +1,263 @@
+"""Which pieces make a stage, and how much of it runs twice: a dynamic programme over stages.
+
+A step of a pipeline takes about
+
+    (micro-batches - 1) * longest stage + sum of all stages
+
+so the programme looks for the least longest stage, and then, for several limits a little above
+it, for the least sum of stages that keep below. A stage that does not fit recomputes as few of
+its pieces as it has to, by the cheapest of three mixtures: nothing and cheap, nothing and full,
+cheap and full. That is optimal for pieces that are alike; where they differ, the number of
+pieces is worked out from their mean, and the simulator checks the result.
+
+Source: stages by dynamic programming as in DAPPLE (Fan et al., PPoPP 2021) and Alpa (Zheng et al.,
+OSDI 2022, section 5.2); recomputation within it is weft's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from weft.parallel.pipeline.estimate import StageCost
+
+__all__ = [
+    "MIXTURES",
+    "NOTHING_FITS",
+    "Partition",
+    "Recompute",
+    "Runs",
+    "Tightest",
+    "partition",
+    "tightest",
+]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+MIXTURES = ((0, 1), (0, 2), (1, 2))
+"""Options of recomputation that a stage mixes, the lesser first: nothing 0, cheap 1, full 2."""
+SLACKS = (1.0, 1.01, 1.03, 1.06, 1.1, 1.2)
+"""Limits of a stage that are tried, over the least longest stage. Derived: a longer stage pays
+only where the sum of all gets smaller by as many times as there are micro-batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recompute:
+    """The first `more` pieces of a stage follow option `greater`, the others `lesser`."""
+
+    lesser: int
+    greater: int
+    more: int
+
+    def option(self, position: int) -> int:
+        """Option of the piece at a position within the stage."""
+        return self.greater if position < self.more else self.lesser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Stages.
+
+    Attributes:
+        cuts: first piece of each stage but the first.
+        recompute: of each stage.
+        seconds: of each stage for one micro-batch, forward and backward [s].
+    """
+
+    cuts: tuple[int, ...]
+    recompute: tuple[Recompute, ...]
+    seconds: tuple[float, ...]
+
+    def step_s(self, micro_batches: int) -> float:
+        """Time of all micro-batches, transfers left out [s]."""
+        return (micro_batches - 1) * max(self.seconds) + sum(self.seconds)
+
+
+class Runs:
+    """Costs of all runs of pieces, from piece i up to j, as matrices.
+
+    Args:
+        by_option: cost of each piece, by option of recomputation.
+    """
+
+    def __init__(self, by_option: Sequence[Sequence[StageCost]]) -> None:
+        self.num_pieces = len(by_option[0])
+        self._seconds = [self._sums([_seconds(c) for c in costs]) for costs in by_option]
+        self._kept = [self._sums([c.time.kept_bytes for c in costs]) for costs in by_option]
+        first = by_option[0]
+        self._transient = [self._maxima([c.transient_bytes for c in costs]) for costs in by_option]
+        self._lasting = self._sums([c.lasting_bytes for c in first])
+        self._sums_bytes = self._sums([c.sums_bytes for c in first])
+        self._finish = self._maxima([c.finish_bytes - c.sums_bytes for c in first])
+        count = np.arange(self.num_pieces + 1)
+        self._count = np.maximum(count[None, :] - count[:, None], 1)
+        self._empty = count[None, :] <= count[:, None]
+
+    def costs(self, in_flight: float, limit_bytes: float) -> tuple[Floats, Ints, Ints]:
+        """The quickest way for each run to fit.
+
+        Args:
+            in_flight: micro-batches whose activations are kept at once.
+            limit_bytes: limit of one device [bytes].
+
+        Returns:
+            Seconds of one micro-batch, the mixture, and how many pieces follow its greater
+            option; infinitely many seconds where nothing fits.
+        """
+        fixed = self._lasting + self._sums_bytes
+        seconds = np.full(fixed.shape, inf)
+        mixture = np.zeros(fixed.shape, dtype=np.int64)
+        more = np.zeros(fixed.shape, dtype=np.int64)
+        room = limit_bytes - fixed
+        room[room < self._finish] = -inf
+        for number, (lesser, greater) in enumerate(MIXTURES):
+            transient = np.maximum(self._transient[lesser], self._transient[greater])
+            least = room - self._transient[lesser] - in_flight * self._kept[lesser]
+            excess = in_flight * self._kept[lesser] + transient - room
+            saved = in_flight * (self._kept[lesser] - self._kept[greater]) / self._count
+            with np.errstate(divide="ignore", invalid="ignore"):
+                needed = np.ceil(np.where(saved > 0, excess / saved, inf))
+            needed = np.where(least >= 0, 0.0, np.maximum(needed, 1.0))
+            paid = (self._seconds[greater] - self._seconds[lesser]) / self._count
+            with np.errstate(invalid="ignore"):
+                found = self._seconds[lesser] + np.where(needed > 0, needed * paid, 0.0)
+            found[(needed > self._count) | self._empty] = inf
+            better = found < seconds
+            seconds[better] = found[better]
+            mixture[better] = number
+            more[better] = needed[better].astype(np.int64)
+        return seconds, mixture, more
+
+    def least_bytes(self, in_flight: float) -> Floats:
+        """Memory of each run with the option of recomputation that needs least [bytes]."""
+        fixed = self._lasting + self._sums_bytes
+        running = [
+            transient + in_flight * kept
+            for transient, kept in zip(self._transient, self._kept, strict=True)
+        ]
+        needed = fixed + np.maximum(np.minimum.reduce(running), self._finish)
+        needed[self._empty] = inf
+        return needed
+
+    def _sums(self, values: Sequence[float]) -> Floats:
+        ends = np.concatenate([[0.0], np.cumsum(values)])
+        return ends[None, :] - ends[:, None]
+
+    def _maxima(self, values: Sequence[float]) -> Floats:
+        found = np.zeros((self.num_pieces + 1, self.num_pieces + 1))
+        for i in range(self.num_pieces):
+            found[i, i + 1 :] = np.maximum.accumulate(values[i:])
+        return found
+
+
+def _seconds(cost: StageCost) -> float:
+    return cost.time.forward_s + cost.time.inputs_s + cost.time.weights_s
+
+
+NOTHING_FITS = None
+"""What `partition` returns if no cut and no recomputation fits."""
+
+
+def partition(
+    runs: Runs, in_flight: Sequence[float], limit_bytes: Sequence[float], micro_batches: int
+) -> Partition | None:
+    """The best stages.
+
+    Args:
+        runs: costs of runs of pieces.
+        in_flight: of each stage, micro-batches whose activations are kept at once.
+        limit_bytes: of each stage [bytes].
+        micro_batches: parts of the batch.
+
+    Returns:
+        The stages; none if nothing fits.
+    """
+    if len(in_flight) > runs.num_pieces:
+        return NOTHING_FITS
+    known: dict[tuple[float, float], tuple[Floats, Ints, Ints]] = {}
+    tables: list[tuple[Floats, Ints, Ints]] = []
+    for key in zip(in_flight, limit_bytes, strict=True):
+        if key not in known:
+            known[key] = runs.costs(*key)
+        tables.append(known[key])
+    shortest = _least(tables, np.maximum, inf)
+    if shortest is None:
+        return NOTHING_FITS
+    longest = max(shortest.seconds)
+    found = [shortest]
+    for slack in SLACKS:
+        other = _least(tables, np.add, longest * slack * (1 + 1e-12))
+        if other is not None:
+            found.append(other)
+    return min(found, key=lambda p: p.step_s(micro_batches))
+
+
+@dataclass(frozen=True, slots=True)
+class Tightest:
+    """The stage that needs most where stages are cut so that it needs least."""
+
+    stage: int
+    first: int
+    last: int
+    num_bytes: float
+
+
+def tightest(runs: Runs, in_flight: Sequence[float]) -> Tightest:
+    """What stands in the way of a pipeline that fits nowhere.
+
+    Args:
+        runs: costs of runs of pieces, as many pieces as stages or more.
+        in_flight: of each stage, micro-batches whose activations are kept at once.
+
+    Returns:
+        The stage, its first and last piece, and what it needs.
+    """
+    tables = [runs.least_bytes(number) for number in in_flight]
+    bounds = _bounds(tables, np.maximum)
+    assert bounds is not None
+    needs = [float(table[i, j]) for table, i, j in zip(tables, bounds, bounds[1:], strict=False)]
+    stage = int(np.argmax(needs))
+    return Tightest(stage, bounds[stage], bounds[stage + 1] - 1, needs[stage])
+
+
+def _least(
+    tables: Sequence[tuple[Floats, Ints, Ints]], join: np.ufunc, limit_s: float
+) -> Partition | None:
+    """Stages below a limit whose joined seconds are least."""
+    allowed = [np.where(seconds <= limit_s, seconds, inf) for seconds, _, _ in tables]
+    bounds = _bounds(allowed, join)
+    if bounds is None:
+        return NOTHING_FITS
+    recompute: list[Recompute] = []
+    seconds_of: list[float] = []
+    for (seconds, mixture, more), i, j in zip(tables, bounds, bounds[1:], strict=False):
+        lesser, greater = MIXTURES[int(mixture[i, j])]
+        recompute.append(Recompute(lesser, greater, int(more[i, j])))
+        seconds_of.append(float(seconds[i, j]))
+    return Partition(
+        cuts=tuple(bounds[1:-1]), recompute=tuple(recompute), seconds=tuple(seconds_of)
+    )
+
+
+def _bounds(tables: Sequence[Floats], join: np.ufunc) -> list[int] | None:
+    """Bounds of runs, one of each table in turn, whose joined costs are least; none if infinite."""
+    num_pieces = len(tables[0]) - 1
+    best = np.full(num_pieces + 1, inf)
+    best[0] = 0.0
+    came: list[Ints] = []
+    for table in tables:
+        reached = join(best[:, None], table)
+        came.append(np.argmin(reached, axis=0))
+        best = np.min(reached, axis=0)
+    if best[num_pieces] == inf:
+        return None
+    ends = [num_pieces]
+    for back in reversed(came):
+        ends.append(int(back[ends[-1]]))
+    return ends[::-1]

@@ -1,0 +1,117 @@
+"""The pieces that stages are made of: runs of the forward pass between places to cut.
+
+A place to cut is one that few bytes cross, compared with those around it: between the layers of a
+transformer, and between the attention and the feed-forward part of one. A deep program is looked
+at through a short version of it, so some pieces stand for many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from weft.core.errors import VerifyError
+from weft.machine.model import Device
+from weft.parallel.pipeline.expert import (
+    crossing_bytes,
+    forward_seconds,
+    narrow_places,
+)
+from weft.parallel.pipeline.stages import forward_nodes
+from weft.program.fold import Folding
+from weft.program.graph import Program
+
+__all__ = ["Pieces", "find_pieces"]
+
+FINENESS = 32
+"""Around a place, one part in so many of the forward pass is looked at for a better one. Derived:
+a quarter of a stage when there are eight."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Where the forward pass of a short program falls apart, and how the whole one repeats that.
+
+    Attributes:
+        starts: first node of each piece but the first, by number in the short part.
+        lengths: forward nodes of each piece.
+        order: of each piece of the whole program, the piece of the short one that it is like.
+        inside: of each piece, whether it begins inside of a repeated layer.
+    """
+
+    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+    order: tuple[int, ...]
+    inside: tuple[bool, ...]
+
+    def first_nodes(self, whole: Program, cuts: Sequence[int]) -> tuple[int, ...]:
+        """The first node of each stage but the first.
+
+        Args:
+            whole: the program of one micro-batch.
+            cuts: first piece of each stage but the first, by position in `order`.
+        """
+        nodes = forward_nodes(whole)
+        ends = [0, *accumulate(self.lengths[piece] for piece in self.order)]
+        if ends[-1] != len(nodes):
+            raise VerifyError(
+                need=f"a forward pass of {ends[-1]} operators, as the short program promises",
+                got=f"{len(nodes)}",
+                hint="a mistake of weft; plan with micro-batches and stages by hand meanwhile",
+            )
+        return tuple(nodes[ends[cut]] for cut in cuts)
+
+
+def find_pieces(part: Program, folding: Folding, device: Device, dropped: int) -> Pieces:
+    """Pieces of a program of one micro-batch.
+
+    Args:
+        part: of the short program, or of the whole one.
+        folding: of the part.
+        device: what operators are timed on.
+        dropped: layers that the whole program has more, each like the second of the short one.
+    """
+    nodes = forward_nodes(part)
+    position = {number: at for at, number in enumerate(nodes)}
+    ends = list(accumulate(forward_seconds(part, nodes, device)))
+    narrow = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] * 4 / FINENESS)
+    places = _apart(narrow, ends)
+    layer = [-1] * len(nodes)
+    for number, found in enumerate(folding.layers):
+        for node in found.nodes:
+            if node in position:
+                layer[position[node]] = number
+    bounds = [0, *places, len(nodes)]
+    lengths = tuple(b - a for a, b in pairwise(bounds))
+    order = list(range(len(lengths)))
+    if dropped:
+        repeated = _pieces_of_second(folding, layer, bounds)
+        order[repeated[-1] + 1 : repeated[-1] + 1] = repeated * dropped
+    return Pieces(
+        starts=tuple(nodes[at] for at in places),
+        lengths=lengths,
+        order=tuple(order),
+        inside=tuple(at > 0 and 0 <= layer[at] == layer[at - 1] for at in bounds[:-1]),
+    )
+
+
+LEAST_SHARE = 1e-3
+"""Share of the forward pass below which a piece is joined to the one after it. Derived: no stage
+gets better by so little, and the scalars at the end of a loss are not worth a stage."""
+
+
+def _apart(places: Sequence[int], ends: Sequence[float]) -> list[int]:
+    """Places with some work before and after each."""
+    least_s, kept, done_s = LEAST_SHARE * ends[-1], list[int](), 0.0
+    for at in places:
+        if ends[at - 1] - done_s >= least_s and ends[-1] - ends[at - 1] >= least_s:
+            kept.append(at)
+            done_s = ends[at - 1]
+    return kept
+
+
+def _pieces_of_second(folding: Folding, layer: Sequence[int], bounds: Sequence[int]) -> list[int]:
+    """Pieces that begin in the second layer of the only stack."""
+    second = sorted(range(len(folding.layers)), key=lambda n: folding.layers[n].index)[1]
+    return [piece for piece, at in enumerate(bounds[:-1]) if layer[at] == second]

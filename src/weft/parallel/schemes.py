@@ -1,0 +1,254 @@
+"""The classical schemes of parallelism, each as rules along one mesh axis.
+
+A scheme pins a few placements (of the batch, of weights, of what lies between products), and
+`weft.parallel.greedy` fills in the rest. What the degrees mean is said in
+`weft.parallel.degrees`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from weft.core.errors import InputError
+from weft.parallel.degrees import Degrees
+from weft.parallel.greedy import greedy_axis
+from weft.parallel.mixture import expert_work, readers_of, travelling
+from weft.parallel.placement import REPLICATED, Placement
+from weft.parallel.propagate import Axis, AxisRules
+from weft.parallel.roles import (
+    WeightCut,
+    boundary_nodes,
+    expert_cuts,
+    product_placements,
+    weight_cuts,
+)
+from weft.parallel.rules import RuleBook
+from weft.parallel.sequence import has_sequence, sequence_pins
+from weft.parallel.weights import weight_values
+from weft.parallel.zero import NOTHING, Storage, lasting_weights, storage, updating_nodes
+from weft.program.graph import Program, Role, Value
+
+__all__ = ["Schemes"]
+
+
+class Schemes:
+    """Writes the axes of plans for one program; what several of them share is kept."""
+
+    def __init__(self, program: Program, book: RuleBook | None = None) -> None:
+        self.program = program
+        self._book = book or RuleBook(program)
+        self._outermost: dict[object, tuple[AxisRules, frozenset[int]]] = {}
+
+    @cached_property
+    def cuts(self) -> dict[int, WeightCut]:
+        """How tensor parallelism cuts each weight."""
+        return weight_cuts(self.program)
+
+    @cached_property
+    def experts(self) -> dict[int, WeightCut]:
+        """How expert parallelism cuts each weight of experts."""
+        return expert_cuts(self.program)
+
+    @cached_property
+    def _travelling(self) -> frozenset[Value]:
+        products = product_placements(self.program, self.experts)
+        weights = weight_values(self.program)
+        return travelling(self.program, expert_work(self.program, products)) - weights
+
+    @cached_property
+    def _updating(self) -> dict[int, list[int]]:
+        return updating_nodes(self.program)
+
+    @property
+    def has_experts(self) -> bool:
+        """True if a mixture of experts can be shared out."""
+        return bool(self.experts)
+
+    @property
+    def has_sequence(self) -> bool:
+        """True if the batch has tokens in an order."""
+        return has_sequence(self.program)
+
+    def axes(self, degrees: Degrees) -> tuple[list[AxisRules], frozenset[Value]]:
+        """The rules of each axis of `degrees.mesh`, and values whose copies last for the step.
+
+        Raises:
+            InputError: the sizes of the program do not divide by the degrees.
+        """
+        axes: list[AxisRules] = []
+        stored: frozenset[int] = frozenset()
+        outer = degrees.dp // degrees.ep
+        if outer > 1 or degrees.num_devices == 1:
+            axis, gathered = self._data_axis(outer, degrees, axes)
+            axes.append(axis)
+            stored |= gathered
+        if degrees.ep > 1:
+            axis, gathered = self._expert_axis(degrees, axes)
+            axes.append(axis)
+            stored |= gathered
+        if degrees.cp > 1:
+            axis, gathered = self._context_axis(degrees, axes)
+            axes.append(axis)
+            stored |= gathered
+        if degrees.tp > 1:
+            axes.append(self._tensor_axis(degrees, axes))
+        lasting = frozenset[Value]()
+        if degrees.zero in (1, 2):
+            lasting |= lasting_weights(self.program, stored)
+        if degrees.ep > 1:
+            lasting |= self._travelling
+        return axes, lasting
+
+    def _data_axis(
+        self, size: int, degrees: Degrees, outer: list[AxisRules]
+    ) -> tuple[AxisRules, frozenset[int]]:
+        stage = 1 if degrees.zero == 2 else degrees.zero
+        key = (size, stage, degrees.tp > 1, degrees.ep > 1)
+        if key not in self._outermost:
+            used = self._used(degrees)
+            kept = storage(self.program, degrees.zero, size, outer, used)
+            pinned = {**_batch_pins(self.program, size, outer), **kept.pinned}
+            axis = self._filled(size, pinned, outer, kept)
+            self._outermost[key] = axis, kept.gathered
+        return self._outermost[key]
+
+    def _expert_axis(
+        self, degrees: Degrees, outer: list[AxisRules]
+    ) -> tuple[AxisRules, frozenset[int]]:
+        """Data parallel but for the experts, whose products follow their weights."""
+        size = degrees.ep
+        if not self.experts:
+            raise InputError(
+                need="weights that hold one matrix for each of several experts",
+                got="none",
+                hint="leave --ep out",
+            )
+        weights = _cut_weights(self.program, self.experts, size, outer, "an expert degree")
+        cuts = {node: cut for node, cut in self.experts.items() if node in weights}
+        used = self._used(degrees)
+        kept = storage(self.program, degrees.zero, size, outer, used, spared=cuts.keys())
+        batch = {**_batch_pins(self.program, size, outer), **kept.pinned}
+        # What is no work of experts lies where data parallelism would have it.
+        plain = self._filled(size, batch, outer, kept)
+        work = expert_work(self.program, product_placements(self.program, cuts))
+        beside = {n: plain.rules[n].outputs[0] for n in readers_of(self.program, work)}
+        pinned = {**batch, **beside, **weights, **self._possible(work, size, outer)}
+        return self._filled(size, pinned, outer, kept), kept.gathered
+
+    def _context_axis(
+        self, degrees: Degrees, outer: list[AxisRules]
+    ) -> tuple[AxisRules, frozenset[int]]:
+        size = degrees.cp
+        pins = self._possible(sequence_pins(self.program, size), size, outer)
+        kept = storage(self.program, degrees.zero, size, outer, self._used(degrees))
+        pinned = {**pins, **kept.pinned}
+        return self._filled(size, pinned, outer, kept), kept.gathered
+
+    def _tensor_axis(self, degrees: Degrees, outer: list[AxisRules]) -> AxisRules:
+        """Products follow their weights; activations between are whole, or cut along sequence."""
+        program, size = self.program, degrees.tp
+        pinned = _cut_weights(program, self.cuts, size, outer, "a tensor degree")
+        cuts = {node: cut for node, cut in self.cuts.items() if node in pinned}
+        products = product_placements(program, cuts)
+        between = {
+            node: 1 if degrees.sp and _has_rows(program, node, size) else REPLICATED
+            for node in boundary_nodes(program, products)
+        }
+        return self._filled(
+            size, {**pinned, **self._possible(between | products, size, outer)}, outer
+        )
+
+    def _used(self, degrees: Degrees) -> dict[int, Placement]:
+        """Dims of parameters that inner axes cut for use, as ZeRO should know."""
+        used: dict[int, Placement] = {}
+        if degrees.tp > 1:
+            used |= {node: cut.dim for node, cut in self.cuts.items()}
+        if degrees.ep > 1:
+            used |= {node: cut.dim for node, cut in self.experts.items()}
+        return used
+
+    def _possible(
+        self, pins: Mapping[int, Placement], size: int, outer: Sequence[AxisRules]
+    ) -> dict[int, Placement]:
+        """The pins that their nodes can have after the outer axes."""
+        axis = Axis(self.program, size, outer, self._book)
+        return {
+            node: placement
+            for node, placement in pins.items()
+            if any(rule.outputs[0] == placement for rule in axis.rules(node))
+        }
+
+    def _filled(
+        self,
+        size: int,
+        pinned: Mapping[int, Placement],
+        outer: Sequence[AxisRules],
+        kept: Storage = NOTHING,
+    ) -> AxisRules:
+        """The rules of an axis; each update computes where its state lies."""
+        updates = {
+            number: kept.updated.get(parameter, pinned.get(parameter, REPLICATED))
+            for parameter, numbers in self._updating.items()
+            for number in numbers
+        }
+        pins = {**self._possible(updates, size, outer), **pinned}
+        rules = greedy_axis(self.program, pins, size, outer, kept.gathered, self._book)
+        return AxisRules(size=size, rules=rules)
+
+
+def _batch_pins(
+    program: Program, size: int, outer: Sequence[AxisRules] = ()
+) -> dict[int, Placement]:
+    """The batch, and what another stage makes of it, cut by rows."""
+    pinned: dict[int, Placement] = {}
+    for source in program.inputs:
+        shape = program.nodes[source.node].outputs[0].shape
+        if not shape or shape[0] == 1:
+            continue
+        parts = size
+        for axis in outer:
+            if axis.rules[source.node].outputs[0] == 0:
+                parts *= axis.size
+        cuts = shape[0] % parts == 0
+        if source.role is Role.BATCH or (source.role is Role.RECEIVED and cuts):
+            pinned[source.node] = 0
+    return pinned
+
+
+def _has_rows(program: Program, node: int, size: int) -> bool:
+    shape = program.nodes[node].outputs[0].shape
+    return len(shape) >= 3 and shape[1] % size == 0
+
+
+def _cut_weights(
+    program: Program,
+    cuts: Mapping[int, WeightCut],
+    size: int,
+    outer: Sequence[AxisRules],
+    degree: str,
+) -> dict[int, Placement]:
+    """Placement of each cut weight and of the optimizer state that belongs to it."""
+    pinned: dict[int, Placement] = {}
+    names = {i.node: i.name for i in program.inputs}
+    by_name = {names[node]: cut for node, cut in cuts.items()}
+    for source in program.inputs:
+        cut = by_name.get(source.parameter or source.name)
+        shape = program.nodes[source.node].outputs[0].shape
+        if cut is None or source.role not in (Role.PARAMETER, Role.STATE, Role.SHARED):
+            continue
+        if len(shape) <= cut.dim or len(shape) != cut.rank:
+            continue
+        parts = size
+        for axis in outer:
+            if axis.rules[source.node].outputs[0] == cut.dim:
+                parts *= axis.size
+        if shape[cut.dim] % parts == 0:
+            pinned[source.node] = cut.dim
+    if not any(program.input_by_node[n].role is not Role.STATE for n in pinned):
+        raise InputError(
+            need=f"weights that divide by {degree} of {size}",
+            got="none",
+            hint="choose a smaller degree",
+        )
+    return pinned

@@ -1,0 +1,29 @@
+"""One rank of a run of a searched pipeline; prints on rank 0 how far it is from one process."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from benchmarks.job import program_of, workload_of
+from tests.dist.pipeline_rank import compared
+from tests.searched import searched
+from weft.parallel.exact.pipelines.configs import Config
+from weft.runtime.deploy import deploy
+from weft.runtime.world import joined
+
+
+def main(about: dict) -> None:
+    recipe, steps = about["recipe"], about["steps"]
+    workload, program = workload_of(recipe, double=True), program_of(recipe, double=True)
+    with joined(timeout_s=60) as world:
+        plan = searched(program, Config(**about["config"]), about["schedule"])
+        step = deploy(plan, workload, world=world, program=program)
+        losses = [float(step(workload.batch(number))) for number in range(steps)]
+        state = step.full_state()
+        if world.is_first:
+            print(json.dumps(compared(workload, losses, state)))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
