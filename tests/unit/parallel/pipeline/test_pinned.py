@@ -22,6 +22,7 @@ from weft.parallel.pipeline.pinned import (
     allowed_cuts,
     best_cuts,
     forward_nodes,
+    own_pins,
     require_stages,
     stage_bounds,
 )
@@ -97,12 +98,12 @@ def test_placements_are_kept_within_stages() -> None:
     found = written("layers.3.mlp output=S(0)x2", "head.weight=R", dp=2)
     staged = StagedProgram(PROGRAM, 4, found.first_nodes)
     pinning = resolve(staged.part, [parse_pin("layers.3.mlp output=S(0)x2")])
-    own = pinning.through(staged.stages[1].origin, staged.stages[1].program)
+    own = own_pins(staged.stages[1], pinning)
     (value,) = own.values
     shape = staged.stages[1].program.type_of(value).shape
     made = found.plans[1].strategies[value.node].outputs[0]
     assert made in kept_shardings((Wish(split=0, ways=2),), found.mesh, shape)
-    assert not pinning.through(staged.stages[0].origin, staged.stages[0].program).values
+    assert not own_pins(staged.stages[0], pinning).values
     with pytest.raises(InfeasibleError, match=r"layers.3.mlp output=S\(1\)"):
         written("layers.3.mlp output=S(1)", dp=2)
     with pytest.raises(InfeasibleError, match=r"head.weight=R"):
