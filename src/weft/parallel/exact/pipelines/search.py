@@ -110,7 +110,7 @@ class PipelineSearch:
     def ranked(self) -> list[Config]:
         """Configurations that may fit, by rough step time."""
         try:
-            pieces = len(self._rows_of(self._smallest_count()).pieces.order)
+            pieces = len(self.rows_of(self._smallest_count()).pieces.order)
         except InputError as error:
             self.notes = (f"no pipelines: {error.got}",)
             return []
@@ -180,7 +180,7 @@ class PipelineSearch:
 
     def _scope(self, config: Config, piece: int) -> str:
         """Where a piece of the whole program lies, as the short one names it."""
-        rows = self._rows_of(self._batch // config.rows)
+        rows = self.rows_of(self._batch // config.rows)
         stage = rows.stages[rows.pieces.order[piece]]
         scopes = [node.scope for node in stage.program.nodes if node.phase is Phase.FORWARD]
         return next((scope for scope in scopes if scope), "the loss")
@@ -190,7 +190,8 @@ class PipelineSearch:
     def _smallest_count(self) -> int:
         return next((n for n in range(2, self._batch + 1) if self._batch % n == 0), 2)
 
-    def _rows_of(self, count: int) -> Rows:
+    def rows_of(self, count: int) -> Rows:
+        """The program with so many micro-batches, short if the whole one is deep."""
         if count not in self._rows:
             self._rows[count] = Rows(self._short, count, self._machine, self._dropped)
         return self._rows[count]
@@ -206,7 +207,7 @@ class PipelineSearch:
         count = self._batch // rows
         if count < 2:
             return None
-        of = self._rows_of(count)
+        of = self.rows_of(count)
         loop = Loop(times=TYPICAL_ROUNDS, held=1)
         strategist = Strategist(of, Mesh((inner,)), loop, batch_outside=False)
         hidden = HIDDEN[0] * self._machine.overlap.value
@@ -235,7 +236,7 @@ class PipelineSearch:
 
     def worked_out(self, config: Config) -> list[Found]:
         """Pipelines of one configuration, whether they fit or not."""
-        rows = self._rows_of(config.micro_batches)
+        rows = self.rows_of(config.micro_batches)
         desk = Desk(rows, config, self._limit, self._request.level)
         overlap = self._machine.overlap.value
         free: dict[tuple[int, ...], Placing] = {}
@@ -293,7 +294,7 @@ class PipelineSearch:
     def built(self, found: Found) -> PipelinePlan | None:
         """The plan on the whole program; none if it does not fit after all."""
         count = found.config.micro_batches
-        rows = whole = self._rows_of(count)
+        rows = whole = self.rows_of(count)
         if self._dropped:
             whole = Rows(self._request.program, count, self._machine)
         return build(self._request, found, rows, whole)
