@@ -173,13 +173,13 @@ def run_case(case: Case) -> Outcome:
     mesh = case.mesh or None
     outcome.meshes = 1 if mesh else len(candidate_meshes(machine, Level.FAST))
     with timed(outcome.search):
-        free = plan(program, machine, mesh=mesh)
+        free = plan(program, machine, mesh=mesh, max_stages=1)
     outcome.free = _described(free)
     if case.budgets:
         least = least_peak(program, machine, Mesh(case.mesh))
         limit = 0.5 * (least + free.prediction.peak_bytes)
         with timed(outcome.tight_search):
-            tight = plan(program, machine, mesh=mesh, memory_limit_bytes=limit)
+            tight = plan(program, machine, mesh=mesh, max_stages=1, memory_limit_bytes=limit)
         outcome.tight = {**_described(tight), "limit_bytes": limit, "least_peak_bytes": least}
     if case.programmes:
         solve_programmes(program, machine, Mesh(case.mesh), case.programmes, outcome)

@@ -25,6 +25,7 @@ from weft.parallel.problem import build_problem
 from weft.parallel.recompute import RECOMPUTATIONS, Expanded, expand
 from weft.parallel.reshard import Resharding
 from weft.parallel.rules import Rule
+from weft.parallel.schemes import Schemes
 from weft.parallel.skeleton import build_skeleton
 from weft.parallel.spmd import lower_expanded
 from weft.parallel.strategies import StrategyTable
@@ -55,6 +56,11 @@ class Rows:
     def folding(self) -> Folding:
         """Which layers are alike."""
         return fold(self.part)
+
+    @cached_property
+    def schemes(self) -> Schemes:
+        """Where its plans are written by hand."""
+        return Schemes(self.part)
 
     @cached_property
     def pieces(self) -> Pieces:

@@ -16,18 +16,16 @@ with depth.
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 
 from weft.core.errors import InputError
 from weft.core.units import format_bytes
 from weft.parallel.depth import Views
-from weft.parallel.exact.flow import Solution
+from weft.parallel.exact.pipelines.build import build
 from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, batch_rows, configs
+from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import (
-    Staging,
     fully_sharded,
     predicted,
     rough_step_s,
@@ -35,21 +33,19 @@ from weft.parallel.exact.pipelines.evaluate import (
     stagings,
     state_sharded,
 )
+from weft.parallel.exact.pipelines.found import Found, Placing
 from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
-from weft.parallel.exact.pipelines.partition import Recompute, Runs, Tightest, tightest
-from weft.parallel.exact.pipelines.slicing import Slicer
+from weft.parallel.exact.pipelines.partition import Runs, Tightest, tightest
 from weft.parallel.loop import Loop
-from weft.parallel.pipeline.estimate import StageCost, estimate_pipeline
-from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
-from weft.parallel.pipeline.stages import StageProgram
+from weft.parallel.pipeline.estimate import StageCost
+from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Mesh
-from weft.parallel.plan import Alternative, Level, ParallelPlan
+from weft.parallel.plan import Alternative, Level
 from weft.parallel.planner import Progress
-from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 from weft.program.graph import Phase
 
-__all__ = ["Found", "PipelineSearch"]
+__all__ = ["PipelineSearch"]
 
 HIDDEN = (0.9, 0.0)
 """Shares of hideable communication that programmes take to cost nothing, on a machine that overlaps
@@ -62,57 +58,9 @@ PRICES = (0.1, 1.0, 100.0)
 Derived: as for one stage, see `weft.parallel.exact.search`."""
 SIMULATED = {Level.FAST: 3, Level.BEST: 9}
 """Schedules of a configuration that are simulated. Derived: closed forms order them well enough."""
-MOST_BUILDS = 6
-"""Times that a plan is cut anew because it does not fit. Derived: pieces tell the peak to a few
-percent, so two suffice in most cases."""
 TYPICAL_ROUNDS = 8
 """Micro-batches for which rough costs are worked out. Derived: the number only decides what is
 gathered once a step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A pipeline as far as the pieces tell.
-
-    Attributes:
-        config: groups, grids, micro-batches.
-        price_s_per_byte, hidden: of the programme that decided placements.
-        staging: schedule, stages, recomputation.
-        prediction: of the simulator, from pieces.
-        bound_s: no plan with this configuration is faster; of a short program if it is deep,
-            until the plan is built [s].
-        limit_bytes: limit of one device [bytes].
-    """
-
-    config: Config
-    price_s_per_byte: float
-    hidden: float
-    staging: Staging
-    prediction: PipelinePrediction
-    bound_s: float
-    limit_bytes: float
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Order of preference: what fits by time, then what does not by size."""
-        fits = self.prediction.peak_bytes <= self.limit_bytes
-        return (not fits, self.prediction.step_s if fits else self.prediction.peak_bytes)
-
-    @property
-    def repeats(self) -> bool:
-        """True if some stage runs operators again."""
-        return any(again.greater and (again.lesser or again.more) for again in self.again)
-
-    @property
-    def again(self) -> tuple[Recompute, ...]:
-        """What each stage recomputes."""
-        return self.staging.stages.recompute
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        chunks = f" of {self.staging.chunks} chunks" if self.staging.chunks > 1 else ""
-        return f"{self.config}, {self.staging.schedule}{chunks}"
 
 
 class PipelineSearch:
@@ -162,7 +110,7 @@ class PipelineSearch:
     def ranked(self) -> list[Config]:
         """Configurations that may fit, by rough step time."""
         try:
-            pieces = len(self._rows_of(self._smallest_count()).pieces.order)
+            pieces = len(self.rows_of(self._smallest_count()).pieces.order)
         except InputError as error:
             self.notes = (f"no pipelines: {error.got}",)
             return []
@@ -181,7 +129,7 @@ class PipelineSearch:
     def best(self) -> PipelinePlan | None:
         """The best pipeline found, built on the whole program; none if none fits."""
         for found in sorted(self.found, key=lambda found: found.rank):
-            if found.prediction.peak_bytes > found.limit_bytes:
+            if not found.fits:
                 break
             self._progress(f"building {found.name}")
             plan = self.built(found)
@@ -200,7 +148,7 @@ class PipelineSearch:
                 name=found.name,
                 step_s=found.prediction.step_s,
                 peak_bytes=found.prediction.peak_bytes,
-                fits=not found.rank[0],
+                fits=found.fits,
                 note="from its pieces",
             )
             for found in best.values()
@@ -232,7 +180,7 @@ class PipelineSearch:
 
     def _scope(self, config: Config, piece: int) -> str:
         """Where a piece of the whole program lies, as the short one names it."""
-        rows = self._rows_of(self._batch // config.rows)
+        rows = self.rows_of(self._batch // config.rows)
         stage = rows.stages[rows.pieces.order[piece]]
         scopes = [node.scope for node in stage.program.nodes if node.phase is Phase.FORWARD]
         return next((scope for scope in scopes if scope), "the loss")
@@ -242,7 +190,8 @@ class PipelineSearch:
     def _smallest_count(self) -> int:
         return next((n for n in range(2, self._batch + 1) if self._batch % n == 0), 2)
 
-    def _rows_of(self, count: int) -> Rows:
+    def rows_of(self, count: int) -> Rows:
+        """The program with so many micro-batches, short if the whole one is deep."""
         if count not in self._rows:
             self._rows[count] = Rows(self._short, count, self._machine, self._dropped)
         return self._rows[count]
@@ -258,7 +207,7 @@ class PipelineSearch:
         count = self._batch // rows
         if count < 2:
             return None
-        of = self._rows_of(count)
+        of = self.rows_of(count)
         loop = Loop(times=TYPICAL_ROUNDS, held=1)
         strategist = Strategist(of, Mesh((inner,)), loop, batch_outside=False)
         hidden = HIDDEN[0] * self._machine.overlap.value
@@ -287,178 +236,65 @@ class PipelineSearch:
 
     def worked_out(self, config: Config) -> list[Found]:
         """Pipelines of one configuration, whether they fit or not."""
-        rows = self._rows_of(config.micro_batches)
-        strategist = self._strategist(rows, config)
+        rows = self.rows_of(config.micro_batches)
+        desk = Desk(rows, config, self._limit, self._request.level)
         overlap = self._machine.overlap.value
-        free: dict[tuple[int, ...], Solution] = {}
+        free: dict[tuple[int, ...], Placing] = {}
         for share in HIDDEN if overlap > 0 else HIDDEN[-1:]:
-            solution = strategist.model.solve(0.0, share * overlap)
-            free.setdefault(solution.states, solution)
+            placing = Placing(hidden=share * overlap)
+            free.setdefault(desk.solution(placing).states, placing)
         found: list[Found] = []
-        for solution in free.values():
-            found += self._staged(rows, strategist, config, 0.0, solution)
-        if all(one.rank[0] or one.repeats for one in found):
-            found += self._cheaper(rows, strategist, config, list(free.values())[-1])
+        for placing in free.values():
+            found += self._staged(desk, placing)
+        if all(not one.fits or one.repeats for one in found):
+            found += self._cheaper(desk, list(free.values())[-1])
+        if self._request.level is Level.BEST:
+            for degrees in degrees_of(config, rows.schemes):
+                try:
+                    found += self._staged(desk, Placing(degrees=degrees))
+                except InputError:
+                    continue  # sizes do not divide: an engineer would not configure it
         return found
 
-    def _cheaper(
-        self, rows: Rows, strategist: Strategist, config: Config, free: Solution
-    ) -> list[Found]:
+    def _cheaper(self, desk: Desk, free: Placing) -> list[Found]:
         """What fits where memory has a price, up to the lowest price at which something does.
 
         Splitting more may cost less than computing twice.
         """
-        unit = free.objective_s / max(free.num_bytes, 1.0)
+        solution = desk.solution(free)
+        unit = solution.objective_s / max(solution.num_bytes, 1.0)
         all_found: list[Found] = []
         for ratio in PRICES:
-            solution = strategist.model.solve(ratio * unit, free.hidden)
-            found = self._staged(rows, strategist, config, ratio * unit, solution)
+            found = self._staged(desk, replace(free, price_s_per_byte=ratio * unit))
             all_found += found
-            if any(not one.rank[0] for one in found):
+            if any(one.fits for one in found):
                 break
         return all_found
 
-    def _strategist(self, rows: Rows, config: Config) -> Strategist:
-        loop = Loop(
-            times=config.micro_batches, held=max(1, min(config.micro_batches, config.groups))
-        )
-        return Strategist(
-            rows,
-            config.mesh,
-            loop,
-            batch_outside=config.data > 1 and config.inner > 1,
-        )
-
-    def _staged(
-        self,
-        rows: Rows,
-        strategist: Strategist,
-        config: Config,
-        price_s_per_byte: float,
-        solution: Solution,
-    ) -> list[Found]:
-        by_option, ways = self._ways(rows, strategist, config, solution)
+    def _staged(self, desk: Desk, placing: Placing) -> list[Found]:
+        """The best stages for each of the most promising schedules."""
+        config, slicer = desk.config, desk.slicer(placing)
+        nothing = piece_costs(desk.rows, slicer, "")
+        by_option = [nothing, nothing, nothing]
+        ways = stagings(by_option, config, self._limit)
+        if len(ways) < len(schedules(config, len(nothing))):
+            by_option[1:] = [piece_costs(desk.rows, slicer, o) for o in ("cheap", "full")]
+            ways = stagings(by_option, config, self._limit)
         return [
             Found(
                 config=config,
-                price_s_per_byte=price_s_per_byte,
-                hidden=solution.hidden,
+                placing=placing,
                 staging=staging,
                 prediction=predicted(by_option, config, staging, self._machine),
-                bound_s=solution.bound_s / config.groups,
                 limit_bytes=self._limit,
             )
             for staging in ways[: SIMULATED[self._request.level]]
         ]
 
-    def _ways(
-        self, rows: Rows, strategist: Strategist, config: Config, solution: Solution
-    ) -> tuple[list[list[StageCost]], list[Staging]]:
-        """Costs by option of recomputation, and the best stages for each schedule."""
-        slicer = strategist.slicer(solution, self._limit, self._request.level)
-        nothing = piece_costs(rows, slicer, "")
-        by_option = [nothing, nothing, nothing]
-        ways = stagings(by_option, config, self._limit)
-        if len(ways) < len(schedules(config, len(nothing))):
-            by_option[1:] = [piece_costs(rows, slicer, option) for option in ("cheap", "full")]
-            ways = stagings(by_option, config, self._limit)
-        return by_option, ways
-
-    # --- built -----------------------------------------------------------------------------
-
     def built(self, found: Found) -> PipelinePlan | None:
-        """The plan on the whole program; cut anew while it does not fit, none if it never does."""
-        rows = self._rows_of(found.config.micro_batches)
+        """The plan on the whole program; none if it does not fit after all."""
+        count = found.config.micro_batches
+        rows = whole = self.rows_of(count)
         if self._dropped:
-            rows_whole = Rows(self._request.program, found.config.micro_batches, self._machine)
-        else:
-            rows_whole = rows
-        strategist = self._strategist(rows_whole, found.config)
-        solution = strategist.model.solve(found.price_s_per_byte, found.hidden)
-        slicer = strategist.slicer(solution, self._limit, self._request.level)
-        bound_s = solution.bound_s / found.config.groups
-        builder = _Builder(self._request, rows, rows_whole, slicer, replace(found, bound_s=bound_s))
-        staging, limit = found.staging, self._limit
-        options: list[list[StageCost]] = []
-        for _ in range(MOST_BUILDS):
-            plan = builder.plan(staging)
-            peak = plan.prediction.peak_bytes
-            if peak <= self._limit:
-                return plan
-            limit *= min(self._limit / peak, 0.99)
-            options = options or self._options(rows, found)
-            again = [
-                s
-                for s in stagings(options, found.config, limit)
-                if (s.schedule, s.chunks) == (staging.schedule, staging.chunks)
-            ]
-            if not again:
-                return None
-            staging = again[0]
-        return None
-
-    def _options(self, rows: Rows, found: Found) -> list[list[StageCost]]:
-        strategist = self._strategist(rows, found.config)
-        solution = strategist.model.solve(found.price_s_per_byte, found.hidden)
-        slicer = strategist.slicer(solution, self._limit, self._request.level)
-        return [piece_costs(rows, slicer, option) for option in RECOMPUTATIONS]
-
-
-class _Builder:
-    """Writes plans for one found pipeline; lives only while it is built."""
-
-    def __init__(
-        self, request: PlanRequest, short: Rows, whole: Rows, slicer: Slicer, found: Found
-    ) -> None:
-        self._request = request
-        self._pieces = short.pieces
-        self._whole = whole
-        self._slicer = slicer
-        self._found = found
-        positions = range(1, len(self._pieces.order))
-        self._starts = self._pieces.first_nodes(whole.part, positions)
-
-    def plan(self, staging: Staging) -> PipelinePlan:
-        """The plan with these stages, simulated."""
-        found, request = self._found, self._request
-        cuts = tuple(self._starts[cut - 1] for cut in staging.stages.cuts)
-        staged = StagedProgram(
-            request.program, found.config.micro_batches, cuts, part=self._whole.part
-        )
-        known: dict[tuple[int, Recompute], ParallelPlan] = {}
-        plans: list[ParallelPlan] = []
-        bounds = [0, *staging.stages.cuts, len(self._pieces.order)]
-        for number, ((i, j), again) in enumerate(
-            zip(pairwise(bounds), staging.stages.recompute, strict=True)
-        ):
-            key = (staged.alike[number], replace(again, more=min(again.more, j - i)))
-            if key not in known:
-                known[key] = self._stage_plan(staged.stages[number], i, again)
-            plans.append(staged.plan_for(number, known[key]))
-        plan = PipelinePlan(
-            program_name=request.program.name,
-            program_digest=request.program.digest,
-            machine_name=request.machine.name,
-            machine_digest=request.machine.digest,
-            micro_batches=found.config.micro_batches,
-            schedule=staging.schedule,
-            num_groups=found.config.groups,
-            first_nodes=cuts,
-            plans=tuple(plans),
-            memory_limit_bytes=request.limit_bytes,
-            prediction=found.prediction,
-        )
-        prediction = estimate_pipeline(plan, staged, request.machine)
-        return replace(plan, prediction=replace(prediction, bound_s=found.bound_s))
-
-    def _stage_plan(self, stage: StageProgram, first: int, again: Recompute) -> ParallelPlan:
-        """A stage's plan: its first pieces recompute as one option says, the rest as the other."""
-        by_option = [set(choose(stage.program)) for choose in RECOMPUTATIONS.values()]
-        chosen: list[int] = []
-        for number, origin in enumerate(stage.origin):
-            if origin is None:
-                continue
-            piece = bisect_right(self._starts, origin.node)
-            if number in by_option[again.option(piece - first)]:
-                chosen.append(number)
-        return self._slicer.plan(stage, expand(stage.program, tuple(chosen)))
+            whole = Rows(self._request.program, count, self._machine)
+        return build(self._request, found, rows, whole)

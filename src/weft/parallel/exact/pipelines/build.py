@@ -1,0 +1,128 @@
+"""From what a search found to a plan on the whole program, simulated as it will run."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import replace
+from itertools import pairwise
+
+from weft.parallel.exact.pipelines.decide import Desk
+from weft.parallel.exact.pipelines.evaluate import Staging, stagings
+from weft.parallel.exact.pipelines.found import Found
+from weft.parallel.exact.pipelines.measure import Rows, piece_costs
+from weft.parallel.exact.pipelines.partition import Recompute
+from weft.parallel.pipeline.estimate import StageCost, estimate_pipeline
+from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.pipeline.stages import StageProgram
+from weft.parallel.plan import ParallelPlan
+from weft.parallel.recompute import RECOMPUTATIONS, expand
+from weft.parallel.request import PlanRequest
+
+__all__ = ["build"]
+
+MOST_BUILDS = 6
+"""Times that a plan is cut anew because it does not fit. Derived: pieces tell the peak to a few
+percent, so two suffice in most cases."""
+
+
+def build(request: PlanRequest, found: Found, short: Rows, whole: Rows) -> PipelinePlan | None:
+    """The plan; cut anew while it does not fit, none if it never does.
+
+    Args:
+        request: what was asked.
+        found: what to build.
+        short: the micro-batch that it was found on.
+        whole: the micro-batch of the whole program; the same if that is not deep.
+    """
+    builder = _Builder(request, found, short, whole)
+    staging, limit = found.staging, found.limit_bytes
+    options: list[list[StageCost]] = []
+    for _ in range(MOST_BUILDS):
+        plan = builder.plan(staging)
+        peak = plan.prediction.peak_bytes
+        if peak <= found.limit_bytes:
+            return plan
+        limit *= min(found.limit_bytes / peak, 0.99)
+        options = options or builder.options()
+        again = [
+            other
+            for other in stagings(options, found.config, limit)
+            if (other.schedule, other.chunks) == (staging.schedule, staging.chunks)
+        ]
+        if not again:
+            return None
+        staging = again[0]
+    return None
+
+
+class _Builder:
+    """Writes plans for one found pipeline; lives only while it is built."""
+
+    def __init__(self, request: PlanRequest, found: Found, short: Rows, whole: Rows) -> None:
+        self._request = request
+        self._found = found
+        self._short = short
+        self._whole = whole
+        self._pieces = short.pieces
+        desk = Desk(whole, found.config, found.limit_bytes, request.level)
+        self._slicer = desk.slicer(found.placing)
+        self._bound_s = desk.bound_s(found.placing)
+        positions = range(1, len(self._pieces.order))
+        self._starts = self._pieces.first_nodes(whole.part, positions)
+
+    def options(self) -> list[list[StageCost]]:
+        """Costs of the pieces by option of recomputation."""
+        found = self._found
+        desk = Desk(self._short, found.config, found.limit_bytes, self._request.level)
+        slicer = desk.slicer(found.placing)
+        return [piece_costs(self._short, slicer, option) for option in RECOMPUTATIONS]
+
+    def plan(self, staging: Staging) -> PipelinePlan:
+        """The plan with these stages, simulated."""
+        found, request = self._found, self._request
+        cuts = tuple(self._starts[cut - 1] for cut in staging.stages.cuts)
+        count = found.config.micro_batches
+        staged = StagedProgram(request.program, count, cuts, part=self._whole.part)
+        plan = PipelinePlan(
+            program_name=request.program.name,
+            program_digest=request.program.digest,
+            machine_name=request.machine.name,
+            machine_digest=request.machine.digest,
+            micro_batches=count,
+            schedule=staging.schedule,
+            num_groups=found.config.groups,
+            first_nodes=cuts,
+            plans=self._stage_plans(staging, staged),
+            memory_limit_bytes=request.limit_bytes,
+            prediction=found.prediction,
+        )
+        prediction = estimate_pipeline(plan, staged, request.machine)
+        return replace(plan, prediction=replace(prediction, bound_s=self._bound_s))
+
+    def _stage_plans(self, staging: Staging, staged: StagedProgram) -> tuple[ParallelPlan, ...]:
+        """Plans of the stages; those that are alike and recompute alike share one."""
+        known: dict[tuple[int, int, Recompute], ParallelPlan] = {}
+        plans: list[ParallelPlan] = []
+        bounds = [0, *staging.stages.cuts, len(self._pieces.order)]
+        runs = zip(pairwise(bounds), staging.stages.recompute, strict=True)
+        for number, ((i, j), again) in enumerate(runs):
+            key = (staged.alike[number], j - i, again)
+            if key not in known:
+                known[key] = self._stage_plan(staged.stages[number], i, again)
+            plans.append(staged.plan_for(number, known[key]))
+        return tuple(plans)
+
+    def _stage_plan(self, stage: StageProgram, first: int, again: Recompute) -> ParallelPlan:
+        """A stage's plan: its first pieces recompute as one option says, the rest as the other."""
+        wanted = {
+            option: set(choose(stage.program))
+            for option, choose in enumerate(RECOMPUTATIONS.values())
+            if option in (again.lesser, again.greater)
+        }
+        chosen = tuple(
+            number
+            for number, origin in enumerate(stage.origin)
+            if origin is not None
+            and number in wanted[again.option(bisect_right(self._starts, origin.node) - first)]
+        )
+        return self._slicer.plan(stage, expand(stage.program, chosen))
