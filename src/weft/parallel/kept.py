@@ -30,7 +30,7 @@ from weft.parallel.skeleton import UnitKind
 from weft.program.annotation import Wish
 from weft.program.graph import Program, Value
 
-__all__ = ["Mask", "allowed_states", "kept_shardings", "makes", "require_kept"]
+__all__ = ["Mask", "allowed_states", "kept_shardings", "makes", "require_kept", "unplaceable"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -137,6 +137,19 @@ def require_kept(
                 hint="have the planner search for a plan that keeps the pins, or drop them",
                 constraint="pins",
             )
+
+
+def unplaceable(pinning: Pinning, program: Program, mesh: Mesh) -> InfeasibleError | None:
+    """The first pinned value that no sharding on a mesh suits, whatever its neighbours do."""
+    for value, asked in pinning.values.items():
+        if not kept_shardings(_wishes(asked), mesh, program.type_of(value).shape):
+            return InfeasibleError(
+                need=" and ".join(one.text for one in asked),
+                got=f"{describe(program, value.node)} on mesh {mesh}, which cannot be cut so",
+                hint="drop or change a pin, or choose another machine",
+                constraint="pins",
+            )
+    return None
 
 
 def _wishes(asked: tuple[Asked, ...]) -> tuple[Wish, ...]:

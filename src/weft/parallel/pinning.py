@@ -60,6 +60,17 @@ class Pinning:
                 found[asked.text] = found.get(asked.text, 0) + 1
         return found
 
+    @property
+    def num_stages(self) -> int:
+        """Stages that a pipeline has at least if it keeps the pins; 1 if any number does."""
+        asked = (one.wish.stage or 0 for of in self.stages.values() for one in of)
+        return max(asked, default=0) + 1
+
+    @property
+    def text(self) -> str:
+        """All pins, for messages."""
+        return " and ".join(self.counts)
+
     def only(self, texts: Iterable[str]) -> Pinning:
         """These pins alone."""
         kept = frozenset(texts)

@@ -45,6 +45,7 @@ class ExactPlanner:
             alternatives=search.alternatives(),
             tightest="" if plan is not None else search.tightest(),
             notes=search.notes,
+            broken=None if plan is not None else search.broken,
         )
 
 

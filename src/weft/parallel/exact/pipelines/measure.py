@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 
 from weft.machine.model import Machine
 from weft.parallel.estimate import slowest_device
+from weft.parallel.exact.conflict import stuck_unit
 from weft.parallel.exact.extract import single_choice
 from weft.parallel.exact.flow import FlowModel, Solution
 from weft.parallel.exact.pipelines.pieces import Pieces, find_pieces
 from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.greedy import greedy_axis
 from weft.parallel.loop import Loop, varying_nodes
+from weft.parallel.pinning import Pinning, resolve
+from weft.parallel.pins import Pin
 from weft.parallel.pipeline.alike import representatives
 from weft.parallel.pipeline.estimate import StageCost, stage_cost
 from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.pinned import stage_bounds
 from weft.parallel.pipeline.segments import segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
 from weft.parallel.placement import Mesh, is_partial
@@ -43,11 +48,20 @@ class Rows:
         count: micro-batches.
         machine: where it runs.
         dropped: layers that the whole program has more.
+        pins: what is pinned, beside what the program pins itself.
     """
 
-    def __init__(self, program: Program, count: int, machine: Machine, dropped: int = 0) -> None:
+    def __init__(
+        self,
+        program: Program,
+        count: int,
+        machine: Machine,
+        dropped: int = 0,
+        pins: Sequence[Pin] = (),
+    ) -> None:
         self.count = count
         self.part = in_micro_batches(program, count)
+        self.pinning = resolve(self.part, pins)
         self.machine = machine
         self._dropped = dropped
         self._expanded: dict[tuple[int, str], Expanded] = {}
@@ -55,7 +69,7 @@ class Rows:
     @cached_property
     def folding(self) -> Folding:
         """Which layers are alike."""
-        return fold(self.part)
+        return fold(self.part, self.pinning.marks)
 
     @cached_property
     def schemes(self) -> Schemes:
@@ -66,7 +80,22 @@ class Rows:
     def pieces(self) -> Pieces:
         """Where it falls apart."""
         device = slowest_device(self.machine)
-        return find_pieces(self.part, self.folding, device, self._dropped)
+        return find_pieces(self.part, self.folding, device, self._dropped, self.pinning)
+
+    def stage_bounds(self, num_stages: int) -> tuple[tuple[int, int], ...]:
+        """The lowest and the highest stage that each piece of the whole program may be in.
+
+        Raises:
+            InfeasibleError: pins ask for an order or a stage that no such pipeline has.
+        """
+        pieces = self.pieces
+        if not self.pinning.stages:
+            return ((0, num_stages - 1),) * len(pieces.order)
+        of_node = list(stage_bounds(self.part, self.pinning, num_stages).values())
+        ends = [0, *accumulate(pieces.lengths)]
+        # Along the forward pass bounds only rise.
+        bounds = [(of_node[j - 1][0], of_node[i][1]) for i, j in pairwise(ends)]
+        return tuple(bounds[piece] for piece in pieces.order)
 
     @cached_property
     def stages(self) -> tuple[StageProgram, ...]:
@@ -112,6 +141,7 @@ class Strategist:
         loop: how often the program runs.
         batch_outside: whether the first axis cuts the batch of everything that repeats, so that
             only weights are left to decide on it.
+        pinning: what is pinned in the program.
     """
 
     def __init__(
@@ -121,26 +151,38 @@ class Strategist:
         loop: Loop,
         *,
         batch_outside: bool,
+        pinning: Pinning,
     ) -> None:
         part, machine = rows.part, rows.machine
         self.part = part
         self.machine = machine
         self.mesh = mesh
-        skeleton = build_skeleton(part, rows.folding, loop=loop)
+        skeleton = build_skeleton(part, rows.folding, pinning, loop)
         self.resharding = Resharding(machine, mesh, skeleton.small_bytes)
         outer = batch_rules(part, mesh.shape[0], rows.crossing) if batch_outside else None
         device = slowest_device(machine)
         table = StrategyTable(
             part, mesh, device, skeleton.traffic, skeleton.book, outer, rows.crossing
         )
-        problem = build_problem(skeleton, mesh, table, self.resharding, rows.crossing)
-        self.model = FlowModel(problem)
+        self.problem = build_problem(skeleton, mesh, table, self.resharding, rows.crossing)
+        self.pinning = pinning
+
+    @property
+    def stuck(self) -> str:
+        """What the pins leave without a placement; empty if they can be kept."""
+        unit = stuck_unit(self.problem, self.pinning) if self.pinning.values else None
+        return "" if unit is None else self.problem.label(unit)
+
+    @cached_property
+    def model(self) -> FlowModel:
+        """The flow programme."""
+        return FlowModel(self.problem)
 
     def slicer(self, solution: Solution, limit_bytes: float, level: Level) -> Slicer:
         """What makes stages' plans of a solution."""
         return Slicer(
             self.part,
-            single_choice(self.model.problem, solution.states),
+            single_choice(self.problem, solution.states),
             self.machine,
             self.mesh,
             self.resharding,

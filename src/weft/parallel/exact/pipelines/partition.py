@@ -165,7 +165,11 @@ NOTHING_FITS = None
 
 
 def partition(
-    runs: Runs, in_flight: Sequence[float], limit_bytes: Sequence[float], micro_batches: int
+    runs: Runs,
+    in_flight: Sequence[float],
+    limit_bytes: Sequence[float],
+    micro_batches: int,
+    bounds: Sequence[tuple[int, int]] | None = None,
 ) -> Partition | None:
     """The best stages.
 
@@ -174,6 +178,8 @@ def partition(
         in_flight: of each stage, micro-batches whose activations are kept at once.
         limit_bytes: of each stage [bytes].
         micro_batches: parts of the batch.
+        bounds: the lowest and the highest stage that each piece may be in, both rising; any if not
+            given.
 
     Returns:
         The stages; none if nothing fits.
@@ -186,6 +192,11 @@ def partition(
         if key not in known:
             known[key] = runs.costs(*key)
         tables.append(known[key])
+    if bounds is not None:
+        tables = [
+            (np.where(_may_be(stage, bounds), seconds, inf), mixture, more)
+            for stage, (seconds, mixture, more) in enumerate(tables)
+        ]
     shortest = _least(tables, np.maximum, inf)
     if shortest is None:
         return NOTHING_FITS
@@ -196,6 +207,13 @@ def partition(
         if other is not None:
             found.append(other)
     return min(found, key=lambda p: p.step_s(micro_batches))
+
+
+def _may_be(stage: int, bounds: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+    """Which runs of pieces, from i up to j, a stage may be."""
+    lowest = np.array([0, *(low for low, _ in bounds)])
+    highest = np.array([*(high for _, high in bounds), 0])
+    return (highest[:, None] >= stage) & (lowest[None, :] <= stage)
 
 
 @dataclass(frozen=True, slots=True)
