@@ -63,12 +63,10 @@ class _Builder:
         self._found = found
         self._short = short
         self._whole = whole
-        self._pieces = short.pieces
         desk = Desk(whole, found.config, found.limit_bytes, request.level)
         self._slicer = desk.slicer(found.placing)
-        self._bound_s = desk.bound_s(found.placing)
-        positions = range(1, len(self._pieces.order))
-        self._starts = self._pieces.first_nodes(whole.part, positions)
+        self._bound_s = desk.bound_s
+        self._starts = whole.pieces.starts
 
     def options(self) -> list[list[StageCost]]:
         """Costs of the pieces by option of recomputation."""
@@ -103,7 +101,7 @@ class _Builder:
         """Plans of the stages; those that are alike and recompute alike share one."""
         known: dict[tuple[int, int, Recompute], ParallelPlan] = {}
         plans: list[ParallelPlan] = []
-        bounds = [0, *staging.stages.cuts, len(self._pieces.order)]
+        bounds = [0, *staging.stages.cuts, len(self._starts) + 1]
         runs = zip(pairwise(bounds), staging.stages.recompute, strict=True)
         for number, ((i, j), again) in enumerate(runs):
             key = (staged.alike[number], j - i, again)

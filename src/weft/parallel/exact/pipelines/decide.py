@@ -53,10 +53,15 @@ class Desk:
         """The programme's solution."""
         return self.strategist.model.solve(placing.price_s_per_byte, placing.hidden)
 
-    def bound_s(self, placing: Placing) -> float:
-        """No plan of the configuration takes less, memory left out of account [s]."""
-        hidden = placing.hidden
-        return self.strategist.model.solve(0.0, hidden).bound_s / self.config.groups
+    @cached_property
+    def bound_s(self) -> float:
+        """No plan of the configuration takes less [s].
+
+        The optimum over placements where memory is plenty, all communication hidden that can be,
+        and no group ever waits.
+        """
+        overlap = self.rows.machine.overlap.value
+        return self.strategist.model.solve(0.0, overlap).bound_s / self.config.groups
 
     def slicer(self, placing: Placing) -> Slicer:
         """What makes stages' plans of the placements.

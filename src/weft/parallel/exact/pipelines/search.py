@@ -56,7 +56,7 @@ WORKED_OUT = {Level.FAST: 4, Level.BEST: 24}
 PRICES = (0.1, 1.0, 100.0)
 """Prices of memory where nothing fits without one, in units of the free plan's seconds per byte.
 Derived: as for one stage, see `weft.parallel.exact.search`."""
-SIMULATED = {Level.FAST: 3, Level.BEST: 9}
+SIMULATED = {Level.FAST: 2, Level.BEST: 4}
 """Schedules of a configuration that are simulated. Derived: closed forms order them well enough."""
 TYPICAL_ROUNDS = 8
 """Micro-batches for which rough costs are worked out. Derived: the number only decides what is
@@ -296,5 +296,5 @@ class PipelineSearch:
         count = found.config.micro_batches
         rows = whole = self.rows_of(count)
         if self._dropped:
-            whole = Rows(self._request.program, count, self._machine)
+            whole = Rows(self._request.program, count, self._machine, short=rows)
         return build(self._request, found, rows, whole)
