@@ -57,11 +57,12 @@ class Desk:
     def bound_s(self) -> float:
         """No plan of the configuration takes less [s].
 
-        The optimum over placements where memory is plenty, all communication hidden that can be,
-        and no group ever waits.
+        Every operator as fast as it can be on a group's grid, the groups never waiting, neither
+        for communication nor for each other. What would be hidden of communication depends on
+        the plan, so that none is charged.
         """
-        overlap = self.rows.machine.overlap.value
-        return self.strategist.model.solve(0.0, overlap).bound_s / self.config.groups
+        units = self.strategist.model.problem.units
+        return sum(float(unit.seconds.min()) for unit in units) / self.config.groups
 
     def slicer(self, placing: Placing) -> Slicer:
         """What makes stages' plans of the placements.
