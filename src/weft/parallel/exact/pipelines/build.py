@@ -6,6 +6,7 @@ from bisect import bisect_right
 from dataclasses import replace
 from itertools import pairwise
 
+from weft.parallel.candidate import simulate_plan
 from weft.parallel.exact.pipelines.decide import Desk
 from weft.parallel.exact.pipelines.evaluate import Staging, stagings
 from weft.parallel.exact.pipelines.found import Found
@@ -123,4 +124,7 @@ class _Builder:
             if origin is not None
             and number in wanted[again.option(bisect_right(self._starts, origin.node) - first)]
         )
-        return self._slicer.plan(stage, expand(stage.program, chosen))
+        expanded = expand(stage.program, chosen)
+        plan = self._slicer.plan(stage, expanded)
+        _, prediction = simulate_plan(plan, stage.program, self._request.machine, expanded)
+        return replace(plan, prediction=prediction)
