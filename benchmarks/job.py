@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from weft.capture import Workload, capture
+from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import ParallelPlan
-from weft.parallel.serialize import load_plan, save_plan
+from weft.parallel.plan_files import load_plan, save_plan
 from weft.program.graph import Program
 from weft.runtime import World, deploy, guard, joined, launch
 from weft.workflow.recipe import load_workload
@@ -57,7 +58,7 @@ class Job:
 
     recipe: str
     double: bool = False
-    plan: ParallelPlan
+    plan: ParallelPlan | PipelinePlan
     steps: int
     keeps_state: bool = False
     compile: bool = False

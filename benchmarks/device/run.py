@@ -1,7 +1,8 @@
 """One CUDA device: what it computes and how well its steps are predicted: `weft bench device`.
 
 The device is probed as a machine of one rank. Tiny models train on it, the first also compiled
-by Inductor, and their losses are compared with a plain torch loop on the CPU. Larger ones are
+by Inductor, some also in micro-batches, and their losses are compared with a plain torch loop on
+the CPU. Larger ones are
 timed as the runtime emits them and compiled, and the median step is compared with what the
 simulator says of devices that fuse.
 """
@@ -20,6 +21,7 @@ from benchmarks.equality.one_process import train_plainly
 from benchmarks.job import Job, TimedStep, program_of, run_jobs, workload_of
 from weft.core.errors import InputError
 from weft.machine import Machine
+from weft.parallel.pipeline.expert import pipeline_expert
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.planning import plan
 from weft.report.bench import BenchReport, at_most, print_report
@@ -31,6 +33,8 @@ __all__ = ["run"]
 log = logging.getLogger(__name__)
 
 TINY = ("gpt.py:gpt_tiny", "llama3.py:llama_tiny", "moe.py:moe_tiny", "vit.py:vit_tiny")
+IN_PARTS = ("gpt.py:gpt_tiny", "llama3.py:llama_tiny", "vit.py:vit_tiny")
+PARTS = 4
 TIMED = ("llama3.py:llama3_1b", "gpt.py:gpt_small", "moe.py:moe_small", "vgg.py:vgg19")
 LOSS_STEPS = 10
 TIMED_STEPS = 12
@@ -57,6 +61,7 @@ def run(quick: bool = False) -> BenchReport:
     rows = _timed(timed, machine)
     single = _loss_error(tiny, machine, double=False)
     double = _loss_error(tiny, machine, double=True)
+    parts = _loss_of_parts_error(IN_PARTS[:1] if quick else IN_PARTS, machine)
     errors = [abs(row.error) for row in rows if row.compiled]
     return BenchReport(
         bench="device",
@@ -64,6 +69,7 @@ def run(quick: bool = False) -> BenchReport:
         claims=(
             at_most("loss against a CPU loop, float32 [relative]", single, SINGLE),
             at_most("loss against a CPU loop, float64 [relative]", double, DOUBLE),
+            at_most("loss of micro-batches against a CPU loop, float64 [relative]", parts, DOUBLE),
             at_most("median error of compiled steps [share]", median(errors), MEDIAN_ERROR),
         ),
         table=_table(rows),
@@ -93,9 +99,30 @@ def _loss_error(recipes: Sequence[str], machine: Machine, *, double: bool) -> fl
     ]
     if not double:
         jobs.append(replace(jobs[0], compile=True))
+    return _worst_loss(jobs)
+
+
+def _loss_of_parts_error(recipes: Sequence[str], machine: Machine) -> float:
+    """The same for steps in micro-batches, by the runtime of pipelines with one group."""
+    return _worst_loss(
+        [
+            Job(
+                recipe=recipe,
+                double=True,
+                steps=LOSS_STEPS,
+                plan=pipeline_expert(
+                    program_of(recipe, double=True), machine, pp=1, micro_batches=PARTS
+                ),
+            )
+            for recipe in recipes
+        ]
+    )
+
+
+def _worst_loss(jobs: Sequence[Job]) -> float:
     worst = 0.0
     for job, outcome in zip(jobs, run_jobs(jobs, 1, timeout_s=TIMEOUT_S), strict=True):
-        wanted = train_plainly(workload_of(job.recipe, double=double), LOSS_STEPS).losses
+        wanted = train_plainly(workload_of(job.recipe, double=job.double), LOSS_STEPS).losses
         pairs = zip(outcome.losses, wanted, strict=True)
         worst = max(worst, *(abs(ours / theirs - 1) for ours, theirs in pairs))
     return worst

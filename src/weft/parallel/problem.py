@@ -146,7 +146,7 @@ class _Builder:
         self.resharding = resharding
         self._units: list[Unit] = []
         self._maxima: frozenset[Value] = frozenset()
-        self._maximal: dict[tuple[int, int], bool] = {}
+        self._maximal: dict[int, tuple[tuple[Strategy, ...], bool]] = {}
 
     def units(self) -> tuple[Unit, ...]:
         makers = {UnitKind.NODE: self._node, UnitKind.CLUSTER: self._cluster}
@@ -268,7 +268,7 @@ class _Builder:
         found: set[Value] = set()
         for unit in units:
             for node, strategies in unit.strategies.items() if unit is not None else ():
-                if self._has_maxima(node, strategies):
+                if self._has_maxima(strategies):
                     outputs = range(len(self.program.nodes[node].outputs))
                     made = [
                         k for k in outputs if any(PARTIAL_MAX in s.outputs[k] for s in strategies)
@@ -278,23 +278,22 @@ class _Builder:
             head = units[link.head]
             if head is not None and link.port >= 0:
                 ((node, strategies),) = head.strategies.items()
-                if self._has_maxima(node, strategies):
+                if self._has_maxima(strategies):
                     reads = (strategy.operands[link.port] for strategy in strategies)
                     if any(PARTIAL_MAX in sharding for sharding in reads):
                         found.add(link.value)
         return frozenset(found)
 
-    def _has_maxima(self, node: int, strategies: tuple[Strategy, ...]) -> bool:
-        """True if some strategy has a pending maximum; nodes of one kind are asked once."""
-        # Nodes of one kind whose strategies are restricted differently have different numbers.
-        kind = (self.program.kinds[node], len(strategies))
-        if kind not in self._maximal:
-            self._maximal[kind] = any(
+    def _has_maxima(self, strategies: tuple[Strategy, ...]) -> bool:
+        """True if some strategy has a pending maximum; nodes that share theirs are asked once."""
+        if id(strategies) not in self._maximal:
+            has = any(
                 PARTIAL_MAX in sharding
                 for strategy in strategies
                 for sharding in (*strategy.outputs, *strategy.operands)
             )
-        return self._maximal[kind]
+            self._maximal[id(strategies)] = (strategies, has)  # kept, so that no other has its id
+        return self._maximal[id(strategies)][1]
 
     def _parts(self, sharding: Sharding) -> int:
         parts = 1

@@ -121,7 +121,7 @@ def test_pins_are_kept_and_named(recipe, pair, tmp_path, capsys):
         ("0.weight", "PATH.TENSOR=PLACEMENT"),
         ("0.wieght=R", "did you mean 0.weight"),
         ("0.weight=S(0)x3", "a plan that keeps 0.weight=S(0)x3"),
-        ("0=stage 1", "a pipeline, for 0=stage 1"),
+        ("0=stage 1", "an operator for each of 2 stages"),
     ],
 )
 def test_a_pin_that_cannot_be_kept_is_an_error_in_three_parts(pin, words, recipe, pair, capsys):

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from dataclasses import replace
 from itertools import pairwise
 
+from weft.parallel.candidate import simulate_plan
 from weft.parallel.exact.pipelines.decide import Desk
 from weft.parallel.exact.pipelines.evaluate import Staging, stagings
 from weft.parallel.exact.pipelines.found import Found
@@ -67,12 +68,10 @@ class _Builder:
         self._found = found
         self._short = short
         self._whole = whole
-        self._pieces = short.pieces
         desk = Desk(whole, found.config, found.limit_bytes, request.level)
         self._slicer = desk.slicer(found.placing)
-        self._bound_s = desk.bound_s(found.placing)
-        positions = range(1, len(self._pieces.order))
-        self._starts = self._pieces.first_nodes(whole.part, positions)
+        self._bound_s = desk.bound_s
+        self._starts = whole.pieces.starts
 
     def options(self) -> list[list[StageCost]]:
         """Costs of the pieces by option of recomputation."""
@@ -112,7 +111,7 @@ class _Builder:
         known: dict[tuple[int, int, Recompute], ParallelPlan] = {}
         alike = range(len(staged.stages)) if self._whole.pinning.values else staged.alike
         plans: list[ParallelPlan] = []
-        bounds = [0, *staging.stages.cuts, len(self._pieces.order)]
+        bounds = [0, *staging.stages.cuts, len(self._starts) + 1]
         runs = zip(pairwise(bounds), staging.stages.recompute, strict=True)
         for number, ((i, j), again) in enumerate(runs):
             key = (alike[number], j - i, again)
@@ -134,4 +133,7 @@ class _Builder:
             if origin is not None
             and number in wanted[again.option(bisect_right(self._starts, origin.node) - first)]
         )
-        return self._slicer.plan(stage, expand(stage.program, chosen))
+        expanded = expand(stage.program, chosen)
+        plan = self._slicer.plan(stage, expanded)
+        _, prediction = simulate_plan(plan, stage.program, self._request.machine, expanded)
+        return replace(plan, prediction=prediction)

@@ -44,7 +44,8 @@ class Config:
         return Mesh(tuple(n for n in (self.data, self.inner) if n > 1) or (1,))
 
     def __str__(self) -> str:
-        return f"{self.groups} groups of {self.mesh}, {self.micro_batches} micro-batches"
+        groups = f"{self.groups} group{'s' if self.groups > 1 else ''}"
+        return f"{groups} of {self.mesh}, {self.micro_batches} micro-batches"
 
 
 def batch_rows(program: Program) -> int:
@@ -70,7 +71,7 @@ def configs(machine: Machine, rows: int, most_groups: int, most_rows: int) -> It
         >>> from weft.machine.presets import preset
         >>> found = list(configs(preset("dgx-h100x1"), rows=8, most_groups=8, most_rows=4))
         >>> str(found[0]), len(found)
-        ('1 groups of 4x2, 2 micro-batches', 27)
+        ('1 group of 4x2, 2 micro-batches', 19)
     """
     total = machine.num_devices
     node = min(group.devices_per_node for group in machine.groups)

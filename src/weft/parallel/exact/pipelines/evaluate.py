@@ -54,7 +54,7 @@ def stagings(
     by_option: Sequence[Sequence[StageCost]],
     config: Config,
     limit_bytes: float,
-    bounds: Callable[[int], Sequence[tuple[int, int]]],
+    bounds: Callable[[int], Sequence[tuple[int, int]]] | None = None,
 ) -> list[Staging]:
     """The best stages for each schedule that fits, best first.
 
@@ -63,7 +63,7 @@ def stagings(
         config: groups and micro-batches.
         limit_bytes: limit of one device [bytes].
         bounds: for a number of stages, the lowest and the highest that each piece may be in; an
-            InfeasibleError if pins cannot be kept with so many.
+            InfeasibleError if pins cannot be kept with so many. Any if not given.
     """
     runs = Runs(by_option)
     around = _once_s(by_option[0], config.groups)
@@ -72,7 +72,7 @@ def stagings(
         in_flight = _in_flight(schedule, chunks, config)
         each = [limit_bytes / chunks] * len(in_flight)
         try:
-            allowed = bounds(len(in_flight))
+            allowed = None if bounds is None else bounds(len(in_flight))
         except InfeasibleError:
             continue
         stages = partition(runs, in_flight, each, config.micro_batches, allowed)
@@ -144,16 +144,40 @@ def _busy_s(cost: StageCost) -> float:
 def predicted(
     by_option: Sequence[Sequence[StageCost]], config: Config, staging: Staging, machine: Machine
 ) -> PipelinePrediction:
-    """The step by the simulator, stages put together from pieces."""
+    """The step by the simulator, stages put together from pieces.
+
+    Once a pipeline is full, each further round of micro-batches takes as long as the last, so
+    where there are many the step follows from those of two short pipelines.
+    """
     bounds = [0, *staging.stages.cuts, len(by_option[0])]
     costs = [
         joined([by_option[again.option(k - i)][k] for k in range(i, j)])
         for i, j, again in zip(bounds, bounds[1:], staging.stages.recompute, strict=False)
     ]
-    groups = config.groups
-    orders = order(staging.schedule, len(costs), groups, config.micro_batches)
-    size = config.mesh.num_devices
-    return predict_pipeline(orders, costs, machine, size, config.micro_batches, groups)
+    groups, count = config.groups, config.micro_batches
+
+    def simulated(number: int) -> PipelinePrediction:
+        orders = order(staging.schedule, len(costs), groups, number)
+        size = config.mesh.num_devices
+        return predict_pipeline(orders, costs, machine, size, number, groups)
+
+    if count <= 2 * FULL[1] * groups:
+        return simulated(count)
+    fewer, more = (simulated(rounds * groups) for rounds in FULL)
+    rounds = (count - FULL[0] * groups) / ((FULL[1] - FULL[0]) * groups)
+    pipeline_s = fewer.pipeline_s + rounds * (more.pipeline_s - fewer.pipeline_s)
+    busy = count * sum(_busy_s(cost) for cost in costs)
+    return replace(
+        more,
+        step_s=fewer.step_s + rounds * (more.step_s - fewer.step_s),
+        pipeline_s=pipeline_s,
+        bubble=1.0 - busy / (groups * pipeline_s),
+    )
+
+
+FULL = (3, 4)
+"""Micro-batches for each group with which a pipeline is full for a while. Derived: from three on,
+one more round adds the same time, to rounding."""
 
 
 def joined(costs: Sequence[StageCost]) -> StageCost:

@@ -48,6 +48,7 @@ class Rows:
         count: micro-batches.
         machine: where it runs.
         dropped: layers that the whole program has more.
+        short: of a short version, whose pieces the program is to have.
         pins: what is pinned, beside what the program pins itself.
     """
 
@@ -57,13 +58,14 @@ class Rows:
         count: int,
         machine: Machine,
         dropped: int = 0,
+        short: Rows | None = None,
         pins: Sequence[Pin] = (),
     ) -> None:
-        self.count = count
         self.part = in_micro_batches(program, count)
         self.pinning = resolve(self.part, pins)
         self.machine = machine
         self._dropped = dropped
+        self._short = short
         self._expanded: dict[tuple[int, str], Expanded] = {}
 
     @cached_property
@@ -79,6 +81,8 @@ class Rows:
     @cached_property
     def pieces(self) -> Pieces:
         """Where it falls apart."""
+        if self._short is not None:
+            return self._short.pieces.unfolded(self.part)
         device = slowest_device(self.machine)
         return find_pieces(self.part, self.folding, device, self._dropped, self.pinning)
 
@@ -98,24 +102,30 @@ class Rows:
         return tuple(bounds[piece] for piece in pieces.order)
 
     @cached_property
-    def stages(self) -> tuple[StageProgram, ...]:
-        """A program for each piece."""
+    def piece_of_nodes(self) -> tuple[int, ...]:
+        """Piece of every node; -1 for what is computed wherever it is read."""
         stage, forward = 0, list[int]()
         starts = self.pieces.starts
         for number, node in enumerate(self.part.nodes):
             while stage < len(starts) and number >= starts[stage]:
                 stage += 1
             forward.append(stage if node.phase is Phase.FORWARD else 0)
-        return stage_programs(self.part, stage_of_nodes(self.part, forward))
+        return stage_of_nodes(self.part, forward)
+
+    @cached_property
+    def stages(self) -> tuple[StageProgram, ...]:
+        """A program for each piece."""
+        return stage_programs(self.part, self.piece_of_nodes)
 
     @cached_property
     def crossing(self) -> frozenset[Value]:
         """Values that leave a piece."""
+        piece = self.piece_of_nodes
         return frozenset(
-            origin
-            for stage in self.stages
-            for node, origin in zip(stage.program.nodes, stage.origin, strict=True)
-            if node.op == "send" and origin is not None
+            value
+            for reader in range(len(self.part.nodes))
+            for value in self.part.operands(reader)
+            if min(piece[reader], piece[value.node]) >= 0 and piece[reader] != piece[value.node]
         )
 
     @cached_property

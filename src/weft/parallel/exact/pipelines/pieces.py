@@ -46,22 +46,27 @@ class Pieces:
     order: tuple[int, ...]
     inside: tuple[bool, ...]
 
-    def first_nodes(self, whole: Program, cuts: Sequence[int]) -> tuple[int, ...]:
-        """The first node of each stage but the first.
+    def unfolded(self, whole: Program) -> Pieces:
+        """The pieces of the whole program, each for itself.
 
         Args:
             whole: the program of one micro-batch.
-            cuts: first piece of each stage but the first, by position in `order`.
         """
         nodes = forward_nodes(whole)
-        ends = [0, *accumulate(self.lengths[piece] for piece in self.order)]
+        lengths = tuple(self.lengths[piece] for piece in self.order)
+        ends = list(accumulate(lengths))
         if ends[-1] != len(nodes):
             raise VerifyError(
                 need=f"a forward pass of {ends[-1]} operators, as the short program promises",
                 got=f"{len(nodes)}",
                 hint="a mistake of weft; plan with micro-batches and stages by hand meanwhile",
             )
-        return tuple(nodes[ends[cut]] for cut in cuts)
+        return Pieces(
+            starts=tuple(nodes[end] for end in ends[:-1]),
+            lengths=lengths,
+            order=tuple(range(len(lengths))),
+            inside=tuple(self.inside[piece] for piece in self.order),
+        )
 
 
 def find_pieces(

@@ -40,6 +40,7 @@ from weft.parallel.kept import unplaceable
 from weft.parallel.loop import Loop
 from weft.parallel.pinning import Pinning
 from weft.parallel.pipeline.estimate import StageCost
+from weft.parallel.pipeline.pinned import allowed_cuts
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, Level
@@ -58,7 +59,7 @@ WORKED_OUT = {Level.FAST: 4, Level.BEST: 24}
 PRICES = (0.1, 1.0, 100.0)
 """Prices of memory where nothing fits without one, in units of the free plan's seconds per byte.
 Derived: as for one stage, see `weft.parallel.exact.search`."""
-SIMULATED = {Level.FAST: 3, Level.BEST: 9}
+SIMULATED = {Level.FAST: 2, Level.BEST: 4}
 """Schedules of a configuration that are simulated. Derived: closed forms order them well enough."""
 TYPICAL_ROUNDS = 8
 """Micro-batches for which rough costs are worked out. Derived: the number only decides what is
@@ -127,7 +128,8 @@ class PipelineSearch:
         try:
             rows = self.rows_of(self._smallest_count())
             pieces = len(rows.pieces.order)
-            rows.stage_bounds(rows.pinning.num_stages)
+            if rows.pinning.stages:
+                allowed_cuts(rows.part, rows.pinning, rows.pinning.num_stages)
         except InputError as error:
             self.notes = (f"no pipelines: {error.got}",)
             return []
@@ -243,7 +245,7 @@ class PipelineSearch:
         """The program with so many micro-batches, short if the whole one is deep."""
         if count not in self._rows:
             self._rows[count] = Rows(
-                self._short, count, self._machine, self._dropped, self._request.pins
+                self._short, count, self._machine, self._dropped, pins=self._request.pins
             )
         return self._rows[count]
 
@@ -347,5 +349,5 @@ class PipelineSearch:
         count = found.config.micro_batches
         rows = whole = self.rows_of(count)
         if self._dropped:
-            whole = Rows(self._request.program, count, self._machine)
+            whole = Rows(self._request.program, count, self._machine, short=rows)
         return build(self._request, found, rows, whole)

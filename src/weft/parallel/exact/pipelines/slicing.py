@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.copies import Decision, copies_for, recomputed
 from weft.parallel.pipeline.stages import StageProgram
@@ -51,8 +52,12 @@ class Slicer:
         Args:
             stage: cut from the part.
             expanded: its program with recomputation.
+
+        Raises:
+            InputError: the stage reads summands of what another stage has summed up.
         """
         decision = self._of(stage)
+        self._require_sums(stage, decision)
         if expanded.chosen:
             decision = recomputed(decision, stage.program, expanded)
         return ParallelPlan(
@@ -98,6 +103,24 @@ class Slicer:
                 if value in whole.lasting:
                     staying.add(own)
         return Decision(tuple(strategies), hubs, frozenset(staying))
+
+    def _require_sums(self, stage: StageProgram, decision: Decision) -> None:
+        """What comes from another stage is whole, or cut, but not a pending sum."""
+        program = stage.program
+        received = {
+            number
+            for number, origin in enumerate(stage.origin)
+            if origin is not None and program.nodes[number].op != self.part.nodes[origin.node].op
+        }
+        for number, strategy in enumerate(decision.strategies):
+            for value, read in zip(program.operands(number), strategy.operands, strict=True):
+                if value.node in received and any(map(is_partial, read)):
+                    node = program.nodes[number]
+                    raise InputError(
+                        need="stages that begin with what is summed up",
+                        got=f"{node.op} in {node.scope or 'the loss'}, which reads summands",
+                        hint="cut the stages elsewhere",
+                    )
 
     def _crossing(self, value: Value) -> Sharding:
         """In which sharding a value travels from stage to stage."""

@@ -1,0 +1,126 @@
+"""The search over pipelines: what it tries, what its pieces tell, what it builds."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from tests.programs import mlp, transformer
+from tests.searched import MACHINE, searched
+from weft.core.errors import InfeasibleError
+from weft.parallel.depth import views_of
+from weft.parallel.exact.pipelines.configs import Config, batch_rows, configs
+from weft.parallel.exact.pipelines.decide import Desk, degrees_of
+from weft.parallel.exact.pipelines.evaluate import predicted, stagings
+from weft.parallel.exact.pipelines.found import Placing
+from weft.parallel.exact.pipelines.measure import Rows, piece_costs
+from weft.parallel.exact.pipelines.search import PipelineSearch
+from weft.parallel.pipeline.expert import pipeline_expert
+from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.pipeline.serialize import pipeline_from_json, pipeline_to_json
+from weft.parallel.plan import Level
+from weft.parallel.planning import plan
+from weft.parallel.recompute import RECOMPUTATIONS
+from weft.parallel.request import PlanRequest
+from weft.program.builder import Builder
+from weft.program.fold import fold
+from weft.program.graph import Role
+from weft.program.types import DType, TensorType
+
+
+@cache
+def deep():
+    return mlp(16, batch=65_536, width=1024, hidden=lambda _: 4096, slots=("m",))
+
+
+def test_configurations_use_all_devices_and_divide_the_batch() -> None:
+    for config in configs(MACHINE, rows=48, most_groups=6, most_rows=4):
+        assert config.groups * config.data * config.inner == MACHINE.num_devices
+        assert config.micro_batches * config.data * config.rows == 48
+        assert config.mesh.num_devices * config.groups == MACHINE.num_devices
+
+
+def test_rows_of_a_batch_are_what_all_its_entries_divide_into() -> None:
+    assert batch_rows(deep()) == 65_536
+
+
+def test_a_short_program_has_the_pieces_of_the_whole_one() -> None:
+    views = views_of(deep(), fold(deep()))
+    assert views is not None
+    short = Rows(views.short.program, 8, MACHINE, views.short.dropped)
+    whole = Rows(deep(), 8, MACHINE, short=short)
+    assert len(short.pieces.order) == len(whole.pieces.order) > 16
+    scopes = {whole.part.nodes[start].scope for start in whole.pieces.starts}
+    assert {f"layers.{number}" for number in range(1, 16)} <= scopes
+
+
+def test_what_pieces_tell_of_a_step_is_what_the_whole_pipeline_takes() -> None:
+    config = Config(4, 1, 2, 8, 8192)
+    for schedule in ("1f1b", "zero-bubble"):
+        found = searched(deep(), config, schedule)
+        search = PipelineSearch(
+            PlanRequest(program=deep(), machine=MACHINE, level=Level.BEST), None
+        )
+        from_pieces = [f for f in search.worked_out(config) if f.staging.schedule == schedule]
+        best = min(f.prediction.step_s for f in from_pieces)
+        assert found.prediction.step_s == pytest.approx(best, rel=0.05)
+        assert found.schedule == schedule
+
+
+def test_many_micro_batches_follow_from_few() -> None:
+    config = Config(2, 1, 4, 64, 1024)
+    rows = Rows(deep(), 64, MACHINE)
+    slicer = Desk(rows, config, 8e10, Level.FAST).slicer(Placing())
+    costs = [piece_costs(rows, slicer, again) for again in RECOMPUTATIONS]
+    for staging in stagings(costs, config, 8e10):
+        whole = predicted(costs, config, staging, MACHINE)
+        less = Config(2, 1, 4, 16, 1024)
+        assert predicted(costs, less, staging, MACHINE).step_s < whole.step_s / 3
+        assert 0 <= whole.bubble < 0.2
+
+
+def test_the_classical_schemes_are_among_what_is_tried() -> None:
+    rows = Rows(transformer(), 2, MACHINE)
+    names = {degrees.name for degrees in degrees_of(Config(2, 2, 2, 2, 1), rows.schemes)}
+    assert {"ZeRO-1 2 x TP 2", "FSDP 2 x TP 2 + SP"} <= names
+
+
+def test_a_search_is_no_slower_than_the_same_pipeline_by_hand() -> None:
+    hand = pipeline_expert(deep(), MACHINE, pp=4, micro_batches=8, dp=2, zero=1)
+    search = PipelineSearch(
+        PlanRequest(program=deep(), machine=MACHINE, level=Level.BEST),
+        views_of(deep(), fold(deep())),
+    )
+    found = search.worked_out(Config(4, 2, 1, 8, 4096))
+    best = search.built(min(found, key=lambda f: f.rank))
+    assert best is not None
+    assert best.prediction.step_s <= hand.prediction.step_s * 1.001
+
+
+def test_pipelines_are_found_where_nothing_else_fits_and_survive_their_file() -> None:
+    found = plan(deep(), MACHINE, level="best", memory_limit_bytes=0.55e9)
+    assert isinstance(found, PipelinePlan)
+    assert found.prediction.peak_bytes <= 0.55e9
+    assert found.prediction.bound_s <= found.prediction.step_s
+    assert found.alternatives
+    assert found.level is Level.BEST
+    assert pipeline_from_json(pipeline_to_json(found)) == found
+    staged = StagedProgram(deep(), found.micro_batches, found.first_nodes)
+    for number, stage in enumerate(found.plans):
+        assert staged.segments(number, stage).parts
+
+
+def test_what_fits_nowhere_names_the_tightest_stage() -> None:
+    with pytest.raises(InfeasibleError, match="tightest stage is number"):
+        plan(deep(), MACHINE, memory_limit_bytes=5e6)
+
+
+def test_a_batch_that_mixes_samples_has_no_pipelines() -> None:
+    b = Builder("row by row")
+    x = b.input("batch.x", Role.BATCH, TensorType(DType.F32, (8, 3)))
+    rows = b.input("rows", Role.PARAMETER, TensorType(DType.F32, (8, 3)))
+    program = b.build(b.add("sum", b.add("mul.Tensor", x, rows), (0, 1)))
+    search = PipelineSearch(PlanRequest(program=program, machine=MACHINE), None)
+    assert search.ranked() == []
+    assert "no pipelines" in search.notes[0]
