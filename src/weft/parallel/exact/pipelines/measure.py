@@ -219,6 +219,8 @@ def batch_rules(part: Program, size: int, settled: Set[Value]) -> dict[int, Rule
         number: rules[number]
         for number, varies in enumerate(varying_nodes(part))
         if varies
+        # An update that scales each gradient before the sum decides with the rest of its cluster.
+        and part.nodes[number].phase is not Phase.UPDATE
         and part.nodes[number].op != "accumulate"
         and not any(
             value in settled and is_partial(place)
