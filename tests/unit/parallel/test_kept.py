@@ -195,7 +195,7 @@ def test_a_text_is_no_pin() -> None:
 
 def test_a_stage_needs_a_pipeline() -> None:
     with pytest.raises(InfeasibleError, match=r"a pipeline, for layers.1=stage 1"):
-        plan(PROGRAM, MACHINE, pins=pins("layers.1=stage 1"))
+        plan(PROGRAM, MACHINE, max_stages=1, pins=pins("layers.1=stage 1"))
     assert plan(mlp(), MACHINE, mesh=(2,), pins=pins("layers.0=stage 0")).mesh == Mesh((2,))
 
 
