@@ -59,13 +59,15 @@ def stagings(
         config: groups and micro-batches.
         limit_bytes: limit of one device [bytes].
     """
-    runs = Runs(by_option)
     around = _once_s(by_option[0], config.groups)
     found: list[Staging] = []
-    for schedule, chunks in schedules(config, runs.num_pieces):
+    runs: dict[int, Runs] = {}
+    for schedule, chunks in schedules(config, len(by_option[0])):
         in_flight = _in_flight(schedule, chunks, config)
+        number = len(in_flight)
+        runs[number] = runs.get(number) or Runs(by_option, number)
         each = [limit_bytes / chunks] * len(in_flight)
-        stages = partition(runs, in_flight, each, config.micro_batches)
+        stages = partition(runs[number], in_flight, each, config.micro_batches)
         if stages is not None:
             step_s = around + _schedule_s(schedule, stages, config, by_option[0])
             found.append(Staging(schedule=schedule, chunks=chunks, stages=stages, rough_s=step_s))
