@@ -21,7 +21,7 @@ def searched(program: Program, config: Config, schedule: str) -> PipelinePlan:
         PlanRequest(program=program, machine=MACHINE, level=Level.BEST),
         views_of(program, fold(program)),
     )
-    found = [f for f in search.worked_out(config) if f.staging.schedule == schedule]
+    found = search.worked_out(config, schedule)
     plan = search.built(min(found, key=lambda f: f.rank))
     assert plan is not None
     return plan

@@ -100,7 +100,7 @@ def step_s(seconds: list[float]) -> float:
 def test_no_cut_and_no_recomputation_has_a_shorter_longest_stage(seed: int) -> None:
     by_option, stages, limits = problem(seed)
     in_flight = [float(stages - s) for s in range(stages)]
-    found = partition(Runs(by_option), in_flight, limits, MICRO_BATCHES)
+    found = partition(Runs(by_option, stages), in_flight, limits, MICRO_BATCHES)
     tried = [seconds for seconds in all_partitions(by_option, stages, limits) if max(seconds) < inf]
     if not tried:
         assert found is None
@@ -131,7 +131,7 @@ def test_the_longest_stage_is_that_of_one_integer_programme(seed: int) -> None:
     by_option, stages, limits = problem(seed)
     in_flight = [float(stages - s) for s in range(stages)]
     longest = longest_by_integers(by_option, stages, limits)
-    runs = Runs(by_option)
+    runs = Runs(by_option, stages)
     found = partition(runs, in_flight, limits, 10**9)  # the longest stage is all that counts
     if found is None:
         assert longest == inf

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType
 
 from weft.core.errors import InputError
@@ -54,6 +55,7 @@ class Action:
         return f"{self.stage}{self.work.value}{self.micro_batch}"
 
 
+@lru_cache(maxsize=64)
 def order(
     schedule: str, num_stages: int, num_groups: int, micro_batches: int
 ) -> tuple[tuple[Action, ...], ...]:

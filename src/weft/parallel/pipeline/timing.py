@@ -108,51 +108,56 @@ class _Run:
         self._orders = orders
         self._stages = stages
         self._done: list[list[Busy]] = [[] for _ in orders]
-        self._arrival: dict[tuple[int, bool, int], float] = {}
-        self._line_free: dict[tuple[int, bool], float] = {}
+        count = 1 + max((a.micro_batch for actions in orders for a in actions), default=0)
+        # When what a stage sends has arrived, by stage and micro-batch; none where it has not.
+        self._forward: list[list[float | None]] = [[None] * count for _ in stages]
+        self._backward: list[list[float | None]] = [[None] * count for _ in stages]
+        self._forward_line, self._backward_line = [0.0] * len(stages), [0.0] * len(stages)
+        self._seconds = [
+            {work: stage.seconds(work) for work in (Work.FORWARD, Work.BACKWARD)}
+            | {Work.INPUTS: stage.inputs_s, Work.WEIGHTS: stage.weights_s}
+            for stage in stages
+        ]
 
     def advance(self) -> bool:
         """Do whatever can be done next; whether anything was."""
         moved = False
         for group, actions in enumerate(self._orders):
             done = self._done[group]
-            while len(done) < len(actions):
-                ready = self._ready_s(actions[len(done)])
+            free = done[-1].end_s if done else 0.0
+            for action in actions[len(done) :]:
+                ready = self._ready_s(action)
                 if ready is None:
                     break
-                start = max(ready, done[-1].end_s if done else 0.0)
-                self._do(group, actions[len(done)], start)
+                start = max(ready, free)
+                free = start + self._seconds[action.stage][action.work]
+                done.append(Busy(action, start, free))
+                self._send(action, free)
                 moved = True
         return moved
 
     def _ready_s(self, action: Action) -> float | None:
         """When what an action needs has arrived; None if that is not known yet."""
-        first = action.work is Work.FORWARD and action.stage == 0
-        last = action.work in (Work.BACKWARD, Work.INPUTS) and (
-            action.stage == len(self._stages) - 1
-        )
-        if first or action.work is Work.WEIGHTS:
+        stage, work, micro = action.stage, action.work, action.micro_batch
+        if work is Work.WEIGHTS:
             return 0.0
-        own = self._arrival.get((action.stage, True, action.micro_batch))
-        if last:
+        if work is Work.FORWARD:
+            return self._forward[stage - 1][micro] if stage else 0.0
+        own = self._forward[stage][micro]
+        if stage == len(self._stages) - 1 or own is None:
             return own
-        forward = action.work is Work.FORWARD
-        source = action.stage - 1 if forward else action.stage + 1
-        arrived = self._arrival.get((source, forward, action.micro_batch))
-        return arrived if forward or own is None or arrived is None else max(own, arrived)
+        arrived = self._backward[stage + 1][micro]
+        return arrived if arrived is None else max(own, arrived)
 
-    def _do(self, group: int, action: Action, start_s: float) -> None:
-        stage = self._stages[action.stage]
-        end = start_s + stage.seconds(action.work)
-        self._done[group].append(Busy(action, start_s, end))
-        if action.work is Work.WEIGHTS:
-            return
-        forward = action.work is Work.FORWARD
-        sending = stage.send_forward_s if forward else stage.send_backward_s
-        line = (action.stage, forward)
-        arrival = max(end, self._line_free.get(line, 0.0)) + sending
-        self._line_free[line] = arrival
-        self._arrival[action.stage, forward, action.micro_batch] = arrival
+    def _send(self, action: Action, end_s: float) -> None:
+        """What an action made goes on its way, behind what was sent before."""
+        stage = action.stage
+        if action.work is Work.FORWARD:
+            arrival = max(end_s, self._forward_line[stage]) + self._stages[stage].send_forward_s
+            self._forward_line[stage] = self._forward[stage][action.micro_batch] = arrival
+        elif action.work is not Work.WEIGHTS:
+            arrival = max(end_s, self._backward_line[stage]) + self._stages[stage].send_backward_s
+            self._backward_line[stage] = self._backward[stage][action.micro_batch] = arrival
 
     def result(self) -> PipelineTime:
         for done, actions in zip(self._done, self._orders, strict=True):

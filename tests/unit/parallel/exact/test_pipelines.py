@@ -62,7 +62,7 @@ def test_what_pieces_tell_of_a_step_is_what_the_whole_pipeline_takes() -> None:
         search = PipelineSearch(
             PlanRequest(program=deep(), machine=MACHINE, level=Level.BEST), None
         )
-        from_pieces = [f for f in search.worked_out(config) if f.staging.schedule == schedule]
+        from_pieces = search.worked_out(config, schedule)
         best = min(f.prediction.step_s for f in from_pieces)
         assert found.prediction.step_s == pytest.approx(best, rel=0.05)
         assert found.schedule == schedule

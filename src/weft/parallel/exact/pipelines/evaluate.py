@@ -65,17 +65,20 @@ def stagings(
         bounds: for a number of stages, the lowest and the highest that each piece may be in; an
             InfeasibleError if pins cannot be kept with so many. Any if not given.
     """
-    runs = Runs(by_option)
     around = _once_s(by_option[0], config.groups)
     found: list[Staging] = []
-    for schedule, chunks in schedules(config, runs.num_pieces):
+    runs: dict[int, Runs] = {}
+    for schedule, chunks in schedules(config, len(by_option[0])):
         in_flight = _in_flight(schedule, chunks, config)
-        each = [limit_bytes / chunks] * len(in_flight)
+        number = len(in_flight)
         try:
-            allowed = None if bounds is None else bounds(len(in_flight))
+            allowed = None if bounds is None else bounds(number)
         except InfeasibleError:
             continue
-        stages = partition(runs, in_flight, each, config.micro_batches, allowed)
+        pinned = allowed is not None and any(of != (0, number - 1) for of in allowed)
+        runs[number] = runs.get(number) or Runs(by_option, number, any_length=pinned)
+        each = [limit_bytes / chunks] * len(in_flight)
+        stages = partition(runs[number], in_flight, each, config.micro_batches, allowed)
         if stages is not None:
             step_s = around + _schedule_s(schedule, stages, config, by_option[0])
             found.append(Staging(schedule=schedule, chunks=chunks, stages=stages, rough_s=step_s))

@@ -79,15 +79,36 @@ class Partition:
         return (micro_batches - 1) * max(self.seconds) + sum(self.seconds)
 
 
+LONGEST = 3.0
+"""Pieces of a stage over their mean, beyond which stages are not looked at. Derived: such a stage
+would take three times as long as the mean, unless its pieces were that much shorter than others."""
+
+
 class Runs:
-    """Costs of all runs of pieces, from piece i up to j, as matrices.
+    """Costs of all runs of pieces that may be a stage, by first piece and length.
 
     Args:
         by_option: cost of each piece, by option of recomputation.
+        num_stages: stages that the pieces are cut into.
+        any_length: whether stages much longer than the mean are looked at too, as pins may ask.
     """
 
-    def __init__(self, by_option: Sequence[Sequence[StageCost]]) -> None:
+    def __init__(
+        self,
+        by_option: Sequence[Sequence[StageCost]],
+        num_stages: int,
+        *,
+        any_length: bool = False,
+    ) -> None:
         self.num_pieces = len(by_option[0])
+        count = self.num_pieces
+        most = count if any_length else int(LONGEST * count / num_stages) + 4
+        self.longest = min(count - num_stages + 1, most)
+        lengths = np.arange(1, self.longest + 1)
+        self._last = np.arange(count)[:, None] + lengths[None, :]
+        self._outside = self._last > count
+        self._last[self._outside] = count
+        self._lengths = np.broadcast_to(lengths, self._last.shape)
         self._seconds = [self._sums([_seconds(c) for c in costs]) for costs in by_option]
         self._kept = [self._sums([c.time.kept_bytes for c in costs]) for costs in by_option]
         first = by_option[0]
@@ -95,9 +116,6 @@ class Runs:
         self._lasting = self._sums([c.lasting_bytes for c in first])
         self._sums_bytes = self._sums([c.sums_bytes for c in first])
         self._finish = self._maxima([c.finish_bytes - c.sums_bytes for c in first])
-        count = np.arange(self.num_pieces + 1)
-        self._count = np.maximum(count[None, :] - count[:, None], 1)
-        self._empty = count[None, :] <= count[:, None]
 
     def costs(self, in_flight: float, limit_bytes: float) -> tuple[Floats, Ints, Ints]:
         """The quickest way for each run to fit.
@@ -110,24 +128,23 @@ class Runs:
             Seconds of one micro-batch, the mixture, and how many pieces follow its greater
             option; infinitely many seconds where nothing fits.
         """
-        fixed = self._lasting + self._sums_bytes
-        seconds = np.full(fixed.shape, inf)
-        mixture = np.zeros(fixed.shape, dtype=np.int64)
-        more = np.zeros(fixed.shape, dtype=np.int64)
-        room = limit_bytes - fixed
+        seconds = np.full(self._last.shape, inf)
+        mixture = np.zeros(self._last.shape, dtype=np.int64)
+        more = np.zeros(self._last.shape, dtype=np.int64)
+        room = limit_bytes - self._lasting - self._sums_bytes
         room[room < self._finish] = -inf
         for number, (lesser, greater) in enumerate(MIXTURES):
             transient = np.maximum(self._transient[lesser], self._transient[greater])
-            least = room - self._transient[lesser] - in_flight * self._kept[lesser]
-            excess = in_flight * self._kept[lesser] + transient - room
-            saved = in_flight * (self._kept[lesser] - self._kept[greater]) / self._count
+            held = in_flight * self._kept[lesser]
+            saved = in_flight * (self._kept[lesser] - self._kept[greater]) / self._lengths
             with np.errstate(divide="ignore", invalid="ignore"):
-                needed = np.ceil(np.where(saved > 0, excess / saved, inf))
-            needed = np.where(least >= 0, 0.0, np.maximum(needed, 1.0))
-            paid = (self._seconds[greater] - self._seconds[lesser]) / self._count
+                needed = np.ceil(np.where(saved > 0, (held + transient - room) / saved, inf))
+            needed = np.maximum(needed, 1.0)
+            needed[room - self._transient[lesser] - held >= 0] = 0.0
+            paid = (self._seconds[greater] - self._seconds[lesser]) / self._lengths
             with np.errstate(invalid="ignore"):
                 found = self._seconds[lesser] + np.where(needed > 0, needed * paid, 0.0)
-            found[(needed > self._count) | self._empty] = inf
+            found[(needed > self._lengths) | self._outside] = inf
             better = found < seconds
             seconds[better] = found[better]
             mixture[better] = number
@@ -142,18 +159,27 @@ class Runs:
             for transient, kept in zip(self._transient, self._kept, strict=True)
         ]
         needed = fixed + np.maximum(np.minimum.reduce(running), self._finish)
-        needed[self._empty] = inf
+        needed[self._outside] = inf
         return needed
+
+    def may_be(self, stage: int, bounds: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+        """Which runs a stage may be.
+
+        Args:
+            stage: its number.
+            bounds: the lowest and the highest stage that each piece may be in, both rising.
+        """
+        lowest, highest = (np.array(of) for of in zip(*bounds, strict=True))
+        return (highest[:, None] >= stage) & (lowest[self._last - 1] <= stage)
 
     def _sums(self, values: Sequence[float]) -> Floats:
         ends = np.concatenate([[0.0], np.cumsum(values)])
-        return ends[None, :] - ends[:, None]
+        return ends[self._last] - ends[:-1, None]
 
     def _maxima(self, values: Sequence[float]) -> Floats:
-        found = np.zeros((self.num_pieces + 1, self.num_pieces + 1))
-        for i in range(self.num_pieces):
-            found[i, i + 1 :] = np.maximum.accumulate(values[i:])
-        return found
+        padded = np.concatenate([values, np.full(self.longest, -inf)])
+        shifted = padded[np.arange(self.num_pieces)[:, None] + np.arange(self.longest)[None, :]]
+        return np.maximum.accumulate(shifted, axis=1)
 
 
 def _seconds(cost: StageCost) -> float:
@@ -184,8 +210,6 @@ def partition(
     Returns:
         The stages; none if nothing fits.
     """
-    if len(in_flight) > runs.num_pieces:
-        return NOTHING_FITS
     known: dict[tuple[float, float], tuple[Floats, Ints, Ints]] = {}
     tables: list[tuple[Floats, Ints, Ints]] = []
     for key in zip(in_flight, limit_bytes, strict=True):
@@ -194,7 +218,7 @@ def partition(
         tables.append(known[key])
     if bounds is not None:
         tables = [
-            (np.where(_may_be(stage, bounds), seconds, inf), mixture, more)
+            (np.where(runs.may_be(stage, bounds), seconds, inf), mixture, more)
             for stage, (seconds, mixture, more) in enumerate(tables)
         ]
     shortest = _least(tables, np.maximum, inf)
@@ -207,13 +231,6 @@ def partition(
         if other is not None:
             found.append(other)
     return min(found, key=lambda p: p.step_s(micro_batches))
-
-
-def _may_be(stage: int, bounds: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
-    """Which runs of pieces, from i up to j, a stage may be."""
-    lowest = np.array([0, *(low for low, _ in bounds)])
-    highest = np.array([*(high for _, high in bounds), 0])
-    return (highest[:, None] >= stage) & (lowest[None, :] <= stage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +256,9 @@ def tightest(runs: Runs, in_flight: Sequence[float]) -> Tightest:
     tables = [runs.least_bytes(number) for number in in_flight]
     bounds = _bounds(tables, np.maximum)
     assert bounds is not None
-    needs = [float(table[i, j]) for table, i, j in zip(tables, bounds, bounds[1:], strict=False)]
+    needs = [
+        float(table[i, j - i - 1]) for table, i, j in zip(tables, bounds, bounds[1:], strict=False)
+    ]
     stage = int(np.argmax(needs))
     return Tightest(stage, bounds[stage], bounds[stage + 1] - 1, needs[stage])
 
@@ -255,9 +274,9 @@ def _least(
     recompute: list[Recompute] = []
     seconds_of: list[float] = []
     for (seconds, mixture, more), i, j in zip(tables, bounds, bounds[1:], strict=False):
-        lesser, greater = MIXTURES[int(mixture[i, j])]
-        recompute.append(Recompute(lesser, greater, int(more[i, j])))
-        seconds_of.append(float(seconds[i, j]))
+        lesser, greater = MIXTURES[int(mixture[i, j - i - 1])]
+        recompute.append(Recompute(lesser, greater, int(more[i, j - i - 1])))
+        seconds_of.append(float(seconds[i, j - i - 1]))
     return Partition(
         cuts=tuple(bounds[1:-1]), recompute=tuple(recompute), seconds=tuple(seconds_of)
     )
@@ -265,17 +284,24 @@ def _least(
 
 def _bounds(tables: Sequence[Floats], join: np.ufunc) -> list[int] | None:
     """Bounds of runs, one of each table in turn, whose joined costs are least; none if infinite."""
-    num_pieces = len(tables[0]) - 1
+    num_pieces, longest = map(int, tables[0].shape)
+    ends = np.arange(num_pieces + 1)[:, None]
+    first = ends - np.arange(1, longest + 1)[None, :]
+    outside = first < 0
+    first[outside] = 0
+    column = np.broadcast_to(np.arange(longest), first.shape)
     best = np.full(num_pieces + 1, inf)
     best[0] = 0.0
     came: list[Ints] = []
     for table in tables:
-        reached = join(best[:, None], table)
-        came.append(np.argmin(reached, axis=0))
-        best = np.min(reached, axis=0)
+        reached = join(best[first], table[np.minimum(first, num_pieces - 1), column])
+        reached[outside] = inf
+        choice = np.argmin(reached, axis=1)
+        came.append(choice)
+        best = reached[np.arange(num_pieces + 1), choice]
     if best[num_pieces] == inf:
         return None
-    ends = [num_pieces]
+    bounds = [num_pieces]
     for back in reversed(came):
-        ends.append(int(back[ends[-1]]))
-    return ends[::-1]
+        bounds.append(bounds[-1] - 1 - int(back[bounds[-1]]))
+    return bounds[::-1]

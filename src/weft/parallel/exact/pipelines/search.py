@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 from weft.core.errors import InfeasibleError, InputError
 from weft.core.units import format_bytes
@@ -59,8 +60,11 @@ WORKED_OUT = {Level.FAST: 4, Level.BEST: 24}
 PRICES = (0.1, 1.0, 100.0)
 """Prices of memory where nothing fits without one, in units of the free plan's seconds per byte.
 Derived: as for one stage, see `weft.parallel.exact.search`."""
-SIMULATED = {Level.FAST: 2, Level.BEST: 4}
+SIMULATED = {Level.FAST: 1, Level.BEST: 2}
 """Schedules of a configuration that are simulated. Derived: closed forms order them well enough."""
+NEAR = 1.1
+"""Step by the closed form over the best one simulated, beyond which none is simulated. Derived:
+closed forms leave out transfers and come within a few percent."""
 TYPICAL_ROUNDS = 8
 """Micro-batches for which rough costs are worked out. Derived: the number only decides what is
 gathered once a step."""
@@ -216,7 +220,7 @@ class PipelineSearch:
             for costs in self._spread(table, config):
                 groups = range(config.groups)
                 in_flight = [min(config.micro_batches, config.groups - g) for g in groups]
-                found = tightest(Runs(costs), in_flight)
+                found = tightest(Runs(costs, config.groups), in_flight)
                 if least is None or found.num_bytes < least[0].num_bytes:
                     least = (found, config)
         if least is None:
@@ -287,8 +291,13 @@ class PipelineSearch:
 
     # --- worked out ------------------------------------------------------------------------
 
-    def worked_out(self, config: Config) -> list[Found]:
-        """Pipelines of one configuration, whether they fit or not."""
+    def worked_out(self, config: Config, schedule: str = "") -> list[Found]:
+        """Pipelines of one configuration, whether they fit or not.
+
+        Args:
+            config: groups, grids, micro-batches.
+            schedule: look at this schedule only.
+        """
         rows = self.rows_of(config.micro_batches)
         desk = Desk(rows, config, self._limit, self._request.level)
         overlap = self._machine.overlap.value
@@ -298,18 +307,18 @@ class PipelineSearch:
             free.setdefault(desk.solution(placing).states, placing)
         found: list[Found] = []
         for placing in free.values():
-            found += self._staged(desk, placing)
+            found += self._staged(desk, placing, schedule)
         if all(not one.fits or one.repeats for one in found):
-            found += self._cheaper(desk, list(free.values())[-1])
+            found += self._cheaper(desk, list(free.values())[-1], schedule)
         if self._request.level is Level.BEST:
             for degrees in degrees_of(config, rows.schemes):
                 try:
-                    found += self._staged(desk, Placing(degrees=degrees))
+                    found += self._staged(desk, Placing(degrees=degrees), schedule)
                 except (InputError, InfeasibleError):
                     continue  # sizes do not divide, or pins break: nobody would configure it
         return found
 
-    def _cheaper(self, desk: Desk, free: Placing) -> list[Found]:
+    def _cheaper(self, desk: Desk, free: Placing, schedule: str) -> list[Found]:
         """What fits where memory has a price, up to the lowest price at which something does.
 
         Splitting more may cost less than computing twice.
@@ -318,13 +327,13 @@ class PipelineSearch:
         unit = solution.objective_s / max(solution.num_bytes, 1.0)
         all_found: list[Found] = []
         for ratio in PRICES:
-            found = self._staged(desk, replace(free, price_s_per_byte=ratio * unit))
+            found = self._staged(desk, replace(free, price_s_per_byte=ratio * unit), schedule)
             all_found += found
             if any(one.fits for one in found):
                 break
         return all_found
 
-    def _staged(self, desk: Desk, placing: Placing) -> list[Found]:
+    def _staged(self, desk: Desk, placing: Placing, schedule: str) -> list[Found]:
         """The best stages for each of the most promising schedules."""
         config, slicer = desk.config, desk.slicer(placing)
         nothing = piece_costs(desk.rows, slicer, "")
@@ -333,6 +342,8 @@ class PipelineSearch:
         if len(ways) < len(schedules(config, len(nothing))):
             by_option[1:] = [piece_costs(desk.rows, slicer, o) for o in ("cheap", "full")]
             ways = stagings(by_option, config, self._limit, desk.rows.stage_bounds)
+        ways = [way for way in ways if not schedule or way.schedule == schedule]
+        best = min((one.prediction.step_s for one in self.found if one.fits), default=inf)
         return [
             Found(
                 config=config,
@@ -342,6 +353,7 @@ class PipelineSearch:
                 limit_bytes=self._limit,
             )
             for staging in ways[: SIMULATED[self._request.level]]
+            if staging.rough_s <= NEAR * best
         ]
 
     def built(self, found: Found) -> PipelinePlan | None:
