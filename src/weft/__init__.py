@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from weft.capture import AdamW as AdamW
     from weft.capture import Workload as Workload
     from weft.capture import capture as capture
+    from weft.capture import pinned as pinned
     from weft.core.errors import WeftError as WeftError
     from weft.machine import Machine as Machine
     from weft.machine import load_machine as load_machine
     from weft.parallel.experts import expert_plan as expert_plan
     from weft.parallel.explanation import explain as explain
+    from weft.parallel.pins import pin as pin
     from weft.parallel.plan import ParallelPlan as ParallelPlan
     from weft.parallel.plan_files import load_plan as load_plan
     from weft.parallel.plan_files import save_plan as save_plan
@@ -50,6 +52,8 @@ _HOME = {
     "explain": "weft.parallel.explanation",
     "load_machine": "weft.machine",
     "load_plan": "weft.parallel.plan_files",
+    "pin": "weft.parallel.pins",
+    "pinned": "weft.capture",
     "plan": "weft.parallel.planning",
     "probe": "weft.runtime.probe",
     "save_plan": "weft.parallel.plan_files",
@@ -77,6 +81,8 @@ __all__ = [  # sorted, as a test checks
     "explain",
     "load_machine",
     "load_plan",
+    "pin",
+    "pinned",
     "plan",
     "probe",
     "save_plan",

@@ -17,6 +17,9 @@ from weft.parallel.exact.stage import Stage
 from weft.parallel.experts import expert_candidate, expert_plan
 from weft.parallel.foreign.document import foreign_from_json
 from weft.parallel.foreign.plan import foreign_plan
+from weft.parallel.kept import require_kept
+from weft.parallel.pinning import Pinning, resolve
+from weft.parallel.pins import parse_pin
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.skeleton import build_skeleton
@@ -182,9 +185,38 @@ def test_layers_that_follow_two_solutions() -> None:
         assert_same(program, proposal.build().plan)
 
 
-def search_of(program: Program, mesh: tuple[int, ...], limit: float = 1e12) -> MeshSearch:
+PINS = {
+    "parameters": ("layers.*.attention.query=S(0)x4", "layers.1.mlp.up=R", "embed.weight=S(1)"),
+    "outputs": ("layers.*.mlp output=S(1)x2", "layers.2.norm1 output=R", "head output=S(2)"),
+    "one layer": ("layers.2.attention output=S(1)", "layers.2.attention.*=S(1)"),
+    "batch": ("batch.ids=S(1)", "embed output=S(0)x2", "optimizer.m.head.weight=S(1)x2"),
+}
+
+
+@pytest.mark.parametrize("mesh", [(4,), (2, 2)])
+@pytest.mark.parametrize("pins", PINS)
+def test_pinned_plans_at_every_price_of_memory(pins: str, mesh: tuple[int, ...]) -> None:
+    program = PROGRAMS["transformer"]
+    texts = [t for t in PINS[pins] if "x2" not in t or len(mesh) == 2]
+    pinning = resolve(program, [parse_pin(text) for text in texts])
+    search = search_of(program, mesh, pinning=pinning)
+    free = search.model.solve()
+    for weight in (0.0, 0.1, 1000.0):
+        proposal, _ = search.at_price(weight * free.objective_s / free.num_bytes)
+        found = proposal.build().plan
+        require_kept(found.mesh, found.strategies, found.copies, program, pinning)
+        assert_same(program, found)
+
+
+def search_of(
+    program: Program,
+    mesh: tuple[int, ...],
+    limit: float = 1e12,
+    pinning: Pinning | None = None,
+) -> MeshSearch:
+    pinning = resolve(program) if pinning is None else pinning
     return MeshSearch(
-        build_skeleton(program, fold(program)),
+        build_skeleton(program, fold(program, pinning.marks), pinning),
         MACHINE,
         Mesh(mesh),
         Limits(memory_limit_bytes=limit, level=Level.FAST),

@@ -21,6 +21,8 @@ NAMES = [
     "explain",
     "load_machine",
     "load_plan",
+    "pin",
+    "pinned",
     "plan",
     "probe",
     "save_plan",

@@ -10,6 +10,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from weft.capture.block import pinned
 from weft.capture.optimizer import SGD, Adafactor, AdamW, Optimizer
 from weft.capture.program import capture
 from weft.capture.step import initial_state, make_step
@@ -27,6 +28,7 @@ __all__ = [
     "capture",
     "initial_state",
     "make_step",
+    "pinned",
 ]
 
 

@@ -40,7 +40,11 @@ def to_program(trace: Trace) -> Program:
             source=call.source,
             zeros=zeros,
         )
-        made.append(_apply(emit, call, made))
+        first = builder.num_nodes
+        results = _apply(emit, call, made)
+        if call.position.pins:
+            _pin(builder, call, results, range(first, builder.num_nodes))
+        made.append(results)
 
     def find(value: Value) -> Value:
         found = made[value.node][value.output]
@@ -55,6 +59,20 @@ def to_program(trace: Trace) -> Program:
                 _require_type(given.name, builder, old, new)
                 updates.append((old, new))
     return builder.build(find(trace.loss), tuple(updates))
+
+
+def _pin(builder: Builder, call: Call, results: tuple[Value | None, ...], nodes: range) -> None:
+    """Pin what the call returns first, and the stage of all that it runs."""
+    placements = tuple(pin for pin in call.position.pins if not pin.is_stage)
+    stages = tuple(pin for pin in call.position.pins if pin.is_stage)
+    for number in nodes:
+        builder.pin(Value(number), stages)
+    if not placements or results[0] is None:
+        return
+    try:
+        builder.pin(results[0], placements)
+    except VerifyError as error:
+        raise _unsupported(call, f"pinned {placements[0]}") from error
 
 
 def _needed(trace: Trace) -> set[int]:

@@ -1,4 +1,4 @@
-"""Where in a step the code that runs right now stands: its phase and its module path.
+"""Where in a step the code that runs right now stands: its phase, module path and pins.
 
 The step, the optimizers and the module hooks mark their position; the tracer reads it. On
 real tensors nobody reads it and the marks cost next to nothing.
@@ -11,17 +11,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from weft.program.annotation import Annotation
 from weft.program.graph import Phase
 
-__all__ = ["Position", "at", "here"]
+__all__ = ["Position", "at", "here", "pinned_at"]
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Phase and module path of the code that runs."""
+    """Phase and module path of the code that runs, and the pins of the blocks around it.
+
+    Of a placement and of a stage there is one pin at most.
+    """
 
     phase: Phase = Phase.FORWARD
     scope: str = ""
+    pins: tuple[Annotation, ...] = ()
 
 
 _START = Position()
@@ -42,7 +47,19 @@ def at(phase: Phase, scope: str) -> Iterator[None]:
         ...     here().scope
         'optimizer.weight'
     """
-    token = _HERE.set(Position(phase, scope))
+    token = _HERE.set(Position(phase, scope, here().pins))
+    try:
+        yield
+    finally:
+        _HERE.reset(token)
+
+
+@contextmanager
+def pinned_at(pin: Annotation) -> Iterator[None]:
+    """Mark everything inside as pinned; an inner placement or stage takes the place of an outer."""
+    outside = here()
+    others = [other for other in outside.pins if other.is_stage is not pin.is_stage]
+    token = _HERE.set(Position(outside.phase, outside.scope, (*others, pin)))
     try:
         yield
     finally:

@@ -12,9 +12,10 @@ from weft.capture.replicate import BASE_DEPTH, replicate
 from weft.capture.simplify import simplify
 from weft.capture.source import describe, first_line, line_of_error
 from weft.capture.stack import Stack, cut, find_stack
-from weft.capture.trace import make_model, trace
+from weft.capture.trace import Trace, make_model, trace
 from weft.capture.workload import Workload
 from weft.core.errors import CaptureError, WeftError
+from weft.program.annotation import Annotation
 from weft.program.graph import Program
 from weft.program.verify import verify
 
@@ -81,7 +82,31 @@ def capture(workload: Workload) -> Program:
 
 
 def _by_full_trace(workload: Workload, model: nn.Module) -> Program:
-    return factorise(simplify(to_program(trace(workload, model))))
+    return _traced(trace(workload, model))
+
+
+def _traced(traced: Trace) -> Program:
+    """The program of a trace, which has something of every block that pins.
+
+    Raises:
+        CaptureError: of a block nothing is left.
+    """
+    whole = to_program(traced)
+    program = factorise(simplify(whole))
+    left = _blocks(program)
+    lost = [str(pin) for block, pin in _blocks(whole).items() if block not in left]
+    if lost:
+        raise CaptureError(
+            need="blocks of weft.pinned that compute tensors of the step",
+            got=f"{lost[0]}, whose tensors are only views that other operators take in",
+            hint="pin what reads them, or the tensors that they are views of",
+        )
+    return program
+
+
+def _blocks(program: Program) -> dict[tuple[str, bool], Annotation]:
+    """A pin of each block that pins, by the block's line and whether it names a stage."""
+    return {(pin.source, pin.is_stage): pin for node in program.nodes for pin in node.pins}
 
 
 def _by_replication(workload: Workload, model: nn.Module, stack: Stack) -> Program | None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from weft.machine.model import Machine
 from weft.parallel.candidate import Candidate, assemble
 from weft.parallel.copies import Decision, copies_for, recomputed
+from weft.parallel.kept import require_kept
+from weft.parallel.pinning import Pinning
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
 from weft.parallel.propagate import AxisRules, combine
@@ -25,6 +27,7 @@ def candidate_by_axes(
     *,
     lasting: frozenset[Value],
     expanded: Expanded,
+    pinning: Pinning,
     memory_limit_bytes: float,
 ) -> Candidate:
     """The plan, simulated.
@@ -36,19 +39,25 @@ def candidate_by_axes(
         axes: rules of each mesh axis, outermost first, for the nodes of the program.
         lasting: values whose copies for the forward pass stay for all of the step.
         expanded: the program with recomputation applied.
+        pinning: what is pinned in the expanded program.
         memory_limit_bytes: limit of one device [bytes].
+
+    Raises:
+        InfeasibleError: the plan would not keep a pin.
     """
     mesh = Mesh(tuple(axis.size for axis in axes))
     decision = Decision(combine(axes), {}, lasting)
     if expanded.chosen:
         decision = recomputed(decision, program, expanded)
+    copies = copies_for(expanded.program, decision, Resharding(machine, mesh))
+    require_kept(mesh, decision.strategies, copies, expanded.program, pinning)
     return assemble(
         name,
         program,
         machine,
         mesh,
         decision.strategies,
-        copies_for(expanded.program, decision, Resharding(machine, mesh)),
+        copies,
         memory_limit_bytes=memory_limit_bytes,
         recompute=expanded.chosen,
         expanded=expanded,

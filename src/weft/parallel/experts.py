@@ -6,14 +6,17 @@ is what follows from them by the least movement.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Unpack
 
-from weft.core.errors import InputError
+from weft.core.errors import InfeasibleError, InputError
 from weft.machine.model import Machine
 from weft.parallel.by_axes import candidate_by_axes
 from weft.parallel.candidate import Candidate, Proposal
 from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.depth import Shortened, Views
+from weft.parallel.pinning import Pinning, resolve
+from weft.parallel.pins import Pin
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
@@ -23,26 +26,32 @@ from weft.program.graph import Program, Role
 __all__ = ["expert_candidate", "expert_plan", "expert_proposals", "plan_by_degrees"]
 
 
-def expert_plan(program: Program, machine: Machine, **degrees: Unpack[DegreeNames]) -> ParallelPlan:
+def expert_plan(
+    program: Program, machine: Machine, *, pins: Sequence[Pin] = (), **degrees: Unpack[DegreeNames]
+) -> ParallelPlan:
     """The plan that an engineer writes with these degrees.
 
     Args:
         program: one training step.
         machine: at least dp * cp * tp devices.
+        pins: what the plan has to keep to, beside the program's own pins.
         **degrees: of each scheme, as attributes of `weft.parallel.degrees.Degrees`: `dp`, `tp`,
             `sp`, `cp`, `ep`, `zero`, `recompute`; `fsdp=True` is `zero=3`.
 
     Raises:
         InputError: the degrees do not divide the batch or the weights, or are too many.
+        InfeasibleError: the degrees do not keep a pin; names it.
     """
-    return plan_by_degrees(program, machine, Degrees.named(**degrees))
+    return plan_by_degrees(program, machine, Degrees.named(**degrees), resolve(program, pins))
 
 
-def plan_by_degrees(program: Program, machine: Machine, degrees: Degrees) -> ParallelPlan:
-    """`expert_plan` of degrees as one value."""
+def plan_by_degrees(
+    program: Program, machine: Machine, degrees: Degrees, pinning: Pinning
+) -> ParallelPlan:
+    """`expert_plan` of degrees as one value, for a program whose pins have been resolved."""
     _require_room(degrees, program, machine)
     limit = min(group.device.memory_bytes.value for group in machine.groups)
-    return expert_candidate(program, machine, degrees, memory_limit_bytes=limit).plan
+    return _Desk(program, pinning, degrees.recompute).candidate(machine, degrees, limit).plan
 
 
 def _require_room(degrees: Degrees, program: Program, machine: Machine) -> None:
@@ -67,19 +76,26 @@ def expert_candidate(
     program: Program, machine: Machine, degrees: Degrees, *, memory_limit_bytes: float
 ) -> Candidate:
     """An expert's plan, simulated."""
-    return _Desk(program, degrees.recompute).candidate(machine, degrees, memory_limit_bytes)
+    desk = _Desk(program, resolve(program), degrees.recompute)
+    return desk.candidate(machine, degrees, memory_limit_bytes)
 
 
 class _Desk:
     """Where experts write plans for one program; what several of them share is kept."""
 
-    def __init__(self, program: Program, recompute: str = "") -> None:
+    def __init__(self, program: Program, pinning: Pinning, recompute: str = "") -> None:
         self.program = program
         self.schemes = Schemes(program)
         self._expanded = expand(program, RECOMPUTATIONS[recompute](program))
+        self._pinning = pinning.through(self._expanded.origin, self._expanded.program)
 
     def candidate(self, machine: Machine, degrees: Degrees, memory_limit_bytes: float) -> Candidate:
-        """The plan, simulated."""
+        """The plan, simulated.
+
+        Raises:
+            InputError: the degrees do not divide.
+            InfeasibleError: the plan would not keep a pin.
+        """
         axes, lasting = self.schemes.axes(degrees)
         return candidate_by_axes(
             degrees.name,
@@ -88,6 +104,7 @@ class _Desk:
             axes,
             lasting=lasting,
             expanded=self._expanded,
+            pinning=self._pinning,
             memory_limit_bytes=memory_limit_bytes,
         )
 
@@ -95,16 +112,17 @@ class _Desk:
 def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[Proposal]:
     """All experts' plans over all devices that the program's sizes allow.
 
-    Degrees that do not divide are left out: an engineer would not configure them.
+    Degrees that do not divide are left out: an engineer would not configure them. So are plans
+    that do not keep a pin.
     """
     found: list[Proposal] = []
-    desks = _Desks(request.program, views)
+    desks = _Desks(request.program, request.pinning, views)
     for degrees in _grid(request, desks.whole.schemes):
         if request.mesh is not None and degrees.mesh != request.mesh:
             continue
         try:
             found.append(_proposal(request, degrees, desks))
-        except InputError:
+        except (InputError, InfeasibleError):
             continue
     return found
 
@@ -112,11 +130,14 @@ def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[P
 class _Desks:
     """A desk for a program and one for each of its short versions."""
 
-    def __init__(self, program: Program, views: Views | None) -> None:
+    def __init__(self, program: Program, pinning: Pinning, views: Views | None) -> None:
         self.views = views
-        self.whole = _Desk(program)
+        self.whole = _Desk(program, pinning)
         short = () if views is None else (views.short, views.longer)
-        self._of_view = {view.dropped: _Desk(view.program) for view in short}
+        self._of_view = {
+            view.dropped: _Desk(view.program, pinning.through(view.origin, view.program))
+            for view in short
+        }
 
     def of(self, view: Shortened) -> _Desk:
         """The desk of a short version."""

@@ -19,8 +19,12 @@ from weft.machine.topology import smallest_machine, with_nodes
 from weft.parallel.candidate import Candidate, Proposal, best_of
 from weft.parallel.depth import Views, views_of
 from weft.parallel.experts import expert_proposals
-from weft.parallel.pipeline.plan import PipelinePlan
+from weft.parallel.kept import require_kept
+from weft.parallel.pinning import resolve
+from weft.parallel.pipeline.kept import require_pipeline_kept
+from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.plan import Alternative, Level, ParallelPlan
+from weft.parallel.recompute import expand
 from weft.parallel.request import PlanRequest
 from weft.program.fold import Folding, fold
 
@@ -56,12 +60,14 @@ class PipelineOutcome:
         alternatives: the others that were worked out, best first.
         tightest: what stands in the way if none fits, in words.
         notes: lines for people.
+        broken: what pins made impossible, if there is no plan and they did.
     """
 
     plan: PipelinePlan | None = None
     alternatives: tuple[Alternative, ...] = ()
     tightest: str = ""
     notes: tuple[str, ...] = ()
+    broken: InfeasibleError | None = None
 
 
 class Planner(Protocol):
@@ -100,31 +106,129 @@ def plan_request(
         progress: told in words what is going on.
 
     Raises:
-        InfeasibleError: nothing fits; names the tightest constraint and a machine that would do.
+        InfeasibleError: nothing fits; names the tightest constraint and a machine that would do. Or
+            nothing keeps the pins; names them.
         RuleError: an operator has no sharding rule.
     """
     started = time.perf_counter()
     with _collector_paused():
-        folding = fold(request.program)
+        _require_stages(request)
+        folding = fold(request.program, request.pinning.marks)
         alike = _Alike(folding, views_of(request.program, folding))
-        outcome = _look(request, planner, alike, progress)
-        best = best_of([*outcome.searched, *outcome.experts])
+        whole = _of_one_stage(request, planner, alike, progress)
         pipelines = PipelineOutcome()
-        if _may_gain(request, best):
+        if _may_gain(request, whole.best):
             left_s = request.time_limit_s - (time.perf_counter() - started)
             later = replace(request, time_limit_s=max(left_s, 0.0))
             pipelines = planner.pipelines(later, alike.views, progress)
-        if not best.fits and pipelines.plan is None:
-            way_out = _way_out(request, planner, best, alike, progress)
-            raise _infeasible(request, best, way_out, pipelines.tightest)
-    chosen = _faster(best, pipelines)
+        if pipelines.plan is None:
+            _require_fit(request, planner, alike, whole, pipelines, progress)
+        chosen = _faster(whole.best, pipelines)
+        _require_pins(chosen, request)
     return replace(
         chosen,
         planner=planner.name,
         level=request.level,
         search_s=time.perf_counter() - started,
-        notes=(*_notes(best, outcome.experts), *outcome.notes, *pipelines.notes),
+        notes=(*_pin_notes(request), *whole.notes, *pipelines.notes),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OneStage:
+    """The best plan of one stage.
+
+    Attributes:
+        best: the plan, whether it fits or not; none if pins forbid all.
+        notes: lines for people.
+        broken: why there is none.
+    """
+
+    best: Candidate | None = None
+    notes: tuple[str, ...] = ()
+    broken: InfeasibleError | None = None
+
+
+def _of_one_stage(
+    request: PlanRequest, planner: Planner, alike: _Alike, progress: Progress
+) -> _OneStage:
+    if request.pinning.num_stages > 1:
+        return _OneStage()
+    try:
+        outcome = _look(request, planner, alike, progress)
+    except InfeasibleError as error:
+        if not request.pinning or not _may_split(request):
+            raise
+        return _OneStage(broken=error)
+    best = best_of([*outcome.searched, *outcome.experts])
+    return _OneStage(best=best, notes=(*_notes(best, outcome.experts), *outcome.notes))
+
+
+def _require_fit(
+    request: PlanRequest,
+    planner: Planner,
+    alike: _Alike,
+    whole: _OneStage,
+    pipelines: PipelineOutcome,
+    progress: Progress,
+) -> None:
+    """Check that one stage suffices where no pipeline was found.
+
+    Raises:
+        InfeasibleError: it does not; says what stands in the way.
+    """
+    if whole.best is not None:
+        if not whole.best.fits:
+            way_out = _way_out(request, planner, whole.best, alike, progress)
+            raise _infeasible(request, whole.best, way_out, pipelines.tightest)
+        return
+    broken = whole.broken or pipelines.broken
+    if broken is None:
+        reasons = "; ".join(filter(None, (pipelines.tightest, *pipelines.notes)))
+        raise InfeasibleError(
+            need=f"a pipeline that fits and keeps {request.pinning.text}",
+            got=reasons or f"none on {request.machine.name}",
+            hint="a larger machine, a smaller batch, or without some of the pins",
+            constraint="pins",
+        )
+    if whole.broken is None or pipelines.broken is None:
+        raise broken
+    raise InfeasibleError(
+        need=broken.need,
+        got=f"{broken.got}\nof pipelines: {pipelines.broken.got}",
+        hint=broken.hint,
+        constraint=broken.constraint,
+        options=broken.options,
+    )
+
+
+def _require_stages(request: PlanRequest) -> None:
+    """Check that there may be as many stages as pins ask for."""
+    later = [one for of in request.pinning.stages.values() for one in of if one.wish.stage]
+    if later and not _may_split(request):
+        raise InfeasibleError(
+            need=f"a pipeline, for {later[0].text}",
+            got="a plan without pipeline stages",
+            hint="drop the pin, or ask for stages: no mesh, no max_stages=1, several devices",
+            constraint="pins",
+        )
+
+
+def _require_pins(plan: ParallelPlan | PipelinePlan, request: PlanRequest) -> None:
+    """The law: whoever planned, the pins are kept."""
+    if isinstance(plan, PipelinePlan):
+        if request.pinning:
+            staged = StagedProgram(request.program, plan.micro_batches, plan.first_nodes)
+            require_pipeline_kept(plan, staged, resolve(staged.part, request.pins))
+    elif request.pinning.values:
+        expanded = expand(request.program, plan.recompute)
+        pinning = request.pinning.through(expanded.origin, expanded.program)
+        require_kept(plan.mesh, plan.strategies, plan.copies, expanded.program, pinning)
+
+
+def _pin_notes(request: PlanRequest) -> tuple[str, ...]:
+    counts = request.pinning.counts.items()
+    return tuple(f"kept {text} ({n} tensor{'s' * (n > 1)})" for text, n in counts)
 
 
 WORTHWHILE = 0.05
@@ -132,18 +236,28 @@ WORTHWHILE = 0.05
 at on the fast level. Derived: a pipeline removes some of both and adds a bubble."""
 
 
-def _may_gain(request: PlanRequest, best: Candidate) -> bool:
+def _may_split(request: PlanRequest) -> bool:
+    """Whether the plan may have several stages."""
+    one_stage = request.max_stages == 1 or request.mesh is not None
+    return not one_stage and request.machine.num_devices > 1
+
+
+def _may_gain(request: PlanRequest, best: Candidate | None) -> bool:
     """Whether pipelines are to be looked at: they can remove communication and recomputation."""
-    if request.max_stages == 1 or request.mesh is not None or request.machine.num_devices == 1:
-        return False
+    if not _may_split(request) or best is None:
+        return _may_split(request)
     found = best.plan.prediction
     waits = found.exposed_s > WORTHWHILE * found.step_s
     return request.level is Level.BEST or not best.fits or waits or bool(best.plan.recompute)
 
 
-def _faster(best: Candidate, pipelines: PipelineOutcome) -> ParallelPlan | PipelinePlan:
+def _faster(best: Candidate | None, pipelines: PipelineOutcome) -> ParallelPlan | PipelinePlan:
     """The faster of the best plan of one stage and the best pipeline, with all that lost."""
-    plan, found = best.plan, pipelines.plan
+    found = pipelines.plan
+    if best is None:
+        assert found is not None
+        return replace(found, alternatives=pipelines.alternatives)
+    plan = best.plan
     if found is None or (best.fits and best.step_s <= found.prediction.step_s):
         return replace(plan, alternatives=(*plan.alternatives, *pipelines.alternatives))
     whole = Alternative(
@@ -207,13 +321,14 @@ def _infeasible(
     limit = request.limit_bytes
     state = smallest.plan.prediction.state_bytes
     rest = smallest.peak_bytes - state
+    pins = ", without some of the pins" if request.pinning else ""
     return InfeasibleError(
         need=f"at most {format_bytes(limit)} on each device of {request.machine.name}",
         got=f"{format_bytes(smallest.peak_bytes)} in the smallest plan found ({smallest.name}): "
         f"{format_bytes(state)} of parameters and optimizer state, "
         f"{format_bytes(rest)} of activations, gradients and buffers"
         + (f"; {tightest}" if tightest else ""),
-        hint=f"{way_out}, a smaller batch, or compute_dtype=torch.bfloat16",
+        hint=f"{way_out}{pins}, a smaller batch, or compute_dtype=torch.bfloat16",
         constraint="parameters and optimizer state" if state > rest else "activations",
         options=(way_out,),
     )
@@ -245,7 +360,10 @@ def _way_out(
         machine = with_nodes(machine, 2 ** (estimate.num_nodes - 1).bit_length())
         progress(f"would {machine.name} do?")
         larger = replace(request, machine=machine, mesh=None)
-        outcome = _look(larger, planner, alike, progress)
+        try:
+            outcome = _look(larger, planner, alike, progress)
+        except InfeasibleError:
+            break  # the pins cannot be kept there
         best = min([*outcome.searched, *outcome.experts], key=lambda proposal: proposal.rank)
         if best.fits:
             return f"a machine such as {machine.name} ({machine.num_devices} devices)"

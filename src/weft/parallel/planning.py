@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, overload
 
 from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.exact.planner import ExactPlanner
+from weft.parallel.pins import Pin
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
@@ -32,6 +33,7 @@ def plan(
     memory_limit_bytes: float = ...,
     mesh: tuple[int, ...],
     time_limit_s: float = ...,
+    pins: Sequence[Pin] = ...,
     progress: Progress = ...,
 ) -> ParallelPlan: ...
 @overload
@@ -45,6 +47,7 @@ def plan(
     mesh: tuple[int, ...] | None = ...,
     max_stages: Literal[1],
     time_limit_s: float = ...,
+    pins: Sequence[Pin] = ...,
     progress: Progress = ...,
 ) -> ParallelPlan: ...
 @overload
@@ -58,6 +61,7 @@ def plan(
     mesh: tuple[int, ...] | None = ...,
     max_stages: int = ...,
     time_limit_s: float = ...,
+    pins: Sequence[Pin] = ...,
     progress: Progress = ...,
 ) -> ParallelPlan | PipelinePlan: ...
 def plan(
@@ -70,6 +74,7 @@ def plan(
     mesh: tuple[int, ...] | None = None,
     max_stages: int = 0,
     time_limit_s: float = float("inf"),
+    pins: Sequence[Pin] = (),
     progress: Progress = lambda _: None,
 ) -> ParallelPlan | PipelinePlan:
     """Decide how a training step is split over a machine.
@@ -83,6 +88,8 @@ def plan(
         mesh: plan on this device grid only, in one stage.
         max_stages: 1 for plans of one stage only; 0 for as many as pay.
         time_limit_s: stop looking for better plans after this time [s].
+        pins: placements and stages that the plan has to keep to, from `weft.pin`, beside those
+            that the model's own code has.
         progress: told in words what is going on.
 
     Returns:
@@ -91,8 +98,10 @@ def plan(
         the best plan of one stage waits, recomputes or does not fit.
 
     Raises:
-        InputError: no such planner or level, or a mesh that the machine is too small for.
-        InfeasibleError: nothing fits; names the tightest constraint and a machine that would do.
+        InputError: no such planner or level, a mesh that the machine is too small for, or a pin
+            that names nothing.
+        InfeasibleError: nothing fits; names the tightest constraint and a machine that would do, or
+            a smallest set of pins that cannot be kept.
         RuleError: an operator has no sharding rule.
     """
     make = PLANNERS.get(planner)
@@ -110,6 +119,7 @@ def plan(
         mesh=None if mesh is None else Mesh(tuple(mesh)),
         max_stages=max_stages,
         time_limit_s=time_limit_s,
+        pins=tuple(pins),
     )
     return plan_request(request, make(), progress)
 

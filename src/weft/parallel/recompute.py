@@ -136,7 +136,7 @@ class _Rebuild:
                 this = self._old.nodes[top]
                 args = map_values(this.args, self._backward)
                 self._clone[top] = len(self._nodes)
-                self._append(replace(this, args=args, phase=Phase.BACKWARD), top)
+                self._append(replace(this, args=args, phase=Phase.BACKWARD, pins=()), top)
 
     def _append(self, node: Node, origin: int) -> None:
         self._nodes.append(node)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from weft.core.errors import InputError
 from weft.core.units import format_bytes
 from weft.machine.model import Machine
+from weft.parallel.pinning import Pinning, resolve
+from weft.parallel.pins import Pin
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
 from weft.program.graph import Program
@@ -26,9 +29,11 @@ class PlanRequest:
         mesh: plan on this mesh only, in one stage.
         max_stages: 1 for plans of one stage only, 0 for as many as pay.
         time_limit_s: stop looking for better plans after this time [s].
+        pins: what the plan has to keep to, beside the program's own pins.
 
     Raises:
-        InputError: the mesh has more devices, or the limit is more memory, than the machine has.
+        InputError: the mesh has more devices, or the limit is more memory, than the machine has; or
+            a pin names nothing.
     """
 
     program: Program
@@ -38,6 +43,7 @@ class PlanRequest:
     mesh: Mesh | None = None
     max_stages: int = 0
     time_limit_s: float = float("inf")
+    pins: tuple[Pin, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mesh is not None and self.mesh.num_devices > self.machine.num_devices:
@@ -60,6 +66,12 @@ class PlanRequest:
                 got=f"{self.memory_limit_bytes:.17g} bytes",
                 hint="leave the limit out to use all that a device has",
             )
+        _ = self.pinning
+
+    @cached_property
+    def pinning(self) -> Pinning:
+        """What the pins name in the program."""
+        return resolve(self.program, self.pins)
 
     @property
     def limit_bytes(self) -> float:

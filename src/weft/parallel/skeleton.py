@@ -2,21 +2,23 @@
 
 A *unit* is what chooses one state: a node of the folded program, a cluster of update nodes
 that share one sharding, a *hub*, or the sink that wants the loss whole. A hub is a further
-version of a tensor: one for the readers of a phase if they are several, and one for what the
-backward pass starts from. A *link* is a value that flows from one unit to another.
+version of a tensor: one for the readers of a phase if they are several or the tensor is pinned,
+and one for what the backward pass starts from. A *link* is a value that flows from one unit to
+another.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
 from weft.cost.fusion import Paid, program_traffic
 from weft.parallel.bundle import SMALL_BYTES
 from weft.parallel.loop import Loop, varying_nodes
+from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.rules import RuleBook
 from weft.parallel.weights import weight_values
 from weft.program.fold import Folding
@@ -47,6 +49,7 @@ class UnitSpec:
         held: how many of its results are held at once, all occurrences together.
         value, phase: of a hub, the value it is a version of and the phase it serves.
         keeps: of a hub, whether its version stays on the device through the peak.
+        first: of a hub, whether its version is made of the value as computed.
         stays: of a hub, whether it is the version of a weight that all micro-batches read.
     """
 
@@ -58,6 +61,7 @@ class UnitSpec:
     value: Value | None = None
     phase: Phase = Phase.FORWARD
     keeps: bool = False
+    first: bool = False
     stays: bool = False
 
 
@@ -91,6 +95,7 @@ class Skeleton:
     folding: Folding
     units: tuple[UnitSpec, ...]
     links: tuple[Link, ...]
+    pinning: Pinning = field(default_factory=Pinning)
 
     @cached_property
     def traffic(self) -> tuple[Paid, ...]:
@@ -118,16 +123,23 @@ HUB_PORT = -4
 """A hub takes a value in any of its states."""
 
 
-def build_skeleton(program: Program, folding: Folding, loop: Loop | None = None) -> Skeleton:
+def build_skeleton(
+    program: Program,
+    folding: Folding,
+    pinning: Pinning | None = None,
+    loop: Loop | None = None,
+) -> Skeleton:
     """Units and links of a program.
 
     Args:
         program: of a step, or of one micro-batch.
-        folding: of the program.
+        folding: of the program; what is pinned differently is not folded.
+        pinning: what is pinned; if not given, the program's own pins.
         loop: how often a step runs the program of one micro-batch. What repeats then counts as
             often, and each weight has a version that is made once a step.
     """
-    builder = _Builder(program, folding, loop)
+    pinning = resolve(program) if pinning is None else pinning
+    builder = _Builder(program, folding, frozenset(pinning.values), loop)
     builder.add_units()
     builder.add_links()
     return Skeleton(
@@ -135,6 +147,7 @@ def build_skeleton(program: Program, folding: Folding, loop: Loop | None = None)
         folding=folding,
         units=tuple(builder.units),
         links=tuple(builder.links),
+        pinning=pinning,
     )
 
 
@@ -150,9 +163,12 @@ _Reads = dict[tuple[Value, Phase], dict[_Reader, int]]
 class _Builder:
     """Accumulates units and links; lives only inside `build_skeleton`."""
 
-    def __init__(self, program: Program, folding: Folding, loop: Loop | None) -> None:
+    def __init__(
+        self, program: Program, folding: Folding, pinned: frozenset[Value], loop: Loop | None
+    ) -> None:
         self.program = program
         self.folding = folding
+        self.pinned = pinned
         self.loop = loop
         self.varies = [False] * len(program.nodes) if loop is None else varying_nodes(program)
         self.units: list[UnitSpec] = []
@@ -200,9 +216,11 @@ class _Builder:
                     continue
                 self.hideable = self._can_hide(value, phase, readers)
                 start = tail
-                if most[value, phase] > 1 or self._bridges(value, phase, reads):
+                first = tail == self.unit_of[value.node]
+                shared = most[value, phase] > 1 or self._bridges(value, phase, reads)
+                if shared or (first and self._is_pinned(value)):
                     keeps = phase is Phase.BACKWARD and value in kept
-                    start = self._add_hub(value, phase, tail, keeps=keeps)
+                    start = self._add_hub(value, phase, tail, keeps=keeps, first=first)
                     if value.node not in self.program.input_by_node:
                         tail = start
                 for reader, count in readers.items():
@@ -249,9 +267,21 @@ class _Builder:
         first = min(nodes, default=len(self.program.nodes))
         return value in self.weights and first > self.busy.start
 
+    def _is_pinned(self, value: Value) -> bool:
+        """True for a pinned value that is computed: an input lies as it is stored."""
+        return value in self.pinned and value.node not in self.program.input_by_node
+
     def _add_hub(
-        self, value: Value, phase: Phase, tail: int, *, keeps: bool, stays: bool = False
+        self,
+        value: Value,
+        phase: Phase,
+        tail: int,
+        *,
+        keeps: bool,
+        first: bool = False,
+        stays: bool = False,
     ) -> int:
+        computed = value.node not in self.program.input_by_node
         times = self.folding.multiplicity[value.node]
         flows = self._flows(value)
         number = len(self.units)
@@ -264,6 +294,7 @@ class _Builder:
                 value=value,
                 phase=phase,
                 keeps=keeps,
+                first=first and computed,
                 stays=stays,
             )
         )

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from weft.core.errors import MismatchError, VerifyError
+from weft.core.errors import InfeasibleError, MismatchError, VerifyError
 from weft.machine.model import Machine
+from weft.parallel.kept import require_kept
 from weft.parallel.local import LocalProgram
+from weft.parallel.pinning import resolve
 from weft.parallel.placement import PARTIAL_MAX, Mesh, Sharding, divides, format_sharding
 from weft.parallel.plan import Copy, ParallelPlan, Strategy
-from weft.parallel.recompute import with_recompute
+from weft.parallel.recompute import Expanded, expand
 from weft.parallel.reshard import is_hop
 from weft.parallel.rules import Rule, rules
 from weft.parallel.spmd import lower_expanded
@@ -82,13 +84,14 @@ def validate(plan: ParallelPlan, program: Program) -> LocalProgram:
 
     Raises:
         MismatchError: the plan was made for another program.
-        VerifyError: a strategy follows no rule, a dim does not divide, or a copy is missing or
-            does not lead where it says.
+        VerifyError: a strategy follows no rule, a dim does not divide, a copy is missing or
+            does not lead where it says, or a pin of the model's own code is not kept.
     """
     require_program(plan, program)
     if not set(plan.recompute) <= set(range(len(program.nodes))):
         raise _malformed(f"recomputation of nodes that the {len(program.nodes)} do not have")
-    expanded = with_recompute(program, plan.recompute)
+    recomputing = expand(program, plan.recompute)
+    expanded = recomputing.program
     if len(plan.strategies) != len(expanded.nodes):
         raise _malformed(f"{len(plan.strategies)} strategies for {len(expanded.nodes)} nodes")
     for number in range(len(expanded.nodes)):
@@ -118,7 +121,18 @@ def validate(plan: ParallelPlan, program: Program) -> LocalProgram:
             _require(
                 rule in legal[key], expanded, number, strategy, f"follow a rule on axis {axis}"
             )
+    _require_own_pins(plan, program, recomputing)
     return local
+
+
+def _require_own_pins(plan: ParallelPlan, program: Program, recomputing: Expanded) -> None:
+    """Check the pins that the model's own code has."""
+    expanded = recomputing.program
+    pinning = resolve(program).through(recomputing.origin, expanded)
+    try:
+        require_kept(plan.mesh, plan.strategies, plan.copies, expanded, pinning)
+    except InfeasibleError as error:
+        raise VerifyError(need=error.need, got=error.got, hint="plan again") from error
 
 
 def _malformed(found: str) -> VerifyError:

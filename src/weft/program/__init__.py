@@ -1,5 +1,6 @@
 """The tensor program: one training step as plain frozen data, and what can be asked of it."""
 
+from weft.program.annotation import Annotation, Wish
 from weft.program.builder import Builder
 from weft.program.evaluate import evaluate
 from weft.program.fold import Folding, Layer, fold, verify_folding
@@ -26,6 +27,7 @@ from weft.program.work import Work, work
 
 __all__ = [
     "OPERATORS",
+    "Annotation",
     "Arg",
     "Builder",
     "DType",
@@ -40,6 +42,7 @@ __all__ = [
     "Role",
     "TensorType",
     "Value",
+    "Wish",
     "Work",
     "compact",
     "evaluate",

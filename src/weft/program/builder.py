@@ -6,7 +6,10 @@ plain frozen data.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from weft.core.errors import VerifyError
+from weft.program.annotation import Annotation
 from weft.program.graph import Arg, Input, Node, Phase, Program, Role, Value, values_in
 from weft.program.infer import infer_types
 from weft.program.types import TensorType
@@ -88,6 +91,26 @@ class Builder:
             Node(op=op, args=args, outputs=outputs, phase=phase, scope=scope, source=source)
         )
         return tuple(Value(number, output) for output in range(len(outputs)))
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes so far."""
+        return len(self._nodes)
+
+    def pin(self, value: Value, pins: tuple[Annotation, ...]) -> None:
+        """Add pins to the node that made a value.
+
+        Raises:
+            VerifyError: the value is a further output of its node, which has no pins.
+        """
+        node = self._nodes[value.node]
+        if value.output:
+            raise VerifyError(
+                need="pins of first outputs",
+                got=f"{value} of {node.op}",
+                hint="pin what is computed from it",
+            )
+        self._nodes[value.node] = replace(node, pins=tuple(dict.fromkeys(node.pins + pins)))
 
     def type_of(self, value: Value) -> TensorType:
         """Type of a value added before.

@@ -8,19 +8,23 @@ two local layers and a global one keep their places apart. The first and the las
 stack always stand for themselves: what surrounds them is different.
 
 Only the salt of random numbers may differ: it tells masks apart and changes nothing else.
+Nodes that are pinned differently are not alike.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
 
 from weft.core.errors import VerifyError
-from weft.program.graph import Arg, Program, Value
+from weft.program.annotation import Wish
+from weft.program.graph import Arg, Node, Program, Value
 from weft.program.layers import MIN_LAYERS, Assignment, assign_layers
 
-__all__ = ["Folding", "Layer", "fold", "verify_folding"]
+__all__ = ["Folding", "Layer", "Marks", "fold", "verify_folding"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +65,18 @@ class Folding:
         return sum(count > 0 for count in self.multiplicity)
 
 
-def fold(program: Program) -> Folding:
+Marks: TypeAlias = Mapping[int, Hashable]
+"""What tells nodes apart beyond what the program says of them, by node number."""
+
+_NO_MARKS: Marks = MappingProxyType({})
+
+
+def fold(program: Program, marks: Marks = _NO_MARKS) -> Folding:
     """Fold the repeated layers of a program.
+
+    Args:
+        program: one step.
+        marks: nodes with different marks are not folded onto one another.
 
     Returns:
         The folding; without repeated layers every node stands for itself.
@@ -73,14 +87,14 @@ def fold(program: Program) -> Folding:
     banned: frozenset[str] = frozenset()
     while True:
         assignment = assign_layers(program, banned)
-        stands_for = _match(program, assignment)
+        stands_for = _match(program, assignment, marks)
         idle = _stacks_without_repeats(assignment, stands_for)
         if not idle:
             break
         # A stack of different modules may hide stacks of equal ones inside its members.
         banned |= idle
     folding = _folding(len(program.nodes), assignment, stands_for)
-    verify_folding(program, folding)
+    verify_folding(program, folding, marks)
     return folding
 
 
@@ -92,9 +106,9 @@ def _stacks_without_repeats(assignment: Assignment, stands_for: list[int]) -> fr
     return frozenset(stacks - repeating)
 
 
-def _match(program: Program, assignment: Assignment) -> list[int]:
+def _match(program: Program, assignment: Assignment, marks: Marks) -> list[int]:
     """For each layer the position of the layer that stands for it."""
-    signatures = _Signatures(program, assignment)
+    signatures = _Signatures(program, assignment, marks)
     numbers: dict[tuple[Hashable, ...], int] = {}
     positions = range(len(assignment.layers))
     alike = [numbers.setdefault(signatures.full(p), len(numbers)) for p in positions]
@@ -150,9 +164,10 @@ class _Group:
 class _Signatures:
     """Descriptions of layers that are equal exactly for layers that are alike."""
 
-    def __init__(self, program: Program, assignment: Assignment) -> None:
+    def __init__(self, program: Program, assignment: Assignment, marks: Marks) -> None:
         self._program = program
         self._assignment = assignment
+        self._marks = marks
         self._next_value = dict(program.updates)
         self._shared = _read_from_afar(program, assignment)
 
@@ -172,11 +187,12 @@ class _Signatures:
         def refer(value: Value) -> Hashable:
             return self._reference(position, value)
 
+        told_apart = (_wishes(node), self._marks.get(number))
         if node.op == "input":
             after = self._next_value.get(number)
             role = self._program.input_by_node[number].role.value
-            return (role, node.outputs, None if after is None else refer(after))
-        return (node.outputs, _described(_constants(node.op, node.args), refer))
+            return (role, node.outputs, None if after is None else refer(after), told_apart)
+        return (node.outputs, _described(_constants(node.op, node.args), refer), told_apart)
 
     def _reference(self, position: int, value: Value) -> Hashable:
         """The value itself, or where it lies as seen from a layer."""
@@ -209,6 +225,10 @@ def _read_from_afar(program: Program, assignment: Assignment) -> frozenset[int]:
                 if other_stack == stack and abs(other_index - index) > 1:
                     shared.add(value.node)
     return frozenset(shared)
+
+
+def _wishes(node: Node) -> tuple[Wish, ...]:
+    return tuple(pin.wish for pin in node.pins)
 
 
 def _constants(op: str, args: tuple[Arg, ...]) -> tuple[Arg, ...]:
@@ -251,13 +271,13 @@ def _in_key_order(assignment: Assignment, position: int) -> tuple[int, ...]:
     return tuple(sorted(assignment.nodes[position], key=lambda node: assignment.keys[node]))
 
 
-def verify_folding(program: Program, folding: Folding) -> None:
+def verify_folding(program: Program, folding: Folding, marks: Marks = _NO_MARKS) -> None:
     """Check that a folding maps the program onto itself, edges onto edges.
 
-    For each folded node and the node that stands for it: operator, constants, types, phase and
-    role are equal, and each operand of the one corresponds to that operand of the other: it is
-    the same value, or one stands for both, or, between the same two layers, always the same
-    other value at the same distance in layers.
+    For each folded node and the node that stands for it: operator, constants, types, phase,
+    pins, marks and role are equal, and each operand of the one corresponds to that operand of the
+    other: it is the same value, or one stands for both, or, between the same two layers, always
+    the same other value at the same distance in layers.
 
     Raises:
         VerifyError: the first node that breaks a law.
@@ -275,6 +295,8 @@ def verify_folding(program: Program, folding: Folding) -> None:
             if folding.representative[node] != other:
                 raise _broken(node, other, "layers that are folded node by node")
             _verify_alike(program, node, other)
+            if marks.get(node) != marks.get(other):
+                raise _broken(node, other, "equal marks")
             read = [*program.operands(node), *_as_list(next_value.get(node))]
             stood_for = [*program.operands(other), *_as_list(next_value.get(other))]
             if len(read) != len(stood_for):
@@ -315,6 +337,8 @@ def _verify_alike(program: Program, node: int, other: int) -> None:
     a, b = program.nodes[node], program.nodes[other]
     if (a.op, a.outputs, a.phase) != (b.op, b.outputs, b.phase):
         raise _broken(node, other, "one operator, type and phase")
+    if _wishes(a) != _wishes(b):
+        raise _broken(node, other, "equal pins")
     if a.op == "input":
         if program.input_by_node[node].role is not program.input_by_node[other].role:
             raise _broken(node, other, "one role")

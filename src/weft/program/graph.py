@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 from weft.core.digest import digest
 from weft.core.errors import InputError
+from weft.program.annotation import Annotation
 from weft.program.types import TensorType
 
 __all__ = [
@@ -99,6 +100,7 @@ class Node:
         phase: forward, backward or update.
         scope: module path that the operator came from, such as "layers.3.attention".
         source: the user's own line, "file.py:12", where known.
+        pins: what the model's code asks of the first output, of forward nodes only.
     """
 
     op: str
@@ -107,6 +109,7 @@ class Node:
     phase: Phase = Phase.FORWARD
     scope: str = ""
     source: str = ""
+    pins: tuple[Annotation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +201,8 @@ class Program:
     def digest(self) -> str:
         """Content digest: equal exactly for programs that compute the same by the same nodes.
 
-        Names of the program, scopes and source lines do not take part.
+        Names of the program, scopes and source lines do not take part. Pins do: a plan keeps
+        those of the program that it was made for.
         """
         nodes = [[n.op, _plain(n.args), [str(t) for t in n.outputs]] for n in self.nodes]
         inputs = [
@@ -206,7 +210,8 @@ class Program:
             for i in self.inputs
         ]
         updates = [[node, str(value)] for node, value in self.updates]
-        return digest([nodes, inputs, str(self.loss), updates])
+        pins = [[n, [str(p.wish) for p in x.pins]] for n, x in enumerate(self.nodes) if x.pins]
+        return digest([nodes, inputs, str(self.loss), updates, *([pins] if pins else [])])
 
     @cached_property
     def num_parameters(self) -> int:

@@ -10,10 +10,11 @@ One line a node, in execution order:
 
 A value is the node that made it, `%7`, or one of its further outputs, `%7.1`. After `#` stand
 the phase, the scope and the source line, where known; `-` is an empty scope before a source.
-Inputs show their role, states also their parameter, those with a dim in factors (`%2 = input("w")
-: f32[3,8]  # parameter as (24,)`) the shape by which the model knows them, and, after `|`, what
-else they have. Text with spaces or signs stands in quotes. `update %0 = %9` gives the next value
-of an input. Blank lines and lines that start with `#` mean nothing.
+Pins follow, a quoted text each, with `-` for an unknown source before them. Inputs show their
+role, states also their parameter, those with a dim in factors (`%2 = input("w") : f32[3,8]  #
+parameter as (24,)`) the shape by which the model knows them, and, after `|`, what else they have.
+Text with spaces or signs stands in quotes. `update %0 = %9` gives the next value of an input.
+Blank lines and lines that start with `#` mean nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from weft.core.errors import InputError, VerifyError
+from weft.program.annotation import Annotation
 from weft.program.graph import Arg, Input, Node, Phase, Program, Role, Value
 from weft.program.types import TensorType
 
@@ -84,10 +86,12 @@ def _node_line(program: Program, number: int, node: Node) -> str:
 
 def _origin(node: Node) -> Iterator[str]:
     yield node.phase.value
-    if node.scope or node.source:
+    if node.scope or node.source or node.pins:
         yield _word(node.scope) if node.scope else "-"
-    if node.source:
-        yield _word(node.source)
+    if node.source or node.pins:
+        yield _word(node.source) if node.source else "-"
+    for pin in node.pins:
+        yield json.dumps(str(pin))
 
 
 def _word(text: str) -> str:
@@ -275,9 +279,17 @@ class _Parser:
             self._input(line, str(args[0]) if args else "")
         phase = Phase.FORWARD if line.at_end() else _choice(line, Phase)
         scope = "" if line.at_end() or line.skip("-") else line.word()
-        source = "" if line.at_end() else line.word()
+        source = "" if line.at_end() or line.skip("-") else line.word()
         self._nodes.append(
-            Node(op=op, args=args, outputs=tuple(outputs), phase=phase, scope=scope, source=source)
+            Node(
+                op=op,
+                args=args,
+                outputs=tuple(outputs),
+                phase=phase,
+                scope=scope,
+                source=source,
+                pins=_pins(line),
+            )
         )
 
     def _input(self, line: _Line, name: str) -> None:
@@ -311,6 +323,13 @@ class _Parser:
             loss=self._loss,
             updates=tuple(self._updates),
         )
+
+
+def _pins(line: _Line) -> tuple[Annotation, ...]:
+    pins: list[Annotation] = []
+    while line.text.startswith('"', line.position):
+        pins.append(Annotation.parse(line.word()))
+    return tuple(pins)
 
 
 _Word = TypeVar("_Word", Phase, Role)

@@ -8,7 +8,8 @@ Called on entry and exit of whatever makes or changes programs. Structural laws:
    belongs to is one, and dims that are held in factors are those of the model's shape;
 4. an update names an input once, and keeps its type;
 5. the loss is a floating-point scalar;
-6. the phases never go back: forward, backward, update. Inputs belong to forward.
+6. the phases never go back: forward, backward, update. Inputs belong to forward;
+7. only nodes of the forward phase have pins.
 
 The type law: a node's outputs have the types that its signature gives for its operands.
 """
@@ -134,6 +135,8 @@ def _require_output(program: Program, value: Value) -> None:
 def _verify_phases(program: Program) -> None:
     reached = Phase.FORWARD
     for number, node in enumerate(program.nodes):
+        if node.pins and node.phase is not Phase.FORWARD:
+            raise _broken("pins in the forward phase", _place(number, node))
         if node.op == "input":
             if node.phase is not Phase.FORWARD:
                 raise _broken("inputs in the forward phase", _place(number, node))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from weft.workflow.capture_recipe import capture_recipe
@@ -10,6 +11,7 @@ from weft.workflow.progress import Progress, silent
 
 if TYPE_CHECKING:
     from weft.machine.model import Machine
+    from weft.parallel.pins import Pin
     from weft.parallel.plan import Level, ParallelPlan
     from weft.program.graph import Program
 
@@ -24,6 +26,7 @@ def plan_model(
     memory_limit_bytes: float = 0.0,
     max_stages: int = 0,
     time_limit_s: float = float("inf"),
+    pins: Sequence[Pin] = (),
     progress: Progress = silent,
 ) -> Planned | PlannedPipeline:
     """Capture the recipe's step and search for the fastest way to split it.
@@ -35,11 +38,13 @@ def plan_model(
         memory_limit_bytes: most bytes on a device; the device's own memory if 0.
         max_stages: 1 for plans of one stage only, 0 for as many as pay.
         time_limit_s: stop looking for better plans after this time [s].
+        pins: what the plan has to keep to.
         progress: told what is going on.
 
     Raises:
         CaptureError: the workload cannot become a program.
-        InfeasibleError: no plan fits the machine.
+        InputError: a pin names nothing.
+        InfeasibleError: no plan fits the machine, or keeps the pins.
     """
     from weft.parallel.pipeline.plan import PipelinePlan
     from weft.parallel.planning import plan as search
@@ -53,6 +58,7 @@ def plan_model(
         memory_limit_bytes=memory_limit_bytes,
         max_stages=max_stages,
         time_limit_s=time_limit_s,
+        pins=pins,
         progress=lambda text: progress("plan", None, text),
     )
     progress("plan", 1.0)
@@ -68,6 +74,7 @@ def plan_program(
     *,
     level: Level,
     memory_limit_bytes: float = 0.0,
+    pins: Sequence[Pin] = (),
     progress: Progress = silent,
 ) -> ParallelPlan:
     """The best plan of one stage, with its progress told; see `plan_model` for the arguments."""
@@ -80,6 +87,7 @@ def plan_program(
         level=level,
         memory_limit_bytes=memory_limit_bytes,
         max_stages=1,
+        pins=pins,
         progress=lambda text: progress("plan", None, text),
     )
     progress("plan", 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from weft.capture import Workload
     from weft.machine.model import Machine
     from weft.parallel.degrees import DegreeNames
+    from weft.parallel.pins import Pin
     from weft.parallel.pipeline.plan import PipelinePlan
     from weft.parallel.plan import Prediction
 
@@ -23,6 +25,7 @@ def score_expert(
     recipe: str,
     machine: Machine,
     *,
+    pins: Sequence[Pin] = (),
     progress: Progress = silent,
     **degrees: Unpack[DegreeNames],
 ) -> Planned:
@@ -31,17 +34,19 @@ def score_expert(
     Args:
         recipe: "file.py:function".
         machine: what to price it on.
+        pins: what the plan has to keep to.
         progress: told what is going on.
         **degrees: as in `weft.parallel.experts.expert_plan`.
 
     Raises:
+        InfeasibleError: these degrees do not keep a pin.
         InputError: the degrees are more than the machine's devices, or do not divide.
     """
     from weft.parallel.experts import expert_plan
 
     captured = capture_recipe(recipe, progress=progress)
     program = captured.program
-    plan = expert_plan(program, machine, **degrees)
+    plan = expert_plan(program, machine, pins=pins, **degrees)
     return Planned(plan=plan, program=program, machine=machine, capture_s=captured.capture_s)
 
 
@@ -53,6 +58,7 @@ def score_pipeline(
     micro_batches: int,
     schedule: str = "1f1b",
     chunks: int = 1,
+    pins: Sequence[Pin] = (),
     progress: Progress = silent,
     **degrees: Unpack[DegreeNames],
 ) -> PipelinePlan:
@@ -65,10 +71,12 @@ def score_pipeline(
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group.
+        pins: what the plan has to keep to.
         progress: told what is going on.
         **degrees: within a group, as in `score_expert`.
 
     Raises:
+        InfeasibleError: these degrees do not keep a pin.
         InputError: the degrees, the schedule and the program do not go together.
     """
     from weft.parallel.pipeline.expert import pipeline_expert
@@ -81,6 +89,7 @@ def score_pipeline(
         micro_batches=micro_batches,
         schedule=schedule,
         chunks=chunks,
+        pins=pins,
         **degrees,
     )
 

@@ -3,6 +3,8 @@
 Adding a node first asks the operator's rules for a simpler form, then looks for an equal node
 of the same phase. Phases are kept apart on purpose: a backward node that shared a forward
 node's value would keep it in memory from one to the other, which is a planner's decision.
+A pinned placement goes to whichever node makes the value in the end, a pinned stage to all that
+an operator becomes.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
+from weft.core.errors import CaptureError
+from weft.program.annotation import Annotation
 from weft.program.graph import Arg, Node, Phase, Program, Value, map_values, values_in
 from weft.program.infer import infer_types
 from weft.program.types import TensorType
@@ -50,10 +54,11 @@ class Rewriter:
         for node in program.nodes:
             self._at = node
             if node.op == "input":
-                self._nodes.append(node)
+                self._nodes.append(replace(node, pins=()))
                 moved.append((Value(len(self._nodes) - 1),))
             else:
                 moved.append(self.add_all(node.op, *map_values(node.args, find)))
+            self._pin(moved[-1][0], node)
         return Program(
             name=program.name,
             nodes=tuple(self._nodes),
@@ -61,6 +66,22 @@ class Rewriter:
             loss=find(program.loss),
             updates=tuple((moved[n][0].node, find(value)) for n, value in program.updates),
         )
+
+    def _pin(self, value: Value, old: Node) -> None:
+        """Pin the value that an old node's first output has become."""
+        placements = tuple(pin for pin in old.pins if not pin.is_stage)
+        if placements and value.output:
+            raise CaptureError(
+                need="pins of the first result of an operator",
+                got=f"{old.op} pinned {placements[0]}, which is {value} of another operator",
+                hint="pin what is computed from it",
+            )
+        self._add_pins(value.node, placements)
+
+    def _add_pins(self, number: int, pins: tuple[Annotation, ...]) -> None:
+        node = self._nodes[number]
+        if not set(pins) <= set(node.pins):
+            self._nodes[number] = replace(node, pins=tuple(dict.fromkeys(node.pins + pins)))
 
     def add(self, op: str, *args: Arg) -> Value:
         """Add an operator, or what it simplifies to; its first output."""
@@ -89,6 +110,8 @@ class Rewriter:
                     source=at.source,
                 )
             )
+        if self._at.pins:
+            self._add_pins(number, tuple(pin for pin in self._at.pins if pin.is_stage))
         return tuple(Value(number, output) for output in range(len(self._nodes[number].outputs)))
 
     def add_as(self, source: Value, op: str, *args: Arg) -> Value | None:

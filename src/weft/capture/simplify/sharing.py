@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
+from weft.program.annotation import Annotation
 from weft.program.graph import Node, Program, Value, compact
 
 __all__ = ["share_reductions", "turn_products"]
@@ -30,8 +31,21 @@ def _turned(product: Node, permute: Node) -> Node:
     dims = permute.args[1]
     assert isinstance(equation, str) and isinstance(dims, tuple)
     terms, _, out = equation.partition("->")
-    moved = "".join(out[d] for d in dims if isinstance(d, int))
-    return replace(product, args=(f"{terms}->{moved}", *operands), outputs=permute.outputs)
+    order = [d for d in dims if isinstance(d, int)]
+    moved = "".join(out[d] for d in order)
+    pins = (*permute.pins, *(_turned_pin(pin, order) for pin in product.pins))
+    return replace(
+        product,
+        args=(f"{terms}->{moved}", *operands),
+        outputs=permute.outputs,
+        pins=tuple(dict.fromkeys(pins)),
+    )
+
+
+def _turned_pin(pin: Annotation, order: Sequence[int]) -> Annotation:
+    """The pin of the same tensor with its dims in another order."""
+    dim = pin.wish.dim(len(order))
+    return pin if dim is None else replace(pin, wish=replace(pin.wish, split=order.index(dim)))
 
 
 def share_reductions(program: Program) -> Program:

@@ -12,13 +12,16 @@ from weft.core.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from weft.machine.model import Machine
+    from weft.parallel.pins import Pin
 
 __all__ = [
     "add_machine",
+    "add_pins",
     "add_recipe",
     "memory_limit",
     "positive_seconds",
     "read_machine",
+    "read_pins",
     "writable_file",
 ]
 
@@ -36,6 +39,28 @@ def add_machine(parser: argparse.ArgumentParser, *, required: bool = True) -> No
     parser.add_argument(
         "--memory", metavar="SIZE", help="most memory on a device, such as 40GiB (its own)"
     )
+
+
+def add_pins(parser: argparse.ArgumentParser) -> None:
+    """What the plan has to keep to; may be given several times."""
+    parser.add_argument(
+        "--pin",
+        metavar="PIN",
+        action="append",
+        default=[],
+        help="PATH.TENSOR=S(0)x8 or =R, 'PATH output=S(1)', 'PATH=stage 0'; repeat for more",
+    )
+
+
+def read_pins(args: argparse.Namespace) -> tuple[Pin, ...]:
+    """The pins that the arguments name.
+
+    Raises:
+        InputError: one is not of the form.
+    """
+    from weft.parallel.pins import parse_pin
+
+    return tuple(parse_pin(text) for text in args.pin)
 
 
 def read_machine(args: argparse.Namespace) -> Machine:

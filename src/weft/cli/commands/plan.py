@@ -7,10 +7,12 @@ import argparse
 from weft.cli.command import Command
 from weft.cli.commands.options import (
     add_machine,
+    add_pins,
     add_recipe,
     memory_limit,
     positive_seconds,
     read_machine,
+    read_pins,
     writable_file,
 )
 from weft.cli.console import Console
@@ -36,6 +38,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level", choices=("fast", "best"), default="fast", help="how hard to look (fast)"
     )
+    add_pins(parser)
     parser.add_argument(
         "--one-stage", action="store_true", help="look at plans of one stage only, no pipelines"
     )
@@ -51,7 +54,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _execute(args: argparse.Namespace, console: Console) -> None:
     from weft.parallel.plan import Level
 
-    machine, limit = read_machine(args), memory_limit(args)
+    machine, limit, pins = read_machine(args), memory_limit(args), read_pins(args)
     with console.progress() as progress:
         planned = plan_model(
             args.recipe,
@@ -60,6 +63,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             memory_limit_bytes=0.0 if limit is None else limit,
             max_stages=1 if args.one_stage else 0,
             time_limit_s=args.time_limit,
+            pins=pins,
             progress=progress,
         )
     if isinstance(planned, PlannedPipeline):

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft.cli.command import Command
-from weft.cli.commands.options import add_recipe, read_machine, writable_file
+from weft.cli.commands.options import (
+    add_pins,
+    add_recipe,
+    read_machine,
+    read_pins,
+    writable_file,
+)
 from weft.cli.console import Console
 from weft.core.errors import InputError
 from weft.report.pipeline_summary import pipeline_plain, pipeline_sentence, stage_table
@@ -33,6 +39,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--placements", type=Path, metavar="FILE", help="placements of another system, as JSON"
     )
+    add_pins(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=writable_file, help="write the plan")
 
 
@@ -88,9 +95,10 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     machine = read_machine(args)
     if args.placements is not None:
         given = [f"--{name.replace('_', '-')}" for name in _PLAIN if _is_given(args, name)]
+        given += ["--pin"] if args.pin else []
         if given:
             raise InputError(
-                need="either placements or degrees",
+                need="either placements, or degrees and pins",
                 got=f"--placements and {', '.join(given)}",
                 hint="say in the file what is split, recomputed and put into stages",
             )
@@ -121,6 +129,7 @@ def _scored(
 ) -> Planned | PipelinePlan:
     if args.placements is not None:
         return score_placements(args.recipe, machine, args.placements, progress=progress)
+    pins = read_pins(args)
     degrees: DegreeNames = {
         "dp": args.dp,
         "tp": args.tp,
@@ -132,7 +141,7 @@ def _scored(
         "recompute": args.recompute,
     }
     if args.pp == 1:
-        return score_expert(args.recipe, machine, progress=progress, **degrees)
+        return score_expert(args.recipe, machine, pins=pins, progress=progress, **degrees)
     return score_pipeline(
         args.recipe,
         machine,
@@ -140,6 +149,7 @@ def _scored(
         micro_batches=args.micro_batches or 2 * args.pp,
         schedule=args.schedule,
         chunks=args.chunks,
+        pins=pins,
         progress=progress,
         **degrees,
     )

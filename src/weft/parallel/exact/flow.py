@@ -28,12 +28,13 @@ import numpy.typing as npt
 
 from weft.core.errors import InfeasibleError
 from weft.parallel.exact.branch import Branching, undecided_units
+from weft.parallel.kept import Mask, allowed_states
 from weft.parallel.problem import Edge, Problem
 from weft.parallel.reshard import Floats, Ints
 
 Narrow: TypeAlias = npt.NDArray[np.int32]
 
-__all__ = ["FlowModel", "Solution", "consistent_states"]
+__all__ = ["FlowModel", "Solution", "consistent_states", "settle"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +60,41 @@ class Solution:
 
 
 def consistent_states(problem: Problem) -> list[Ints]:
-    """States of each unit that have a partner on every edge, to a fix-point.
+    """States of each unit that its pins allow and that have a partner on every edge.
 
     Raises:
         InfeasibleError: a unit is left without a state.
     """
-    alive = [np.ones(len(unit.seconds), dtype=bool) for unit in problem.units]
+    alive = allowed_states(problem, problem.skeleton.pinning)
+    empty = settle(problem, alive)
+    if empty is not None:
+        raise InfeasibleError(
+            need="a strategy that its neighbours can be converted to",
+            got=f"none left for {problem.label(empty)} on mesh {problem.mesh}",
+            hint="choose sizes with more common factors, or another mesh",
+            constraint="divisibility",
+        )
+    return [np.flatnonzero(states) for states in alive]
+
+
+def settle(problem: Problem, alive: list[Mask]) -> int | None:
+    """Drop states without a partner on some edge, to a fix-point.
+
+    Args:
+        problem: units and edges.
+        alive: states of each unit, changed in place.
+
+    Returns:
+        A unit that is left without a state, if there is one.
+    """
     around: list[list[Edge]] = [[] for _ in problem.units]
     for edge in problem.edges:
         around[edge.tail].append(edge)
         around[edge.head].append(edge)
     queue = list(range(len(problem.units)))
+    for unit in queue:
+        if not alive[unit].any():
+            return unit
     while queue:
         unit = queue.pop()
         for edge in around[unit]:
@@ -86,10 +111,11 @@ def consistent_states(problem: Problem) -> list[Ints]:
                 to_here = np.any(reachable[:, read], axis=1)
                 keep = alive[other] & to_here[edge.made]
             if keep.sum() < alive[other].sum():
-                _require_states(problem, other, keep)
                 alive[other] = keep
+                if not keep.any():
+                    return other
                 queue.append(other)
-    return [np.flatnonzero(states) for states in alive]
+    return None
 
 
 def _marked(numbers: Ints, size: int) -> npt.NDArray[np.bool_]:
@@ -97,16 +123,6 @@ def _marked(numbers: Ints, size: int) -> npt.NDArray[np.bool_]:
     marked = np.zeros(size, dtype=bool)
     marked[numbers] = True
     return marked
-
-
-def _require_states(problem: Problem, unit: int, keep: np.ndarray) -> None:
-    if not keep.any():
-        raise InfeasibleError(
-            need="a strategy that its neighbours can be converted to",
-            got=f"none left for {problem.label(unit)} on mesh {problem.mesh}",
-            hint="choose sizes with more common factors, or another mesh",
-            constraint="divisibility",
-        )
 
 
 class FlowModel:

@@ -6,13 +6,14 @@ import time
 
 from weft.parallel.candidate import Proposal
 from weft.parallel.depth import Views
+from weft.parallel.exact.conflict import collision, stuck_unit
 from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
 from weft.parallel.planner import PipelineOutcome, Progress, Search
 from weft.parallel.request import PlanRequest
-from weft.parallel.skeleton import build_skeleton
+from weft.parallel.skeleton import Skeleton, build_skeleton
 from weft.program.fold import Folding
 
 __all__ = ["ExactPlanner"]
@@ -44,6 +45,7 @@ class ExactPlanner:
             alternatives=search.alternatives(),
             tightest="" if plan is not None else search.tightest(),
             notes=search.notes,
+            broken=None if plan is not None else search.broken,
         )
 
 
@@ -60,13 +62,8 @@ class _Search:
             deadline_s=time.perf_counter() + request.time_limit_s,
         )
         self._progress = progress
-        self._skeleton = build_skeleton(request.program, folding)
         self._stage = Stage(request.program, views)
-        self._meshes = (
-            (request.mesh,)
-            if request.mesh is not None
-            else candidate_meshes(request.machine, request.level)
-        )
+        self._searches = self._of_meshes(build_skeleton(request.program, folding, request.pinning))
         self._open: list[MeshSearch] = []
         self.notes: tuple[str, ...] = ()
         self._begin(0)
@@ -74,15 +71,14 @@ class _Search:
     def proposals(self) -> list[Proposal]:
         """Search the meshes in turn, until time is up."""
         found: list[Proposal] = []
-        for number, mesh in enumerate(self._meshes, start=1):
-            self._progress(f"mesh {mesh} ({number} of {len(self._meshes)})")
-            search = self._open[0]
-            if number < len(self._meshes):
+        for number, search in enumerate(self._searches, start=1):
+            self._progress(f"mesh {search.mesh} ({number} of {len(self._searches)})")
+            if number < len(self._searches):
                 self._begin(number)
             in_time = self._search(search)
             found += search.proposals
             if not in_time:
-                self._out_of_time(len(self._meshes) - number + 1)
+                self._out_of_time(len(self._searches) - number + 1)
                 break
             self._open.remove(search)
             search.close()
@@ -94,9 +90,31 @@ class _Search:
             search.close()
         self._open.clear()
 
+    def _of_meshes(self, skeleton: Skeleton) -> list[MeshSearch]:
+        """A search for each mesh on which the pins can be kept.
+
+        Raises:
+            InfeasibleError: there is none; names the pins that collide.
+        """
+        request, pinning = self._request, skeleton.pinning
+        meshes = (
+            (request.mesh,)
+            if request.mesh is not None
+            else candidate_meshes(request.machine, request.level)
+        )
+        searches = [
+            MeshSearch(skeleton, request.machine, mesh, self._limits, self._stage)
+            for mesh in meshes
+        ]
+        if not pinning.values:
+            return searches
+        kept = [s for s in searches if stuck_unit(s.problem, pinning) is None]
+        if not kept:
+            raise collision([search.problem for search in searches], pinning)
+        return kept
+
     def _begin(self, number: int) -> None:
-        mesh = self._meshes[number]
-        search = MeshSearch(self._skeleton, self._request.machine, mesh, self._limits, self._stage)
+        search = self._searches[number]
         search.start()
         self._open.append(search)
 
@@ -111,6 +129,6 @@ class _Search:
         return True
 
     def _out_of_time(self, missing: int) -> None:
-        left = f"time limit: {missing} of {len(self._meshes)} mesh shapes not searched to the end"
+        left = f"time limit: {missing} of {len(self._searches)} mesh shapes not searched to the end"
         self.notes = (left,)
         self._progress(left)

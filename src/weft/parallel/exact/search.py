@@ -29,7 +29,7 @@ from weft.parallel.exact.solver import Solver
 from weft.parallel.exact.stage import Stage
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, Prediction
-from weft.parallel.problem import build_problem
+from weft.parallel.problem import Problem, build_problem
 from weft.parallel.reshard import Resharding
 from weft.parallel.skeleton import Skeleton
 from weft.parallel.strategies import StrategyTable
@@ -106,11 +106,16 @@ class MeshSearch:
         return Resharding(self.machine, self.mesh, min(self.skeleton.small_bytes, MESSAGE_BYTES))
 
     @cached_property
-    def model(self) -> FlowModel:
-        """The flow programme."""
+    def problem(self) -> Problem:
+        """The planning problem of the mesh."""
         skeleton, device = self.skeleton, slowest_device(self.machine)
         table = StrategyTable(self.program, self.mesh, device, skeleton.traffic, skeleton.book)
-        return FlowModel(build_problem(self.skeleton, self.mesh, table, self.resharding))
+        return build_problem(self.skeleton, self.mesh, table, self.resharding)
+
+    @cached_property
+    def model(self) -> FlowModel:
+        """The flow programme."""
+        return FlowModel(self.problem)
 
     @cached_property
     def solver(self) -> Solver:

@@ -13,6 +13,7 @@ from weft.parallel.by_axes import candidate_by_axes
 from weft.parallel.foreign.document import ForeignPlan, Stages, Target, foreign_from_json
 from weft.parallel.foreign.pins import Names
 from weft.parallel.greedy import greedy_axis
+from weft.parallel.pinning import resolve
 from weft.parallel.pipeline.expert import pipeline_of_stages
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan
@@ -54,6 +55,7 @@ def foreign_plan(
 
     Raises:
         InputError: an entry does not go with the program; names it. Or the mesh is too large.
+        InfeasibleError: the placements do not keep a pin of the model's own code; names it.
     """
     stages = foreign.pipeline
     groups = 1 if stages is None else (len(stages.starts) + 1) // stages.chunks
@@ -81,7 +83,7 @@ def foreign_plan(
         num_groups=groups,
         micro_batches=stages.micro_batches,
         schedule=stages.schedule,
-        written=lambda stage: _completed(stage, machine, foreign),
+        written=lambda stage: _completed(stage.program, machine, foreign),
     )
 
 
@@ -94,13 +96,15 @@ def _completed(program: Program, machine: Machine, foreign: ForeignPlan) -> Para
         rules = greedy_axis(program, pins.pinned, size, axes, pins.gathered, book)
         axes.append(AxisRules(size=size, rules=rules))
         gathered |= pins.gathered
+    expanded = expand(program, RECOMPUTATIONS[foreign.recompute](program))
     plan = candidate_by_axes(
         NAME,
         program,
         machine,
         axes,
         lasting=lasting_weights(program, gathered & names.lasting),
-        expanded=expand(program, RECOMPUTATIONS[foreign.recompute](program)),
+        expanded=expanded,
+        pinning=resolve(program).through(expanded.origin, expanded.program),
         memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
     ).plan
     return replace(plan, notes=(*plan.notes, "completed from placements of another system"))

@@ -29,6 +29,7 @@ def _shape(program: Program) -> object:
             roles[number] if number in roles else _nameless(node.op, node.args),
             node.outputs,
             node.phase,
+            tuple(pin.wish for pin in node.pins),
         )
         for number, node in enumerate(program.nodes)
     )

@@ -14,14 +14,16 @@ from weft.machine.model import Device, Machine
 from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.estimate import slowest_device
 from weft.parallel.experts import plan_by_degrees
+from weft.parallel.pinning import Pinning, resolve
+from weft.parallel.pins import Pin
 from weft.parallel.pipeline.estimate import estimate_pipeline
 from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.pinned import allowed_cuts, best_cuts, own_pins, require_stages
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.schedule import require_shape
-from weft.parallel.pipeline.stages import free_nodes
+from weft.parallel.pipeline.stages import StageProgram, forward_nodes
 from weft.parallel.plan import ParallelPlan
-from weft.parallel.weights import weight_values
-from weft.program.graph import Phase, Program, Value
+from weft.program.graph import Program
 
 __all__ = ["even_cuts", "pipeline_expert", "pipeline_of_stages"]
 
@@ -34,6 +36,7 @@ def pipeline_expert(
     micro_batches: int,
     schedule: str = "1f1b",
     chunks: int = 1,
+    pins: Sequence[Pin] = (),
     **degrees: Unpack[DegreeNames],
 ) -> PipelinePlan:
     """The pipeline that an engineer writes with these degrees.
@@ -45,10 +48,15 @@ def pipeline_expert(
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group; more than one for interleaved.
+        pins: stages and placements that the plan has to keep to, from `weft.pin`, beside those
+            that the model's own code has.
         **degrees: within a group, as in `weft.parallel.experts.expert_plan`.
 
     Raises:
-        InputError: the degrees, the schedule and the program do not go together.
+        InputError: the degrees, the schedule and the program do not go together, or a pin names
+            nothing.
+        InfeasibleError: a pin cannot be kept with these degrees; names it and what it collides
+            with.
     """
     require_shape(schedule, pp * chunks, pp, micro_batches)
     inside = Degrees.named(**degrees)
@@ -59,14 +67,20 @@ def pipeline_expert(
             hint="lower the degrees, or take a larger machine",
         )
     part = in_micro_batches(program, micro_batches)
+    pinning = resolve(part, pins)
+
+    def written(stage: StageProgram) -> ParallelPlan:
+        return plan_by_degrees(stage.program, machine, inside, own_pins(stage, pinning))
+
     return pipeline_of_stages(
         program,
         machine,
-        first_nodes=even_cuts(part, slowest_device(machine), pp * chunks),
+        first_nodes=even_cuts(part, slowest_device(machine), pp * chunks, pinning),
         num_groups=pp,
         micro_batches=micro_batches,
         schedule=schedule,
-        written=lambda stage: plan_by_degrees(stage, machine, inside),
+        written=written,
+        pinning=pinning,
     )
 
 
@@ -78,7 +92,8 @@ def pipeline_of_stages(
     num_groups: int,
     micro_batches: int,
     schedule: str,
-    written: Callable[[Program], ParallelPlan],
+    written: Callable[[StageProgram], ParallelPlan],
+    pinning: Pinning | None = None,
 ) -> PipelinePlan:
     """The pipeline of these stages, simulated.
 
@@ -89,13 +104,17 @@ def pipeline_of_stages(
         num_groups: groups of devices.
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
-        written: makes the plan of a stage's program.
+        written: makes the plan of a stage.
+        pinning: what is pinned in the program of one micro-batch; if not given, its own pins.
 
     Raises:
         InputError: the schedule, the stages and the program do not go together.
+        InfeasibleError: the stages do not keep a pin; names it.
     """
     require_shape(schedule, len(first_nodes) + 1, num_groups, micro_batches)
     staged = StagedProgram(program, micro_batches, first_nodes)
+    pinning = resolve(staged.part) if pinning is None else pinning
+    require_stages(staged.stages, staged.part, pinning)
     plan = PipelinePlan(
         program_name=program.name,
         program_digest=program.digest,
@@ -105,7 +124,7 @@ def pipeline_of_stages(
         schedule=schedule,
         num_groups=num_groups,
         first_nodes=first_nodes,
-        plans=_stage_plans(staged, written),
+        plans=_stage_plans(staged, written, pinning),
         memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
         prediction=_UNKNOWN,
     )
@@ -113,10 +132,12 @@ def pipeline_of_stages(
 
 
 def _stage_plans(
-    staged: StagedProgram, written: Callable[[Program], ParallelPlan]
+    staged: StagedProgram, written: Callable[[StageProgram], ParallelPlan], pinning: Pinning
 ) -> tuple[ParallelPlan, ...]:
-    """A plan for each stage; those that are alike share one."""
-    known = {number: written(staged.stages[number].program) for number in set(staged.alike)}
+    """A plan for each stage; those that are alike share one, unless something in them is pinned."""
+    if pinning.values:
+        return tuple(written(stage) for stage in staged.stages)
+    known = {number: written(staged.stages[number]) for number in set(staged.alike)}
     return tuple(staged.plan_for(number, known[first]) for number, first in enumerate(staged.alike))
 
 
@@ -125,7 +146,9 @@ _UNKNOWN = PipelinePrediction(
 )
 
 
-def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]:
+def even_cuts(
+    part: Program, device: Device, num_stages: int, pinning: Pinning | None = None
+) -> tuple[int, ...]:
     """Where to cut the forward pass, in execution order, so that the longest stage is shortest.
 
     A cut is made only where few bytes cross, compared with the places around it: between layers,
@@ -135,16 +158,25 @@ def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]
         part: the program of one micro-batch.
         device: what operators are timed on.
         num_stages: how many stages.
+        pinning: what is pinned; modules that are pinned to stages are in them.
 
     Returns:
         First node of each stage but the first.
 
     Raises:
         InputError: the forward pass has fewer places to cut than that.
+        InfeasibleError: no cuts keep the pinned stages.
     """
     nodes = forward_nodes(part)
     ends = list(accumulate(forward_seconds(part, nodes, device)))
     places = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
+    if pinning is not None and pinning.stages:
+        position = {number: at for at, number in enumerate(nodes)}
+        allowed = [
+            [position[number] for number in begins]
+            for begins in allowed_cuts(part, pinning, num_stages)
+        ]
+        return tuple(nodes[cut] for cut in best_cuts(ends, places, allowed))
     if len(places) < num_stages - 1:
         raise InputError(
             need=f"a forward pass of at least {num_stages} operators",
@@ -155,16 +187,6 @@ def even_cuts(part: Program, device: Device, num_stages: int) -> tuple[int, ...]
         ends[b - 1] - (ends[a - 1] if a else 0.0) for a, b in pairwise([0, *places, len(nodes)])
     ]
     return tuple(nodes[places[cut - 1]] for cut in _even_runs(pieces, num_stages))
-
-
-def forward_nodes(part: Program) -> list[int]:
-    """Nodes of the forward pass that a cut gives to a stage, in order."""
-    free, weights = free_nodes(part), weight_values(part)
-    return [
-        n
-        for n, node in enumerate(part.nodes)
-        if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
-    ]
 
 
 def forward_seconds(part: Program, nodes: Sequence[int], device: Device) -> list[float]:

@@ -167,6 +167,8 @@ class _Parts:
     def build(self) -> Program:
         for number, node in enumerate(self._program.nodes):
             outputs = self._add(number, node)
+            if node.pins:
+                self._builder.pin(outputs[0], node.pins)
             for output, made in enumerate(outputs):
                 value = Value(number, output)
                 self._part[value] = made

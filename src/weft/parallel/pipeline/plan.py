@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from weft.core.errors import InputError, VerifyError
+from weft.core.errors import InfeasibleError, InputError, VerifyError
+from weft.parallel.pinning import resolve
 from weft.parallel.pipeline.alike import representatives
 from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.pinned import require_stages
 from weft.parallel.pipeline.schedule import Action, order, require_shape
 from weft.parallel.pipeline.segments import Segments, segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
@@ -158,7 +160,12 @@ class StagedProgram:
 
     @cached_property
     def stages(self) -> tuple[StageProgram, ...]:
-        """The stages' programs."""
+        """The stages' programs.
+
+        Raises:
+            InputError: the backward pass does not find what it reads.
+            VerifyError: a stage is empty, or a pin of the model's own code is not kept.
+        """
         found = stage_programs(self.part, stage_of_nodes(self.part, self._forward()))
         if len(found) != len(self._first_nodes) + 1:
             raise VerifyError(
@@ -166,6 +173,10 @@ class StagedProgram:
                 got=f"{len(found)}",
                 hint="the plan file is damaged or was edited; plan again",
             )
+        try:
+            require_stages(found, self.part, resolve(self.part))
+        except InfeasibleError as error:
+            raise VerifyError(need=error.need, got=error.got, hint="plan again") from error
         return found
 
     @cached_property

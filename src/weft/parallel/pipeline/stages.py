@@ -29,7 +29,7 @@ from weft.parallel.weights import parameters_led_to, weight_values
 from weft.program.builder import Builder
 from weft.program.graph import Phase, Program, Role, Value, map_values
 
-__all__ = ["Parcel", "StageProgram", "stage_of_nodes", "stage_programs"]
+__all__ = ["Parcel", "StageProgram", "forward_nodes", "stage_of_nodes", "stage_programs"]
 
 EVERYWHERE = -1
 """Stage of a node that is computed wherever it is read."""
@@ -243,6 +243,16 @@ def free_nodes(program: Program) -> list[bool]:
     return free
 
 
+def forward_nodes(part: Program) -> list[int]:
+    """Nodes of the forward pass that a cut gives to a stage, in order."""
+    free, weights = free_nodes(part), weight_values(part)
+    return [
+        n
+        for n, node in enumerate(part.nodes)
+        if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
+    ]
+
+
 def stage_programs(program: Program, stages: Sequence[int]) -> tuple[StageProgram, ...]:
     """A program for each stage.
 
@@ -347,6 +357,8 @@ class _Cutting:
             made = writer.builder.add_all(
                 node.op, *args, phase=node.phase, scope=node.scope, source=node.source
             )
+        if node.pins:
+            writer.builder.pin(made[0], node.pins)
         writer.origin.append(Value(number))
         writer.here.update((Value(number, output), value) for output, value in enumerate(made))
 

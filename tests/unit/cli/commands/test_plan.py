@@ -103,3 +103,29 @@ def test_a_plan_that_has_no_place_is_refused_before_anything_is_planned(
     arguments = ["plan", recipe, "--machine", pair, "-o", str(tmp_path / where)]
     assert main(arguments) == 2
     assert "a place to write" in capsys.readouterr().err
+
+
+def test_pins_are_kept_and_named(recipe, pair, tmp_path, capsys):
+    path = tmp_path / "pinned.json"
+    arguments = ["plan", recipe, "--machine", pair, "-o", str(path)]
+    assert main([*arguments, "--pin", "0.weight=S(1)x2", "--pin", "2 output=R"]) == 0
+    out = capsys.readouterr().out
+    assert "kept 0.weight=S(1)x2 (1 tensor)" in out
+    assert "kept 2 output=R (1 tensor)" in out
+    assert load_plan(path).strategies[0].outputs == ((1,),)
+
+
+@pytest.mark.parametrize(
+    ("pin", "words"),
+    [
+        ("0.weight", "PATH.TENSOR=PLACEMENT"),
+        ("0.wieght=R", "did you mean 0.weight"),
+        ("0.weight=S(0)x3", "a plan that keeps 0.weight=S(0)x3"),
+        ("0=stage 1", "an operator for each of 2 stages"),
+    ],
+)
+def test_a_pin_that_cannot_be_kept_is_an_error_in_three_parts(pin, words, recipe, pair, capsys):
+    assert main(["plan", recipe, "--machine", pair, "--pin", pin]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert "  try   " in err

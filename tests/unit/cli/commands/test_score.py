@@ -26,6 +26,21 @@ def test_devices_that_do_not_match_the_machine_are_refused(recipe, pair, capsys)
     assert "3" in capsys.readouterr().err
 
 
+def test_a_pipeline_keeps_pinned_stages(recipe, pair, capsys):
+    arguments = ["score", recipe, "--machine", pair, "--pp", "2"]
+    assert main([*arguments, "--pin", "0=stage 0", "--pin", "1=stage 1"]) == 0
+    assert "2 stages" in capsys.readouterr().out
+    assert main([*arguments, "--pin", "0=stage 1", "--pin", "2=stage 0"]) == 2
+    assert "0=stage 1 and 2=stage 0" in capsys.readouterr().err
+
+
+def test_degrees_that_break_a_pin_are_refused(recipe, pair, capsys):
+    arguments = ["score", recipe, "--machine", pair, "--dp", "2", "--pin", "0.weight=R"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--fsdp"]) == 2
+    assert "need  0.weight=R" in capsys.readouterr().err
+
+
 def test_stages_of_zero_differ_in_what_they_split(recipe, pair, capsys):
     def state_bytes(*options):
         assert main(["score", recipe, "--machine", pair, "--dp", "2", "--json", *options]) == 0

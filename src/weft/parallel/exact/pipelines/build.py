@@ -13,6 +13,7 @@ from weft.parallel.exact.pipelines.found import Found
 from weft.parallel.exact.pipelines.measure import Rows, piece_costs
 from weft.parallel.exact.pipelines.partition import Recompute
 from weft.parallel.pipeline.estimate import StageCost, estimate_pipeline
+from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.stages import StageProgram
 from weft.parallel.plan import ParallelPlan
@@ -27,13 +28,16 @@ percent, so two suffice in most cases."""
 
 
 def build(request: PlanRequest, found: Found, short: Rows, whole: Rows) -> PipelinePlan | None:
-    """The plan; cut anew while it does not fit, none if it never does.
+    """The plan, checked against the pins; cut anew while it does not fit, none if it never does.
 
     Args:
         request: what was asked.
         found: what to build.
         short: the micro-batch that it was found on.
         whole: the micro-batch of the whole program; the same if that is not deep.
+
+    Raises:
+        InfeasibleError: the plan does not keep a pin.
     """
     builder = _Builder(request, found, short, whole)
     staging, limit = found.staging, found.limit_bytes
@@ -47,7 +51,7 @@ def build(request: PlanRequest, found: Found, short: Rows, whole: Rows) -> Pipel
         options = options or builder.options()
         again = [
             other
-            for other in stagings(options, found.config, limit)
+            for other in stagings(options, found.config, limit, short.stage_bounds)
             if (other.schedule, other.chunks) == (staging.schedule, staging.chunks)
         ]
         if not again:
@@ -95,17 +99,22 @@ class _Builder:
             memory_limit_bytes=request.limit_bytes,
             prediction=found.prediction,
         )
+        require_pipeline_kept(plan, staged, self._whole.pinning)
         prediction = estimate_pipeline(plan, staged, request.machine)
         return replace(plan, prediction=replace(prediction, bound_s=self._bound_s))
 
     def _stage_plans(self, staging: Staging, staged: StagedProgram) -> tuple[ParallelPlan, ...]:
-        """Plans of the stages; those that are alike and recompute alike share one."""
+        """Plans of the stages; those that are alike and recompute alike share one.
+
+        Where something is pinned by its path, stages that are alike may be placed differently.
+        """
         known: dict[tuple[int, int, Recompute], ParallelPlan] = {}
+        alike = range(len(staged.stages)) if self._whole.pinning.values else staged.alike
         plans: list[ParallelPlan] = []
         bounds = [0, *staging.stages.cuts, len(self._starts) + 1]
         runs = zip(pairwise(bounds), staging.stages.recompute, strict=True)
         for number, ((i, j), again) in enumerate(runs):
-            key = (staged.alike[number], j - i, again)
+            key = (alike[number], j - i, again)
             if key not in known:
                 known[key] = self._stage_plan(staged.stages[number], i, again)
             plans.append(staged.plan_for(number, known[key]))

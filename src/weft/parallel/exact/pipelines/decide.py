@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from weft.parallel.copies import Decision
+from weft.core.errors import InfeasibleError
+from weft.parallel.copies import Decision, copies_for
 from weft.parallel.degrees import Degrees
 from weft.parallel.exact.flow import Solution
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.measure import Rows, Strategist
 from weft.parallel.exact.pipelines.slicing import Slicer
+from weft.parallel.kept import require_kept
 from weft.parallel.loop import Loop
 from weft.parallel.plan import Level
 from weft.parallel.propagate import combine
@@ -39,14 +41,26 @@ class Desk:
 
     @cached_property
     def strategist(self) -> Strategist:
-        """The flow programme."""
-        config = self.config
-        held = max(1, min(config.micro_batches, config.groups))
-        return Strategist(
-            self.rows,
-            config.mesh,
-            Loop(times=config.micro_batches, held=held),
-            batch_outside=config.data > 1 and config.inner > 1,
+        """The flow programme; where pins ask for it, the batch is not cut outside.
+
+        Raises:
+            InfeasibleError: the pins cannot be kept on the grid.
+        """
+        config, pinning = self.config, self.rows.pinning
+        loop = Loop(
+            times=config.micro_batches, held=max(1, min(config.micro_batches, config.groups))
+        )
+        stuck = ""
+        for outside in (True, False) if config.data > 1 and config.inner > 1 else (False,):
+            found = Strategist(self.rows, config.mesh, loop, batch_outside=outside, pinning=pinning)
+            stuck = found.stuck
+            if not stuck:
+                return found
+        raise InfeasibleError(
+            need=f"placements that keep {pinning.text}",
+            got=f"none left for {stuck} in {config}",
+            hint="drop or change a pin",
+            constraint="pins",
         )
 
     def solution(self, placing: Placing) -> Solution:
@@ -69,17 +83,22 @@ class Desk:
 
         Raises:
             InputError: the sizes of the program do not divide by the degrees.
+            InfeasibleError: the pins are not kept.
         """
         if placing.degrees is None:
             return self.strategist.slicer(self.solution(placing), self.limit_bytes, self.level)
         axes, lasting = self.rows.schemes.axes(placing.degrees)
-        mesh, machine = placing.degrees.mesh, self.rows.machine
+        mesh, machine, part = placing.degrees.mesh, self.rows.machine, self.rows.part
+        decision, resharding = Decision(combine(axes), {}, lasting), Resharding(machine, mesh)
+        if self.rows.pinning.values:
+            copies = copies_for(part, decision, resharding)
+            require_kept(mesh, decision.strategies, copies, part, self.rows.pinning)
         return Slicer(
-            self.rows.part,
-            Decision(combine(axes), {}, lasting),
+            part,
+            decision,
             machine,
             mesh,
-            Resharding(machine, mesh),
+            resharding,
             self.limit_bytes,
             Level.EXPERT,
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
+from weft.core.errors import InfeasibleError
 from weft.cost.collective import collective_seconds
 from weft.machine.model import Machine
 from weft.machine.topology import Group, axis_group
@@ -50,7 +51,10 @@ class Staging:
 
 
 def stagings(
-    by_option: Sequence[Sequence[StageCost]], config: Config, limit_bytes: float
+    by_option: Sequence[Sequence[StageCost]],
+    config: Config,
+    limit_bytes: float,
+    bounds: Callable[[int], Sequence[tuple[int, int]]] | None = None,
 ) -> list[Staging]:
     """The best stages for each schedule that fits, best first.
 
@@ -58,6 +62,8 @@ def stagings(
         by_option: cost of each piece of the whole program, by option of recomputation.
         config: groups and micro-batches.
         limit_bytes: limit of one device [bytes].
+        bounds: for a number of stages, the lowest and the highest that each piece may be in; an
+            InfeasibleError if pins cannot be kept with so many. Any if not given.
     """
     around = _once_s(by_option[0], config.groups)
     found: list[Staging] = []
@@ -65,9 +71,14 @@ def stagings(
     for schedule, chunks in schedules(config, len(by_option[0])):
         in_flight = _in_flight(schedule, chunks, config)
         number = len(in_flight)
-        runs[number] = runs.get(number) or Runs(by_option, number)
+        try:
+            allowed = None if bounds is None else bounds(number)
+        except InfeasibleError:
+            continue
+        pinned = allowed is not None and any(of != (0, number - 1) for of in allowed)
+        runs[number] = runs.get(number) or Runs(by_option, number, any_length=pinned)
         each = [limit_bytes / chunks] * len(in_flight)
-        stages = partition(runs[number], in_flight, each, config.micro_batches)
+        stages = partition(runs[number], in_flight, each, config.micro_batches, allowed)
         if stages is not None:
             step_s = around + _schedule_s(schedule, stages, config, by_option[0])
             found.append(Staging(schedule=schedule, chunks=chunks, stages=stages, rough_s=step_s))

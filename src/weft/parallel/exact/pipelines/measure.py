@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 
 from weft.machine.model import Machine
 from weft.parallel.estimate import slowest_device
+from weft.parallel.exact.conflict import stuck_unit
 from weft.parallel.exact.extract import single_choice
 from weft.parallel.exact.flow import FlowModel, Solution
 from weft.parallel.exact.pipelines.pieces import Pieces, find_pieces
 from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.greedy import greedy_axis
 from weft.parallel.loop import Loop, varying_nodes
+from weft.parallel.pinning import Pinning, resolve
+from weft.parallel.pins import Pin
 from weft.parallel.pipeline.alike import representatives
 from weft.parallel.pipeline.estimate import StageCost, stage_cost
 from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.pinned import stage_bounds
 from weft.parallel.pipeline.segments import segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
 from weft.parallel.placement import Mesh, is_partial
@@ -44,6 +49,7 @@ class Rows:
         machine: where it runs.
         dropped: layers that the whole program has more.
         short: of a short version, whose pieces the program is to have.
+        pins: what is pinned, beside what the program pins itself.
     """
 
     def __init__(
@@ -53,8 +59,10 @@ class Rows:
         machine: Machine,
         dropped: int = 0,
         short: Rows | None = None,
+        pins: Sequence[Pin] = (),
     ) -> None:
         self.part = in_micro_batches(program, count)
+        self.pinning = resolve(self.part, pins)
         self.machine = machine
         self._dropped = dropped
         self._short = short
@@ -63,7 +71,7 @@ class Rows:
     @cached_property
     def folding(self) -> Folding:
         """Which layers are alike."""
-        return fold(self.part)
+        return fold(self.part, self.pinning.marks)
 
     @cached_property
     def schemes(self) -> Schemes:
@@ -76,7 +84,22 @@ class Rows:
         if self._short is not None:
             return self._short.pieces.unfolded(self.part)
         device = slowest_device(self.machine)
-        return find_pieces(self.part, self.folding, device, self._dropped)
+        return find_pieces(self.part, self.folding, device, self._dropped, self.pinning)
+
+    def stage_bounds(self, num_stages: int) -> tuple[tuple[int, int], ...]:
+        """The lowest and the highest stage that each piece of the whole program may be in.
+
+        Raises:
+            InfeasibleError: pins ask for an order or a stage that no such pipeline has.
+        """
+        pieces = self.pieces
+        if not self.pinning.stages:
+            return ((0, num_stages - 1),) * len(pieces.order)
+        of_node = list(stage_bounds(self.part, self.pinning, num_stages).values())
+        ends = [0, *accumulate(pieces.lengths)]
+        # Along the forward pass bounds only rise.
+        bounds = [(of_node[j - 1][0], of_node[i][1]) for i, j in pairwise(ends)]
+        return tuple(bounds[piece] for piece in pieces.order)
 
     @cached_property
     def piece_of_nodes(self) -> tuple[int, ...]:
@@ -128,6 +151,7 @@ class Strategist:
         loop: how often the program runs.
         batch_outside: whether the first axis cuts the batch of everything that repeats, so that
             only weights are left to decide on it.
+        pinning: what is pinned in the program.
     """
 
     def __init__(
@@ -137,26 +161,38 @@ class Strategist:
         loop: Loop,
         *,
         batch_outside: bool,
+        pinning: Pinning,
     ) -> None:
         part, machine = rows.part, rows.machine
         self.part = part
         self.machine = machine
         self.mesh = mesh
-        skeleton = build_skeleton(part, rows.folding, loop)
+        skeleton = build_skeleton(part, rows.folding, pinning, loop)
         self.resharding = Resharding(machine, mesh, skeleton.small_bytes)
         outer = batch_rules(part, mesh.shape[0], rows.crossing) if batch_outside else None
         device = slowest_device(machine)
         table = StrategyTable(
             part, mesh, device, skeleton.traffic, skeleton.book, outer, rows.crossing
         )
-        problem = build_problem(skeleton, mesh, table, self.resharding, rows.crossing)
-        self.model = FlowModel(problem)
+        self.problem = build_problem(skeleton, mesh, table, self.resharding, rows.crossing)
+        self.pinning = pinning
+
+    @property
+    def stuck(self) -> str:
+        """What the pins leave without a placement; empty if they can be kept."""
+        unit = stuck_unit(self.problem, self.pinning) if self.pinning.values else None
+        return "" if unit is None else self.problem.label(unit)
+
+    @cached_property
+    def model(self) -> FlowModel:
+        """The flow programme."""
+        return FlowModel(self.problem)
 
     def slicer(self, solution: Solution, limit_bytes: float, level: Level) -> Slicer:
         """What makes stages' plans of a solution."""
         return Slicer(
             self.part,
-            single_choice(self.model.problem, solution.states),
+            single_choice(self.problem, solution.states),
             self.machine,
             self.mesh,
             self.resharding,
@@ -183,6 +219,8 @@ def batch_rules(part: Program, size: int, settled: Set[Value]) -> dict[int, Rule
         number: rules[number]
         for number, varies in enumerate(varying_nodes(part))
         if varies
+        # An update that scales each gradient before the sum decides with the rest of its cluster.
+        and part.nodes[number].phase is not Phase.UPDATE
         and part.nodes[number].op != "accumulate"
         and not any(
             value in settled and is_partial(place)

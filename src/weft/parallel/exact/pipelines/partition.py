@@ -90,12 +90,20 @@ class Runs:
     Args:
         by_option: cost of each piece, by option of recomputation.
         num_stages: stages that the pieces are cut into.
+        any_length: whether stages much longer than the mean are looked at too, as pins may ask.
     """
 
-    def __init__(self, by_option: Sequence[Sequence[StageCost]], num_stages: int) -> None:
+    def __init__(
+        self,
+        by_option: Sequence[Sequence[StageCost]],
+        num_stages: int,
+        *,
+        any_length: bool = False,
+    ) -> None:
         self.num_pieces = len(by_option[0])
         count = self.num_pieces
-        self.longest = min(count - num_stages + 1, int(LONGEST * count / num_stages) + 4)
+        most = count if any_length else int(LONGEST * count / num_stages) + 4
+        self.longest = min(count - num_stages + 1, most)
         lengths = np.arange(1, self.longest + 1)
         self._last = np.arange(count)[:, None] + lengths[None, :]
         self._outside = self._last > count
@@ -154,6 +162,16 @@ class Runs:
         needed[self._outside] = inf
         return needed
 
+    def may_be(self, stage: int, bounds: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+        """Which runs a stage may be.
+
+        Args:
+            stage: its number.
+            bounds: the lowest and the highest stage that each piece may be in, both rising.
+        """
+        lowest, highest = (np.array(of) for of in zip(*bounds, strict=True))
+        return (highest[:, None] >= stage) & (lowest[self._last - 1] <= stage)
+
     def _sums(self, values: Sequence[float]) -> Floats:
         ends = np.concatenate([[0.0], np.cumsum(values)])
         return ends[self._last] - ends[:-1, None]
@@ -173,7 +191,11 @@ NOTHING_FITS = None
 
 
 def partition(
-    runs: Runs, in_flight: Sequence[float], limit_bytes: Sequence[float], micro_batches: int
+    runs: Runs,
+    in_flight: Sequence[float],
+    limit_bytes: Sequence[float],
+    micro_batches: int,
+    bounds: Sequence[tuple[int, int]] | None = None,
 ) -> Partition | None:
     """The best stages.
 
@@ -182,6 +204,8 @@ def partition(
         in_flight: of each stage, micro-batches whose activations are kept at once.
         limit_bytes: of each stage [bytes].
         micro_batches: parts of the batch.
+        bounds: the lowest and the highest stage that each piece may be in, both rising; any if not
+            given.
 
     Returns:
         The stages; none if nothing fits.
@@ -192,6 +216,11 @@ def partition(
         if key not in known:
             known[key] = runs.costs(*key)
         tables.append(known[key])
+    if bounds is not None:
+        tables = [
+            (np.where(runs.may_be(stage, bounds), seconds, inf), mixture, more)
+            for stage, (seconds, mixture, more) in enumerate(tables)
+        ]
     shortest = _least(tables, np.maximum, inf)
     if shortest is None:
         return NOTHING_FITS
@@ -255,7 +284,7 @@ def _least(
 
 def _bounds(tables: Sequence[Floats], join: np.ufunc) -> list[int] | None:
     """Bounds of runs, one of each table in turn, whose joined costs are least; none if infinite."""
-    num_pieces, longest = tables[0].shape
+    num_pieces, longest = map(int, tables[0].shape)
     ends = np.arange(num_pieces + 1)[:, None]
     first = ends - np.arange(1, longest + 1)[None, :]
     outside = first < 0

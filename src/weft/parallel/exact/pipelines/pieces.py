@@ -7,18 +7,19 @@ at through a short version of it, so some pieces stand for many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from weft.core.errors import VerifyError
 from weft.machine.model import Device
+from weft.parallel.pinning import Pinning
 from weft.parallel.pipeline.expert import (
     crossing_bytes,
-    forward_nodes,
     forward_seconds,
     narrow_places,
 )
+from weft.parallel.pipeline.stages import forward_nodes
 from weft.program.fold import Folding
 from weft.program.graph import Program
 
@@ -68,7 +69,9 @@ class Pieces:
         )
 
 
-def find_pieces(part: Program, folding: Folding, device: Device, dropped: int) -> Pieces:
+def find_pieces(
+    part: Program, folding: Folding, device: Device, dropped: int, pinning: Pinning
+) -> Pieces:
     """Pieces of a program of one micro-batch.
 
     Args:
@@ -76,12 +79,19 @@ def find_pieces(part: Program, folding: Folding, device: Device, dropped: int) -
         folding: of the part.
         device: what operators are timed on.
         dropped: layers that the whole program has more, each like the second of the short one.
+        pinning: what is pinned in the part; what is pinned to several stages falls apart too.
     """
     nodes = forward_nodes(part)
     position = {number: at for at, number in enumerate(nodes)}
     ends = list(accumulate(forward_seconds(part, nodes, device)))
-    narrow = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] * 4 / FINENESS)
-    places = _apart(narrow, ends)
+    crossing = crossing_bytes(part, nodes)
+    narrow = narrow_places(crossing, ends, ends[-1] * 4 / FINENESS)
+    pinned = [
+        (position[number], max(one.wish.stage or 0 for one in asked))
+        for number, asked in sorted(pinning.stages.items())
+        if number in position
+    ]
+    places = _parted(_apart(narrow, ends), crossing, pinned)
     layer = [-1] * len(nodes)
     for number, found in enumerate(folding.layers):
         for node in found.nodes:
@@ -114,6 +124,27 @@ def _apart(places: Sequence[int], ends: Sequence[float]) -> list[int]:
             kept.append(at)
             done_s = ends[at - 1]
     return kept
+
+
+def _parted(
+    places: Collection[int], crossing: Sequence[float], pinned: Sequence[tuple[int, int]]
+) -> list[int]:
+    """Places, and more of them where pins ask for a later stage and there are too few.
+
+    Args:
+        places: to cut at.
+        crossing: bytes that cross each position [bytes].
+        pinned: positions with their stages, in order.
+    """
+    found, before, lower = set(places), 0, 0
+    for at, stage in pinned:
+        if stage > lower:
+            between = range(before + 1, at + 1)
+            missing = stage - lower - sum(place in found for place in between)
+            free = (place for place in between if place not in found)
+            found.update(sorted(free, key=crossing.__getitem__)[: max(missing, 0)])
+        before, lower = at, max(stage, lower)
+    return sorted(found)
 
 
 def _pieces_of_second(folding: Folding, layer: Sequence[int], bounds: Sequence[int]) -> list[int]:

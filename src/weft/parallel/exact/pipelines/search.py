@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
 
-from weft.core.errors import InputError
+from weft.core.errors import InfeasibleError, InputError
 from weft.core.units import format_bytes
 from weft.parallel.depth import Views
 from weft.parallel.exact.pipelines.build import build
@@ -37,8 +37,11 @@ from weft.parallel.exact.pipelines.evaluate import (
 from weft.parallel.exact.pipelines.found import Found, Placing
 from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
 from weft.parallel.exact.pipelines.partition import Runs, Tightest, tightest
+from weft.parallel.kept import unplaceable
 from weft.parallel.loop import Loop
+from weft.parallel.pinning import Pinning
 from weft.parallel.pipeline.estimate import StageCost
+from weft.parallel.pipeline.pinned import allowed_cuts
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, Level
@@ -72,12 +75,14 @@ class PipelineSearch:
 
     Args:
         request: what to plan.
-        views: short versions of a deep program.
+        views: short versions of a deep program; not used where something is pinned, since paths
+            of pins are those of the whole program.
         progress: told in words what is going on.
 
     Attributes:
         found: what was worked out, in that order.
         notes: lines for people about what was left undone.
+        broken: what the pins made impossible first, if they did anywhere.
     """
 
     def __init__(
@@ -85,12 +90,13 @@ class PipelineSearch:
     ) -> None:
         self.found: list[Found] = []
         self.notes: tuple[str, ...] = ()
+        self.broken: InfeasibleError | None = None
         self._request = request
         self._machine = request.machine
         self._limit = request.limit_bytes
         self._progress = progress
         self._deadline_s = time.perf_counter() + request.time_limit_s
-        short = views.short if views is not None else None
+        short = views.short if views is not None and not request.pinning else None
         self._short = request.program if short is None else short.program
         self._dropped = 0 if short is None else short.dropped
         self._batch = batch_rows(request.program)
@@ -102,25 +108,46 @@ class PipelineSearch:
     def run(self) -> None:
         """Work out the most promising configurations, until time is up."""
         order = self.ranked()
-        wanted = order[: WORKED_OUT[self._request.level]]
-        for number, config in enumerate(wanted, start=1):
-            if time.perf_counter() > self._deadline_s:
-                left = len(wanted) - number + 1
-                self.notes = (f"time limit: {left} of {len(wanted)} pipelines not worked out",)
+        wanted, done = min(len(order), WORKED_OUT[self._request.level]), 0
+        for config in order:
+            if done == wanted:
                 break
-            self._progress(f"pipeline {number} of {len(wanted)}: {config}")
-            self.found += self.worked_out(config)
+            if time.perf_counter() > self._deadline_s:
+                left = wanted - done
+                self.notes = (f"time limit: {left} of {wanted} pipelines not worked out",)
+                break
+            self._progress(f"pipeline {done + 1} of {wanted}: {config}")
+            try:
+                self.found += self.worked_out(config)
+            except InfeasibleError as error:
+                self._break(error)  # the pins cannot be kept there
+            else:
+                done += 1
+
+    def _break(self, error: InfeasibleError) -> None:
+        self.broken = self.broken or error
 
     def ranked(self) -> list[Config]:
         """Configurations that may fit, by rough step time."""
         try:
-            pieces = len(self.rows_of(self._smallest_count()).pieces.order)
+            rows = self.rows_of(self._smallest_count())
+            pieces = len(rows.pieces.order)
+            if rows.pinning.stages:
+                allowed_cuts(rows.part, rows.pinning, rows.pinning.num_stages)
         except InputError as error:
             self.notes = (f"no pipelines: {error.got}",)
             return []
+        except InfeasibleError as error:
+            self._break(error)
+            return []
         times: dict[Config, float] = {}
+        longest = 0
         most_rows = MOST_ROWS[self._request.level]
         for config in configs(self._machine, self._batch, pieces, most_rows):
+            most = max((config.groups * k for _, k in schedules(config, pieces)), default=0)
+            longest = max(longest, most)
+            if most < rows.pinning.num_stages or not self._may_keep(config):
+                continue
             self._tried.append(config)
             table = self._table(config.inner, config.rows)
             if table is not None:
@@ -128,7 +155,26 @@ class PipelineSearch:
                     rough_step_s(costs, config, self._limit)
                     for costs in self._spread(table, config)
                 )
+        if longest < rows.pinning.num_stages:
+            self._break(
+                InfeasibleError(
+                    need=f"{rows.pinning.num_stages} stages, for {rows.pinning.text}",
+                    got=f"at most {longest} on {self._machine.name}",
+                    hint="drop a pin, or take more devices",
+                    constraint="pins",
+                )
+            )
         return sorted((c for c, t in times.items() if t < float("inf")), key=times.__getitem__)
+
+    def _may_keep(self, config: Config) -> bool:
+        """Whether no pin asks for what the grid cannot do; rough costs know no pins."""
+        if not self._request.pinning.values:
+            return True
+        rows = self.rows_of(config.micro_batches)
+        lost = unplaceable(rows.pinning, rows.part, config.mesh)
+        if lost is not None:
+            self._break(lost)
+        return lost is None
 
     def best(self) -> PipelinePlan | None:
         """The best pipeline found, built on the whole program; none if none fits."""
@@ -136,7 +182,12 @@ class PipelineSearch:
             if not found.fits:
                 break
             self._progress(f"building {found.name}")
-            plan = self.built(found)
+            try:
+                plan = self.built(found)
+            except InfeasibleError as error:
+                self._break(error)
+                self.notes = (*self.notes, f"{found.name} would not keep the pins")
+                continue
             if plan is not None:
                 self._chosen = found
                 return plan
@@ -197,7 +248,9 @@ class PipelineSearch:
     def rows_of(self, count: int) -> Rows:
         """The program with so many micro-batches, short if the whole one is deep."""
         if count not in self._rows:
-            self._rows[count] = Rows(self._short, count, self._machine, self._dropped)
+            self._rows[count] = Rows(
+                self._short, count, self._machine, self._dropped, pins=self._request.pins
+            )
         return self._rows[count]
 
     def _table(self, inner: int, rows: int) -> list[list[StageCost]] | None:
@@ -213,7 +266,7 @@ class PipelineSearch:
             return None
         of = self.rows_of(count)
         loop = Loop(times=TYPICAL_ROUNDS, held=1)
-        strategist = Strategist(of, Mesh((inner,)), loop, batch_outside=False)
+        strategist = Strategist(of, Mesh((inner,)), loop, batch_outside=False, pinning=Pinning())
         hidden = HIDDEN[0] * self._machine.overlap.value
         solution = strategist.model.solve(0.0, hidden)
         slicer = strategist.slicer(solution, self._limit, self._request.level)
@@ -261,8 +314,8 @@ class PipelineSearch:
             for degrees in degrees_of(config, rows.schemes):
                 try:
                     found += self._staged(desk, Placing(degrees=degrees), schedule)
-                except InputError:
-                    continue  # sizes do not divide: an engineer would not configure it
+                except (InputError, InfeasibleError):
+                    continue  # sizes do not divide, or pins break: nobody would configure it
         return found
 
     def _cheaper(self, desk: Desk, free: Placing, schedule: str) -> list[Found]:
@@ -285,10 +338,10 @@ class PipelineSearch:
         config, slicer = desk.config, desk.slicer(placing)
         nothing = piece_costs(desk.rows, slicer, "")
         by_option = [nothing, nothing, nothing]
-        ways = stagings(by_option, config, self._limit)
+        ways = stagings(by_option, config, self._limit, desk.rows.stage_bounds)
         if len(ways) < len(schedules(config, len(nothing))):
             by_option[1:] = [piece_costs(desk.rows, slicer, o) for o in ("cheap", "full")]
-            ways = stagings(by_option, config, self._limit)
+            ways = stagings(by_option, config, self._limit, desk.rows.stage_bounds)
         ways = [way for way in ways if not schedule or way.schedule == schedule]
         best = min((one.prediction.step_s for one in self.found if one.fits), default=inf)
         return [
