@@ -161,8 +161,13 @@ def _variety(jobs: Mapping[int, Mapping[Case, Job]]) -> int:
     for num_ranks, cases in jobs.items():
         for case, job in cases.items():
             key = (case.recipe, num_ranks, case.double)
-            different.setdefault(key, set()).add(plan_digest(job.plan))
+            different.setdefault(key, set()).add(plan_digest(_of_one_stage(job)))
     return min(map(len, different.values()))
+
+
+def _of_one_stage(job: Job) -> ParallelPlan:
+    assert isinstance(job.plan, ParallelPlan)
+    return job.plan
 
 
 def _measure(jobs: Mapping[Case, Job], num_ranks: int) -> dict[Case, Finding]:
@@ -180,10 +185,10 @@ def plans_for(program: Program, num_ranks: int) -> dict[str, ParallelPlan]:
         name: expert_plan(program, machine, **degrees)
         for name, degrees in EXPERTS[num_ranks].items()
     }
-    free = plan(program, machine, mesh=mesh)
+    free = plan(program, machine, mesh=mesh, max_stages=1)
     leanest = min(decided.prediction.peak_bytes for decided in found.values())
     limit = max(0.7 * free.prediction.peak_bytes, 1.05 * leanest)
-    tight = plan(program, machine, mesh=mesh, memory_limit_bytes=limit)
+    tight = plan(program, machine, mesh=mesh, max_stages=1, memory_limit_bytes=limit)
     return {**found, "searched": free, "searched, less memory": tight}
 
 
@@ -203,7 +208,7 @@ def _compare(job: Job, outcome: Outcome, traces: tuple[Trace, ...]) -> Finding:
     )
     state = traces[0].state
     parameter = worst(_gap(outcome.state[name], tensor) for name, tensor in state.items())
-    return Finding(copies=len(job.plan.copies), loss=loss, parameter=parameter)
+    return Finding(copies=len(_of_one_stage(job).copies), loss=loss, parameter=parameter)
 
 
 def _gap(here: Tensor, there: Tensor) -> float:
