@@ -21,7 +21,7 @@ from weft.parallel.reshard import is_hop
 from weft.parallel.rules import Rule, rules
 from weft.parallel.spmd import lower_expanded
 from weft.parallel.strategies import fits
-from weft.program.graph import Program
+from weft.program.graph import Phase, Program
 from weft.program.operators import Kind, operator
 
 __all__ = ["require_machine", "require_program", "validate"]
@@ -162,15 +162,25 @@ def _has_form(sharding: Sharding, mesh: Mesh, rank: int) -> bool:
 
 
 def _require_order(copies: Sequence[Copy]) -> None:
-    """Check that copies are made of what is made before them."""
-    by_end = {(copy.value, copy.target): copy for copy in copies}
+    """Check that copies are made of what is made before them, in this phase or kept from one."""
+    by_end = {(copy.value, copy.phase, copy.target): copy for copy in copies}
+
+    def before(copy: Copy) -> Copy | None:
+        same = by_end.get((copy.value, copy.phase, copy.origin))
+        if same is not None:
+            return same
+        phases = tuple(Phase)
+        earlier = phases[: phases.index(copy.phase)]
+        found = (by_end.get((copy.value, phase, copy.origin)) for phase in reversed(earlier))
+        return next((other for other in found if other is not None and other.kept), None)
+
     for copy in copies:
-        passed, here = {copy.target}, copy
-        while (before := by_end.get((here.value, here.origin))) is not None:
-            if before.target in passed:
+        passed, here = {(copy.phase, copy.target)}, copy
+        while (source := before(here)) is not None:
+            if (source.phase, source.target) in passed:
                 raise _malformed(f"copies of %{copy.value.node} that are made of one another")
-            passed.add(before.target)
-            here = before
+            passed.add((source.phase, source.target))
+            here = source
 
 
 def _require_way(copy: Copy, mesh: Mesh, program: Program) -> None:
