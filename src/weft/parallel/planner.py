@@ -149,13 +149,21 @@ class _OneStage:
     broken: InfeasibleError | None = None
 
 
+MOST_DEVICES = 512
+"""Devices beyond which one stage is looked at on the fast level, if pipelines are looked at as well.
+Derived: on 4,096 devices and more, the best level's further mesh shapes take minutes, and plans of
+one stage were slower than pipelines by half."""
+
+
 def _of_one_stage(
     request: PlanRequest, planner: Planner, alike: _Alike, progress: Progress
 ) -> _OneStage:
     if request.pinning.num_stages > 1:
         return _OneStage()
+    large = _may_split(request) and request.machine.num_devices > MOST_DEVICES
+    own = replace(request, level=Level.FAST) if large else request
     try:
-        outcome = _look(request, planner, alike, progress)
+        outcome = _look(own, planner, alike, progress)
     except InfeasibleError as error:
         if not request.pinning or not _may_split(request):
             raise

@@ -178,9 +178,9 @@ def predicted(
     )
 
 
-FULL = (3, 4)
-"""Micro-batches for each group with which a pipeline is full for a while. Derived: from three on,
-one more round adds the same time, to rounding."""
+FULL = (2, 3)
+"""Micro-batches for each group with which a pipeline is full for a while. Derived: from two on, one
+more round adds the same time, to a thousandth."""
 
 
 def joined(costs: Sequence[StageCost]) -> StageCost:
