@@ -58,8 +58,8 @@ tried and the simulator chooses."""
 WORKED_OUT = {Level.FAST: 3, Level.BEST: 24}
 """Configurations that are worked out at most, the most promising first."""
 PATIENCE = 6
-"""Configurations in a row that may be no better than the best, before the rest are left. Derived: on
-Llama-3 70B over 512 devices what was best by then was 0.7 % slower than the best of all 24."""
+"""Configurations in a row that may be no better than the best, before the rest are left. Derived:
+on Llama-3 70B over 512 devices what was best by then was 0.7 % slower than the best of all 24."""
 PRICES = (0.1, 1.0, 100.0)
 """Prices of memory where nothing fits without one, in units of the free plan's seconds per byte.
 Derived: as for one stage, see `weft.parallel.exact.search`."""
