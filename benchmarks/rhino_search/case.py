@@ -1,0 +1,152 @@
+"""One capture and one search in a process of its own: its time, its gap, its memory."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+from benchmarks.job import ROOT
+from weft.capture import Workload, capture
+from weft.core.errors import RunError
+from weft.machine.presets import preset
+from weft.parallel.depth import views_of
+from weft.parallel.exact.pipelines.search import PipelineSearch
+from weft.parallel.pipeline.plan import PipelinePlan
+from weft.parallel.plan import Level
+from weft.parallel.planning import plan
+from weft.parallel.request import PlanRequest
+from weft.program.fold import fold
+
+__all__ = ["Case", "Outcome", "measure"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What to plan.
+
+    Attributes:
+        recipe: a function of recipes/llama3.py.
+        layers: the recipe's widths with so many layers; its own number if 0.
+        machine: name of a preset.
+        batch: rows of the batch.
+        level: "fast" or "best".
+        pipelines_only: whether to time the search over pipelines alone, without building a plan.
+        timeout_s: limit of the whole process [s].
+    """
+
+    recipe: str
+    layers: int = 0
+    machine: str
+    batch: int
+    level: str
+    pipelines_only: bool = False
+    timeout_s: float = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came out.
+
+    Attributes:
+        nodes: of the program.
+        capture_s, capture_cpu_s, search_s, search_cpu_s: of the wall and of the processor [s].
+        step_s: of the plan, simulated; 0 where only the search was timed [s].
+        gap: distance from its bound.
+        found: the plan in a few words.
+        rss_bytes: most memory of the process [bytes].
+    """
+
+    nodes: int
+    capture_s: float
+    capture_cpu_s: float
+    search_s: float
+    search_cpu_s: float
+    step_s: float
+    gap: float
+    found: str
+    rss_bytes: int
+
+
+def workload_for(case: Case) -> Workload:
+    """The case's recipe, or its widths at another depth."""
+    sys.path.insert(0, str(ROOT / "recipes"))
+    llama3 = importlib.import_module("llama3")
+    if not case.layers:
+        return getattr(llama3, case.recipe)(batch=case.batch)
+    config = llama3.Config(
+        num_layers=case.layers, width=4096, num_heads=32, num_kv_heads=8, hidden=14_336
+    )
+    return llama3.llama3(f"llama3_{case.layers}layers", config, batch=case.batch, lr=3e-4)
+
+
+def run_case(case: Case) -> Outcome:
+    """Capture and search, in this process."""
+    clock = (time.perf_counter(), time.process_time())
+    program = capture(workload_for(case))
+    captured = (time.perf_counter(), time.process_time())
+    machine, level = preset(case.machine), Level(case.level)
+    step_s, gap, words = 0.0, 0.0, ""
+    if case.pipelines_only:
+        request = PlanRequest(program=program, machine=machine, level=level)
+        search = PipelineSearch(request, views_of(program, fold(program)))
+        search.run()
+        words = f"{len(search.found)} pipelines worked out"
+    else:
+        found = plan(program, machine, level=level)
+        step_s, gap = found.prediction.step_s, found.prediction.gap
+        words = f"mesh {found.mesh}"
+        if isinstance(found, PipelinePlan):
+            words = f"{found.num_stages} stages, {found.num_groups} groups of {found.mesh}"
+    ended = (time.perf_counter(), time.process_time())
+    return Outcome(
+        nodes=len(program.nodes),
+        capture_s=captured[0] - clock[0],
+        capture_cpu_s=captured[1] - clock[1],
+        search_s=ended[0] - captured[0],
+        search_cpu_s=ended[1] - captured[1],
+        step_s=step_s,
+        gap=gap,
+        found=words,
+        rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def measure(case: Case) -> Outcome:
+    """Run a case in a new process.
+
+    Raises:
+        RunError: the process failed or ran out of time.
+    """
+    path = os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])
+    command = [sys.executable, "-m", "benchmarks.rhino_search.case", json.dumps(asdict(case))]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=case.timeout_s,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RunError(
+            need=f"an end of {case.recipe} on {case.machine} within {case.timeout_s:g} s",
+            got="none",
+            hint="the machine may be busy with other work",
+        ) from error
+    if done.returncode != 0:
+        raise RunError(
+            need=f"an exit code of 0 from {case.recipe} on {case.machine}",
+            got=f"{done.returncode}: {done.stderr.strip()[-2000:]}",
+        )
+    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(run_case(Case(**json.loads(sys.argv[1]))))))
