@@ -216,7 +216,8 @@ def partition(
         if key not in known:
             known[key] = runs.costs(*key)
         tables.append(known[key])
-    if bounds is not None:
+    last = len(tables) - 1
+    if bounds is not None and any(low > 0 or high < last for low, high in bounds):
         tables = [
             (np.where(runs.may_be(stage, bounds), seconds, inf), mixture, more)
             for stage, (seconds, mixture, more) in enumerate(tables)
@@ -224,9 +225,14 @@ def partition(
     shortest = _least(tables, np.maximum, inf)
     if shortest is None:
         return NOTHING_FITS
-    longest = max(shortest.seconds)
-    found = [shortest]
+    longest, free = max(shortest.seconds), _least(tables, np.add, inf)
+    assert free is not None
+    found, least_s = [shortest, free], sum(free.seconds)
     for slack in SLACKS:
+        # With longer stages a step takes at least this, and the least sum of all.
+        best = min(stages.step_s(micro_batches) for stages in found)
+        if slack > 1.0 and (micro_batches - 1) * longest * slack + least_s >= best:
+            break
         other = _least(tables, np.add, longest * slack * (1 + 1e-12))
         if other is not None:
             found.append(other)
