@@ -228,10 +228,10 @@ def partition(
     longest, free = max(shortest.seconds), _least(tables, np.add, inf)
     assert free is not None
     found, least_s = [shortest, free], sum(free.seconds)
-    for slack in SLACKS:
-        # With longer stages a step takes at least this, and the least sum of all.
+    for before, slack in zip((0.0, *SLACKS), SLACKS, strict=False):
+        # What the last limit forbade has a stage longer than that, and no less than the least sum.
         best = min(stages.step_s(micro_batches) for stages in found)
-        if slack > 1.0 and (micro_batches - 1) * longest * slack + least_s >= best:
+        if before and (micro_batches - 1) * longest * before + least_s >= best:
             break
         other = _least(tables, np.add, longest * slack * (1 + 1e-12))
         if other is not None:
