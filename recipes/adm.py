@@ -1,10 +1,12 @@
 """ADM, the U-Net of "Diffusion models beat GANs": blocks that know the noise, with attention.
 
-    weft plan recipes/adm.py:adm_256 --machine dgx-h100x1 -o plan.json
+    weft score recipes/adm.py:adm_256 --machine dgx-h100x1 --dp 8
 
 Residual blocks on the way down, in the middle and on the way up, which reads again all that came
 down; the time of the diffusion and the class of the image scale and shift every block. The model
 learns the noise in an image; the variance that the published one learns besides is left out.
+No two blocks are alike, so nothing folds: a search over one axis takes seconds, one over two axes
+can take longer than a quarter of an hour (`weft.plan(..., mesh=(8,))` looks along one only).
 
 Names of tensors end in their dims:
 
