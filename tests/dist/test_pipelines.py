@@ -93,6 +93,20 @@ CASES = {
         "tp": 2,
         "micro_batches": 2,
     },
+    "gpt, stages of two ranks that cut the optimizer state": {
+        "recipe": "gpt.py:gpt_tiny",
+        "pp": 2,
+        "dp": 2,
+        "zero": 1,
+        "micro_batches": 4,
+    },
+    "gpt, stages of two ranks that cut the sequence": {
+        "recipe": "gpt.py:gpt_tiny",
+        "pp": 2,
+        "cp": 2,
+        "zero": 1,
+        "micro_batches": 2,
+    },
     "u-net on four ranks": {
         "recipe": "unet.py:unet_tiny",
         "pp": 4,
@@ -105,7 +119,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_pipeline_follows_one_process(name):
     case = dict(CASES[name], steps=4)
-    ranks = case["pp"] * case.get("dp", 1) * case.get("tp", 1)
+    ranks = case["pp"] * case.get("dp", 1) * case.get("cp", 1) * case.get("tp", 1)
     done = launch([str(RANK), json.dumps(case)], ranks, timeout_s=240, env=python_path())
     found = json.loads(done.outputs[0].stdout.splitlines()[-1])
     assert found["missing"] == 0

@@ -56,7 +56,9 @@ class Degrees:
         ep: ways the experts are shared out; a divisor of `dp`.
         zero: 0 cuts nothing but the batch; 1 cuts the optimizer state over the data and context
             parallel devices, and with it the float32 masters of weights that are cast for use; 2
-            cuts gradients too; 3 cuts parameters too.
+            cuts gradients too, which makes the same plan, since a gradient is reduced to its
+            parts as soon as it is made (over the micro-batches of a pipeline, both add up whole
+            ones); 3 cuts parameters too.
         recompute: one of `RECOMPUTED`.
 
     Example:

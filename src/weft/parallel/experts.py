@@ -7,6 +7,7 @@ is what follows from them by the least movement.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from typing import Unpack
 
 from weft.core.errors import InfeasibleError, InputError
@@ -158,10 +159,10 @@ def _proposal(request: PlanRequest, degrees: Degrees, desks: _Desks) -> Proposal
 
 
 def _grid(request: PlanRequest, schemes: Schemes) -> list[Degrees]:
-    """Degrees that are worth a try: all devices, tensor parallel inside a node only.
+    """Degrees that are worth a try: all devices, tensor and context parallel inside a node only.
 
-    Of the stages of ZeRO, 0 wins where memory is plenty and 3 where it is not; 1 wins in between,
-    and beats 0 wherever the update is long.
+    With tensor parallel, ZeRO-1 is tried in place of plain data parallel, which moves as many
+    bytes and updates all of what each device holds.
     """
     total = request.machine.num_devices
     node = min(group.devices_per_node for group in request.machine.groups)
@@ -173,7 +174,38 @@ def _grid(request: PlanRequest, schemes: Schemes) -> list[Degrees]:
         *(
             Degrees(dp=total // n, tp=n, zero=zero, sp=sp)
             for n in tensor
-            for zero in ((0, 1, 3) if total > n else (0,))
+            for zero in ((1, 3) if total > n else (0,))
             for sp in (False, True)
         ),
+        *_context_grid(request.program, schemes, total, node),
+        *_expert_grid(schemes, total, node),
+    ]
+
+
+def _context_grid(program: Program, schemes: Schemes, total: int, node: int) -> list[Degrees]:
+    """The sequence is cut only where the batch has too few rows for all devices.
+
+    Else data parallelism does the same work without gathering keys.
+    """
+    rows = gcd(
+        total,
+        *(
+            program.nodes[i.node].outputs[0].shape[0]
+            for i in program.inputs
+            if i.role is Role.BATCH and program.nodes[i.node].outputs[0].shape
+        ),
+    )
+    if rows == total or total // rows > node or not schemes.has_sequence:
+        return []
+    return [Degrees(dp=rows, cp=total // rows, zero=1)]
+
+
+def _expert_grid(schemes: Schemes, total: int, node: int) -> list[Degrees]:
+    """Experts over as many devices as there are experts, and over those of a node."""
+    sizes = {gcd(total, schemes.num_experts), gcd(node, total, schemes.num_experts)} - {1}
+    return [
+        Degrees(dp=total, ep=size, zero=zero)
+        for size in sorted(sizes)
+        if schemes.num_experts > 1
+        for zero in (1, 3)
     ]

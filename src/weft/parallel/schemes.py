@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from math import gcd
 
 from weft.core.errors import InputError
 from weft.parallel.degrees import Degrees
@@ -61,9 +62,10 @@ class Schemes:
         return updating_nodes(self.program)
 
     @property
-    def has_experts(self) -> bool:
-        """True if a mixture of experts can be shared out."""
-        return bool(self.experts)
+    def num_experts(self) -> int:
+        """Experts of a mixture, as many as all its weights can be shared out over; 0 if none."""
+        nodes = self.program.nodes
+        return gcd(*(nodes[n].outputs[0].shape[cut.dim] for n, cut in self.experts.items()))
 
     @property
     def has_sequence(self) -> bool:

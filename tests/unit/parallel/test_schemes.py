@@ -9,9 +9,10 @@ import pytest
 from tests.programs import mixture, mlp, transformer, with_masters
 from weft.core.errors import InputError
 from weft.machine.presets import preset
-from weft.parallel.experts import expert_plan
+from weft.parallel.experts import expert_plan, expert_proposals
 from weft.parallel.local import Collective, CollectiveKind
 from weft.parallel.plan import ParallelPlan
+from weft.parallel.request import PlanRequest
 from weft.parallel.spmd import lower
 from weft.program.graph import Phase, Program, Role
 
@@ -122,3 +123,14 @@ def test_programs_that_have_nothing_to_cut_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=named):
         expert_plan(program, MACHINE, **degrees)
+
+
+def proposed(program: Program) -> set[str]:
+    return {p.name for p in expert_proposals(PlanRequest(program=program, machine=MACHINE))}
+
+
+def test_experts_propose_what_a_program_has_to_cut() -> None:
+    assert {"ZeRO-1 8", "FSDP 8", "DDP 8"} <= proposed(PLAIN)
+    assert {"ZeRO-1 8 x EP 8", "FSDP 8 x EP 8"} <= proposed(EXPERTS)
+    assert "ZeRO-1 4 x CP 2" in proposed(DECODER)
+    assert not any("EP" in name or "CP" in name for name in proposed(PLAIN))
