@@ -48,7 +48,7 @@ class Case:
     batch: int
     sizes: tuple[int, ...] = ()
     level: str = "best"
-    configs: int = 24
+    configs: int = 10
     timeout_s: float = 1800.0
 
 

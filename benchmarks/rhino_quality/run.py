@@ -8,8 +8,10 @@ all classical degrees (`benchmarks.rhino_quality.grid`). All three go through on
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from benchmarks.rhino_quality.case import Case, Outcome, measure
@@ -45,7 +47,6 @@ CASES = (
         machine="dgx-h100x4",
         batch=1024,
         level="fast",
-        configs=8,
     ),
     Case(name="U-Net", recipe="unet:unet_tiny", machine="dgx-h100x1", batch=64, level="fast"),
     Case(
@@ -61,7 +62,6 @@ CASES = (
         machine="dgx-h100x8",
         batch=256,
         level="fast",
-        configs=12,
     ),
     Case(
         name="DeepSeek-V2 Lite",
@@ -69,7 +69,6 @@ CASES = (
         machine="dgx-h100x8",
         batch=256,
         level="fast",
-        configs=12,
     ),
 )
 QUICK = ("Llama-3 8 B", "U-Net")
@@ -79,11 +78,9 @@ NEVER_WORSE = 1.0 + 1e-9
 
 def run(quick: bool = False) -> BenchReport:
     """Plan every model; `quick` plans two, with less effort."""
-    found: dict[str, tuple[Case, Outcome]] = {}
-    for case in CASES:
-        if not quick or case.name in QUICK:
-            found[case.name] = (case, measure(case))
-            print(f"{case.name}: {_line(found[case.name][1])}", file=sys.stderr, flush=True)
+    cases = [case for case in CASES if not quick or case.name in QUICK]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        found = dict(zip([case.name for case in cases], pool.map(_told, cases), strict=True))
     outcomes = {name: outcome for name, (_, outcome) in found.items()}
     return BenchReport(
         bench="rhino-quality",
@@ -91,6 +88,12 @@ def run(quick: bool = False) -> BenchReport:
         table=_table(found),
         facts={name: _plain(outcome) for name, outcome in outcomes.items()},
     )
+
+
+def _told(case: Case) -> tuple[Case, Outcome]:
+    outcome = measure(case)
+    print(f"{case.name}: {_line(outcome)}", file=sys.stderr, flush=True)
+    return case, outcome
 
 
 def _plain(outcome: Outcome) -> dict[str, object]:

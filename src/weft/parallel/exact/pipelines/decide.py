@@ -110,7 +110,7 @@ def degrees_of(config: Config, schemes: Schemes) -> list[Degrees]:
     zeros = (1, 3) if data > 1 else (0,)
     sequences = (False, True) if inner > 1 and schemes.has_sequence else (False,)
     found = [Degrees(dp=data, tp=inner, zero=z, sp=sp) for z in zeros for sp in sequences]
-    if inner > 1 and schemes.has_experts:
+    if inner > 1 and schemes.num_experts % inner == 0 and schemes.num_experts > 0:
         found += [Degrees(dp=data * inner, ep=inner, zero=z) for z in (1, 3)]
     if inner > 1 and schemes.has_sequence:
         found += [Degrees(dp=data, cp=inner, zero=z) for z in (1, 3)]
