@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from weft.machine import Machine as Machine
     from weft.machine import load_machine as load_machine
     from weft.parallel.experts import expert_plan as expert_plan
-    from weft.parallel.explanation import explain as explain
+    from weft.parallel.explaining import explain as explain
     from weft.parallel.pins import pin as pin
     from weft.parallel.plan import ParallelPlan as ParallelPlan
     from weft.parallel.plan_files import load_plan as load_plan
@@ -49,7 +49,7 @@ _HOME = {
     "Workload": "weft.capture",
     "deploy": "weft.runtime",
     "expert_plan": "weft.parallel.experts",
-    "explain": "weft.parallel.explanation",
+    "explain": "weft.parallel.explaining",
     "load_machine": "weft.machine",
     "load_plan": "weft.parallel.plan_files",
     "pin": "weft.parallel.pins",

@@ -53,8 +53,8 @@ def timeline_of(planned: Planned) -> Timeline:
     return simulate_plan(planned.plan, planned.program, planned.machine)[0]
 
 
-def explain_plan(planned: Planned) -> str:
+def explain_plan(planned: Planned | PlannedPipeline) -> str:
     """The plan in words, numbers first, with the alternatives that lost."""
-    from weft.parallel.explanation import explain
+    from weft.parallel.explaining import explain
 
     return explain(planned.plan, planned.program, planned.machine)

@@ -20,7 +20,6 @@ from weft.core.units import format_seconds
 from weft.report.pipeline_summary import (
     pipeline_alternatives,
     pipeline_plain,
-    pipeline_sentence,
     stage_table,
 )
 from weft.report.plan_summary import plan_plain
@@ -66,14 +65,10 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             pins=pins,
             progress=progress,
         )
+    console.line(explain_plan(planned))
     if isinstance(planned, PlannedPipeline):
-        console.line(pipeline_sentence(planned.plan))
         console.table(stage_table(planned.plan))
         console.table(pipeline_alternatives(planned.plan))
-        for note in planned.plan.notes:
-            console.line(f"  note      {note}")
-    else:
-        console.line(explain_plan(planned))
     capture, search = format_seconds(planned.capture_s), format_seconds(planned.plan.search_s)
     console.line(f"  took      {capture} to capture, {search} to search")
     if args.output is not None:

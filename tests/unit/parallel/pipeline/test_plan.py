@@ -10,8 +10,9 @@ from functools import cache
 import pytest
 
 from tests.programs import mlp, transformer
-from weft.core.errors import FileError, InputError
+from weft.core.errors import FileError, InputError, MismatchError
 from weft.machine.presets import preset
+from weft.parallel.explaining import explain
 from weft.parallel.pipeline.expert import even_cuts, pipeline_expert
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
@@ -148,3 +149,14 @@ def test_a_micro_batch_of_one_row_is_possible() -> None:
     rows = transformer(num_layers=2, batch=8, length=8, width=16, vocabulary=16, slots=("m",))
     found = pipeline_expert(rows, MACHINE, pp=2, micro_batches=8)
     assert found.prediction.step_s > 0
+
+
+def test_a_pipeline_is_explained_in_words_and_figures() -> None:
+    text = explain(plan(dp=2), program(), MACHINE)
+    first, *rest = text.splitlines()
+    assert "a step, peak" in first
+    assert any("4 stages on 4 groups of 2 devices as 2, 8 micro-batches, 1f1b" in r for r in rest)
+    assert any("layers.2" in row and "a micro-batch" in row for row in rest)
+    assert any("axis 0 of 2: batch 100 %" in row for row in rest)
+    with pytest.raises(MismatchError):
+        explain(plan(dp=2), mlp(2), MACHINE)

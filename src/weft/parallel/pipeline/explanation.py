@@ -1,0 +1,132 @@
+"""A pipeline in words: what each group does, what the step consists of, and what lost."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from weft.core.units import format_bytes, format_seconds
+from weft.machine.model import Machine
+from weft.parallel.explanation import axis_roles
+from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.validate import require_machine, require_program
+from weft.program.graph import Phase, Program
+
+__all__ = ["explain_pipeline"]
+
+_MOST_ALTERNATIVES = 4
+
+
+def explain_pipeline(plan: PipelinePlan, program: Program, machine: Machine) -> str:
+    """Say what a pipeline is and what it costs.
+
+    Args:
+        plan: made for this program and machine.
+        program: as captured.
+        machine: where it runs.
+
+    Returns:
+        Lines of text, the first of which says the result.
+
+    Raises:
+        MismatchError: the plan was made for another program or another machine.
+    """
+    require_program(plan, program)
+    require_machine(plan, machine)
+    staged = StagedProgram(program, plan.micro_batches, plan.first_nodes)
+    rows = [
+        ("pipeline", _shape(plan)),
+        ("time", _time(plan)),
+        *(("stages", text) for text in _stages(plan, staged)),
+        *(("grid", text) for text in _grid(plan, staged)),
+        ("memory", _memory(plan)),
+        *(("why not", text) for text in _lost(plan)),
+        *(("note", note) for note in plan.notes),
+    ]
+    lines, before = [_headline(plan, machine)], ""
+    for label, text in rows:
+        lines.append(f"  {label if label != before else '':<10}{text}")
+        before = label
+    return "\n".join(lines)
+
+
+def _headline(plan: PipelinePlan, machine: Machine) -> str:
+    p = plan.prediction
+    devices = ", ".join(f"{group.num_devices} {group.device.name}" for group in machine.groups)
+    text = (
+        f"{plan.program_name} on {machine.name} ({devices}): {format_seconds(p.step_s)} a step, "
+        f"peak {format_bytes(p.peak_bytes)} of {format_bytes(plan.memory_limit_bytes)}"
+    )
+    return text if p.peak_bytes <= plan.memory_limit_bytes else f"{text}, which does not fit"
+
+
+def _shape(plan: PipelinePlan) -> str:
+    devices = plan.mesh.num_devices
+    each = f"{devices} devices as {plan.mesh}" if devices > 1 else "one device"
+    return (
+        f"{plan.num_stages} stages on {plan.num_groups} groups of {each}, "
+        f"{plan.micro_batches} micro-batches, {plan.schedule}"
+    )
+
+
+def _time(plan: PipelinePlan) -> str:
+    p = plan.prediction
+    text = (
+        f"{format_seconds(p.pipeline_s)} of micro-batches, in which groups wait "
+        f"{100 * p.bubble:.1f} %, and {format_seconds(p.step_s - p.pipeline_s)} of what happens "
+        "once a step"
+    )
+    if p.bound_s > 0:
+        text += f"; no plan of this shape takes less than {format_seconds(p.bound_s)}"
+    return text
+
+
+def _stages(plan: PipelinePlan, staged: StagedProgram) -> list[str]:
+    """Stages that are alike in a line: where they are, what they recompute."""
+    found: list[str] = []
+    numbers = range(plan.num_stages)
+    for alike, run in groupby(
+        numbers, key=lambda s: (staged.alike[s], len(plan.plans[s].recompute))
+    ):
+        members = list(run)
+        nodes = staged.stages[members[0]].program.nodes
+        forward = (node for node in nodes if node.phase is Phase.FORWARD)
+        named = [n.scope for n in forward if n.scope and n.op not in ("input", "send")]
+        where = f"{named[0]} to {named[-1]}" if named else "the loss"
+        seconds = plan.prediction.stages[members[0]]
+        busy = seconds.forward_s + seconds.inputs_s + seconds.weights_s
+        again = f", {alike[1]} forward operators run again" if alike[1] else ""
+        which = f"{members[0]}" if len(members) == 1 else f"{members[0]} to {members[-1]}"
+        first = "" if len(members) == 1 else "the first is "
+        found.append(f"{which}: {first}{where}, {format_seconds(busy)} a micro-batch{again}")
+    return found
+
+
+def _grid(plan: PipelinePlan, staged: StagedProgram) -> list[str]:
+    """What each axis of the grid cuts, in the stage in the middle."""
+    if plan.mesh.num_devices == 1:
+        return []
+    middle = plan.num_stages // 2
+    roles = axis_roles(plan.plans[middle], staged.stages[middle].program)
+    return [
+        f"axis {axis} of {size}: "
+        + (", ".join(f"{role} {100 * share:.0f} %" for role, share in shares.items()) or "nothing")
+        + f" of the products of stage {middle}"
+        for axis, (size, shares) in enumerate(zip(plan.mesh.shape, roles, strict=True))
+    ]
+
+
+def _memory(plan: PipelinePlan) -> str:
+    peaks = plan.prediction.group_peak_bytes
+    return (
+        f"{format_bytes(min(peaks))} to {format_bytes(max(peaks))} on a device, by group; most in "
+        f"group {peaks.index(max(peaks))}"
+    )
+
+
+def _lost(plan: PipelinePlan) -> list[str]:
+    return [
+        f"{other.name}: {format_seconds(other.step_s)} "
+        f"({other.step_s / plan.prediction.step_s:.2f}x)"
+        + ("" if other.fits else f", needs {format_bytes(other.peak_bytes)}: does not fit")
+        for other in plan.alternatives[:_MOST_ALTERNATIVES]
+    ]
