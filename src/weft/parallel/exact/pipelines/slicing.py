@@ -6,9 +6,9 @@ travels in the sharding that its readers share, or else as it is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 
-from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.copies import Decision, copies_for, recomputed
 from weft.parallel.pipeline.stages import StageProgram
@@ -52,12 +52,8 @@ class Slicer:
         Args:
             stage: cut from the part.
             expanded: its program with recomputation.
-
-        Raises:
-            InputError: the stage reads summands of what another stage has summed up.
         """
-        decision = self._of(stage)
-        self._require_sums(stage, decision)
+        decision = self._settled(stage, self._of(stage))
         if expanded.chosen:
             decision = recomputed(decision, stage.program, expanded)
         return ParallelPlan(
@@ -104,23 +100,34 @@ class Slicer:
                     staying.add(own)
         return Decision(tuple(strategies), hubs, frozenset(staying))
 
-    def _require_sums(self, stage: StageProgram, decision: Decision) -> None:
-        """What comes from another stage is whole, or cut, but not a pending sum."""
+    def _settled(self, stage: StageProgram, decision: Decision) -> Decision:
+        """The decision with what reads summands of a received value reading all of it.
+
+        A value that crosses a boundary is summed up before. A node that would have read its
+        summands does what it does on every device of that axis, and so do its readers.
+        """
         program = stage.program
-        received = {
-            number
-            for number, origin in enumerate(stage.origin)
-            if origin is not None and program.nodes[number].op != self.part.nodes[origin.node].op
+        strategies = list(decision.strategies)
+        for number, strategy in enumerate(strategies):
+            operands = program.operands(number)
+            axes = {
+                axis
+                for value, read in zip(operands, strategy.operands, strict=True)
+                for axis, placement in enumerate(read)
+                if is_partial(placement)
+                and not is_partial(strategies[value.node].outputs[value.output][axis])
+            }
+            if axes:
+                strategies[number] = Strategy(
+                    outputs=tuple(_whole_along(axes, s) for s in strategy.outputs),
+                    operands=tuple(_whole_along(axes, s) for s in strategy.operands),
+                )
+        hubs = {
+            (value, phase): hub
+            for (value, phase), hub in decision.hubs.items()
+            if not _adds_summands(strategies[value.node].outputs[value.output], hub)
         }
-        for number, strategy in enumerate(decision.strategies):
-            for value, read in zip(program.operands(number), strategy.operands, strict=True):
-                if value.node in received and any(map(is_partial, read)):
-                    node = program.nodes[number]
-                    raise InputError(
-                        need="stages that begin with what is summed up",
-                        got=f"{node.op} in {node.scope or 'the loss'}, which reads summands",
-                        hint="cut the stages elsewhere",
-                    )
+        return replace(decision, strategies=tuple(strategies), hubs=hubs)
 
     def _crossing(self, value: Value) -> Sharding:
         """In which sharding a value travels from stage to stage."""
@@ -135,3 +142,13 @@ class Slicer:
         whole = (-1,) * self.mesh.num_axes
         choices = (*(hub for hub in hubs if hub is not None), made, *wanted, whole)
         return next(s for s in choices if not any(map(is_partial, s)))
+
+
+def _whole_along(axes: Set[int], sharding: Sharding) -> Sharding:
+    return tuple(-1 if axis in axes else place for axis, place in enumerate(sharding))
+
+
+def _adds_summands(made: Sharding, hub: Sharding) -> bool:
+    """True if a shared version would be pending where the value as made is not."""
+    pairs = zip(made, hub, strict=True)
+    return any(is_partial(wanted) and not is_partial(place) for place, wanted in pairs)
