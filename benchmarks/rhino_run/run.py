@@ -75,6 +75,8 @@ EQUAL = (
     _case("GPT", "gpt.py:gpt_tiny", pp=2, tp=2, micro_batches=4),
     _case("GPT", "gpt.py:gpt_tiny", pp=2, dp=2, fsdp=True, micro_batches=2),
     _case("Llama", "llama3.py:llama_tiny", pp=2, tp=2, sp=True, micro_batches=4),
+    _case("GPT, fused projection", "gpt_fused.py:gpt_fused_tiny", pp=2, tp=2, micro_batches=4),
+    _case("T5", "t5.py:t5_tiny", pp=2, dp=2, zero=1, micro_batches=2),
     _case("ViT, layers run again", "vit.py:vit_tiny", pp=2, micro_batches=4, recompute="full"),
 )
 WAITING = (
