@@ -152,7 +152,7 @@ class _Cut:
             return match[1] + str(index - num_dropped if index >= self._above.index else index)
 
         stack = re.escape(self._above.stack)
-        return re.sub(rf"((?:^|\.){stack}\.)(\d+)(?=\.|$)", moved, path)
+        return re.sub(rf"((?:^|\.){stack}\.)(\d+)(?=\.|$)", moved, path, count=1)
 
     def _moved(self, args: tuple[Arg, ...], reader: int, number: dict[int, int]) -> tuple[Arg, ...]:
         return map_values(args, lambda value: self._value(value, reader, number))

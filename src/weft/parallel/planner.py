@@ -89,9 +89,15 @@ class Planner(Protocol):
         ...
 
     def pipelines(
-        self, request: PlanRequest, views: Views | None, progress: Progress
+        self, request: PlanRequest, views: Views | None, progress: Progress, least_groups: int
     ) -> PipelineOutcome:
-        """Look for the best pipeline; see `start` for the arguments."""
+        """Look for the best pipeline.
+
+        Args:
+            request, views, progress: as those of `start`.
+            least_groups: 2 to leave out steps in micro-batches on one group of all devices, which
+                save memory and nothing else.
+        """
         ...
 
 
@@ -120,7 +126,8 @@ def plan_request(
         if _may_gain(request, whole.best):
             left_s = request.time_limit_s - (time.perf_counter() - started)
             later = replace(request, time_limit_s=max(left_s, 0.0))
-            pipelines = planner.pipelines(later, alike.views, progress)
+            roomy = whole.best is not None and whole.best.fits and not whole.best.plan.recompute
+            pipelines = planner.pipelines(later, alike.views, progress, 2 if roomy else 1)
         if pipelines.plan is None:
             _require_fit(request, planner, alike, whole, pipelines, progress)
         chosen = _faster(whole.best, pipelines)
@@ -130,7 +137,11 @@ def plan_request(
         planner=planner.name,
         level=request.level,
         search_s=time.perf_counter() - started,
-        notes=(*_pin_notes(request), *whole.notes, *pipelines.notes),
+        notes=(
+            *_pin_notes(request),
+            *(whole.notes if isinstance(chosen, ParallelPlan) else ()),
+            *pipelines.notes,
+        ),
     )
 
 

@@ -52,6 +52,12 @@ class PlanRequest:
                 got=f"mesh {self.mesh}",
                 hint=f"{self.machine.name} has no more; choose a larger machine",
             )
+        if not self.time_limit_s >= 0:
+            raise InputError(
+                need="a time limit of at least 0 seconds",
+                got=f"{self.time_limit_s}",
+                hint="leave the limit out to look as long as it takes",
+            )
         if self.max_stages not in (0, 1):
             raise InputError(
                 need="1 for plans of one stage, or 0 for as many stages as pay",

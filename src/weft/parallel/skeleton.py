@@ -25,7 +25,7 @@ from weft.program.fold import Folding
 from weft.program.graph import Phase, Program, Value
 from weft.program.operators import Kind, operator
 
-__all__ = ["Link", "Skeleton", "UnitKind", "UnitSpec", "build_skeleton"]
+__all__ = ["BUSY", "Link", "Skeleton", "UnitKind", "UnitSpec", "build_skeleton"]
 
 
 class UnitKind(Enum):
@@ -417,12 +417,12 @@ def _busy_nodes(program: Program) -> range:
     busy = [
         number
         for number, node in enumerate(program.nodes)
-        if operator(node.op).kind in _BUSY and node.phase is not Phase.UPDATE
+        if operator(node.op).kind in BUSY and node.phase is not Phase.UPDATE
     ]
     return range(busy[0], busy[-1]) if busy else range(0)
 
 
-_BUSY = (Kind.CONTRACT, Kind.ATTENTION, Kind.CONVOLUTION)
+BUSY = (Kind.CONTRACT, Kind.ATTENTION, Kind.CONVOLUTION)
 """What hides communication: kinds whose arithmetic grows faster than the tensors."""
 
 

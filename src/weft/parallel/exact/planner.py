@@ -34,12 +34,11 @@ class ExactPlanner:
         return _Search(request, folding, views, progress)
 
     def pipelines(
-        self, request: PlanRequest, views: Views | None, progress: Progress
+        self, request: PlanRequest, views: Views | None, progress: Progress, least_groups: int
     ) -> PipelineOutcome:
         """The best pipeline of the most promising configurations."""
-        search = PipelineSearch(request, views, progress)
-        search.run()
-        plan = search.best()
+        search = PipelineSearch(request, views, progress, least_groups)
+        plan = search.best_after_all()
         return PipelineOutcome(
             plan=plan,
             alternatives=search.alternatives(),

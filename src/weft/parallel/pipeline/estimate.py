@@ -8,7 +8,7 @@ under way keep, and the most that any part needs for itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from weft.cost.simulate import Task, simulate
@@ -226,6 +226,7 @@ class _Pricing:
                 inputs_s=seconds[Part.INPUTS],
                 weights_s=seconds[Part.WEIGHTS],
                 kept_bytes=kept,
+                waiting_bytes=self._waiting_bytes(given),
             ),
             setup_s=seconds[Part.SETUP] + seconds[Part.SETTLE],
             survey_s=seconds[Part.SURVEY],
@@ -260,6 +261,24 @@ class _Pricing:
                 for slot in slots_read(self._local.instructions[number]):
                     found.add(self._owner(slot))
         return early & found
+
+    def _waiting_bytes(self, given: Mapping[int, float]) -> float:
+        """What the gradients of weights read of those of activations, and of what came in."""
+        read = {
+            self._owner(slot)
+            for number in self._segments.parts[Part.WEIGHTS]
+            for slot in slots_read(self._local.instructions[number])
+        }
+        own = set(self._segments.parts[Part.INPUTS])
+        makers = {self._maker[slot] for slot in read if slot in self._maker} & own
+        back = self._returning()
+        received = sum(given[slot] for slot in read & back if slot in given)
+        return received + sum(self._tasks[number].allocates_bytes for number in makers)
+
+    def _returning(self) -> set[int]:
+        """Slots that take up gradients from the stage behind."""
+        names = {p.name for p in self._stage.receives if p.phase is not Phase.FORWARD}
+        return {source.slot for source in self._local.inputs if source.name in names}
 
     def _owner(self, slot: int) -> int:
         """The slot whose memory a view shares."""

@@ -32,7 +32,7 @@ class PipelinePrediction:
         bubble: share of that in which groups wait for others [0 to 1].
         group_peak_bytes: most memory in use on one device, by group [bytes].
         stages: of each stage, what it takes for one micro-batch.
-        bound_s: no plan with these groups, grids and micro-batches is faster: all operators at
+        bound_s: no plan with these groups, grids and micro-batches is faster: all products at
             their fastest, and nobody waits; 0 if unknown [s].
     """
 

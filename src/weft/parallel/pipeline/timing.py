@@ -25,6 +25,7 @@ class StageTime:
         inputs_s, weights_s: gradients that the stage before waits for, and the others [s].
         send_forward_s, send_backward_s: transfers to the next stage and the one before [s].
         kept_bytes: what a micro-batch keeps from its forward to its backward pass [bytes].
+        waiting_bytes: what it keeps beside that while its weights' gradients wait [bytes].
     """
 
     forward_s: float
@@ -33,6 +34,7 @@ class StageTime:
     send_forward_s: float = 0.0
     send_backward_s: float = 0.0
     kept_bytes: float = 0.0
+    waiting_bytes: float = 0.0
 
     def seconds(self, work: Work) -> float:
         """How long an action takes [s]."""
@@ -180,7 +182,11 @@ class _Run:
             stage = self._stages[busy.action.stage]
             if busy.action.work is Work.FORWARD:
                 kept += stage.kept_bytes
-                most = max(most, kept)
-            elif busy.action.work in (Work.BACKWARD, Work.WEIGHTS):
+            elif busy.action.work is Work.INPUTS:
+                kept += stage.waiting_bytes
+            elif busy.action.work is Work.WEIGHTS:
+                kept -= stage.kept_bytes + stage.waiting_bytes
+            else:
                 kept -= stage.kept_bytes
+            most = max(most, kept)
         return most

@@ -23,8 +23,8 @@ from weft.parallel.request import PlanRequest
 __all__ = ["build"]
 
 MOST_BUILDS = 6
-"""Times that a plan is cut anew because it does not fit. Derived: pieces tell the peak to a few
-percent, so two suffice in most cases."""
+"""Times that a plan is built, each but the first with less memory, until it fits. Derived: pieces
+tell the peak to a few percent, so two suffice in most cases."""
 
 
 def build(request: PlanRequest, found: Found, short: Rows, whole: Rows) -> PipelinePlan | None:
@@ -127,13 +127,14 @@ class _Builder:
             for option, choose in enumerate(RECOMPUTATIONS.values())
             if option in (again.lesser, again.greater)
         }
-        chosen = tuple(
-            number
-            for number, origin in enumerate(stage.origin)
-            if origin is not None
-            and number in wanted[again.option(bisect_right(self._starts, origin.node) - first)]
-        )
-        expanded = expand(stage.program, chosen)
+        chosen: list[int] = []
+        for number, origin in enumerate(stage.origin):
+            # What other stages make and this one hands on, or makes for itself, is not run again.
+            position = -1 if origin is None else bisect_right(self._starts, origin.node) - first
+            own = position >= 0 and stage.program.nodes[number].op != "send"
+            if own and number in wanted[again.option(position)]:
+                chosen.append(number)
+        expanded = expand(stage.program, tuple(chosen))
         plan = self._slicer.plan(stage, expanded)
         _, prediction = simulate_plan(plan, stage.program, self._request.machine, expanded)
         return replace(plan, prediction=prediction)

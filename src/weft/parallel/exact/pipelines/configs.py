@@ -14,10 +14,11 @@ from weft.program.graph import Program, Role
 __all__ = ["MOST_ROWS", "Config", "batch_rows", "configs"]
 
 MOST_ROWS = {Level.FAST: 4, Level.BEST: 16}
-"""Rows of a micro-batch on one part of a group beyond which more are not tried. Derived: where
-sequences are long, products are as fast with fewer, and the bubble only grows."""
+"""Rows of a micro-batch on one part of a group beyond which more are tried only as `ROUNDS` says.
+Derived: where sequences are long, products are as fast with few, and the bubble only grows."""
 LEAST_ROUNDS = 0.5
-"""Micro-batches for each group below which the bubble is longer than the work."""
+"""Micro-batches for each group below which nothing is tried. Derived: at half of one the bubble is
+twice as long as the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,10 @@ def batch_rows(program: Program) -> int:
 
 
 def configs(machine: Machine, rows: int, most_groups: int, most_rows: int) -> Iterator[Config]:
-    """All ways to use all devices that divide the batch.
+    """Ways to use all devices that divide the batch.
+
+    Groups fill nodes or share them evenly. A micro-batch has few rows on each part of a group, or
+    there are a few of them for each group.
 
     Args:
         machine: where it runs.
@@ -79,12 +83,29 @@ def configs(machine: Machine, rows: int, most_groups: int, most_rows: int) -> It
         if groups > most_groups:
             break
         each = total // groups
+        if each % node and node % each:
+            continue  # some groups would lie across two nodes
         for inner in _divisors(math.gcd(each, node) if each >= node else each):
             data = each // inner
-            for count in _divisors(most_rows):
-                parts, rest = divmod(rows, data * count)
-                if rest == 0 and parts >= max(2, groups * LEAST_ROUNDS):
+            for count in _counts_of_rows(rows, data, groups, most_rows):
+                parts = rows // (data * count)
+                if parts >= max(2, groups * LEAST_ROUNDS):
                     yield Config(groups, data, inner, parts, count)
+
+
+ROUNDS = (2, 4, 8)
+"""Micro-batches for each group that are tried even if a micro-batch then has many rows. Derived:
+with two a third of the time is bubble, with eight a tenth."""
+
+
+def _counts_of_rows(rows: int, data: int, groups: int, most_rows: int) -> list[int]:
+    """Rows of a micro-batch on one of `data` parts that divide the batch, rising."""
+    if rows % data:
+        return []
+    each = rows // data
+    few = {count for count in range(1, most_rows + 1) if each % count == 0}
+    by_rounds = {each // (n * groups) for n in ROUNDS if each % (n * groups) == 0}
+    return sorted(few | by_rounds)
 
 
 def _divisors(number: int) -> list[int]:

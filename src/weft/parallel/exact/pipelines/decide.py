@@ -8,17 +8,21 @@ from functools import cached_property
 from weft.core.errors import InfeasibleError
 from weft.parallel.copies import Decision, copies_for
 from weft.parallel.degrees import Degrees
+from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.flow import Solution
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.measure import Rows, Strategist
 from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.kept import require_kept
-from weft.parallel.loop import Loop
+from weft.parallel.loop import Loop, varying_nodes
 from weft.parallel.plan import Level
 from weft.parallel.propagate import combine
 from weft.parallel.reshard import Resharding
 from weft.parallel.schemes import Schemes
+from weft.parallel.skeleton import BUSY
+from weft.parallel.strategies import StrategyTable
+from weft.program.operators import operator
 
 __all__ = ["Desk", "degrees_of"]
 
@@ -71,12 +75,19 @@ class Desk:
     def bound_s(self) -> float:
         """No plan of the configuration takes less [s].
 
-        Every operator as fast as it can be on a group's grid, the groups never waiting, neither
-        for communication nor for each other. What would be hidden of communication depends on
-        the plan, so that none is charged.
+        All products, convolutions and attention as fast as any rule lets them be on a group's
+        grid, the groups never waiting, neither for communication nor for each other. The rest
+        is left out: what it costs depends on what it is fused with.
         """
-        units = self.strategist.model.problem.units
-        return sum(float(unit.seconds.min()) for unit in units) / self.config.groups
+        part, machine = self.rows.part, self.rows.machine
+        table = StrategyTable(part, self.config.mesh, slowest_device(machine))
+        varies = varying_nodes(part)
+        seconds = sum(
+            float(table.choices(number).seconds.min())
+            for number, node in enumerate(part.nodes)
+            if varies[number] and operator(node.op).kind in BUSY
+        )
+        return self.config.micro_batches * seconds / self.config.groups
 
     def slicer(self, placing: Placing) -> Slicer:
         """What makes stages' plans of the placements.

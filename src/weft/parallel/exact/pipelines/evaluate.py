@@ -76,13 +76,23 @@ def stagings(
         except InfeasibleError:
             continue
         pinned = allowed is not None and any(of != (0, number - 1) for of in allowed)
-        runs[number] = runs.get(number) or Runs(by_option, number, any_length=pinned)
+        if schedule == "zero-bubble":
+            waiting = [list(map(_keeping_what_waits, costs)) for costs in by_option]
+            own = Runs(waiting, number, any_length=pinned)
+        else:
+            own = runs[number] = runs.get(number) or Runs(by_option, number, any_length=pinned)
         each = [limit_bytes / chunks] * len(in_flight)
-        stages = partition(runs[number], in_flight, each, config.micro_batches, allowed)
+        stages = partition(own, in_flight, each, config.micro_batches, allowed)
         if stages is not None:
             step_s = around + _schedule_s(schedule, stages, config, by_option[0])
             found.append(Staging(schedule=schedule, chunks=chunks, stages=stages, rough_s=step_s))
     return sorted(found, key=lambda staging: staging.rough_s)
+
+
+def _keeping_what_waits(cost: StageCost) -> StageCost:
+    """A piece all of whose micro-batches under way wait for the gradients of weights, at most."""
+    time = cost.time
+    return replace(cost, time=replace(time, kept_bytes=time.kept_bytes + time.waiting_bytes))
 
 
 def schedules(config: Config, num_pieces: int) -> list[tuple[str, int]]:
@@ -191,6 +201,7 @@ def joined(costs: Sequence[StageCost]) -> StageCost:
             inputs_s=sum(c.time.inputs_s for c in costs),
             weights_s=sum(c.time.weights_s for c in costs),
             kept_bytes=sum(c.time.kept_bytes for c in costs),
+            waiting_bytes=sum(c.time.waiting_bytes for c in costs),
         ),
         setup_s=sum(c.setup_s for c in costs),
         survey_s=max(c.survey_s for c in costs),

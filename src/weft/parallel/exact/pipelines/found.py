@@ -64,7 +64,7 @@ class Found:
     @property
     def repeats(self) -> bool:
         """True if some stage runs operators again."""
-        return any(again.greater and (again.lesser or again.more) for again in self.again)
+        return any(again.lesser or again.more for again in self.again)
 
     @property
     def name(self) -> str:

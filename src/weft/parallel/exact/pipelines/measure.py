@@ -12,7 +12,7 @@ from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.conflict import stuck_unit
 from weft.parallel.exact.extract import single_choice
 from weft.parallel.exact.flow import FlowModel, Solution
-from weft.parallel.exact.pipelines.pieces import Pieces, find_pieces
+from weft.parallel.exact.pipelines.pieces import Pieces, find_pieces, piece_of_nodes
 from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.greedy import greedy_axis
 from weft.parallel.loop import Loop, varying_nodes
@@ -23,7 +23,7 @@ from weft.parallel.pipeline.estimate import StageCost, stage_cost
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.pinned import stage_bounds
 from weft.parallel.pipeline.segments import segments
-from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
+from weft.parallel.pipeline.stages import StageProgram, stage_programs
 from weft.parallel.placement import Mesh, is_partial
 from weft.parallel.plan import Level
 from weft.parallel.problem import build_problem
@@ -104,13 +104,7 @@ class Rows:
     @cached_property
     def piece_of_nodes(self) -> tuple[int, ...]:
         """Piece of every node; -1 for what is computed wherever it is read."""
-        stage, forward = 0, list[int]()
-        starts = self.pieces.starts
-        for number, node in enumerate(self.part.nodes):
-            while stage < len(starts) and number >= starts[stage]:
-                stage += 1
-            forward.append(stage if node.phase is Phase.FORWARD else 0)
-        return stage_of_nodes(self.part, forward)
+        return piece_of_nodes(self.part, self.pieces.starts)
 
     @cached_property
     def stages(self) -> tuple[StageProgram, ...]:

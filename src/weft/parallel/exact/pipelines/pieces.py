@@ -7,11 +7,12 @@ at through a short version of it, so some pieces stand for many.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from weft.core.errors import VerifyError
+from weft.core.errors import InputError, VerifyError
 from weft.machine.model import Device
 from weft.parallel.pinning import Pinning
 from weft.parallel.pipeline.expert import (
@@ -19,9 +20,9 @@ from weft.parallel.pipeline.expert import (
     forward_seconds,
     narrow_places,
 )
-from weft.parallel.pipeline.stages import forward_nodes
+from weft.parallel.pipeline.stages import forward_nodes, stage_of_nodes
 from weft.program.fold import Folding
-from weft.program.graph import Program
+from weft.program.graph import Phase, Program
 
 __all__ = ["Pieces", "find_pieces"]
 
@@ -91,7 +92,7 @@ def find_pieces(
         for number, asked in sorted(pinning.stages.items())
         if number in position
     ]
-    places = _parted(_apart(narrow, ends), crossing, pinned)
+    places = _workable(part, nodes, _parted(_apart(narrow, ends), crossing, pinned))
     layer = [-1] * len(nodes)
     for number, found in enumerate(folding.layers):
         for node in found.nodes:
@@ -109,6 +110,40 @@ def find_pieces(
         order=tuple(order),
         inside=tuple(at > 0 and 0 <= layer[at] == layer[at - 1] for at in bounds[:-1]),
     )
+
+
+def piece_of_nodes(part: Program, starts: Sequence[int]) -> tuple[int, ...]:
+    """Piece of every node; -1 for what is computed wherever it is read.
+
+    Args:
+        part: of one micro-batch.
+        starts: first node of each piece but the first.
+
+    Raises:
+        InputError: a node of the backward pass reads what no piece has together.
+    """
+    pieces = [bisect_right(starts, number) for number in range(len(part.nodes))]
+    forward = [
+        piece if node.phase is Phase.FORWARD else 0
+        for piece, node in zip(pieces, part.nodes, strict=True)
+    ]
+    return stage_of_nodes(part, forward)
+
+
+def _workable(part: Program, nodes: Sequence[int], places: list[int]) -> list[int]:
+    """The places at which the backward pass can be cut as well, from the first on."""
+    try:
+        piece_of_nodes(part, [nodes[at] for at in places])
+    except InputError:
+        kept: list[int] = []
+        for at in places:
+            try:
+                piece_of_nodes(part, [nodes[other] for other in (*kept, at)])
+            except InputError:
+                continue
+            kept.append(at)
+        return kept
+    return places
 
 
 LEAST_SHARE = 1e-3

@@ -81,6 +81,7 @@ class PipelineSearch:
         views: short versions of a deep program; not used where something is pinned, since paths
             of pins are those of the whole program.
         progress: told in words what is going on.
+        least_groups: 2 to leave out steps in micro-batches on one group.
 
     Attributes:
         found: what was worked out, in that order.
@@ -89,11 +90,16 @@ class PipelineSearch:
     """
 
     def __init__(
-        self, request: PlanRequest, views: Views | None, progress: Progress = lambda _: None
+        self,
+        request: PlanRequest,
+        views: Views | None,
+        progress: Progress = lambda _: None,
+        least_groups: int = 1,
     ) -> None:
         self.found: list[Found] = []
         self.notes: tuple[str, ...] = ()
         self.broken: InfeasibleError | None = None
+        self._least_groups = least_groups
         self._request = request
         self._machine = request.machine
         self._limit = request.limit_bytes
@@ -104,22 +110,27 @@ class PipelineSearch:
         self._dropped = 0 if short is None else short.dropped
         self._batch = batch_rows(request.program)
         self._chosen: Found | None = None
+        self._left: list[Config] | None = None
+        self._too_large: list[Found] = []
         self._tried: list[Config] = []
         self._rows: dict[int, Rows] = {}
         self._tables: dict[tuple[int, int], list[list[StageCost]] | None] = {}
 
     def run(self) -> None:
         """Work out the most promising configurations, until time is up."""
-        order = self.ranked()
-        wanted, done, idle = min(len(order), WORKED_OUT[self._request.level]), 0, 0
-        for config in order:
-            if done == wanted or idle == PATIENCE:
+        if self._left is None:
+            self._left = self.ranked()
+        wanted, done, idle = min(len(self._left), WORKED_OUT[self._request.level]), 0, 0
+        while self._left:
+            config = self._left[0]
+            if self._fastest_s < inf and (done >= wanted or idle == PATIENCE):
                 break
             if time.perf_counter() > self._deadline_s:
                 left = wanted - done
                 self.notes = (f"time limit: {left} of {wanted} pipelines not worked out",)
                 break
-            self._progress(f"pipeline {done + 1} of {wanted}: {config}")
+            self._progress(f"pipeline {done + 1} of {max(wanted, done + 1)}: {config}")
+            self._left.pop(0)
             before = self._fastest_s
             try:
                 self.found += self.worked_out(config)
@@ -141,7 +152,7 @@ class PipelineSearch:
         """Configurations that may fit, by rough step time."""
         try:
             rows = self.rows_of(self._smallest_count())
-            pieces = len(rows.pieces.order)
+            pieces = len(rows.pieces.order) if rows.stages else 0
             if rows.pinning.stages:
                 allowed_cuts(rows.part, rows.pinning, rows.pinning.num_stages)
         except InputError as error:
@@ -154,10 +165,15 @@ class PipelineSearch:
         longest = 0
         most_rows = MOST_ROWS[self._request.level]
         for config in configs(self._machine, self._batch, pieces, most_rows):
+            if config.groups < self._least_groups:
+                continue
             most = max((config.groups * k for _, k in schedules(config, pieces)), default=0)
             longest = max(longest, most)
             if most < rows.pinning.num_stages or not self._may_keep(config):
                 continue
+            if time.perf_counter() > self._deadline_s:
+                self.notes = ("time limit: not all pipelines were looked at",)
+                break
             self._tried.append(config)
             table = self._table(config.inner, config.rows)
             if table is not None:
@@ -165,7 +181,9 @@ class PipelineSearch:
                     rough_step_s(costs, config, self._limit)
                     for costs in self._spread(table, config)
                 )
-        if longest < rows.pinning.num_stages:
+        if not self._tried:
+            self.notes = (*self.notes, f"no pipelines: no grid divides {self._batch} rows")
+        if rows.pinning.stages and longest < rows.pinning.num_stages:
             self._break(
                 InfeasibleError(
                     need=f"{rows.pinning.num_stages} stages, for {rows.pinning.text}",
@@ -201,7 +219,18 @@ class PipelineSearch:
             if plan is not None:
                 self._chosen = found
                 return plan
+            self._too_large.append(found)
         return None
+
+    def best_after_all(self) -> PipelinePlan | None:
+        """The best pipeline; more configurations are worked out while none that is built fits."""
+        self.run()
+        plan = self.best()
+        while plan is None and self._left:
+            self.found.clear()
+            self.run()
+            plan = self.best()
+        return plan
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """The best of each configuration that was worked out and not built, best first."""
@@ -213,11 +242,11 @@ class PipelineSearch:
                 name=found.name,
                 step_s=found.prediction.step_s,
                 peak_bytes=found.prediction.peak_bytes,
-                fits=found.fits,
+                fits=found.fits and found not in self._too_large,
                 note="from its pieces",
             )
             for found in best.values()
-            if found is not self._chosen
+            if self._chosen is None or found.config != self._chosen.config
         )
 
     def tightest(self) -> str:
@@ -233,7 +262,7 @@ class PipelineSearch:
                 found = tightest(Runs(costs, config.groups), in_flight)
                 if least is None or found.num_bytes < least[0].num_bytes:
                     least = (found, config)
-        if least is None:
+        if least is None or least[0].num_bytes <= self._limit:
             return ""
         found, config = least
         first, last = (self._scope(config, piece) for piece in (found.first, found.last))
