@@ -104,6 +104,10 @@ def plan(
             a smallest set of pins that cannot be kept.
         RuleError: an operator has no sharding rule.
     """
+    if isinstance(pins, Pin):
+        raise InputError(
+            need="pins in a list", got=f"one pin, {pins}", hint=f"write pins=[...] around {pins}"
+        )
     make = PLANNERS.get(planner)
     if make is None:
         raise InputError(

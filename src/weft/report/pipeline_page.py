@@ -9,7 +9,7 @@ from weft.core.units import format_bytes, format_seconds
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.report.page import Figure, Page, Section, html_table
 from weft.report.pipeline_measured import rank_figures, rank_section
-from weft.report.pipeline_summary import pipeline_sentence, stage_table
+from weft.report.pipeline_summary import pipeline_alternatives, pipeline_sentence, stage_table
 from weft.report.plan_page import measured_section
 from weft.report.plan_summary import format_share
 from weft.report.plot.schedule import schedule_plot
@@ -56,7 +56,19 @@ def pipeline_page(
             *measured_section(plan, records),
             *rank_section(rank_figures(records)),
             Section(heading="Stages", body=html_table(stage_table(plan))),
+            *_compared(plan),
         ),
         sources=(("plan", source), *([("measurements", measured_in)] if measured_in else [])),
         records=tuple(records),
     )
+
+
+def _compared(plan: PipelinePlan) -> tuple[Section, ...]:
+    """What lost, if anything was compared."""
+    if not plan.alternatives:
+        return ()
+    text = (
+        "Where it says so, a step was put together from pieces that were simulated by themselves."
+    )
+    body = html_table(pipeline_alternatives(plan))
+    return (Section(heading="What it was compared with", text=text, body=body),)

@@ -14,7 +14,12 @@ from weft.core.records import Record
 from weft.report.page import write_page
 from weft.report.pipeline_measured import rank_figures, rank_table
 from weft.report.pipeline_page import pipeline_page
-from weft.report.pipeline_summary import pipeline_plain, pipeline_sentence, stage_table
+from weft.report.pipeline_summary import (
+    pipeline_alternatives,
+    pipeline_plain,
+    pipeline_sentence,
+    stage_table,
+)
 from weft.report.plan_page import measured_steps, plan_page
 from weft.report.plan_summary import plan_plain, prediction_table
 from weft.report.trace import write_pipeline_trace, write_trace
@@ -67,6 +72,10 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
 def _show_pipeline(args: argparse.Namespace, plan: PipelinePlan, console: Console) -> None:
     console.line(pipeline_sentence(plan))
     console.table(stage_table(plan))
+    if plan.alternatives:
+        console.table(pipeline_alternatives(plan))
+    for note in plan.notes:
+        console.line(f"note: {note}")
     records = read_measurements(args.records, plan) if args.records else ()
     ranks = rank_figures(records)
     if ranks:

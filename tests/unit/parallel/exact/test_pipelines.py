@@ -9,6 +9,7 @@ import pytest
 from tests.programs import mlp, transformer
 from tests.searched import MACHINE, searched
 from weft.core.errors import InfeasibleError
+from weft.machine.presets import preset
 from weft.parallel.depth import views_of
 from weft.parallel.exact.pipelines.configs import Config, batch_rows, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
@@ -124,3 +125,35 @@ def test_a_batch_that_mixes_samples_has_no_pipelines() -> None:
     search = PipelineSearch(PlanRequest(program=program, machine=MACHINE), None)
     assert search.ranked() == []
     assert "no pipelines" in search.notes[0]
+
+
+def test_operators_of_other_stages_are_not_run_again() -> None:
+    found = searched(deep(), Config(4, 1, 2, 8, 8192), "1f1b")
+    assert all(not stage.recompute for stage in found.plans)  # there is room for all
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "zero-bubble", "interleaved"])
+def test_no_step_is_shorter_than_its_bound(schedule: str) -> None:
+    for groups, data, inner in ((2, 1, 4), (4, 2, 1), (2, 2, 2)):
+        rows = 65_536 // (8 * data)
+        found = searched(deep(), Config(groups, data, inner, 8, rows), schedule)
+        assert 0 < found.prediction.bound_s < found.prediction.step_s
+
+
+def test_pieces_are_joined_where_the_backward_pass_cannot_be_cut() -> None:
+    rows = Rows(transformer(num_layers=3), 2, MACHINE)
+    assert max(rows.piece_of_nodes) == len(rows.pieces.starts)
+    assert len(rows.stages) == len(rows.pieces.order)
+
+
+def test_groups_fill_nodes_or_share_them_evenly() -> None:
+    for config in configs(preset("dgx-h100x3"), rows=96, most_groups=24, most_rows=4):
+        size = config.mesh.num_devices
+        assert size % 8 == 0 or 8 % size == 0
+
+
+def test_a_time_limit_of_nothing_looks_at_no_pipeline() -> None:
+    request = PlanRequest(program=deep(), machine=MACHINE, time_limit_s=0.0)
+    search = PipelineSearch(request, None)
+    assert search.best_after_all() is None
+    assert "time limit" in search.notes[0]

@@ -144,3 +144,13 @@ def test_the_page_on_pipelines_gives_these_bubbles(name) -> None:
     bubble = pipeline_time(order(name, stages, 4, 8), [stage] * stages).bubble
     (row,) = [line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}`")]
     assert f"| {bubble:.0%} |".replace("%", " %") in row
+
+
+def test_what_waits_for_its_weights_is_held_until_they_are_done() -> None:
+    stage = StageTime(
+        forward_s=1.0, inputs_s=1.0, weights_s=1.0, kept_bytes=10.0, waiting_bytes=1.0
+    )
+    time = pipeline_time(order("zero-bubble", 4, 4, 8), [stage] * 4)
+    # The last group does the weights of up to four micro-batches later.
+    assert time.kept_bytes[-1] > 4 * 10.0
+    assert pipeline_time(order("1f1b", 4, 4, 8), [stage] * 4).kept_bytes == (40, 30, 20, 10)
