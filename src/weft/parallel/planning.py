@@ -104,10 +104,6 @@ def plan(
             a smallest set of pins that cannot be kept.
         RuleError: an operator has no sharding rule.
     """
-    if isinstance(pins, Pin):
-        raise InputError(
-            need="pins in a list", got=f"one pin, {pins}", hint=f"write pins=[...] around {pins}"
-        )
     make = PLANNERS.get(planner)
     if make is None:
         raise InputError(
@@ -123,7 +119,7 @@ def plan(
         mesh=None if mesh is None else Mesh(tuple(mesh)),
         max_stages=max_stages,
         time_limit_s=time_limit_s,
-        pins=tuple(pins),
+        pins=_listed(pins),
     )
     return plan_request(request, make(), progress)
 
@@ -137,3 +133,11 @@ def _level(level: Level | str) -> Level:
         raise InputError(
             need="a level, fast or best", got=repr(level), hint="fast is the default"
         ) from None
+
+
+def _listed(pins: Sequence[Pin]) -> tuple[Pin, ...]:
+    if isinstance(pins, Pin):
+        raise InputError(
+            need="pins in a list", got=f"one pin, {pins}", hint=f"write pins=[...] around {pins}"
+        )
+    return tuple(pins)
