@@ -65,9 +65,11 @@ def recomputed(decision: Decision, program: Program, expanded: Expanded) -> Deci
         for output, phase, sharding in by_node.get(old, ()):
             if not (is_clone and phase is Phase.FORWARD):
                 hubs[Value(new, output), phase] = sharding
-    of_node = {value.node: value.output for value in decision.lasting}
     lasting = frozenset(
-        Value(new, of_node[old]) for new, old in enumerate(expanded.origin) if old in of_node
+        Value(new, output)
+        for new, old in enumerate(expanded.origin)
+        for output in range(len(program.nodes[old].outputs))
+        if Value(old, output) in decision.lasting
     )
     return Decision(strategies, hubs, lasting)
 

@@ -9,13 +9,14 @@ from tests.programs import random_inputs, transformer
 from weft.core.errors import VerifyError
 from weft.machine.presets import preset
 from weft.parallel.candidate import assemble
-from weft.parallel.copies import Decision, copies_for
+from weft.parallel.copies import Decision, copies_for, recomputed
 from weft.parallel.degrees import Degrees
 from weft.parallel.experts import expert_candidate
+from weft.parallel.plan import Strategy
 from weft.parallel.recompute import cheap_nodes, expand, layer_nodes, with_recompute
 from weft.parallel.reshard import Resharding
 from weft.program.evaluate import evaluate
-from weft.program.graph import Phase
+from weft.program.graph import Phase, Value
 from weft.program.operators import Kind, operator
 from weft.program.types import DType
 from weft.program.verify import verify
@@ -73,3 +74,13 @@ def test_inputs_and_backward_nodes_cannot_be_recomputed() -> None:
 
 def test_nothing_to_recompute_is_the_same_program() -> None:
     assert with_recompute(PROGRAM, ()) is PROGRAM
+
+
+def test_every_output_that_lasts_still_lasts_where_nodes_move() -> None:
+    expanded = expand(PROGRAM, cheap_nodes(PROGRAM))
+    node = next(n for n, this in enumerate(PROGRAM.nodes) if len(this.outputs) > 1)
+    lasting = frozenset(Value(node, output) for output in range(2))
+    whole = Strategy(outputs=((-1,),), operands=())
+    decision = Decision((whole,) * len(PROGRAM.nodes), {}, lasting)
+    found = recomputed(decision, PROGRAM, expanded).lasting
+    assert {(expanded.origin[v.node], v.output) for v in found} == {(node, 0), (node, 1)}

@@ -157,3 +157,12 @@ def test_a_time_limit_of_nothing_looks_at_no_pipeline() -> None:
     search = PipelineSearch(request, None)
     assert search.best_after_all() is None
     assert "time limit" in search.notes[0]
+
+
+def test_a_search_that_is_out_of_time_ends_with_configurations_left() -> None:
+    search = PipelineSearch(PlanRequest(program=deep(), machine=MACHINE), None)
+    search.run()  # works out what it takes and leaves the rest
+    search.found.clear()
+    search._deadline_s = 0.0
+    assert search.best_after_all() is None
+    assert search._left

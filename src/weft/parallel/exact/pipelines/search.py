@@ -226,7 +226,7 @@ class PipelineSearch:
         """The best pipeline; more configurations are worked out while none that is built fits."""
         self.run()
         plan = self.best()
-        while plan is None and self._left:
+        while plan is None and self._left and time.perf_counter() <= self._deadline_s:
             self.found.clear()
             self.run()
             plan = self.best()
