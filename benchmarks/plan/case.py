@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
-from benchmarks.job import workload_of
+from benchmarks.job import ROOT, workload_of
+from benchmarks.own_process import run_alone
 from weft.capture import Workload, capture
-from weft.core.errors import RunError
 from weft.machine.model import Machine
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
@@ -41,8 +38,6 @@ from weft.program.fold import fold
 from weft.program.graph import Program
 
 __all__ = ["Case", "Elapsed", "Outcome", "measure"]
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,29 +107,8 @@ def measure(case: Case) -> Outcome:
     Raises:
         RunError: the process failed or ran out of time.
     """
-    path = os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])
-    command = [sys.executable, "-m", "benchmarks.plan.case", json.dumps(asdict(case))]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=case.timeout_s,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RunError(
-            need=f"an end of {case.recipe} on {case.machine} within {case.timeout_s:g} s",
-            got="none",
-            hint="the machine may be busy with other work",
-        ) from error
-    if done.returncode != 0:
-        raise RunError(
-            need=f"an exit code of 0 from {case.recipe} on {case.machine}",
-            got=f"{done.returncode}: {done.stderr.strip()[-2000:]}",
-        )
-    raw = json.loads(done.stdout.splitlines()[-1])
+    name = f"{case.recipe} on {case.machine}"
+    raw = run_alone("benchmarks.plan.case", asdict(case), name, case.timeout_s)
     parts = {name: Elapsed(**raw.pop(name)) for name in PARTS}
     return Outcome(**parts, **raw)
 
@@ -152,15 +126,19 @@ def timed(elapsed: Elapsed) -> Iterator[None]:
 
 def workload_for(case: Case) -> Workload:
     """The case's recipe, or its widths at another depth."""
-    named = workload_of(f"llama3.py:{case.recipe}")
-    if not case.layers:
-        return named
+    if case.layers:
+        return llama_of_depth(case.layers, batch=16)
+    return workload_of(f"llama3.py:{case.recipe}")
+
+
+def llama_of_depth(layers: int, *, batch: int) -> Workload:
+    """A Llama of the 8B's widths with so many layers."""
     sys.path.insert(0, str(ROOT / "recipes"))
     llama3 = importlib.import_module("llama3")
     config = llama3.Config(
-        num_layers=case.layers, width=4096, num_heads=32, num_kv_heads=8, hidden=14_336
+        num_layers=layers, width=4096, num_heads=32, num_kv_heads=8, hidden=14_336
     )
-    return llama3.llama3(f"llama3_{case.layers}layers", config, batch=16, lr=3e-4)
+    return llama3.llama3(f"llama3_{layers}layers", config, batch=batch, lr=3e-4)
 
 
 def run_case(case: Case) -> Outcome:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 
 from benchmarks.job import ROOT
+from benchmarks.own_process import run_alone
 from benchmarks.rhino_quality.grid import best_by_hand
 from weft.capture import Workload, capture
-from weft.core.errors import InfeasibleError, RunError
+from weft.core.errors import InfeasibleError
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
 from weft.parallel.exact.pipelines.search import PipelineSearch
@@ -153,29 +152,8 @@ def measure(case: Case) -> Outcome:
     Raises:
         RunError: the process failed or ran out of time.
     """
-    path = os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])
-    command = [sys.executable, "-m", "benchmarks.rhino_quality.case", json.dumps(asdict(case))]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=case.timeout_s,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RunError(
-            need=f"an end of {case.name} on {case.machine} within {case.timeout_s:g} s",
-            got="none",
-            hint="the machine may be busy with other work",
-        ) from error
-    if done.returncode != 0:
-        raise RunError(
-            need=f"an exit code of 0 from {case.name} on {case.machine}",
-            got=f"{done.returncode}: {done.stderr.strip()[-2000:]}",
-        )
-    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+    name = f"{case.name} on {case.machine}"
+    return Outcome(**run_alone("benchmarks.rhino_quality.case", asdict(case), name, case.timeout_s))
 
 
 if __name__ == "__main__":

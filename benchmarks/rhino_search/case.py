@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 
 from benchmarks.job import ROOT
+from benchmarks.own_process import run_alone
+from benchmarks.plan.case import llama_of_depth
 from weft.capture import Workload, capture
-from weft.core.errors import RunError
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
 from weft.parallel.exact.pipelines.search import PipelineSearch
@@ -75,14 +74,10 @@ class Outcome:
 
 def workload_for(case: Case) -> Workload:
     """The case's recipe, or its widths at another depth."""
+    if case.layers:
+        return llama_of_depth(case.layers, batch=case.batch)
     sys.path.insert(0, str(ROOT / "recipes"))
-    llama3 = importlib.import_module("llama3")
-    if not case.layers:
-        return getattr(llama3, case.recipe)(batch=case.batch)
-    config = llama3.Config(
-        num_layers=case.layers, width=4096, num_heads=32, num_kv_heads=8, hidden=14_336
-    )
-    return llama3.llama3(f"llama3_{case.layers}layers", config, batch=case.batch, lr=3e-4)
+    return getattr(importlib.import_module("llama3"), case.recipe)(batch=case.batch)
 
 
 def run_case(case: Case) -> Outcome:
@@ -123,29 +118,8 @@ def measure(case: Case) -> Outcome:
     Raises:
         RunError: the process failed or ran out of time.
     """
-    path = os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])
-    command = [sys.executable, "-m", "benchmarks.rhino_search.case", json.dumps(asdict(case))]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=case.timeout_s,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RunError(
-            need=f"an end of {case.recipe} on {case.machine} within {case.timeout_s:g} s",
-            got="none",
-            hint="the machine may be busy with other work",
-        ) from error
-    if done.returncode != 0:
-        raise RunError(
-            need=f"an exit code of 0 from {case.recipe} on {case.machine}",
-            got=f"{done.returncode}: {done.stderr.strip()[-2000:]}",
-        )
-    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+    name = f"{case.recipe} on {case.machine}"
+    return Outcome(**run_alone("benchmarks.rhino_search.case", asdict(case), name, case.timeout_s))
 
 
 if __name__ == "__main__":
