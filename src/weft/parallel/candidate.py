@@ -18,7 +18,7 @@ from weft.parallel.recompute import Expanded, expand
 from weft.parallel.spmd import lower_expanded
 from weft.program.graph import Program
 
-__all__ = ["Candidate", "Proposal", "assemble", "best_of", "simulate_plan"]
+__all__ = ["Candidate", "Proposal", "assemble", "best_of", "simulate_plan", "unpriced"]
 
 _UNKNOWN = Prediction(
     step_s=0.0, compute_s=0.0, communication_s=0.0, exposed_s=0.0, peak_bytes=0.0, state_bytes=0.0
@@ -77,7 +77,34 @@ def assemble(
         level: how it was found.
         objective_s: of the solver, if there was one [s].
     """
-    plan = ParallelPlan(
+    plan = unpriced(
+        program,
+        machine,
+        mesh,
+        strategies,
+        copies,
+        memory_limit_bytes=memory_limit_bytes,
+        recompute=recompute,
+        level=level,
+    )
+    timeline, prediction = simulate_plan(plan, program, machine, expanded)
+    prediction = replace(prediction, objective_s=objective_s)
+    return Candidate(name, replace(plan, prediction=prediction), timeline)
+
+
+def unpriced(
+    program: Program,
+    machine: Machine,
+    mesh: Mesh,
+    strategies: Sequence[Strategy],
+    copies: Sequence[Copy],
+    *,
+    memory_limit_bytes: float,
+    recompute: tuple[int, ...],
+    level: Level,
+) -> ParallelPlan:
+    """The plan of a decision, its prediction still to come; see `assemble` for the arguments."""
+    return ParallelPlan(
         program_name=program.name,
         program_digest=program.digest,
         machine_name=machine.name,
@@ -90,9 +117,6 @@ def assemble(
         prediction=_UNKNOWN,
         level=level,
     )
-    timeline, prediction = simulate_plan(plan, program, machine, expanded)
-    prediction = replace(prediction, objective_s=objective_s)
-    return Candidate(name, replace(plan, prediction=prediction), timeline)
 
 
 def simulate_plan(

@@ -19,6 +19,7 @@ from weft.parallel.plan import Alternative, ParallelPlan, Prediction
 from weft.parallel.recompute import with_recompute
 from weft.parallel.spmd import lower
 from weft.parallel.validate import require_machine, require_program
+from weft.parallel.wording import headline, labelled, lost
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 from weft.program.work import work
@@ -56,12 +57,7 @@ def explain(plan: ParallelPlan, program: Program, machine: Machine) -> str:
         rows.append(("recompute", f"{len(plan.recompute)} forward operators run again"))
     rows += [("why not", _lost(plan, other)) for other in _worth_naming(plan)]
     rows += [("note", note) for note in plan.notes]
-    lines = [_headline(plan, machine, prediction)]
-    label_before = ""
-    for label, text in rows:
-        lines.append(f"  {label if label != label_before else '':<10}{text}")
-        label_before = label
-    return "\n".join(lines)
+    return labelled(_headline(plan, machine, prediction), rows)
 
 
 def axis_roles(plan: ParallelPlan, program: Program) -> tuple[dict[str, float], ...]:
@@ -119,16 +115,13 @@ def _is_weight(program: Program, value: Value) -> bool:
 
 
 def _headline(plan: ParallelPlan, machine: Machine, prediction: Prediction) -> str:
-    kinds = [f"{group.num_devices} {group.device.name}" for group in machine.groups]
-    devices = ", ".join(kinds)
-    limit = plan.memory_limit_bytes
-    text = (
-        f"{plan.program_name} on {machine.name} ({devices}): "
-        f"{format_seconds(prediction.step_s)} a step, "
-        f"peak {format_bytes(prediction.peak_bytes)} of {format_bytes(limit)}"
+    text = headline(
+        plan.program_name,
+        machine,
+        prediction.step_s,
+        prediction.peak_bytes,
+        plan.memory_limit_bytes,
     )
-    if prediction.peak_bytes > limit:
-        text += ", which does not fit"
     if plan.prediction.bound_s > 0:
         text += f"; its objective is within {plan.prediction.gap:.1%} of its mesh's least"
     return text
@@ -228,7 +221,5 @@ def _is_searched(other: Alternative) -> bool:
 
 
 def _lost(plan: ParallelPlan, other: Alternative) -> str:
-    slower = other.step_s / plan.prediction.step_s
-    fits = "" if other.fits else f", needs {format_bytes(other.peak_bytes)}: does not fit"
-    name = f"searched, {other.name}" if _is_searched(other) else other.name
-    return f"{name}: {format_seconds(other.step_s)} ({slower:.2f}x){fits}"
+    searched = "searched, " if _is_searched(other) else ""
+    return searched + lost(other, plan.prediction.step_s)

@@ -18,7 +18,7 @@ from weft.parallel.weights import weight_values
 from weft.program.annotation import Annotation, Wish
 from weft.program.graph import Phase, Program, Role, Value
 
-__all__ = ["Asked", "Pinning", "describe", "resolve"]
+__all__ = ["Asked", "Pinning", "describe", "listed", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,23 @@ def resolve(program: Program, pins: Sequence[Pin] = ()) -> Pinning:
     Raises:
         InputError: a pin names nothing; says what resembles it.
     """
-    if not pins and not any(node.pins for node in program.nodes):
+    given = listed(pins)
+    if not given and not any(node.pins for node in program.nodes):
         return Pinning()
-    return _Resolving(program).run(pins)
+    return _Resolving(program).run(given)
+
+
+def listed(pins: Sequence[Pin]) -> tuple[Pin, ...]:
+    """The pins that somebody gave.
+
+    Raises:
+        InputError: it is one pin and no list, or something in it is none.
+    """
+    if isinstance(pins, Pin):
+        raise InputError(
+            need="pins in a list", got=f"one pin, {pins}", hint=f"write pins=[...] around {pins}"
+        )
+    return tuple(map(_require_pin, pins))
 
 
 def describe(program: Program, node: int) -> str:
@@ -143,7 +157,7 @@ class _Resolving:
         self._modules = _modules(program, self._computed)
 
     def run(self, pins: Sequence[Pin]) -> Pinning:
-        for pin in dict.fromkeys(map(_require_pin, pins)):
+        for pin in dict.fromkeys(pins):
             asked = Asked(str(pin), pin.wish)
             if pin.is_stage:
                 for node in self._nodes_of(pin):

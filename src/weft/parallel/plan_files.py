@@ -45,9 +45,7 @@ def load_plan(path: str | Path) -> ParallelPlan | PipelinePlan:
         FileError: the file is missing, is no plan, is damaged, or comes from a newer weft.
     """
     text = files.read_text(path, "a plan file", "make one with `weft plan` or `weft score -o`")
-    if KEY not in text[:200]:
-        return serialize.load_plan(path)
     try:
-        return pipeline_from_json(text)
+        return pipeline_from_json(text) if KEY in text[:200] else serialize.plan_from_json(text)
     except FileError as error:
         raise error.within(str(path)) from error.__cause__

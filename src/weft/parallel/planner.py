@@ -237,7 +237,7 @@ def _require_pins(plan: ParallelPlan | PipelinePlan, request: PlanRequest) -> No
     if isinstance(plan, PipelinePlan):
         if request.pinning:
             staged = StagedProgram(request.program, plan.micro_batches, plan.first_nodes)
-            require_pipeline_kept(plan, staged, resolve(staged.part, request.pins))
+            require_pipeline_kept(plan.plans, staged, resolve(staged.part, request.pins))
     elif request.pinning.values:
         expanded = expand(request.program, plan.recompute)
         pinning = request.pinning.through(expanded.origin, expanded.program)

@@ -9,6 +9,7 @@ from typing import Literal, overload
 from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.exact.planner import ExactPlanner
+from weft.parallel.pinning import listed
 from weft.parallel.pins import Pin
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Mesh
@@ -119,7 +120,7 @@ def plan(
         mesh=None if mesh is None else Mesh(tuple(mesh)),
         max_stages=max_stages,
         time_limit_s=time_limit_s,
-        pins=_listed(pins),
+        pins=listed(pins),
     )
     return plan_request(request, make(), progress)
 
@@ -133,11 +134,3 @@ def _level(level: Level | str) -> Level:
         raise InputError(
             need="a level, fast or best", got=repr(level), hint="fast is the default"
         ) from None
-
-
-def _listed(pins: Sequence[Pin]) -> tuple[Pin, ...]:
-    if isinstance(pins, Pin):
-        raise InputError(
-            need="pins in a list", got=f"one pin, {pins}", hint=f"write pins=[...] around {pins}"
-        )
-    return tuple(pins)

@@ -25,6 +25,7 @@ from weft.parallel.plan import Alternative, Copy, Hop, Level, ParallelPlan, Pred
 from weft.program.graph import Phase, Value
 
 __all__ = [
+    "content_of",
     "load_plan",
     "plan_digest",
     "plan_from_json",
@@ -134,12 +135,26 @@ def plan_from_json(text: str) -> ParallelPlan:
     Raises:
         FileError: the text is no plan, is damaged, or comes from a newer weft.
     """
-    outer = _outer(text)
-    version = outer["weft_plan"]
-    if version != VERSION or type(version) is not int:
+    return plan_from_plain(content_of(text, "weft_plan", VERSION))
+
+
+def content_of(text: str, key: str, version: int) -> object:
+    """What a plan file of either kind holds, its format and checksum checked.
+
+    Args:
+        text: of the file.
+        key: its entry that gives the version of the format.
+        version: of the format that can be read.
+
+    Raises:
+        FileError: the text is no such file, is damaged, or comes from a newer weft.
+    """
+    outer = _outer(text, key)
+    found = outer[key]
+    if found != version or type(found) is not int:
         raise FileError(
-            need=f"a plan of format {VERSION}",
-            got=f"format {_cut(version)}",
+            need=f"a plan of format {version}",
+            got=f"format {_cut(found)}",
             hint="use the version of weft that wrote it, or plan again",
         )
     raw = cast("object", outer.get("plan"))
@@ -153,15 +168,15 @@ def plan_from_json(text: str) -> ParallelPlan:
             got=f"checksum {_cut(outer.get('checksum'))}",
             hint="the file is damaged or was edited; plan again",
         )
-    return plan_from_plain(raw)
+    return raw
 
 
-def _outer(text: str) -> dict[str, Any]:
+def _outer(text: str, key: str) -> dict[str, Any]:
     try:
         outer = json.loads(text)
     except (ValueError, RecursionError):
         outer = None
-    if not isinstance(outer, dict) or "weft_plan" not in outer:
+    if not isinstance(outer, dict) or key not in outer:
         raise FileError(
             need="a weft plan in JSON",
             got=f"{text[:60]!r}",

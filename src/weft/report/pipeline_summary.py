@@ -41,7 +41,7 @@ def stage_table(plan: PipelinePlan) -> Table:
             str(stage),
             str(stage % plan.num_groups),
             format_seconds(p.stages[stage].forward_s),
-            format_seconds(p.stages[stage].inputs_s + p.stages[stage].weights_s),
+            format_seconds(p.stages[stage].backward_s),
             format_share(time.waiting(stage % plan.num_groups)),
             format_bytes(p.group_peak_bytes[stage % plan.num_groups]),
         )

@@ -33,8 +33,49 @@ __all__ = [
     "group_peak_bytes",
     "predict_pipeline",
     "sending_s",
+    "simulated_pipeline",
     "stage_cost",
 ]
+
+
+def simulated_pipeline(
+    staged: StagedProgram,
+    plans: tuple[ParallelPlan, ...],
+    machine: Machine,
+    *,
+    num_groups: int,
+    schedule: str,
+    memory_limit_bytes: float,
+) -> PipelinePlan:
+    """The plan of a pipeline of these stages, simulated.
+
+    Args:
+        staged: the program, cut into them.
+        plans: of each stage.
+        machine: where it runs.
+        num_groups: groups of devices.
+        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
+        memory_limit_bytes: what the plan has to stay under on each device [bytes].
+    """
+    plan = PipelinePlan(
+        program_name=staged.program.name,
+        program_digest=staged.program.digest,
+        machine_name=machine.name,
+        machine_digest=machine.digest,
+        micro_batches=staged.micro_batches,
+        schedule=schedule,
+        num_groups=num_groups,
+        first_nodes=staged.first_nodes,
+        plans=plans,
+        memory_limit_bytes=memory_limit_bytes,
+        prediction=_UNKNOWN,
+    )
+    return replace(plan, prediction=estimate_pipeline(plan, staged, machine))
+
+
+_UNKNOWN = PipelinePrediction(
+    step_s=0.0, pipeline_s=0.0, bubble=0.0, group_peak_bytes=(0.0,), stages=()
+)
 
 
 def estimate_pipeline(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Unpack
 
@@ -16,10 +15,10 @@ from weft.parallel.estimate import slowest_device
 from weft.parallel.experts import plan_by_degrees
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
-from weft.parallel.pipeline.estimate import estimate_pipeline
+from weft.parallel.pipeline.estimate import simulated_pipeline
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.pinned import allowed_cuts, best_cuts, own_pins, require_stages
-from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
+from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.schedule import require_shape
 from weft.parallel.pipeline.stages import StageProgram, forward_nodes
 from weft.parallel.plan import ParallelPlan
@@ -115,20 +114,14 @@ def pipeline_of_stages(
     staged = StagedProgram(program, micro_batches, first_nodes)
     pinning = resolve(staged.part) if pinning is None else pinning
     require_stages(staged.stages, staged.part, pinning)
-    plan = PipelinePlan(
-        program_name=program.name,
-        program_digest=program.digest,
-        machine_name=machine.name,
-        machine_digest=machine.digest,
-        micro_batches=micro_batches,
-        schedule=schedule,
+    return simulated_pipeline(
+        staged,
+        _stage_plans(staged, written, pinning),
+        machine,
         num_groups=num_groups,
-        first_nodes=first_nodes,
-        plans=_stage_plans(staged, written, pinning),
+        schedule=schedule,
         memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
-        prediction=_UNKNOWN,
     )
-    return replace(plan, prediction=estimate_pipeline(plan, staged, machine))
 
 
 def _stage_plans(
@@ -139,11 +132,6 @@ def _stage_plans(
         return tuple(written(stage) for stage in staged.stages)
     known = {number: written(staged.stages[number]) for number in set(staged.alike)}
     return tuple(staged.plan_for(number, known[first]) for number, first in enumerate(staged.alike))
-
-
-_UNKNOWN = PipelinePrediction(
-    step_s=0.0, pipeline_s=0.0, bubble=0.0, group_peak_bytes=(0.0,), stages=()
-)
 
 
 def even_cuts(

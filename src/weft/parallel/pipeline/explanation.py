@@ -9,6 +9,7 @@ from weft.machine.model import Machine
 from weft.parallel.explanation import axis_roles
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.validate import require_machine, require_program
+from weft.parallel.wording import headline, labelled, lost
 from weft.program.graph import Phase, Program
 
 __all__ = ["explain_pipeline"]
@@ -33,30 +34,19 @@ def explain_pipeline(plan: PipelinePlan, program: Program, machine: Machine) -> 
     require_program(plan, program)
     require_machine(plan, machine)
     staged = StagedProgram(program, plan.micro_batches, plan.first_nodes)
+    named = plan.alternatives[:_MOST_ALTERNATIVES]
     rows = [
         ("pipeline", _shape(plan)),
         ("time", _time(plan)),
         *(("stages", text) for text in _stages(plan, staged)),
         *(("grid", text) for text in _grid(plan, staged)),
         ("memory", _memory(plan)),
-        *(("why not", text) for text in _lost(plan)),
+        *(("why not", lost(other, plan.prediction.step_s)) for other in named),
         *(("note", note) for note in plan.notes),
     ]
-    lines, before = [_headline(plan, machine)], ""
-    for label, text in rows:
-        lines.append(f"  {label if label != before else '':<10}{text}")
-        before = label
-    return "\n".join(lines)
-
-
-def _headline(plan: PipelinePlan, machine: Machine) -> str:
     p = plan.prediction
-    devices = ", ".join(f"{group.num_devices} {group.device.name}" for group in machine.groups)
-    text = (
-        f"{plan.program_name} on {machine.name} ({devices}): {format_seconds(p.step_s)} a step, "
-        f"peak {format_bytes(p.peak_bytes)} of {format_bytes(plan.memory_limit_bytes)}"
-    )
-    return text if p.peak_bytes <= plan.memory_limit_bytes else f"{text}, which does not fit"
+    limit = plan.memory_limit_bytes
+    return labelled(headline(plan.program_name, machine, p.step_s, p.peak_bytes, limit), rows)
 
 
 def _shape(plan: PipelinePlan) -> str:
@@ -92,8 +82,7 @@ def _stages(plan: PipelinePlan, staged: StagedProgram) -> list[str]:
         forward = (node for node in nodes if node.phase is Phase.FORWARD)
         named = [n.scope for n in forward if n.scope and n.op not in ("input", "send")]
         where = f"{named[0]} to {named[-1]}" if named else "the loss"
-        seconds = plan.prediction.stages[members[0]]
-        busy = seconds.forward_s + seconds.inputs_s + seconds.weights_s
+        busy = plan.prediction.stages[members[0]].busy_s
         again = f", {alike[1]} forward operators run again" if alike[1] else ""
         which = f"{members[0]}" if len(members) == 1 else f"{members[0]} to {members[-1]}"
         first = "" if len(members) == 1 else "the first is "
@@ -121,12 +110,3 @@ def _memory(plan: PipelinePlan) -> str:
         f"{format_bytes(min(peaks))} to {format_bytes(max(peaks))} on a device, by group; most in "
         f"group {peaks.index(max(peaks))}"
     )
-
-
-def _lost(plan: PipelinePlan) -> list[str]:
-    return [
-        f"{other.name}: {format_seconds(other.step_s)} "
-        f"({other.step_s / plan.prediction.step_s:.2f}x)"
-        + ("" if other.fits else f", needs {format_bytes(other.peak_bytes)}: does not fit")
-        for other in plan.alternatives[:_MOST_ALTERNATIVES]
-    ]

@@ -155,8 +155,9 @@ class StagedProgram:
         part: Program | None = None,
     ) -> None:
         self.program = program
+        self.micro_batches = micro_batches
+        self.first_nodes = first_nodes
         self.part = in_micro_batches(program, micro_batches) if part is None else part
-        self._first_nodes = first_nodes
 
     @cached_property
     def stages(self) -> tuple[StageProgram, ...]:
@@ -167,9 +168,9 @@ class StagedProgram:
             VerifyError: a stage is empty, or a pin of the model's own code is not kept.
         """
         found = stage_programs(self.part, stage_of_nodes(self.part, self._forward()))
-        if len(found) != len(self._first_nodes) + 1:
+        if len(found) != len(self.first_nodes) + 1:
             raise VerifyError(
-                need=f"{len(self._first_nodes) + 1} stages that all compute something",
+                need=f"{len(self.first_nodes) + 1} stages that all compute something",
                 got=f"{len(found)}",
                 hint="the plan file is damaged or was edited; plan again",
             )
@@ -201,7 +202,7 @@ class StagedProgram:
     def _forward(self) -> list[int]:
         stage, stages = 0, list[int]()
         for number, node in enumerate(self.part.nodes):
-            while stage < len(self._first_nodes) and number >= self._first_nodes[stage]:
+            while stage < len(self.first_nodes) and number >= self.first_nodes[stage]:
                 stage += 1
             stages.append(stage if node.phase is Phase.FORWARD else 0)
         return stages

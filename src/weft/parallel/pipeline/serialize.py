@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ from weft.core.errors import FileError, InputError
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
 from weft.parallel.pipeline.timing import StageTime
 from weft.parallel.serialize import (
+    content_of,
     plan_digest,
     plan_from_plain,
     plan_to_plain,
@@ -66,29 +66,7 @@ def pipeline_from_json(text: str) -> PipelinePlan:
     Raises:
         FileError: the text is no plan, is damaged, or comes from a newer weft.
     """
-    try:
-        outer = cast("dict[str, Any]", json.loads(text))
-        if outer[KEY] != VERSION:
-            raise FileError(
-                need=f"a plan of format {VERSION}",
-                got=f"format {outer[KEY]!r}",
-                hint="use the version of weft that wrote it, or plan again",
-            )
-        raw = outer["plan"]
-        intact = outer["checksum"] == digest(raw)
-    except (ValueError, KeyError, TypeError, RecursionError, InputError) as error:
-        raise FileError(
-            need="a plan of a pipeline in JSON",
-            got=f"{type(error).__name__}: {error}"[:120],
-            hint="the file is damaged or something else; plan again",
-        ) from error
-    if not intact:
-        raise FileError(
-            need="a plan whose content has the checksum it was written with",
-            got=f"checksum {outer['checksum']}"[:120],
-            hint="the file is damaged or was edited; plan again",
-        )
-    return _read(raw)
+    return _read(cast("dict[str, Any]", content_of(text, KEY, VERSION)))
 
 
 def _read(raw: dict[str, Any]) -> PipelinePlan:

@@ -36,11 +36,21 @@ class StageTime:
     kept_bytes: float = 0.0
     waiting_bytes: float = 0.0
 
+    @property
+    def backward_s(self) -> float:
+        """All gradients [s]."""
+        return self.inputs_s + self.weights_s
+
+    @property
+    def busy_s(self) -> float:
+        """Forward and backward pass [s]."""
+        return self.forward_s + self.backward_s
+
     def seconds(self, work: Work) -> float:
         """How long an action takes [s]."""
         return {
             Work.FORWARD: self.forward_s,
-            Work.BACKWARD: self.inputs_s + self.weights_s,
+            Work.BACKWARD: self.backward_s,
             Work.INPUTS: self.inputs_s,
             Work.WEIGHTS: self.weights_s,
         }[work]
@@ -115,11 +125,7 @@ class _Run:
         self._forward: list[list[float | None]] = [[None] * count for _ in stages]
         self._backward: list[list[float | None]] = [[None] * count for _ in stages]
         self._forward_line, self._backward_line = [0.0] * len(stages), [0.0] * len(stages)
-        self._seconds = [
-            {work: stage.seconds(work) for work in (Work.FORWARD, Work.BACKWARD)}
-            | {Work.INPUTS: stage.inputs_s, Work.WEIGHTS: stage.weights_s}
-            for stage in stages
-        ]
+        self._seconds = [{work: stage.seconds(work) for work in Work} for stage in stages]
 
     def advance(self) -> bool:
         """Do whatever can be done next; whether anything was."""

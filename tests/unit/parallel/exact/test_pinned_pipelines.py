@@ -38,7 +38,7 @@ def searched(*texts: str, config: Config = GRID) -> tuple[PipelinePlan, StagedPr
     found = search.built(min(search.worked_out(config), key=lambda f: f.rank))
     assert found is not None
     staged = StagedProgram(PROGRAM, found.micro_batches, found.first_nodes)
-    require_pipeline_kept(found, staged, resolve(staged.part, pins))
+    require_pipeline_kept(found.plans, staged, resolve(staged.part, pins))
     for number, own in enumerate(found.plans):
         assert staged.segments(number, own).local.mesh == found.mesh
     return found, staged

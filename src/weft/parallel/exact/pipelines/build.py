@@ -12,7 +12,7 @@ from weft.parallel.exact.pipelines.evaluate import Staging, stagings
 from weft.parallel.exact.pipelines.found import Found
 from weft.parallel.exact.pipelines.measure import Rows, piece_costs
 from weft.parallel.exact.pipelines.partition import Recompute
-from weft.parallel.pipeline.estimate import StageCost, estimate_pipeline
+from weft.parallel.pipeline.estimate import StageCost, simulated_pipeline
 from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.stages import StageProgram
@@ -84,24 +84,19 @@ class _Builder:
         """The plan with these stages, simulated."""
         found, request = self._found, self._request
         cuts = tuple(self._starts[cut - 1] for cut in staging.stages.cuts)
-        count = found.config.micro_batches
-        staged = StagedProgram(request.program, count, cuts, part=self._whole.part)
-        plan = PipelinePlan(
-            program_name=request.program.name,
-            program_digest=request.program.digest,
-            machine_name=request.machine.name,
-            machine_digest=request.machine.digest,
-            micro_batches=count,
-            schedule=staging.schedule,
+        count, part = found.config.micro_batches, self._whole.part
+        staged = StagedProgram(request.program, count, cuts, part=part)
+        plans = self._stage_plans(staging, staged)
+        require_pipeline_kept(plans, staged, self._whole.pinning)
+        plan = simulated_pipeline(
+            staged,
+            plans,
+            request.machine,
             num_groups=found.config.groups,
-            first_nodes=cuts,
-            plans=self._stage_plans(staging, staged),
+            schedule=staging.schedule,
             memory_limit_bytes=request.limit_bytes,
-            prediction=found.prediction,
         )
-        require_pipeline_kept(plan, staged, self._whole.pinning)
-        prediction = estimate_pipeline(plan, staged, request.machine)
-        return replace(plan, prediction=replace(prediction, bound_s=self._bound_s))
+        return replace(plan, prediction=replace(plan.prediction, bound_s=self._bound_s))
 
     def _stage_plans(self, staging: Staging, staged: StagedProgram) -> tuple[ParallelPlan, ...]:
         """Plans of the stages; those that are alike and recompute alike share one.

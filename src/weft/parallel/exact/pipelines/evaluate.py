@@ -142,16 +142,13 @@ def rough_step_s(
         saved = in_flight * (less.time.kept_bytes - more.time.kept_bytes) / groups
         share = 0.0 if held <= room else (held - room) / saved if saved > 0 else inf
         if share <= 1.0:
-            seconds = min(seconds, _busy_s(less) + share * (_busy_s(more) - _busy_s(less)))
-    longest = max(_busy_s(cost) for cost in by_option[0])
+            own = less.time.busy_s + share * (more.time.busy_s - less.time.busy_s)
+            seconds = min(seconds, own)
+    longest = max(cost.time.busy_s for cost in by_option[0])
     stage_s = max(seconds / groups, longest)
     chunks = max(1, min(MOST_CHUNKS, len(by_option[0]) // groups)) if count % groups == 0 else 1
     around = (whole[0].setup_s + whole[0].finish_s) / groups
     return around + count * stage_s + (groups - 1) * max(stage_s / chunks, longest / chunks)
-
-
-def _busy_s(cost: StageCost) -> float:
-    return cost.time.forward_s + cost.time.inputs_s + cost.time.weights_s
 
 
 def predicted(
@@ -179,7 +176,7 @@ def predicted(
     fewer, more = (simulated(rounds * groups) for rounds in FULL)
     rounds = (count - FULL[0] * groups) / ((FULL[1] - FULL[0]) * groups)
     pipeline_s = fewer.pipeline_s + rounds * (more.pipeline_s - fewer.pipeline_s)
-    busy = count * sum(_busy_s(cost) for cost in costs)
+    busy = count * sum(cost.time.busy_s for cost in costs)
     return replace(
         more,
         step_s=fewer.step_s + rounds * (more.step_s - fewer.step_s),
@@ -233,7 +230,7 @@ def _schedule_s(
     longest = max(stages.seconds)
     if schedule == "interleaved":
         return count * max(by_group) + (groups - 1) * longest
-    whole = sum(c.time.forward_s + c.time.inputs_s + c.time.weights_s for c in costs)
+    whole = sum(c.time.busy_s for c in costs)
     weights = sum(c.time.weights_s for c in costs)
     return count * longest + (groups - 1) * longest * max(0.0, 1.0 - 2.0 * weights / whole)
 
@@ -264,7 +261,7 @@ def fully_sharded(cost: StageCost, machine: Machine, config: Config) -> StageCos
     weights = cost.setup_bytes or cost.state_bytes / 3
     gather = collective_seconds("all-gather", weights, group)
     scatter = collective_seconds("reduce-scatter", cost.sums_bytes, group)
-    backward = cost.time.inputs_s + cost.time.weights_s
+    backward = cost.time.backward_s
     longer = max(1.0, (gather + scatter) / backward) if backward > 0 else 1.0
     return replace(
         cost,

@@ -28,7 +28,6 @@ from weft.parallel.pipeline.estimate import StageCost
 
 __all__ = [
     "MIXTURES",
-    "NOTHING_FITS",
     "Partition",
     "Recompute",
     "Runs",
@@ -109,7 +108,7 @@ class Runs:
         self._outside = self._last > count
         self._last[self._outside] = count
         self._lengths = np.broadcast_to(lengths, self._last.shape)
-        self._seconds = [self._sums([_seconds(c) for c in costs]) for costs in by_option]
+        self._seconds = [self._sums([c.time.busy_s for c in costs]) for costs in by_option]
         self._kept = [self._sums([c.time.kept_bytes for c in costs]) for costs in by_option]
         first = by_option[0]
         self._transient = [self._maxima([c.transient_bytes for c in costs]) for costs in by_option]
@@ -182,14 +181,6 @@ class Runs:
         return np.maximum.accumulate(shifted, axis=1)
 
 
-def _seconds(cost: StageCost) -> float:
-    return cost.time.forward_s + cost.time.inputs_s + cost.time.weights_s
-
-
-NOTHING_FITS = None
-"""What `partition` returns if no cut and no recomputation fits."""
-
-
 def partition(
     runs: Runs,
     in_flight: Sequence[float],
@@ -224,7 +215,7 @@ def partition(
         ]
     shortest = _least(tables, np.maximum, inf)
     if shortest is None:
-        return NOTHING_FITS
+        return None
     longest, free = max(shortest.seconds), _least(tables, np.add, inf)
     assert free is not None
     found, least_s = [shortest, free], sum(free.seconds)
@@ -276,7 +267,7 @@ def _least(
     allowed = [np.where(seconds <= limit_s, seconds, inf) for seconds, _, _ in tables]
     bounds = _bounds(allowed, join)
     if bounds is None:
-        return NOTHING_FITS
+        return None
     recompute: list[Recompute] = []
     seconds_of: list[float] = []
     for (seconds, mixture, more), i, j in zip(tables, bounds, bounds[1:], strict=False):

@@ -192,7 +192,7 @@ class PipelineSearch:
                     constraint="pins",
                 )
             )
-        return sorted((c for c, t in times.items() if t < float("inf")), key=times.__getitem__)
+        return sorted((c for c, t in times.items() if t < inf), key=times.__getitem__)
 
     def _may_keep(self, config: Config) -> bool:
         """Whether no pin asks for what the grid cannot do; rough costs know no pins."""

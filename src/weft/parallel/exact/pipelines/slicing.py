@@ -10,19 +10,16 @@ from collections.abc import Set
 from dataclasses import dataclass, replace
 
 from weft.machine.model import Machine
+from weft.parallel.candidate import unpriced
 from weft.parallel.copies import Decision, copies_for, recomputed
 from weft.parallel.pipeline.stages import StageProgram
 from weft.parallel.placement import Mesh, Sharding, is_partial
-from weft.parallel.plan import Level, ParallelPlan, Prediction, Strategy
+from weft.parallel.plan import Level, ParallelPlan, Strategy
 from weft.parallel.recompute import Expanded
 from weft.parallel.reshard import Resharding
 from weft.program.graph import Phase, Program, Value
 
 __all__ = ["Slicer"]
-
-_UNKNOWN = Prediction(
-    step_s=0.0, compute_s=0.0, communication_s=0.0, exposed_s=0.0, peak_bytes=0.0, state_bytes=0.0
-)
 
 
 @dataclass(frozen=True)
@@ -56,17 +53,14 @@ class Slicer:
         decision = self._settled(stage, self._of(stage))
         if expanded.chosen:
             decision = recomputed(decision, stage.program, expanded)
-        return ParallelPlan(
-            program_name=stage.program.name,
-            program_digest=stage.program.digest,
-            machine_name=self.machine.name,
-            machine_digest=self.machine.digest,
-            mesh=self.mesh,
-            strategies=decision.strategies,
-            copies=copies_for(expanded.program, decision, self.resharding),
-            recompute=expanded.chosen,
+        return unpriced(
+            stage.program,
+            self.machine,
+            self.mesh,
+            decision.strategies,
+            copies_for(expanded.program, decision, self.resharding),
             memory_limit_bytes=self.limit_bytes,
-            prediction=_UNKNOWN,
+            recompute=expanded.chosen,
             level=self.level,
         )
 
