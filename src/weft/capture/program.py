@@ -8,7 +8,6 @@ from torch import nn
 
 from weft.capture.fused import factorise
 from weft.capture.lower import to_program
-from weft.capture.replicate import BASE_DEPTH, replicate
 from weft.capture.simplify import simplify
 from weft.capture.source import describe, first_line, line_of_error
 from weft.capture.stack import Stack, cut, find_stack
@@ -17,11 +16,16 @@ from weft.capture.workload import Workload
 from weft.core.errors import CaptureError, WeftError
 from weft.program.annotation import Annotation
 from weft.program.graph import Program
+from weft.program.lengthen import lengthen
 from weft.program.verify import verify
 
 __all__ = ["capture"]
 
 _log = logging.getLogger("weft.capture")
+
+_BASE_DEPTH = 5
+"""Layers that a deep program grows from: the first and the last, and between them one that is
+repeated and its neighbours."""
 
 _MIN_DEPTH = 16
 """From this depth on, tracing 11 layers and one forward is quicker than tracing all."""
@@ -119,18 +123,25 @@ def _by_replication(workload: Workload, model: nn.Module, stack: Stack) -> Progr
     """
     forward = to_program(trace(workload, model, forward_only=True))
     try:
-        cut(model, stack, BASE_DEPTH + 1)
+        cut(model, stack, _BASE_DEPTH + 1)
         longer = _by_full_trace(workload, model)
-        cut(model, stack, BASE_DEPTH)
+        cut(model, stack, _BASE_DEPTH)
         base = _by_full_trace(workload, model)
         base_forward = to_program(trace(workload, model, forward_only=True))
     except CaptureError as error:
-        _log.info("%s: traced whole: cut to %d layers, %s", workload.name, BASE_DEPTH, error)
+        _log.info("%s: traced whole: cut to %d layers, %s", workload.name, _BASE_DEPTH, error)
         return None
-    checks = ((base, longer, BASE_DEPTH + 1), (base_forward, forward, stack.depth))
+    checks = ((base, longer, _BASE_DEPTH + 1), (base_forward, forward, stack.depth))
     for start, traced, depth in checks:
-        grown = replicate(start, stack.path, depth)
+        grown = _grown(start, stack, depth)
         if grown is None or grown.digest != traced.digest:
             _log.info("%s: traced whole: layers of %s differ", workload.name, stack.path)
             return None
-    return replicate(base, stack.path, stack.depth)
+    return _grown(base, stack, stack.depth)
+
+
+def _grown(base: Program, stack: Stack, depth: int) -> Program | None:
+    """The program with its stack grown to `depth` layers; None if the inner ones differ."""
+    lower = _BASE_DEPTH // 2
+    found = lengthen(base, stack.path, lower, depth - _BASE_DEPTH)
+    return None if found is None else found.program

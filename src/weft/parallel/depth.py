@@ -9,14 +9,15 @@ is simulated whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from weft.parallel.plan import Prediction
 from weft.program.fold import Folding, Layer
-from weft.program.graph import Arg, Program, Value, map_values
+from weft.program.graph import Arg, Node, Program, Value, map_values
+from weft.program.lengthen import Lengthened, lengthen, salt_of, with_salt
 
-__all__ = ["Shortened", "Views", "extrapolate", "shorten", "views_of"]
+__all__ = ["Shortened", "Views", "extrapolate", "shorten", "undivided", "views_of"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,30 @@ class Shortened:
         program: the short program.
         origin: for each of its nodes, the node of the whole program.
         dropped: layers left out.
+        stack: module path of the stack; empty if nothing is left out.
+        lower: number of the layer above which they are left out.
     """
 
     program: Program
     origin: tuple[int, ...]
     dropped: int
+    stack: str = ""
+    lower: int = 0
+
+    def lengthened(self, program: Program) -> Lengthened | None:
+        """A program made from the short one, with the layers that were left out.
+
+        Args:
+            program: the short one itself, or that of one of its micro-batches.
+        """
+        if not self.dropped:
+            return Lengthened(program, tuple(range(len(program.nodes))))
+        return lengthen(program, self.stack, self.lower, self.dropped)
+
+
+def undivided(program: Program) -> Shortened:
+    """A program with nothing left out."""
+    return Shortened(program, tuple(range(len(program.nodes))), 0)
 
 
 @dataclass(frozen=True)
@@ -98,16 +118,19 @@ class _Cut:
         self._gone = gone
         self._below = below
         self._above = above
+        self._last_salt, self._salts = _salts(program, below, gone)
 
     def shortened(self, num_dropped: int) -> Shortened | None:
         kept = [n for n in range(len(self._program.nodes)) if n not in self._gone]
         number = {old: new for new, old in enumerate(kept)}
         try:
             nodes = tuple(
-                replace(
-                    self._program.nodes[old],
-                    args=self._arguments(old, number, num_dropped),
-                    scope=self._closed_up(self._program.nodes[old].scope, num_dropped),
+                self._unsalted(
+                    replace(
+                        self._program.nodes[old],
+                        args=self._arguments(old, number, num_dropped),
+                        scope=self._closed_up(self._program.nodes[old].scope, num_dropped),
+                    )
                 )
                 for old in kept
             )
@@ -136,7 +159,12 @@ class _Cut:
             loss=loss,
             updates=updates,
         )
-        return Shortened(program, tuple(kept), num_dropped)
+        return Shortened(program, tuple(kept), num_dropped, self._below.stack, self._below.index)
+
+    def _unsalted(self, node: Node) -> Node:
+        """A node whose random call, if it is one, counts on from those below the gap."""
+        salt = salt_of(node)
+        return node if salt is None or salt <= self._last_salt else with_salt(node, -self._salts)
 
     def _arguments(self, old: int, number: dict[int, int], num_dropped: int) -> tuple[Arg, ...]:
         node = self._program.nodes[old]
@@ -164,6 +192,17 @@ class _Cut:
         _, place = self._position[value.node]
         neighbour = self._above if layer <= self._below.index else self._below
         return Value(number[neighbour.nodes[place]], value.output)
+
+
+def _salts(program: Program, below: Layer, gone: Collection[int]) -> tuple[int, int]:
+    """The last random call of the layer below the gap, and how many are left out."""
+
+    def calls(nodes: Iterable[int]) -> list[int]:
+        found = (salt_of(program.nodes[number]) for number in nodes)
+        return [salt for salt in found if salt is not None]
+
+    last = max(calls(below.nodes), default=-1)
+    return last, len(set(calls(gone)))
 
 
 def _uniform_stack(folding: Folding) -> Sequence[Layer] | None:

@@ -7,10 +7,13 @@ from dataclasses import fields
 import pytest
 
 from tests.programs import mlp, transformer
+from tests.unit.capture.models import decoder
+from weft.capture import capture
 from weft.machine.presets import preset
 from weft.parallel.degrees import Degrees
 from weft.parallel.depth import shorten, views_of
 from weft.parallel.experts import expert_candidate
+from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.program.fold import fold
 from weft.program.graph import Program
 from weft.program.verify import verify
@@ -62,3 +65,15 @@ def test_shallow_or_mixed_programs_have_no_short_version() -> None:
     assert views_of(mlp(num_layers=3), fold(mlp(num_layers=3))) is None
     mixed = mlp(num_layers=12, hidden=lambda layer: 16 + 16 * (layer % 2))
     assert views_of(mixed, fold(mixed)) is None
+
+
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_a_short_version_grows_back_into_the_whole_program(rate: float, count: int) -> None:
+    whole = capture(decoder(10, dropout=rate))
+    short = shorten(whole, fold(whole), 2)
+    assert short is not None
+    parts = [in_micro_batches(p, count) if count else p for p in (short.program, whole)]
+    grown = short.lengthened(parts[0])
+    assert grown is not None
+    assert grown.program == parts[1]

@@ -5,7 +5,7 @@ Each is made when it is first asked for and kept for all meshes.
 
 from __future__ import annotations
 
-from weft.parallel.depth import Shortened, Views
+from weft.parallel.depth import Shortened, Views, undivided
 from weft.parallel.recompute import RECOMPUTATIONS, Expanded, expand
 from weft.program.graph import Program
 
@@ -16,7 +16,7 @@ class Stage:
     """A program, its short versions if it is deep, and each with recomputation."""
 
     def __init__(self, program: Program, views: Views | None = None) -> None:
-        self.whole = Shortened(program, tuple(range(len(program.nodes))), 0)
+        self.whole = undivided(program)
         self.views = views
         self._expanded: dict[tuple[int, str], Expanded] = {}
 

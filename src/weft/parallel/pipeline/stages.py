@@ -20,6 +20,7 @@ a value that skips stages is relayed; the rules of placement above are weft's ow
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -307,7 +308,7 @@ class _Cutting:
         self._program = program
         self._stages = stages
         self._writers = writers
-        self._wanted = self._wanted_by_stage()
+        self._wanted = self._stages_that_want()
         self._varies = varying_nodes(program)
         self._count = 0
 
@@ -318,11 +319,8 @@ class _Cutting:
                 self._close(phase)
                 phase = node.phase
             own = self._stages[number]
-            for writer in self._writers:
-                if own == writer.number or (
-                    own == EVERYWHERE and number in self._wanted[writer.number]
-                ):
-                    self._copy(number, writer)
+            for stage in sorted(self._wanted[number]) if own == EVERYWHERE else (own,):
+                self._copy(number, self._writers[stage])
             if own != EVERYWHERE:
                 for output in range(len(node.outputs)):
                     self._carry(Value(number, output), own)
@@ -405,31 +403,25 @@ class _Cutting:
                 continue
             stage = self._stages[reader]
             if stage == EVERYWHERE:
-                found.update(w.number for w in self._writers if reader in self._wanted[w.number])
+                found |= self._wanted[reader]
             else:
                 found.add(stage)
         return found - {own}
 
-    def _wanted_by_stage(self) -> list[set[int]]:
-        """Nodes that are computed everywhere, and the stages that read them."""
-        wanted: list[set[int]] = [set() for _ in self._writers]
-        program = self._program
-
-        def note(number: int, stages: Sequence[int]) -> None:
-            for stage in stages:
-                wanted[stage].add(number)
-
-        everyone = range(len(self._writers))
+    def _stages_that_want(self) -> defaultdict[int, set[int]]:
+        """Of each node that is computed everywhere, the stages that read it."""
+        wanted: defaultdict[int, set[int]] = defaultdict(set)
+        program, everyone = self._program, range(len(self._writers))
         for old, new in program.updates:
             if self._stages[new.node] == EVERYWHERE:
-                note(new.node, everyone)
-                note(old, everyone)
+                wanted[new.node].update(everyone)
+                wanted[old].update(everyone)
         if self._stages[program.loss.node] == EVERYWHERE:
-            note(program.loss.node, everyone[-1:])
+            wanted[program.loss.node].add(everyone[-1])
         for number in reversed(range(len(program.nodes))):
             own = self._stages[number]
-            stages = [s for s in everyone if number in wanted[s]] if own == EVERYWHERE else [own]
+            stages = wanted[number] if own == EVERYWHERE else {own}
             for value in program.operands(number):
                 if self._stages[value.node] == EVERYWHERE:
-                    note(value.node, stages)
+                    wanted[value.node] |= stages
         return wanted

@@ -8,6 +8,7 @@ from tests.programs import random_inputs, transformer
 from tests.stages import run_stages
 from weft.core.errors import InfeasibleError
 from weft.machine.presets import preset
+from weft.parallel.depth import undivided
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.measure import Rows
 from weft.parallel.exact.pipelines.search import PipelineSearch
@@ -98,7 +99,7 @@ def test_a_pinned_pipeline_computes_the_same() -> None:
 
 def test_bounds_of_pieces_rise_and_hold_the_pinned_layers() -> None:
     pins = [parse_pin("layers.1=stage 1"), parse_pin("layers.3=stage 2")]
-    rows = Rows(PROGRAM, 4, MACHINE, pins=pins)
+    rows = Rows(undivided(PROGRAM), 4, MACHINE, pins)
     lows, highs = zip(*rows.stage_bounds(4), strict=True)
     assert list(lows) == sorted(lows)
     assert list(highs) == sorted(highs)

@@ -10,7 +10,7 @@ from tests.programs import mlp, transformer
 from tests.searched import MACHINE, searched
 from weft.core.errors import InfeasibleError
 from weft.machine.presets import preset
-from weft.parallel.depth import views_of
+from weft.parallel.depth import undivided, views_of
 from weft.parallel.exact.pipelines.configs import Config, batch_rows, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import predicted, stagings
@@ -18,6 +18,7 @@ from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.measure import Rows, piece_costs
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.pipeline.expert import pipeline_expert
+from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.serialize import pipeline_from_json, pipeline_to_json
 from weft.parallel.plan import Level
@@ -49,10 +50,12 @@ def test_rows_of_a_batch_are_what_all_its_entries_divide_into() -> None:
 def test_a_short_program_has_the_pieces_of_the_whole_one() -> None:
     views = views_of(deep(), fold(deep()))
     assert views is not None
-    short = Rows(views.short.program, 8, MACHINE, views.short.dropped)
-    whole = Rows(deep(), 8, MACHINE, short=short)
-    assert len(short.pieces.order) == len(whole.pieces.order) > 16
-    scopes = {whole.part.nodes[start].scope for start in whole.pieces.starts}
+    short = Rows(views.short, 8, MACHINE)
+    whole = short.whole.program
+    assert whole == in_micro_batches(deep(), 8)
+    pieces = short.pieces.unfolded(whole)
+    assert len(short.pieces.order) == len(pieces.order) > 16
+    scopes = {whole.nodes[start].scope for start in pieces.starts}
     assert {f"layers.{number}" for number in range(1, 16)} <= scopes
 
 
@@ -71,7 +74,7 @@ def test_what_pieces_tell_of_a_step_is_what_the_whole_pipeline_takes() -> None:
 
 def test_many_micro_batches_follow_from_few() -> None:
     config = Config(2, 1, 4, 64, 1024)
-    rows = Rows(deep(), 64, MACHINE)
+    rows = Rows(undivided(deep()), 64, MACHINE)
     slicer = Desk(rows, config, 8e10, Level.FAST).slicer(Placing())
     costs = [piece_costs(rows, slicer, again) for again in RECOMPUTATIONS]
     for staging in stagings(costs, config, 8e10):
@@ -82,7 +85,7 @@ def test_many_micro_batches_follow_from_few() -> None:
 
 
 def test_the_classical_schemes_are_among_what_is_tried() -> None:
-    rows = Rows(transformer(), 2, MACHINE)
+    rows = Rows(undivided(transformer()), 2, MACHINE)
     names = {degrees.name for degrees in degrees_of(Config(2, 2, 2, 2, 1), rows.schemes)}
     assert {"ZeRO-1 2 x TP 2", "FSDP 2 x TP 2 + SP"} <= names
 
@@ -141,7 +144,7 @@ def test_no_step_is_shorter_than_its_bound(schedule: str) -> None:
 
 
 def test_pieces_are_joined_where_the_backward_pass_cannot_be_cut() -> None:
-    rows = Rows(transformer(num_layers=3), 2, MACHINE)
+    rows = Rows(undivided(transformer(num_layers=3)), 2, MACHINE)
     assert max(rows.piece_of_nodes) == len(rows.pieces.starts)
     assert len(rows.stages) == len(rows.pieces.order)
 

@@ -10,7 +10,7 @@ from weft.parallel.candidate import simulate_plan
 from weft.parallel.exact.pipelines.decide import Desk
 from weft.parallel.exact.pipelines.evaluate import Staging, stagings
 from weft.parallel.exact.pipelines.found import Found
-from weft.parallel.exact.pipelines.measure import Rows, piece_costs
+from weft.parallel.exact.pipelines.measure import piece_costs
 from weft.parallel.exact.pipelines.partition import Recompute
 from weft.parallel.pipeline.estimate import StageCost, simulated_pipeline
 from weft.parallel.pipeline.kept import require_pipeline_kept
@@ -27,19 +27,18 @@ MOST_BUILDS = 6
 tell the peak to a few percent, so two suffice in most cases."""
 
 
-def build(request: PlanRequest, found: Found, short: Rows, whole: Rows) -> PipelinePlan | None:
+def build(request: PlanRequest, found: Found, desk: Desk) -> PipelinePlan | None:
     """The plan, checked against the pins; cut anew while it does not fit, none if it never does.
 
     Args:
         request: what was asked.
         found: what to build.
-        short: the micro-batch that it was found on.
-        whole: the micro-batch of the whole program; the same if that is not deep.
+        desk: where its placements were decided.
 
     Raises:
         InfeasibleError: the plan does not keep a pin.
     """
-    builder = _Builder(request, found, short, whole)
+    builder = _Builder(request, found, desk)
     staging, limit = found.staging, found.limit_bytes
     options: list[list[StageCost]] = []
     for _ in range(MOST_BUILDS):
@@ -51,7 +50,7 @@ def build(request: PlanRequest, found: Found, short: Rows, whole: Rows) -> Pipel
         options = options or builder.options()
         again = [
             other
-            for other in stagings(options, found.config, limit, short.stage_bounds)
+            for other in stagings(options, found.config, limit, desk.rows.stage_bounds)
             if (other.schedule, other.chunks) == (staging.schedule, staging.chunks)
         ]
         if not again:
@@ -63,31 +62,27 @@ def build(request: PlanRequest, found: Found, short: Rows, whole: Rows) -> Pipel
 class _Builder:
     """Writes plans for one found pipeline; lives only while it is built."""
 
-    def __init__(self, request: PlanRequest, found: Found, short: Rows, whole: Rows) -> None:
+    def __init__(self, request: PlanRequest, found: Found, desk: Desk) -> None:
         self._request = request
         self._found = found
-        self._short = short
-        self._whole = whole
-        desk = Desk(whole, found.config, found.limit_bytes, request.level)
-        self._slicer = desk.slicer(found.placing)
+        self._rows = desk.rows
+        self._short = desk.slicer(found.placing)
+        self._slicer = self._short.lifted(self._rows.whole)
         self._bound_s = desk.bound_s
-        self._starts = whole.pieces.starts
+        self._starts = self._rows.pieces.unfolded(self._slicer.part).starts
 
     def options(self) -> list[list[StageCost]]:
         """Costs of the pieces by option of recomputation."""
-        found = self._found
-        desk = Desk(self._short, found.config, found.limit_bytes, self._request.level)
-        slicer = desk.slicer(found.placing)
-        return [piece_costs(self._short, slicer, option) for option in RECOMPUTATIONS]
+        return [piece_costs(self._rows, self._short, option) for option in RECOMPUTATIONS]
 
     def plan(self, staging: Staging) -> PipelinePlan:
         """The plan with these stages, simulated."""
         found, request = self._found, self._request
         cuts = tuple(self._starts[cut - 1] for cut in staging.stages.cuts)
-        count, part = found.config.micro_batches, self._whole.part
+        count, part = found.config.micro_batches, self._slicer.part
         staged = StagedProgram(request.program, count, cuts, part=part)
         plans = self._stage_plans(staging, staged)
-        require_pipeline_kept(plans, staged, self._whole.pinning)
+        require_pipeline_kept(plans, staged, self._rows.pinning)
         plan = simulated_pipeline(
             staged,
             plans,
@@ -104,7 +99,7 @@ class _Builder:
         Where something is pinned by its path, stages that are alike may be placed differently.
         """
         known: dict[tuple[int, int, Recompute], ParallelPlan] = {}
-        alike = range(len(staged.stages)) if self._whole.pinning.values else staged.alike
+        alike = range(len(staged.stages)) if self._rows.pinning.values else staged.alike
         plans: list[ParallelPlan] = []
         bounds = [0, *staging.stages.cuts, len(self._starts) + 1]
         runs = zip(pairwise(bounds), staging.stages.recompute, strict=True)

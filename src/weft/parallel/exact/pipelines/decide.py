@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,7 +74,7 @@ class Desk:
 
     @cached_property
     def bound_s(self) -> float:
-        """No plan of the configuration takes less [s].
+        """No plan of the configuration takes less, on the whole program [s].
 
         All products, convolutions and attention as fast as any rule lets them be on a group's
         grid, the groups never waiting, neither for communication nor for each other. The rest
@@ -81,9 +82,9 @@ class Desk:
         """
         part, machine = self.rows.part, self.rows.machine
         table = StrategyTable(part, self.config.mesh, slowest_device(machine))
-        varies = varying_nodes(part)
+        varies, times = varying_nodes(part), Counter(self.rows.whole.origin)
         seconds = sum(
-            float(table.choices(number).seconds.min())
+            times[number] * float(table.choices(number).seconds.min())
             for number, node in enumerate(part.nodes)
             if varies[number] and operator(node.op).kind in BUSY
         )

@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 
+from weft.core.errors import VerifyError
 from weft.machine.model import Machine
+from weft.parallel.depth import Shortened
 from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.conflict import stuck_unit
 from weft.parallel.exact.extract import single_choice
@@ -36,6 +38,7 @@ from weft.parallel.spmd import lower_expanded
 from weft.parallel.strategies import StrategyTable
 from weft.program.fold import Folding, fold
 from weft.program.graph import Phase, Program, Role, Value
+from weft.program.lengthen import Lengthened
 
 __all__ = ["Rows", "Strategist", "piece_costs"]
 
@@ -44,28 +47,19 @@ class Rows:
     """The program of one micro-batch with so many micro-batches, cut into its pieces.
 
     Args:
-        program: the whole step, or a short version of it.
+        view: the whole step, or a short version of it.
         count: micro-batches.
         machine: where it runs.
-        dropped: layers that the whole program has more.
-        short: of a short version, whose pieces the program is to have.
         pins: what is pinned, beside what the program pins itself.
     """
 
     def __init__(
-        self,
-        program: Program,
-        count: int,
-        machine: Machine,
-        dropped: int = 0,
-        short: Rows | None = None,
-        pins: Sequence[Pin] = (),
+        self, view: Shortened, count: int, machine: Machine, pins: Sequence[Pin] = ()
     ) -> None:
-        self.part = in_micro_batches(program, count)
+        self.view = view
+        self.part = in_micro_batches(view.program, count)
         self.pinning = resolve(self.part, pins)
         self.machine = machine
-        self._dropped = dropped
-        self._short = short
         self._expanded: dict[tuple[int, str], Expanded] = {}
 
     @cached_property
@@ -81,10 +75,24 @@ class Rows:
     @cached_property
     def pieces(self) -> Pieces:
         """Where it falls apart."""
-        if self._short is not None:
-            return self._short.pieces.unfolded(self.part)
         device = slowest_device(self.machine)
-        return find_pieces(self.part, self.folding, device, self._dropped, self.pinning)
+        return find_pieces(self.part, self.folding, device, self.view.dropped, self.pinning)
+
+    @cached_property
+    def whole(self) -> Lengthened:
+        """One micro-batch of the whole program.
+
+        Raises:
+            VerifyError: it does not follow from that of the short one (a mistake of weft).
+        """
+        found = self.view.lengthened(self.part)
+        if found is None:
+            raise VerifyError(
+                need=f"layers above number {self.view.lower} of {self.view.stack} that are alike",
+                got="layers that correspond in a step, but not in a micro-batch",
+                hint="a mistake of weft; plan with micro-batches and stages by hand meanwhile",
+            )
+        return found
 
     def stage_bounds(self, num_stages: int) -> tuple[tuple[int, int], ...]:
         """The lowest and the highest stage that each piece of the whole program may be in.

@@ -22,7 +22,7 @@ from math import inf
 
 from weft.core.errors import InfeasibleError, InputError
 from weft.core.units import format_bytes
-from weft.parallel.depth import Views
+from weft.parallel.depth import Views, undivided
 from weft.parallel.exact.pipelines.build import build
 from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, batch_rows, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
@@ -106,13 +106,13 @@ class PipelineSearch:
         self._progress = progress
         self._deadline_s = time.perf_counter() + request.time_limit_s
         short = views.short if views is not None and not request.pinning else None
-        self._short = request.program if short is None else short.program
-        self._dropped = 0 if short is None else short.dropped
+        self._view = undivided(request.program) if short is None else short
         self._batch = batch_rows(request.program)
         self._chosen: Found | None = None
         self._left: list[Config] | None = None
         self._too_large: list[Found] = []
         self._tried: list[Config] = []
+        self._kept: Desk | None = None
         self._rows: dict[int, Rows] = {}
         self._tables: dict[tuple[int, int], list[list[StageCost]] | None] = {}
 
@@ -287,9 +287,7 @@ class PipelineSearch:
     def rows_of(self, count: int) -> Rows:
         """The program with so many micro-batches, short if the whole one is deep."""
         if count not in self._rows:
-            self._rows[count] = Rows(
-                self._short, count, self._machine, self._dropped, pins=self._request.pins
-            )
+            self._rows[count] = Rows(self._view, count, self._machine, self._request.pins)
         return self._rows[count]
 
     def _table(self, inner: int, rows: int) -> list[list[StageCost]] | None:
@@ -337,8 +335,7 @@ class PipelineSearch:
             config: groups, grids, micro-batches.
             schedule: look at this schedule only.
         """
-        rows = self.rows_of(config.micro_batches)
-        desk = Desk(rows, config, self._limit, self._request.level)
+        desk = self._desk(config)
         overlap = self._machine.overlap.value
         free: dict[tuple[int, ...], Placing] = {}
         for share in HIDDEN if overlap > 0 else HIDDEN[-1:]:
@@ -350,11 +347,13 @@ class PipelineSearch:
         if all(not one.fits or one.repeats for one in found):
             found += self._cheaper(desk, list(free.values())[-1], schedule)
         if self._request.level is Level.BEST:
-            for degrees in degrees_of(config, rows.schemes):
+            for degrees in degrees_of(config, desk.rows.schemes):
                 try:
                     found += self._staged(desk, Placing(degrees=degrees), schedule)
                 except (InputError, InfeasibleError):
                     continue  # sizes do not divide, or pins break: nobody would configure it
+        if any(one.fits and one.prediction.step_s < self._fastest_s for one in found):
+            self._kept = desk
         return found
 
     def _cheaper(self, desk: Desk, free: Placing, schedule: str) -> list[Found]:
@@ -397,8 +396,11 @@ class PipelineSearch:
 
     def built(self, found: Found) -> PipelinePlan | None:
         """The plan on the whole program; none if it does not fit after all."""
-        count = found.config.micro_batches
-        rows = whole = self.rows_of(count)
-        if self._dropped:
-            whole = Rows(self._request.program, count, self._machine, short=rows)
-        return build(self._request, found, rows, whole)
+        return build(self._request, found, self._desk(found.config))
+
+    def _desk(self, config: Config) -> Desk:
+        """Where placements are decided; that of the best configuration so far is kept."""
+        if self._kept is None or self._kept.config != config:
+            rows = self.rows_of(config.micro_batches)
+            return Desk(rows, config, self._limit, self._request.level)
+        return self._kept

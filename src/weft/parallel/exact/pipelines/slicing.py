@@ -6,6 +6,7 @@ travels in the sharding that its readers share, or else as it is made.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Set
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from weft.parallel.plan import Level, ParallelPlan, Strategy
 from weft.parallel.recompute import Expanded
 from weft.parallel.reshard import Resharding
 from weft.program.graph import Phase, Program, Value
+from weft.program.lengthen import Lengthened
 
 __all__ = ["Slicer"]
 
@@ -42,6 +44,34 @@ class Slicer:
     resharding: Resharding
     limit_bytes: float
     level: Level
+
+    def lifted(self, whole: Lengthened) -> Slicer:
+        """What makes the plans of stages of a deep program: its layers do as those of the short.
+
+        Args:
+            whole: grown from the part.
+        """
+        placed, decision = whole.origin, self.decision
+        copies: defaultdict[int, list[int]] = defaultdict(list)
+        for number, origin in enumerate(placed):
+            copies[origin].append(number)
+        return replace(
+            self,
+            part=whole.program,
+            decision=Decision(
+                tuple(decision.strategies[origin] for origin in placed),
+                {
+                    (Value(number, value.output), phase): hub
+                    for (value, phase), hub in decision.hubs.items()
+                    for number in copies[value.node]
+                },
+                frozenset(
+                    Value(number, value.output)
+                    for value in decision.lasting
+                    for number in copies[value.node]
+                ),
+            ),
+        )
 
     def plan(self, stage: StageProgram, expanded: Expanded) -> ParallelPlan:
         """The plan of a stage.

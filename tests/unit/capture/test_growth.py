@@ -1,8 +1,9 @@
-"""A deep program grown from five layers is the program of a full trace, to the last digit."""
+"""A deep program grown from few layers is the program of a full trace, to the last digit."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from torch import nn
 from tests.unit.capture import models
 from weft.capture import SGD, AdamW, Workload, capture
 from weft.capture import program as pipeline
-from weft.capture.replicate import BASE_DEPTH, replicate
 from weft.capture.stack import Stack, cut, find_stack
+from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.program.lengthen import lengthen
 
 DEPTH = 8
 
@@ -24,24 +26,64 @@ KINDS = {
 }
 
 
+BASES = [(5, 2), (4, 1), (5, 1), (6, 3)]
+"""Layers to start from, and the one that is repeated."""
+
+
+@pytest.mark.parametrize(("base", "lower"), BASES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_grown_program_is_the_fully_traced_one(kind):
-    grown = replicate(capture(KINDS[kind](BASE_DEPTH)), "layers", DEPTH)
-    traced = capture(KINDS[kind](DEPTH))
+def test_a_grown_program_is_the_fully_traced_one(kind, base, lower):
+    start, traced = capture(KINDS[kind](base)), capture(KINDS[kind](DEPTH))
+    grown = lengthen(start, "layers", lower, DEPTH - base)
     assert grown is not None
-    assert grown.digest == traced.digest
-    assert grown == traced
+    assert grown.program.digest == traced.digest
+    assert grown.program == traced
+    for node, origin in zip(traced.nodes, grown.origin, strict=True):
+        assert (node.op, node.outputs) == (start.nodes[origin].op, start.nodes[origin].outputs)
 
 
-def test_growing_to_the_same_depth_changes_nothing():
-    program = capture(models.llama(BASE_DEPTH))
-    assert replicate(program, "layers", BASE_DEPTH) == program
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_program_of_a_micro_batch_grows_as_well(kind):
+    start, traced = (in_micro_batches(capture(KINDS[kind](n)), 2) for n in (4, DEPTH))
+    grown = lengthen(start, "layers", 1, DEPTH - 4)
+    assert grown is not None
+    assert grown.program == traced
 
 
-def test_a_program_without_the_stack_does_not_grow():
-    program = capture(models.decoder(BASE_DEPTH))
-    assert replicate(program, "blocks", DEPTH) is None
-    assert replicate(capture(models.decoder(4)), "layers", DEPTH) is None
+def test_growing_by_no_layer_changes_nothing():
+    program = capture(models.llama(5))
+    grown = lengthen(program, "layers", 2, 0)
+    assert grown is not None
+    assert grown.program == program
+
+
+def test_a_program_without_the_layers_does_not_grow():
+    program = capture(models.decoder(5))
+    assert lengthen(program, "blocks", 2, 3) is None
+    assert lengthen(program, "layers", 4, 3) is None
+
+
+def test_layers_that_are_not_alike_do_not_grow():
+    def change(number, depth, x):
+        return x * 2.0 if number == 2 else x
+
+    program = capture(loop(change, depth=5))
+    assert lengthen(program, "layers", 2, 3) is None
+    assert lengthen(program, "layers", 1, 3) is None
+
+
+def test_something_that_reads_every_layer_does_not_grow():
+    def reads_all(model, batch):
+        x, total = batch["x"], 0.0
+        for layer in model.layers:
+            x = layer(x).tanh()
+            total = total + x.square().mean()
+        return total
+
+    program = capture(replace(loop(lambda number, depth, x: x, depth=6), loss=reads_all))
+    grown = lengthen(program, "layers", 2, 2)
+    deep = replace(loop(lambda number, depth, x: x, depth=8), loss=reads_all)
+    assert grown is None or grown.program == capture(deep)
 
 
 class Loop(nn.Module):
