@@ -16,7 +16,7 @@ from weft.core.errors import InputError
 from weft.parallel.depth import Views
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
-from weft.parallel.exact.pipelines.evaluate import predicted, stagings
+from weft.parallel.exact.pipelines.evaluate import predicted, schedules, stagings
 from weft.parallel.exact.pipelines.found import Found, Placing
 from weft.parallel.exact.pipelines.measure import piece_costs
 from weft.parallel.exact.pipelines.partition import Recompute
@@ -78,7 +78,8 @@ def by_hand(search: PipelineSearch, request: PlanRequest, config: Config) -> Ite
             continue  # sizes do not divide
         for option, again in enumerate(RECOMPUTATIONS):
             alone = [costs[again]] * len(RECOMPUTATIONS)
-            for staging in stagings(alone, config, request.limit_bytes)[:SIMULATED]:
+            ways = schedules(config, len(alone[0]), Level.BEST)
+            for staging in stagings(alone, config, request.limit_bytes, ways)[:SIMULATED]:
                 prediction = predicted(alone, config, staging, request.machine)
                 everywhere = tuple(Recompute(option, option, 0) for _ in staging.stages.recompute)
                 yield Found(

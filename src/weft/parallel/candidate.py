@@ -6,7 +6,7 @@ simulated in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from weft.cost.timeline import Timeline
@@ -18,7 +18,16 @@ from weft.parallel.recompute import Expanded, expand
 from weft.parallel.spmd import lower_expanded
 from weft.program.graph import Program
 
-__all__ = ["Candidate", "Proposal", "assemble", "best_of", "simulate_plan", "unpriced"]
+__all__ = [
+    "Candidate",
+    "Proposal",
+    "alternatives",
+    "assemble",
+    "best_of",
+    "ranked",
+    "simulate_plan",
+    "unpriced",
+]
 
 _UNKNOWN = Prediction(
     step_s=0.0, compute_s=0.0, communication_s=0.0, exposed_s=0.0, peak_bytes=0.0, state_bytes=0.0
@@ -145,12 +154,14 @@ class Proposal:
         prediction: of the whole program, simulated or extrapolated from short ones.
         memory_limit_bytes: limit of one device [bytes].
         build: makes and simulates it.
+        recomputes: whether some of the forward pass runs twice.
     """
 
     name: str
     prediction: Prediction
     memory_limit_bytes: float
     build: Callable[[], Candidate]
+    recomputes: bool = False
 
     @property
     def fits(self) -> bool:
@@ -166,22 +177,36 @@ class Proposal:
 
 def best_of(proposals: Sequence[Proposal]) -> Candidate:
     """The fastest that fits, built, with the best of each other name; else the smallest."""
-    order = sorted(proposals, key=lambda p: p.rank)
+    order = ranked(proposals)
     chosen = 0
     best = order[0].build()
     while not best.fits and chosen + 1 < len(order) and order[chosen + 1].fits:
         chosen += 1
         best = order[chosen].build()
-    others = {order[chosen].name: order[chosen]}
+    others = alternatives([p for p in order if p.name != order[chosen].name])
+    return replace(best, plan=replace(best.plan, alternatives=others))
+
+
+def ranked(proposals: Iterable[Proposal]) -> list[Proposal]:
+    """Proposals, best first."""
+    return sorted(proposals, key=lambda proposal: proposal.rank)
+
+
+def alternatives(order: Sequence[Proposal]) -> tuple[Alternative, ...]:
+    """The best proposal of each name, not built.
+
+    Args:
+        order: best first.
+    """
+    best: dict[str, Proposal] = {}
     for proposal in order:
-        others.setdefault(proposal.name, proposal)
-    alternatives = tuple(
+        best.setdefault(proposal.name, proposal)
+    return tuple(
         Alternative(
             name=p.name,
             step_s=p.prediction.step_s,
             peak_bytes=p.prediction.peak_bytes,
             fits=p.fits,
         )
-        for p in list(others.values())[1:]
+        for p in best.values()
     )
-    return replace(best, plan=replace(best.plan, alternatives=alternatives))

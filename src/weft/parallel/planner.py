@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf
 from typing import Protocol
 
 from weft.core.errors import InfeasibleError
 from weft.core.units import format_bytes
 from weft.machine.topology import smallest_machine, with_nodes
-from weft.parallel.candidate import Candidate, Proposal, best_of
+from weft.parallel.candidate import Candidate, Proposal, alternatives, best_of, ranked
 from weft.parallel.depth import Views, views_of
 from weft.parallel.experts import expert_proposals
 from weft.parallel.kept import require_kept
@@ -89,7 +91,12 @@ class Planner(Protocol):
         ...
 
     def pipelines(
-        self, request: PlanRequest, views: Views | None, progress: Progress, least_groups: int
+        self,
+        request: PlanRequest,
+        views: Views | None,
+        progress: Progress,
+        least_groups: int,
+        most_s: float,
     ) -> PipelineOutcome:
         """Look for the best pipeline.
 
@@ -97,6 +104,7 @@ class Planner(Protocol):
             request, views, progress: as those of `start`.
             least_groups: 2 to leave out steps in micro-batches on one group of all devices, which
                 save memory and nothing else.
+            most_s: a step that is of no interest, since a plan of one stage is faster [s].
         """
         ...
 
@@ -123,14 +131,17 @@ def plan_request(
         alike = _Alike(folding, views_of(request.program, folding))
         whole = _of_one_stage(request, planner, alike, progress)
         pipelines = PipelineOutcome()
-        if _may_gain(request, whole.best):
+        if _may_gain(request, whole.first):
             left_s = request.time_limit_s - (time.perf_counter() - started)
             later = replace(request, time_limit_s=max(left_s, 0.0))
-            roomy = whole.best is not None and whole.best.fits and not whole.best.plan.recompute
-            pipelines = planner.pipelines(later, alike.views, progress, 2 if roomy else 1)
+            first = whole.first
+            roomy = first is not None and first.fits and not first.recomputes
+            known_s = first.prediction.step_s if first is not None and first.fits else inf
+            least = 2 if roomy else 1
+            pipelines = planner.pipelines(later, alike.views, progress, least, CLOSE * known_s)
         if pipelines.plan is None:
             _require_fit(request, planner, alike, whole, pipelines, progress)
-        chosen = _faster(whole.best, pipelines)
+        chosen = _faster(whole, pipelines)
         _require_pins(chosen, request)
     return replace(
         chosen,
@@ -147,17 +158,38 @@ def plan_request(
 
 @dataclass(frozen=True, kw_only=True)
 class _OneStage:
-    """The best plan of one stage.
+    """Plans of one stage.
 
     Attributes:
-        best: the plan, whether it fits or not; none if pins forbid all.
-        notes: lines for people.
+        order: what was looked at, best first, whether it fits or not; empty if pins forbid all.
+        experts: names of those that were written by hand.
+        left_undone: lines for people.
         broken: why there is none.
     """
 
-    best: Candidate | None = None
-    notes: tuple[str, ...] = ()
+    order: Sequence[Proposal] = ()
+    experts: frozenset[str] = frozenset()
+    left_undone: tuple[str, ...] = ()
     broken: InfeasibleError | None = None
+
+    @property
+    def first(self) -> Proposal | None:
+        """The best one, as far as short versions tell."""
+        return self.order[0] if self.order else None
+
+    @cached_property
+    def best(self) -> Candidate | None:
+        """The best one, built."""
+        return best_of(self.order) if self.order else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for people, about the best one."""
+        name = "" if self.best is None else self.best.name
+        if name not in self.experts:
+            return self.left_undone
+        found = f"the search found nothing faster than the hand-written plan: {name}"
+        return (found, *self.left_undone)
 
 
 MOST_DEVICES = 512
@@ -178,8 +210,11 @@ def _of_one_stage(
         if not request.pinning or not _may_split(request):
             raise
         return _OneStage(broken=error)
-    best = best_of([*outcome.searched, *outcome.experts])
-    return _OneStage(best=best, notes=(*_notes(best, outcome.experts), *outcome.notes))
+    return _OneStage(
+        order=ranked([*outcome.searched, *outcome.experts]),
+        experts=frozenset(proposal.name for proposal in outcome.experts),
+        left_undone=outcome.notes,
+    )
 
 
 def _require_fit(
@@ -260,31 +295,35 @@ def _may_split(request: PlanRequest) -> bool:
     return not one_stage and request.machine.num_devices > 1
 
 
-def _may_gain(request: PlanRequest, best: Candidate | None) -> bool:
+def _may_gain(request: PlanRequest, best: Proposal | None) -> bool:
     """Whether pipelines are to be looked at: they can remove communication and recomputation."""
     if not _may_split(request) or best is None:
         return _may_split(request)
-    found = best.plan.prediction
+    found = best.prediction
     waits = found.exposed_s > WORTHWHILE * found.step_s
-    return request.level is Level.BEST or not best.fits or waits or bool(best.plan.recompute)
+    return request.level is Level.BEST or not best.fits or waits or best.recomputes
 
 
-def _faster(best: Candidate | None, pipelines: PipelineOutcome) -> ParallelPlan | PipelinePlan:
+CLOSE = 1.05
+"""Step of a plan of one stage, as short versions tell it, over that of a pipeline, up to which both
+are built and compared. Derived: short versions tell the step of the whole to a percent."""
+
+
+def _faster(whole: _OneStage, pipelines: PipelineOutcome) -> ParallelPlan | PipelinePlan:
     """The faster of the best plan of one stage and the best pipeline, with all that lost."""
-    found = pipelines.plan
-    if best is None:
+    found, first = pipelines.plan, whole.first
+    if first is None:
         assert found is not None
         return replace(found, alternatives=pipelines.alternatives)
-    plan = best.plan
-    if found is None or (best.fits and best.step_s <= found.prediction.step_s):
-        return replace(plan, alternatives=(*plan.alternatives, *pipelines.alternatives))
-    whole = Alternative(
-        name=f"one stage, {best.name}",
-        step_s=best.step_s,
-        peak_bytes=best.peak_bytes,
-        fits=best.fits,
-    )
-    return replace(found, alternatives=(whole, *pipelines.alternatives, *plan.alternatives))
+    if found is None or (first.fits and first.prediction.step_s <= CLOSE * found.prediction.step_s):
+        best = whole.best
+        assert best is not None
+        if found is None or (best.fits and best.step_s <= found.prediction.step_s):
+            others = (*best.plan.alternatives, *pipelines.alternatives)
+            return replace(best.plan, alternatives=others)
+    one_stage, *others = alternatives(whole.order)
+    one_stage = replace(one_stage, name=f"one stage, {one_stage.name}")
+    return replace(found, alternatives=(one_stage, *pipelines.alternatives, *others))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,12 +364,6 @@ def _collector_paused() -> Generator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _notes(best: Candidate, experts: list[Proposal]) -> tuple[str, ...]:
-    if best.name in {proposal.name for proposal in experts}:
-        return (f"the search found nothing faster than the hand-written plan: {best.name}",)
-    return ()
 
 
 def _infeasible(

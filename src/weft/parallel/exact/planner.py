@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from math import inf
 
 from weft.parallel.candidate import Proposal
 from weft.parallel.depth import Views
@@ -11,12 +13,19 @@ from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
+from weft.parallel.plan import Level
 from weft.parallel.planner import PipelineOutcome, Progress, Search
 from weft.parallel.request import PlanRequest
 from weft.parallel.skeleton import Skeleton, build_skeleton
 from weft.program.fold import Folding
 
 __all__ = ["ExactPlanner"]
+
+
+HOPELESS = 1.25
+"""Optimum of a mesh's programme, without regard to memory, over a step that fits, beyond which the
+mesh is passed over at the fast level. Derived: not 1, since a quarter of the communication that
+may be hidden is in it."""
 
 
 class ExactPlanner:
@@ -34,10 +43,15 @@ class ExactPlanner:
         return _Search(request, folding, views, progress)
 
     def pipelines(
-        self, request: PlanRequest, views: Views | None, progress: Progress, least_groups: int
+        self,
+        request: PlanRequest,
+        views: Views | None,
+        progress: Progress,
+        least_groups: int,
+        most_s: float,
     ) -> PipelineOutcome:
         """The best pipeline of the most promising configurations."""
-        search = PipelineSearch(request, views, progress, least_groups)
+        search = PipelineSearch(request, views, progress, least_groups, most_s)
         plan = search.best_after_all()
         return PipelineOutcome(
             plan=plan,
@@ -70,11 +84,11 @@ class _Search:
     def proposals(self) -> list[Proposal]:
         """Search the meshes in turn, until time is up."""
         found: list[Proposal] = []
-        for number, search in enumerate(self._searches, start=1):
+        for number, search in enumerate(self._in_order(), start=1):
             self._progress(f"mesh {search.mesh} ({number} of {len(self._searches)})")
-            if number < len(self._searches):
+            if number < len(self._searches) and len(self._open) == 1:
                 self._begin(number)
-            in_time = self._search(search)
+            in_time = self._search(search, found)
             found += search.proposals
             if not in_time:
                 self._out_of_time(len(self._searches) - number + 1)
@@ -82,6 +96,17 @@ class _Search:
             self._open.remove(search)
             search.close()
         return found
+
+    def _in_order(self) -> list[MeshSearch]:
+        """At the fast level the mesh whose programme promises most comes first."""
+        if self._request.level is not Level.FAST or len(self._searches) == 1:
+            return self._searches
+        for number in range(1, len(self._searches)):
+            self._begin(number)
+        try:
+            return sorted(self._searches, key=lambda search: search.least_s)
+        except TimeoutError:
+            return self._searches
 
     def close(self) -> None:
         """Stop what still runs."""
@@ -117,11 +142,17 @@ class _Search:
         search.start()
         self._open.append(search)
 
-    def _search(self, search: MeshSearch) -> bool:
-        """Search a mesh to the end; False if there was no time for that."""
+    def _search(self, search: MeshSearch, found: Sequence[Proposal]) -> bool:
+        """Search a mesh to the end; False if there was no time for that.
+
+        At the fast level a mesh that promises less than what was found is passed over.
+        """
         if time.perf_counter() > self._limits.deadline_s:
             return False
+        best_s = min((p.prediction.step_s for p in found if p.fits), default=inf)
         try:
+            if self._request.level is Level.FAST and search.least_s > HOPELESS * best_s:
+                return True
             search.search()
         except TimeoutError:
             return False

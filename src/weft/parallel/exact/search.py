@@ -134,6 +134,15 @@ class MeshSearch:
         for hidden in shares:
             self.solver.ask(0.0, hidden)
 
+    @property
+    def least_s(self) -> float:
+        """What the programme's optimum takes without regard to memory [s].
+
+        Raises:
+            TimeoutError: the deadline passed.
+        """
+        return self.solver.solution(0.0, self._shares[0]).objective_s
+
     def close(self) -> None:
         """Stop what still runs; the proposals stay."""
         self.solver.close()
@@ -287,12 +296,22 @@ class MeshSearch:
             return self._finished(name, build(self.stage.whole), solution.hidden)
         prediction = views.predict(lambda view: build(view).plan.prediction)
         return Proposal(
-            name, prediction, limit, lambda: self._bounded(build(self.stage.whole), solution.hidden)
+            name,
+            prediction,
+            limit,
+            lambda: self._bounded(build(self.stage.whole), solution.hidden),
+            recomputes=bool(recomputation),
         )
 
     def _finished(self, name: str, candidate: Candidate, hidden: float) -> Proposal:
         prediction, limit = candidate.plan.prediction, self.limits.memory_limit_bytes
-        return Proposal(name, prediction, limit, lambda: self._bounded(candidate, hidden))
+        return Proposal(
+            name,
+            prediction,
+            limit,
+            lambda: self._bounded(candidate, hidden),
+            recomputes=bool(candidate.plan.recompute),
+        )
 
     def _bounded(self, candidate: Candidate, hidden: float) -> Candidate:
         """The candidate with what the whole search has proved of its programme."""

@@ -13,7 +13,7 @@ from weft.machine.presets import preset
 from weft.parallel.depth import undivided, views_of
 from weft.parallel.exact.pipelines.configs import Config, batch_rows, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
-from weft.parallel.exact.pipelines.evaluate import predicted, stagings
+from weft.parallel.exact.pipelines.evaluate import predicted, schedules, stagings
 from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.measure import Rows, piece_costs
 from weft.parallel.exact.pipelines.search import PipelineSearch
@@ -77,7 +77,7 @@ def test_many_micro_batches_follow_from_few() -> None:
     rows = Rows(undivided(deep()), 64, MACHINE)
     slicer = Desk(rows, config, 8e10, Level.FAST).slicer(Placing())
     costs = [piece_costs(rows, slicer, again) for again in RECOMPUTATIONS]
-    for staging in stagings(costs, config, 8e10):
+    for staging in stagings(costs, config, 8e10, schedules(config, len(costs[0]), Level.BEST)):
         whole = predicted(costs, config, staging, MACHINE)
         less = Config(2, 1, 4, 16, 1024)
         assert predicted(costs, less, staging, MACHINE).step_s < whole.step_s / 3

@@ -40,6 +40,7 @@ def build(request: PlanRequest, found: Found, desk: Desk) -> PipelinePlan | None
     """
     builder = _Builder(request, found, desk)
     staging, limit = found.staging, found.limit_bytes
+    ways = [(staging.schedule, staging.chunks)]
     options: list[list[StageCost]] = []
     for _ in range(MOST_BUILDS):
         plan = builder.plan(staging)
@@ -48,11 +49,7 @@ def build(request: PlanRequest, found: Found, desk: Desk) -> PipelinePlan | None
             return plan
         limit *= min(found.limit_bytes / peak, 0.99)
         options = options or builder.options()
-        again = [
-            other
-            for other in stagings(options, found.config, limit, desk.rows.stage_bounds)
-            if (other.schedule, other.chunks) == (staging.schedule, staging.chunks)
-        ]
+        again = stagings(options, found.config, limit, ways, desk.rows.stage_bounds)
         if not again:
             return None
         staging = again[0]

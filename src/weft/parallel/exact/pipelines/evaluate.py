@@ -16,6 +16,7 @@ from weft.parallel.pipeline.estimate import StageCost, predict_pipeline
 from weft.parallel.pipeline.plan import PipelinePrediction
 from weft.parallel.pipeline.schedule import order
 from weft.parallel.pipeline.timing import StageTime
+from weft.parallel.plan import Level
 
 __all__ = [
     "Staging",
@@ -26,10 +27,11 @@ __all__ = [
     "schedules",
     "stagings",
     "state_sharded",
+    "worthwhile",
 ]
 
-MOST_CHUNKS = 8
-"""Stages of a group beyond which more are not tried. Derived: each halving of the bubble is worth
+CHUNKS = {Level.FAST: (2, 4, 8), Level.BEST: (2, 3, 4, 5, 6, 7, 8)}
+"""Stages of a group that are tried. Derived: each halving of the bubble is worth
 half as much as the last, and every chunk sends its activations once more."""
 
 
@@ -54,6 +56,7 @@ def stagings(
     by_option: Sequence[Sequence[StageCost]],
     config: Config,
     limit_bytes: float,
+    ways: Sequence[tuple[str, int]],
     bounds: Callable[[int], Sequence[tuple[int, int]]] | None = None,
 ) -> list[Staging]:
     """The best stages for each schedule that fits, best first.
@@ -62,13 +65,14 @@ def stagings(
         by_option: cost of each piece of the whole program, by option of recomputation.
         config: groups and micro-batches.
         limit_bytes: limit of one device [bytes].
+        ways: schedules with their numbers of chunks.
         bounds: for a number of stages, the lowest and the highest that each piece may be in; an
             InfeasibleError if pins cannot be kept with so many. Any if not given.
     """
     around = _once_s(by_option[0], config.groups)
     found: list[Staging] = []
     runs: dict[int, Runs] = {}
-    for schedule, chunks in schedules(config, len(by_option[0])):
+    for schedule, chunks in ways:
         in_flight = _in_flight(schedule, chunks, config)
         number = len(in_flight)
         try:
@@ -95,7 +99,7 @@ def _keeping_what_waits(cost: StageCost) -> StageCost:
     return replace(cost, time=replace(time, kept_bytes=time.kept_bytes + time.waiting_bytes))
 
 
-def schedules(config: Config, num_pieces: int) -> list[tuple[str, int]]:
+def schedules(config: Config, num_pieces: int, level: Level) -> list[tuple[str, int]]:
     """Schedules of a configuration with their numbers of chunks.
 
     GPipe is not among them: 1F1B takes as long and keeps less.
@@ -104,9 +108,47 @@ def schedules(config: Config, num_pieces: int) -> list[tuple[str, int]]:
     found = [("1f1b", 1)] if groups <= num_pieces else []
     if groups > 1 and found:
         found.append(("zero-bubble", 1))
-        most = min(MOST_CHUNKS, num_pieces // groups) if count % groups == 0 else 1
-        found += [("interleaved", chunks) for chunks in range(2, most + 1)]
+        most = num_pieces // groups if count % groups == 0 else 1
+        found += [("interleaved", chunks) for chunks in CHUNKS[level] if chunks <= most]
     return found
+
+
+def worthwhile(
+    costs: Sequence[StageCost], config: Config, level: Level, most_s: float
+) -> list[tuple[str, int]]:
+    """Schedules that could take less than `most_s`: if all fitted, and stages were all alike.
+
+    Args:
+        costs: of each piece of the whole program, without recomputation.
+        config: groups and micro-batches.
+        level: how many to look at.
+        most_s: a step that is no longer of interest [s].
+    """
+    around = _once_s(costs, config.groups)
+    return [
+        (schedule, chunks)
+        for schedule, chunks in schedules(config, len(costs), level)
+        if around + _least_s(schedule, chunks, config, costs) <= most_s
+    ]
+
+
+def _least_s(schedule: str, chunks: int, config: Config, costs: Sequence[StageCost]) -> float:
+    """What no stages take less than by the closed forms, recomputation left out [s]."""
+    count, groups = config.micro_batches, config.groups
+    whole = sum(cost.time.busy_s for cost in costs)
+    longest = max(whole / (groups * chunks), *(cost.time.busy_s for cost in costs))
+    if schedule == "1f1b":
+        return (count - 1) * longest + whole
+    if schedule == "interleaved":
+        return count * whole / groups + (groups - 1) * longest
+    return count * longest + _ramp_s(longest, config, costs)
+
+
+def _ramp_s(longest_s: float, config: Config, costs: Sequence[StageCost]) -> float:
+    """Bubble of the zero-bubble schedule, where gradients of weights cannot fill it [s]."""
+    whole = sum(cost.time.busy_s for cost in costs)
+    weights = sum(cost.time.weights_s for cost in costs)
+    return (config.groups - 1) * longest_s * max(0.0, 1.0 - 2.0 * weights / whole)
 
 
 def _in_flight(schedule: str, chunks: int, config: Config) -> list[float]:
@@ -146,7 +188,11 @@ def rough_step_s(
             seconds = min(seconds, own)
     longest = max(cost.time.busy_s for cost in by_option[0])
     stage_s = max(seconds / groups, longest)
-    chunks = max(1, min(MOST_CHUNKS, len(by_option[0]) // groups)) if count % groups == 0 else 1
+    chunks = (
+        max(1, min(max(CHUNKS[Level.BEST]), len(by_option[0]) // groups))
+        if count % groups == 0
+        else 1
+    )
     around = (whole[0].setup_s + whole[0].finish_s) / groups
     return around + count * stage_s + (groups - 1) * max(stage_s / chunks, longest / chunks)
 
@@ -230,9 +276,7 @@ def _schedule_s(
     longest = max(stages.seconds)
     if schedule == "interleaved":
         return count * max(by_group) + (groups - 1) * longest
-    whole = sum(c.time.busy_s for c in costs)
-    weights = sum(c.time.weights_s for c in costs)
-    return count * longest + (groups - 1) * longest * max(0.0, 1.0 - 2.0 * weights / whole)
+    return count * longest + _ramp_s(longest, config, costs)
 
 
 def state_sharded(cost: StageCost, machine: Machine, config: Config) -> StageCost:

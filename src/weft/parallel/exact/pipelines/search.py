@@ -33,6 +33,7 @@ from weft.parallel.exact.pipelines.evaluate import (
     schedules,
     stagings,
     state_sharded,
+    worthwhile,
 )
 from weft.parallel.exact.pipelines.found import Found, Placing
 from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
@@ -82,6 +83,7 @@ class PipelineSearch:
             of pins are those of the whole program.
         progress: told in words what is going on.
         least_groups: 2 to leave out steps in micro-batches on one group.
+        most_s: a step that is of no interest, since something else is known to be faster [s].
 
     Attributes:
         found: what was worked out, in that order.
@@ -95,11 +97,13 @@ class PipelineSearch:
         views: Views | None,
         progress: Progress = lambda _: None,
         least_groups: int = 1,
+        most_s: float = inf,
     ) -> None:
         self.found: list[Found] = []
         self.notes: tuple[str, ...] = ()
         self.broken: InfeasibleError | None = None
         self._least_groups = least_groups
+        self._most_s = most_s
         self._request = request
         self._machine = request.machine
         self._limit = request.limit_bytes
@@ -123,7 +127,7 @@ class PipelineSearch:
         wanted, done, idle = min(len(self._left), WORKED_OUT[self._request.level]), 0, 0
         while self._left:
             config = self._left[0]
-            if self._fastest_s < inf and (done >= wanted or idle == PATIENCE):
+            if self._worth_s < inf and (done >= wanted or idle == PATIENCE):
                 break
             if time.perf_counter() > self._deadline_s:
                 left = wanted - done
@@ -131,19 +135,20 @@ class PipelineSearch:
                 break
             self._progress(f"pipeline {done + 1} of {max(wanted, done + 1)}: {config}")
             self._left.pop(0)
-            before = self._fastest_s
+            before = self._worth_s
             try:
                 self.found += self.worked_out(config)
             except InfeasibleError as error:
                 self._break(error)  # the pins cannot be kept there
             else:
                 done += 1
-                idle = 0 if self._fastest_s < before or before == inf else idle + 1
+                idle = 0 if self._worth_s < before or before == inf else idle + 1
 
     @property
-    def _fastest_s(self) -> float:
-        """Step of the fastest pipeline so far that fits; infinite if there is none [s]."""
-        return min((found.prediction.step_s for found in self.found if found.fits), default=inf)
+    def _worth_s(self) -> float:
+        """A step has to be shorter than this to be of interest; infinite if all are [s]."""
+        fitting = (found.prediction.step_s for found in self.found if found.fits)
+        return min([*fitting, self._most_s])
 
     def _break(self, error: InfeasibleError) -> None:
         self.broken = self.broken or error
@@ -167,7 +172,9 @@ class PipelineSearch:
         for config in configs(self._machine, self._batch, pieces, most_rows):
             if config.groups < self._least_groups:
                 continue
-            most = max((config.groups * k for _, k in schedules(config, pieces)), default=0)
+            most = max(
+                (config.groups * k for _, k in schedules(config, pieces, Level.BEST)), default=0
+            )
             longest = max(longest, most)
             if most < rows.pinning.num_stages or not self._may_keep(config):
                 continue
@@ -207,7 +214,7 @@ class PipelineSearch:
     def best(self) -> PipelinePlan | None:
         """The best pipeline found, built on the whole program; none if none fits."""
         for found in sorted(self.found, key=lambda found: found.rank):
-            if not found.fits:
+            if not found.fits or found.prediction.step_s > self._most_s:
                 break
             self._progress(f"building {found.name}")
             try:
@@ -226,7 +233,8 @@ class PipelineSearch:
         """The best pipeline; more configurations are worked out while none that is built fits."""
         self.run()
         plan = self.best()
-        while plan is None and self._left and time.perf_counter() <= self._deadline_s:
+        needed = self._most_s == inf
+        while plan is None and needed and self._left and time.perf_counter() <= self._deadline_s:
             self.found.clear()
             self.run()
             plan = self.best()
@@ -352,7 +360,7 @@ class PipelineSearch:
                     found += self._staged(desk, Placing(degrees=degrees), schedule)
                 except (InputError, InfeasibleError):
                     continue  # sizes do not divide, or pins break: nobody would configure it
-        if any(one.fits and one.prediction.step_s < self._fastest_s for one in found):
+        if any(one.fits and one.prediction.step_s < self._worth_s for one in found):
             self._kept = desk
         return found
 
@@ -376,12 +384,13 @@ class PipelineSearch:
         config, slicer = desk.config, desk.slicer(placing)
         nothing = piece_costs(desk.rows, slicer, "")
         by_option = [nothing, nothing, nothing]
-        ways = stagings(by_option, config, self._limit, desk.rows.stage_bounds)
-        if len(ways) < len(schedules(config, len(nothing))):
+        best, level = self._worth_s, self._request.level
+        tried = worthwhile(nothing, config, level, NEAR * best)
+        tried = [way for way in tried if not schedule or way[0] == schedule]
+        ways = stagings(by_option, config, self._limit, tried, desk.rows.stage_bounds)
+        if len(ways) < len(tried):
             by_option[1:] = [piece_costs(desk.rows, slicer, o) for o in ("cheap", "full")]
-            ways = stagings(by_option, config, self._limit, desk.rows.stage_bounds)
-        ways = [way for way in ways if not schedule or way.schedule == schedule]
-        best = self._fastest_s
+            ways = stagings(by_option, config, self._limit, tried, desk.rows.stage_bounds)
         return [
             Found(
                 config=config,
@@ -390,7 +399,7 @@ class PipelineSearch:
                 prediction=predicted(by_option, config, staging, self._machine),
                 limit_bytes=self._limit,
             )
-            for staging in ways[: SIMULATED[self._request.level]]
+            for staging in ways[: SIMULATED[level]]
             if staging.rough_s <= NEAR * best
         ]
 
