@@ -19,6 +19,7 @@ from weft.machine.presets import preset
 from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.curve import memory_curve
 from weft.parallel.exact.flow import FlowModel
+from weft.parallel.exact.unfolded import unfolded
 from weft.parallel.placement import Mesh
 from weft.parallel.problem import build_problem
 from weft.parallel.reshard import Resharding
@@ -102,7 +103,7 @@ def _largest_claims(largest: Mapping[str, Outcome]) -> list[Claim]:
 
 def _other_claims(depth: Mapping[int, Outcome], gap: float, points: int) -> list[Claim]:
     few, many = (depth[layers].search_cpu_s for layers in DEPTH)
-    text = f"{BUDGETS} budgets looked up in one curve of {points} prices: largest gap [share]"
+    text = f"8 B: {BUDGETS} budgets looked up in one curve of {points} prices, largest gap [share]"
     return [
         at_most("search over pipelines, 120 layers over 12 [ratio]", many / few, DEPTH_RATIO),
         at_most(text, gap, BUDGET_GAP),
@@ -112,22 +113,24 @@ def _other_claims(depth: Mapping[int, Outcome], gap: float, points: int) -> list
 def _budget_gap() -> tuple[float, int]:
     """Of memory budgets, the largest distance of what the curve answers from its bound."""
     program, machine, mesh = (
-        program_of("llama3.py:llama3_8layers"),
+        program_of("llama3.py:llama3_8b"),
         preset("dgx-h100x8"),
         Mesh((64,)),
     )
     table = StrategyTable(program, mesh, slowest_device(machine))
     skeleton = build_skeleton(program, fold(program))
-    model = FlowModel(build_problem(skeleton, mesh, table, Resharding(machine, mesh)))
+    resharding = Resharding(machine, mesh)
+    problem = build_problem(skeleton, mesh, table, resharding)
+    model, layers = FlowModel(problem), unfolded(problem, table, resharding)
     free = model.solve(0.0)
     curve = memory_curve(model.solve, 100 * free.objective_s / free.num_bytes)
     large, small = curve.points[0].solution.num_bytes, curve.points[-1].solution.num_bytes
     worst = 0.0
     for number in range(BUDGETS):
         limit = small + (number + 0.5) / BUDGETS * (large - small)
-        answer = curve.answer(limit)
+        answer = curve.answer(limit, layers)
         assert answer is not None
-        worst = max(worst, answer.solution.objective_s / curve.bound_s(limit) - 1)
+        worst = max(worst, answer.objective_s / curve.bound_s(limit) - 1)
     return worst, len(curve.points)
 
 

@@ -7,6 +7,9 @@ whole; a budget is then looked up, with the bound that the curve itself gives:
 
     bound(limit) = max over points of  seconds + price * (bytes - limit)
 
+Layers that are alike share their placements in the programme, so neighbours may lie far apart. A
+budget between them is answered by a mix of both, layer by layer.
+
 Source: Everett's multipliers (Operations Research 11, 1963); points by chords as in Eisner and
 Severance (Journal of the ACM 23, 1976).
 """
@@ -15,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from weft.parallel.exact.flow import Solution
+from weft.parallel.exact.unfolded import Mix, Unfolded
 
 __all__ = ["Curve", "Point", "memory_curve"]
 
@@ -40,10 +45,22 @@ class Curve:
 
     points: tuple[Point, ...]
 
-    def answer(self, limit_bytes: float) -> Point | None:
-        """The fastest point that fits a budget; none if the smallest is larger [bytes]."""
-        fitting = [p for p in self.points if p.solution.num_bytes <= limit_bytes]
-        return min(fitting, key=lambda p: p.solution.objective_s, default=None)
+    def answer(self, limit_bytes: float, layers: Unfolded) -> Mix | None:
+        """The fastest mix of neighbours that fits a budget; none if the smallest is larger.
+
+        Args:
+            limit_bytes: the budget [bytes].
+            layers: the programme's problem without folding.
+        """
+        solutions = [point.solution for point in self.points]
+        mixes = (
+            layers.mix(small, large, number)
+            for large, small in pairwise(solutions)
+            if small.num_bytes <= limit_bytes
+            for number in range(layers.num_layers + 1)
+        )
+        fitting = (mix for mix in mixes if mix.num_bytes <= limit_bytes * (1 + 1e-12))
+        return min(fitting, key=lambda mix: mix.objective_s, default=None)
 
     def bound_s(self, limit_bytes: float) -> float:
         """No choice of placements within a budget is faster [s]."""
