@@ -25,6 +25,7 @@ from weft.parallel.depth import views_of
 from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.flow import FlowModel
 from weft.parallel.exact.meshes import candidate_meshes
+from weft.parallel.exact.pipelines.configs import batch_rows
 from weft.parallel.exact.planner import ExactPlanner
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
@@ -149,7 +150,7 @@ def run_case(case: Case) -> Outcome:
         program = capture(workload)
     outcome.num_nodes = len(program.nodes)
     mesh = case.mesh or None
-    outcome.meshes = 1 if mesh else len(candidate_meshes(machine, Level.FAST))
+    outcome.meshes = 1 if mesh else len(candidate_meshes(machine, Level.FAST, batch_rows(program)))
     with timed(outcome.search):
         free = plan(program, machine, mesh=mesh, max_stages=1)
     outcome.free = _described(free)

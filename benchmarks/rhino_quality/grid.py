@@ -18,7 +18,6 @@ from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import predicted, schedules, stagings
 from weft.parallel.exact.pipelines.found import Found, Placing
-from weft.parallel.exact.pipelines.measure import piece_costs
 from weft.parallel.exact.pipelines.partition import Recompute
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.experts import expert_proposals
@@ -72,8 +71,7 @@ def by_hand(search: PipelineSearch, request: PlanRequest, config: Config) -> Ite
     for degrees in degrees_of(config, rows.schemes):
         placing = Placing(degrees=degrees)
         try:
-            slicer = desk.slicer(placing)
-            costs = {again: piece_costs(rows, slicer, again) for again in RECOMPUTATIONS}
+            costs = {again: desk.costs(placing, again) for again in RECOMPUTATIONS}
         except InputError:
             continue  # sizes do not divide
         for option, again in enumerate(RECOMPUTATIONS):

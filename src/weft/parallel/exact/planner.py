@@ -10,6 +10,7 @@ from weft.parallel.candidate import Proposal
 from weft.parallel.depth import Views
 from weft.parallel.exact.conflict import collision, stuck_unit
 from weft.parallel.exact.meshes import candidate_meshes
+from weft.parallel.exact.pipelines.configs import batch_rows
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
@@ -124,7 +125,7 @@ class _Search:
         meshes = (
             (request.mesh,)
             if request.mesh is not None
-            else candidate_meshes(request.machine, request.level)
+            else candidate_meshes(request.machine, request.level, batch_rows(request.program))
         )
         searches = [
             MeshSearch(skeleton, request.machine, mesh, self._limits, self._stage)

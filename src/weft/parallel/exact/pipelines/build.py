@@ -10,7 +10,6 @@ from weft.parallel.candidate import simulate_plan
 from weft.parallel.exact.pipelines.decide import Desk
 from weft.parallel.exact.pipelines.evaluate import Staging, stagings
 from weft.parallel.exact.pipelines.found import Found
-from weft.parallel.exact.pipelines.measure import piece_costs
 from weft.parallel.exact.pipelines.partition import Recompute
 from weft.parallel.pipeline.estimate import StageCost, simulated_pipeline
 from weft.parallel.pipeline.kept import require_pipeline_kept
@@ -48,7 +47,7 @@ def build(request: PlanRequest, found: Found, desk: Desk) -> PipelinePlan | None
         if peak <= found.limit_bytes:
             return plan
         limit *= min(found.limit_bytes / peak, 0.99)
-        options = options or builder.options()
+        options = options or [desk.costs(found.placing, option) for option in RECOMPUTATIONS]
         again = stagings(options, found.config, limit, ways, desk.rows.stage_bounds)
         if not again:
             return None
@@ -63,14 +62,9 @@ class _Builder:
         self._request = request
         self._found = found
         self._rows = desk.rows
-        self._short = desk.slicer(found.placing)
-        self._slicer = self._short.lifted(self._rows.whole)
+        self._slicer = desk.slicer(found.placing).lifted(self._rows.whole)
         self._bound_s = desk.bound_s
         self._starts = self._rows.pieces.unfolded(self._slicer.part).starts
-
-    def options(self) -> list[list[StageCost]]:
-        """Costs of the pieces by option of recomputation."""
-        return [piece_costs(self._rows, self._short, option) for option in RECOMPUTATIONS]
 
     def plan(self, staging: Staging) -> PipelinePlan:
         """The plan with these stages, simulated."""

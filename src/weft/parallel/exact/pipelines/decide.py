@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from weft.core.errors import InfeasibleError
@@ -13,10 +13,11 @@ from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.flow import Solution
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Placing
-from weft.parallel.exact.pipelines.measure import Rows, Strategist
+from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
 from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.kept import require_kept
 from weft.parallel.loop import Loop, varying_nodes
+from weft.parallel.pipeline.estimate import StageCost
 from weft.parallel.plan import Level
 from weft.parallel.propagate import combine
 from weft.parallel.reshard import Resharding
@@ -43,6 +44,24 @@ class Desk:
     config: Config
     limit_bytes: float
     level: Level
+    _costs: dict[tuple[Placing, str], list[StageCost]] = field(
+        default_factory=dict[tuple[Placing, str], "list[StageCost]"], repr=False, compare=False
+    )
+
+    def costs(self, placing: Placing, recomputation: str) -> list[StageCost]:
+        """Cost of each piece of the whole program, worked out once.
+
+        Args:
+            placing: which placements.
+            recomputation: one of `weft.parallel.recompute.RECOMPUTATIONS`.
+
+        Raises:
+            InputError, InfeasibleError: as `slicer` does.
+        """
+        key = (placing, recomputation)
+        if key not in self._costs:
+            self._costs[key] = piece_costs(self.rows, self.slicer(placing), recomputation)
+        return self._costs[key]
 
     @cached_property
     def strategist(self) -> Strategist:

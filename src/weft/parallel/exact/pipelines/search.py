@@ -47,6 +47,7 @@ from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, Level
 from weft.parallel.planner import Progress
+from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
 from weft.program.graph import Phase
 
@@ -69,6 +70,9 @@ SIMULATED = {Level.FAST: 1, Level.BEST: 2}
 NEAR = 1.1
 """Step by the closed form over the best one simulated, beyond which none is simulated. Derived:
 closed forms leave out transfers and come within a few percent."""
+FAR = 1.4
+"""Step that recomputes over the best one, beyond which no price of memory is tried. Derived: the
+forward pass is a third of the work, so nothing saves more than a quarter by not repeating it."""
 TYPICAL_ROUNDS = 8
 """Micro-batches for which rough costs are worked out. Derived: the number only decides what is
 gathered once a step."""
@@ -349,12 +353,14 @@ class PipelineSearch:
         for share in HIDDEN if overlap > 0 else HIDDEN[-1:]:
             placing = Placing(hidden=share * overlap)
             free.setdefault(desk.solution(placing).states, placing)
+        if not any(self._worthwhile(desk, placing, schedule) for placing in free.values()):
+            return []
         found: list[Found] = []
         for placing in free.values():
             found += self._staged(desk, placing, schedule)
-        if all(not one.fits or one.repeats for one in found):
+        if all(not one.fits or one.repeats for one in found) and self._may_come_near(found, FAR):
             found += self._cheaper(desk, list(free.values())[-1], schedule)
-        if self._request.level is Level.BEST:
+        if self._request.level is Level.BEST and self._may_come_near(found, NEAR):
             for degrees in degrees_of(config, desk.rows.schemes):
                 try:
                     found += self._staged(desk, Placing(degrees=degrees), schedule)
@@ -363,6 +369,11 @@ class PipelineSearch:
         if any(one.fits and one.prediction.step_s < self._worth_s for one in found):
             self._kept = desk
         return found
+
+    def _may_come_near(self, found: Sequence[Found], times: float) -> bool:
+        """Whether what was found for a configuration is not so much slower than the best so far."""
+        fitting = [one.prediction.step_s for one in found if one.fits]
+        return not fitting or min(fitting) <= times * self._worth_s
 
     def _cheaper(self, desk: Desk, free: Placing, schedule: str) -> list[Found]:
         """What fits where memory has a price, up to the lowest price at which something does.
@@ -381,15 +392,12 @@ class PipelineSearch:
 
     def _staged(self, desk: Desk, placing: Placing, schedule: str) -> list[Found]:
         """The best stages for each of the most promising schedules."""
-        config, slicer = desk.config, desk.slicer(placing)
-        nothing = piece_costs(desk.rows, slicer, "")
-        by_option = [nothing, nothing, nothing]
-        best, level = self._worth_s, self._request.level
-        tried = worthwhile(nothing, config, level, NEAR * best)
-        tried = [way for way in tried if not schedule or way[0] == schedule]
+        config, best = desk.config, self._worth_s
+        by_option = [desk.costs(placing, "")] * len(RECOMPUTATIONS)
+        tried = self._worthwhile(desk, placing, schedule)
         ways = stagings(by_option, config, self._limit, tried, desk.rows.stage_bounds)
         if len(ways) < len(tried):
-            by_option[1:] = [piece_costs(desk.rows, slicer, o) for o in ("cheap", "full")]
+            by_option = [desk.costs(placing, option) for option in RECOMPUTATIONS]
             ways = stagings(by_option, config, self._limit, tried, desk.rows.stage_bounds)
         return [
             Found(
@@ -399,9 +407,15 @@ class PipelineSearch:
                 prediction=predicted(by_option, config, staging, self._machine),
                 limit_bytes=self._limit,
             )
-            for staging in ways[: SIMULATED[level]]
+            for staging in ways[: SIMULATED[self._request.level]]
             if staging.rough_s <= NEAR * best
         ]
+
+    def _worthwhile(self, desk: Desk, placing: Placing, schedule: str) -> list[tuple[str, int]]:
+        """Schedules that may come near the best step so far."""
+        costs, most_s = desk.costs(placing, ""), NEAR * self._worth_s
+        tried = worthwhile(costs, desk.config, self._request.level, most_s)
+        return [way for way in tried if not schedule or way[0] == schedule]
 
     def built(self, found: Found) -> PipelinePlan | None:
         """The plan on the whole program; none if it does not fit after all."""
