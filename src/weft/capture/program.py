@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from weft.capture.fused import factorise
 from weft.capture.lower import to_program
 from weft.capture.simplify import simplify
 from weft.capture.source import describe, first_line, line_of_error
 from weft.capture.stack import Stack, cut, find_stack
-from weft.capture.trace import Trace, make_model, trace
+from weft.capture.trace import Trace, first_batch, make_model, trace
 from weft.capture.workload import Workload
 from weft.core.errors import CaptureError, WeftError
 from weft.program.annotation import Annotation
@@ -69,10 +70,10 @@ def capture(workload: Workload) -> Program:
     """
     try:
         model = make_model(workload)
-        stack = find_stack(model, _MIN_DEPTH)
-        program = None if stack is None else _by_replication(workload, model, stack)
+        batch, stack = first_batch(workload), find_stack(model, _MIN_DEPTH)
+        program = None if stack is None else _by_replication(workload, model, batch, stack)
         if program is None:
-            program = _by_full_trace(workload, make_model(workload) if stack else model)
+            program = _by_full_trace(workload, make_model(workload) if stack else model, batch)
         verify(program)
     except WeftError as error:
         raise error.within(workload.name) from error.__cause__
@@ -85,8 +86,8 @@ def capture(workload: Workload) -> Program:
     return program
 
 
-def _by_full_trace(workload: Workload, model: nn.Module) -> Program:
-    return _traced(trace(workload, model))
+def _by_full_trace(workload: Workload, model: nn.Module, batch: Mapping[str, Tensor]) -> Program:
+    return _traced(trace(workload, model, batch))
 
 
 def _traced(traced: Trace) -> Program:
@@ -113,7 +114,9 @@ def _blocks(program: Program) -> dict[tuple[str, bool], Annotation]:
     return {(pin.source, pin.is_stage): pin for node in program.nodes for pin in node.pins}
 
 
-def _by_replication(workload: Workload, model: nn.Module, stack: Stack) -> Program | None:
+def _by_replication(
+    workload: Workload, model: nn.Module, batch: Mapping[str, Tensor], stack: Stack
+) -> Program | None:
     """Trace few layers and repeat the middle one; None if that is not what the model does.
 
     The whole model's forward is traced as well, and the repeated forward has to equal it node
@@ -121,13 +124,13 @@ def _by_replication(workload: Workload, model: nn.Module, stack: Stack) -> Progr
 
     The model is cut on the way and must not be used again.
     """
-    forward = to_program(trace(workload, model, forward_only=True))
+    forward = to_program(trace(workload, model, batch, forward_only=True))
     try:
         cut(model, stack, _BASE_DEPTH + 1)
-        longer = _by_full_trace(workload, model)
+        longer = _by_full_trace(workload, model, batch)
         cut(model, stack, _BASE_DEPTH)
-        base = _by_full_trace(workload, model)
-        base_forward = to_program(trace(workload, model, forward_only=True))
+        base = _by_full_trace(workload, model, batch)
+        base_forward = to_program(trace(workload, model, batch, forward_only=True))
     except CaptureError as error:
         _log.info("%s: traced whole: cut to %d layers, %s", workload.name, _BASE_DEPTH, error)
         return None

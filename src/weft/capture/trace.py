@@ -33,7 +33,7 @@ from weft.core.errors import CaptureError, WeftError
 from weft.program.graph import Role, Value
 from weft.program.types import TensorType
 
-__all__ = ["Trace", "TracedInput", "make_model", "trace"]
+__all__ = ["Trace", "TracedInput", "first_batch", "make_model", "trace"]
 
 _log = logging.getLogger("weft.capture")
 
@@ -123,23 +123,38 @@ _CONSTRUCTORS = frozenset(
 )
 
 
-def trace(workload: Workload, model: nn.Module, *, forward_only: bool = False) -> Trace:
+def first_batch(workload: Workload) -> dict[str, Tensor]:
+    """The first batch, without its values.
+
+    Raises:
+        InputError: the batch function raises, or returns something else than a batch.
+    """
+    with user_code("batch function"):
+        batch = require_batch(workload.batch(0), 0)
+    return {key: torch.empty(v.shape, dtype=v.dtype, device="meta") for key, v in batch.items()}
+
+
+def trace(
+    workload: Workload,
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    *,
+    forward_only: bool = False,
+) -> Trace:
     """Run one training step of a module on fake tensors and write down what it did.
 
     Args:
         workload: what to train.
         model: the workload's module, from `make_model`; only its structure is used.
+        batch: from `first_batch`; only shapes and element types are used.
         forward_only: stop at the loss.
 
     Raises:
         CaptureError: the step depends on the values of tensors, calls an operator that no
             program has, changes what it must not change, or breaks in any other way; the
             error names the operator, the module and the user's line.
-        InputError: the batch function raises, or returns something else than a batch.
     """
     tensors = module_tensors(model)
-    with user_code("batch function"):
-        batch = require_batch(workload.batch(0), 0)
     with _on_cpu(), FakeTensorMode(allow_non_fake_inputs=True):
         with user_code("first state of the optimizer"):
             state, inputs = _fake_state(workload, tensors)

@@ -14,7 +14,7 @@ from tests.unit.capture.harness import assert_same_step
 from weft.capture import SGD, Adafactor, AdamW, Workload, capture
 from weft.capture.fused import factorise, fused_dims
 from weft.capture.program import _by_full_trace
-from weft.capture.trace import make_model
+from weft.capture.trace import first_batch, make_model
 from weft.machine.presets import preset
 from weft.parallel.experts import expert_plan
 from weft.parallel.local import Collective, CollectiveKind
@@ -322,7 +322,7 @@ def test_deep_models_are_held_in_blocks_in_every_layer(caplog):
     assert "traced whole" not in caplog.text
     wanted = {f"layers.{n}.{name}": shape for n in range(17) for name, shape in WEIGHT.items()}
     assert wanted.items() <= held(program).items()
-    assert program.digest == _by_full_trace(given, make_model(given)).digest
+    assert program.digest == _by_full_trace(given, make_model(given), first_batch(given)).digest
 
 
 def test_gpt2_of_transformers_is_held_in_blocks():

@@ -112,7 +112,9 @@ def loop(change, depth=18, optimizer=None):
 
 def full(workload):
     model = pipeline.make_model(workload)
-    return pipeline.simplify(pipeline.to_program(pipeline.trace(workload, model)))
+    return pipeline.simplify(
+        pipeline.to_program(pipeline.trace(workload, model, pipeline.first_batch(workload)))
+    )
 
 
 @pytest.mark.parametrize("optimizer", [SGD(lr=0.1, momentum=0.9), AdamW()])

@@ -11,7 +11,7 @@ from torch import nn
 from tests.unit.capture import models
 from tests.unit.capture.harness import assert_same_step
 from weft.capture import SGD, Workload, capture
-from weft.capture.trace import make_model, trace
+from weft.capture.trace import first_batch, make_model, trace
 from weft.core.errors import CaptureError
 from weft.program.graph import Phase, Value
 
@@ -60,15 +60,18 @@ def test_the_default_device_makes_no_difference():
 
 def test_phases_follow_each_other():
     workload = models.mlp()
-    phases = [call.position.phase for call in trace(workload, make_model(workload)).calls]
+    phases = [
+        call.position.phase
+        for call in trace(workload, make_model(workload), first_batch(workload)).calls
+    ]
     order = [Phase.FORWARD, Phase.BACKWARD, Phase.UPDATE]
     assert phases == sorted(phases, key=order.index) and set(phases) == set(order)
 
 
 def test_a_forward_only_trace_stops_at_the_loss():
     workload = models.mlp()
-    whole = trace(workload, make_model(workload))
-    part = trace(workload, make_model(workload), forward_only=True)
+    whole = trace(workload, make_model(workload), first_batch(workload))
+    part = trace(workload, make_model(workload), first_batch(workload), forward_only=True)
     assert {call.position.phase for call in part.calls} == {Phase.FORWARD}
     assert [c.op for c in part.calls] == [c.op for c in whole.calls[: len(part.calls)]]
     assert part.loss == whole.loss
@@ -76,7 +79,7 @@ def test_a_forward_only_trace_stops_at_the_loss():
 
 def test_arguments_refer_to_inputs_and_earlier_calls():
     workload = models.mlp()
-    found = trace(workload, make_model(workload))
+    found = trace(workload, make_model(workload), first_batch(workload))
     for number, call in enumerate(found.calls, start=len(found.inputs)):
         assert all(a.node < number for a in call.args if isinstance(a, Value))
 
@@ -85,7 +88,7 @@ def test_tracing_leaves_the_module_and_its_hooks_as_they_were():
     workload = models.mlp()
     model = make_model(workload)
     before = dict(model.named_parameters())
-    trace(workload, model)
+    trace(workload, model, first_batch(workload))
     assert all(before[name] is p for name, p in model.named_parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
