@@ -169,7 +169,8 @@ class MeshSearch:
 
         The programme takes most of what can hide to be hidden. Where the simulator hides less,
         it is solved again with all communication charged in full, and the simulator chooses; at
-        the best level it always is. At the fast level recomputation is tried only where no
+        the best level it always is, and both make room where they have to, so that nothing is
+        missed that the fast level finds. At the fast level recomputation is tried only where no
         price makes a plan fit.
 
         Raises:
@@ -181,13 +182,19 @@ class MeshSearch:
             agrees = proposal.prediction.step_s <= AGREES * solution.objective_s
             if agrees and self.limits.level is not Level.BEST:
                 break
-        self._hidden = min(found, key=lambda hidden: (found[hidden][0].rank, hidden))
-        first, free = found[self._hidden]
-        if not first.fits:
-            fitting = self._raise_price(free)
-            if fitting is None or self.limits.level is Level.BEST:
-                self._recompute(free)
+        best = min(found, key=lambda hidden: (found[hidden][0].rank, hidden))
+        for hidden in found if self.limits.level is Level.BEST else (best,):
+            self._hidden = hidden
+            self._make_room(*found[hidden])
         return min(self.proposals, key=lambda p: p.rank)
+
+    def _make_room(self, first: Proposal, free: Solution) -> None:
+        """Where the free plan does not fit, raise the price of memory or recompute."""
+        if first.fits:
+            return
+        fitting = self._raise_price(free)
+        if fitting is None or self.limits.level is Level.BEST:
+            self._recompute(free)
 
     def _raise_price(self, large: Solution) -> Solution | None:
         """Kelley's iteration between a solution that is too large and one that fits, if any."""
