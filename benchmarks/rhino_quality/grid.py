@@ -77,7 +77,9 @@ def by_hand(search: PipelineSearch, request: PlanRequest, config: Config) -> Ite
         for option, again in enumerate(RECOMPUTATIONS):
             alone = [costs[again]] * len(RECOMPUTATIONS)
             ways = schedules(config, len(alone[0]), Level.BEST)
-            for staging in stagings(alone, config, request.limit_bytes, ways)[:SIMULATED]:
+            for staging in stagings(alone, config, request.limit_bytes, ways, request.machine)[
+                :SIMULATED
+            ]:
                 prediction = predicted(alone, config, staging, request.machine)
                 everywhere = tuple(Recompute(option, option, 0) for _ in staging.stages.recompute)
                 yield Found(

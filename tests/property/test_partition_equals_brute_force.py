@@ -113,6 +113,29 @@ def test_no_cut_and_no_recomputation_has_a_shorter_longest_stage(seed: int) -> N
     check(found, by_option, stages, limits)
 
 
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("seed", GRAPHS)
+def test_what_is_sent_between_stages_counts(seed: int, waits: bool) -> None:
+    by_option, stages, limits = problem(seed)
+    hops = [float(n) for n in np.random.default_rng(seed).integers(0, 4, len(by_option[0]))]
+    in_flight = [float(stages - s) for s in range(stages)]
+    runs = Runs(by_option, stages, hops)
+    found = partition(runs, in_flight, limits, MICRO_BATCHES, waits=waits)
+    count, steps = len(by_option[0]), []
+    all_cuts = combinations(range(1, count), stages - 1)
+    tried = all_partitions(by_option, stages, limits)
+    for cuts, seconds in zip(all_cuts, tried, strict=True):
+        sent = [hops[cut - 1] for cut in cuts] + [0.0]
+        own = [s + hop for s, hop in zip(seconds, sent, strict=True)] if waits else seconds
+        steps.append(step_s(own) + (0.0 if waits else sum(sent)))
+    if min(steps) == inf:
+        assert found is None
+    else:
+        assert found is not None
+        # Limits of the longest stage are tried in steps, so a sum may be missed by little.
+        assert min(steps) * (1 - 1e-9) <= found.step_s(MICRO_BATCHES) <= min(steps) * 1.05
+
+
 def check(
     found: Partition, by_option: list[list[StageCost]], stages: int, limits: list[float]
 ) -> None:

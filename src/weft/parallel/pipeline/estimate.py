@@ -200,6 +200,8 @@ class StageCost:
         sums_bytes: sums over micro-batches [bytes].
         transient_bytes: the most that a part needs for itself [bytes].
         finish_bytes: the most that finishing the step needs, sums included [bytes].
+        opening_bytes: of a piece of a stage, what it keeps of a micro-batch only where the stage
+            begins with it [bytes].
     """
 
     time: StageTime
@@ -213,6 +215,7 @@ class StageCost:
     sums_bytes: float
     transient_bytes: float
     finish_bytes: float
+    opening_bytes: float = 0.0
 
     @property
     def lasting_bytes(self) -> float:

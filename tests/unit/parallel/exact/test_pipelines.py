@@ -77,7 +77,8 @@ def test_many_micro_batches_follow_from_few() -> None:
     rows = Rows(undivided(deep()), 64, MACHINE)
     slicer = Desk(rows, config, 8e10, Level.FAST).slicer(Placing())
     costs = [piece_costs(rows, slicer, again) for again in RECOMPUTATIONS]
-    for staging in stagings(costs, config, 8e10, schedules(config, len(costs[0]), Level.BEST)):
+    ways = schedules(config, len(costs[0]), Level.BEST)
+    for staging in stagings(costs, config, 8e10, ways, MACHINE):
         whole = predicted(costs, config, staging, MACHINE)
         less = Config(2, 1, 4, 16, 1024)
         assert predicted(costs, less, staging, MACHINE).step_s < whole.step_s / 3

@@ -48,7 +48,8 @@ def build(request: PlanRequest, found: Found, desk: Desk) -> PipelinePlan | None
             return plan
         limit *= min(found.limit_bytes / peak, 0.99)
         options = options or [desk.costs(found.placing, option) for option in RECOMPUTATIONS]
-        again = stagings(options, found.config, limit, ways, desk.rows.stage_bounds)
+        bounds = desk.rows.stage_bounds
+        again = stagings(options, found.config, limit, ways, request.machine, bounds)
         if not again:
             return None
         staging = again[0]

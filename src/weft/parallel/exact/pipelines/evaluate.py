@@ -12,7 +12,7 @@ from weft.machine.model import Machine
 from weft.machine.topology import Group, axis_group
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.partition import MIXTURES, Partition, Runs, partition
-from weft.parallel.pipeline.estimate import StageCost, predict_pipeline
+from weft.parallel.pipeline.estimate import Load, StageCost, predict_pipeline, sending_s
 from weft.parallel.pipeline.plan import PipelinePrediction
 from weft.parallel.pipeline.schedule import order
 from weft.parallel.pipeline.timing import StageTime
@@ -57,6 +57,7 @@ def stagings(
     config: Config,
     limit_bytes: float,
     ways: Sequence[tuple[str, int]],
+    machine: Machine,
     bounds: Callable[[int], Sequence[tuple[int, int]]] | None = None,
 ) -> list[Staging]:
     """The best stages for each schedule that fits, best first.
@@ -66,10 +67,12 @@ def stagings(
         config: groups and micro-batches.
         limit_bytes: limit of one device [bytes].
         ways: schedules with their numbers of chunks.
+        machine: where it runs.
         bounds: for a number of stages, the lowest and the highest that each piece may be in; an
             InfeasibleError if pins cannot be kept with so many. Any if not given.
     """
     around = _once_s(by_option[0], config.groups)
+    hops = _hops(by_option[0], config, machine)
     found: list[Staging] = []
     runs: dict[int, Runs] = {}
     for schedule, chunks in ways:
@@ -82,15 +85,35 @@ def stagings(
         pinned = allowed is not None and any(of != (0, number - 1) for of in allowed)
         if schedule == "zero-bubble":
             waiting = [list(map(_keeping_what_waits, costs)) for costs in by_option]
-            own = Runs(waiting, number, any_length=pinned)
+            own = Runs(waiting, number, hops, any_length=pinned)
         else:
-            own = runs[number] = runs.get(number) or Runs(by_option, number, any_length=pinned)
+            own = runs.get(number) or Runs(by_option, number, hops, any_length=pinned)
+            runs[number] = own
         each = [limit_bytes / chunks] * len(in_flight)
-        stages = partition(own, in_flight, each, config.micro_batches, allowed)
+        stages = partition(
+            own, in_flight, each, config.micro_batches, allowed, waits=schedule == "interleaved"
+        )
         if stages is not None:
             step_s = around + _schedule_s(schedule, stages, config, by_option[0])
             found.append(Staging(schedule=schedule, chunks=chunks, stages=stages, rough_s=step_s))
     return sorted(found, key=lambda staging: staging.rough_s)
+
+
+def _hops(costs: Sequence[StageCost], config: Config, machine: Machine) -> list[float]:
+    """Of each piece, what a micro-batch takes to the next one and back, if that is elsewhere [s].
+
+    Groups send to their neighbours; the slowest link of any two counts for all.
+    """
+
+    def sent_s(load: Load, source: int, target: int) -> float:
+        size = config.mesh.num_devices
+        return sending_s(load, machine, size, config.groups, source, target)
+
+    slowest = max(range(config.groups), key=lambda g: sent_s(Load(1, 1.0), g, g + 1))
+    return [
+        sent_s(cost.forward, slowest, slowest + 1) + sent_s(after.backward, slowest + 1, slowest)
+        for cost, after in zip(costs, [*costs[1:], costs[0]], strict=True)
+    ]
 
 
 def _keeping_what_waits(cost: StageCost) -> StageCost:
@@ -243,7 +266,7 @@ def joined(costs: Sequence[StageCost]) -> StageCost:
             forward_s=sum(c.time.forward_s for c in costs),
             inputs_s=sum(c.time.inputs_s for c in costs),
             weights_s=sum(c.time.weights_s for c in costs),
-            kept_bytes=sum(c.time.kept_bytes for c in costs),
+            kept_bytes=costs[0].opening_bytes + sum(c.time.kept_bytes for c in costs),
             waiting_bytes=sum(c.time.waiting_bytes for c in costs),
         ),
         setup_s=sum(c.setup_s for c in costs),

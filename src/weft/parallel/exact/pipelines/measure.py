@@ -260,6 +260,10 @@ def piece_costs(rows: Rows, slicer: Slicer, recomputation: str) -> list[StageCos
 
 
 def _without(cost: StageCost, num_bytes: float) -> StageCost:
-    """A piece that keeps so many bytes less."""
+    """A piece that keeps so many bytes less, unless a stage begins with it."""
     kept = max(cost.time.kept_bytes - num_bytes, 0.0)
-    return replace(cost, time=replace(cost.time, kept_bytes=kept))
+    return replace(
+        cost,
+        time=replace(cost.time, kept_bytes=kept),
+        opening_bytes=cost.time.kept_bytes - kept,
+    )

@@ -2,7 +2,7 @@
 
 A step of a pipeline takes about
 
-    (micro-batches - 1) * longest stage + sum of all stages
+    (micro-batches - 1) * longest stage + sum of all stages and of what they send
 
 so the programme looks for the least longest stage, and then, for several limits a little above
 it, for the least sum of stages that keep below. A stage that does not fit recomputes as few of
@@ -17,7 +17,7 @@ OSDI 2022, section 5.2); recomputation within it is weft's own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TypeAlias
 
@@ -67,15 +67,17 @@ class Partition:
         cuts: first piece of each stage but the first.
         recompute: of each stage.
         seconds: of each stage for one micro-batch, forward and backward [s].
+        sent_s: what a micro-batch takes from stage to stage and back, beside that [s].
     """
 
     cuts: tuple[int, ...]
     recompute: tuple[Recompute, ...]
     seconds: tuple[float, ...]
+    sent_s: float = 0.0
 
     def step_s(self, micro_batches: int) -> float:
-        """Time of all micro-batches, transfers left out [s]."""
-        return (micro_batches - 1) * max(self.seconds) + sum(self.seconds)
+        """Time of all micro-batches [s]."""
+        return (micro_batches - 1) * max(self.seconds) + sum(self.seconds) + self.sent_s
 
 
 LONGEST = 3.0
@@ -89,6 +91,8 @@ class Runs:
     Args:
         by_option: cost of each piece, by option of recomputation.
         num_stages: stages that the pieces are cut into.
+        hops: of each piece, what a micro-batch takes to the next one, if that is of another stage,
+            and back [s]; nothing if not given.
         any_length: whether stages much longer than the mean are looked at too, as pins may ask.
     """
 
@@ -96,6 +100,7 @@ class Runs:
         self,
         by_option: Sequence[Sequence[StageCost]],
         num_stages: int,
+        hops: Sequence[float] = (),
         *,
         any_length: bool = False,
     ) -> None:
@@ -109,7 +114,9 @@ class Runs:
         self._last[self._outside] = count
         self._lengths = np.broadcast_to(lengths, self._last.shape)
         self._seconds = [self._sums([c.time.busy_s for c in costs]) for costs in by_option]
-        self._kept = [self._sums([c.time.kept_bytes for c in costs]) for costs in by_option]
+        self._kept = [self._kept_bytes(costs) for costs in by_option]
+        self.hops = np.array([0.0, *hops])[self._last] if hops else np.zeros(self._last.shape)
+        self.hops[self._last == count] = 0.0
         first = by_option[0]
         self._transient = [self._maxima([c.transient_bytes for c in costs]) for costs in by_option]
         self._lasting = self._sums([c.lasting_bytes for c in first])
@@ -171,6 +178,10 @@ class Runs:
         lowest, highest = (np.array(of) for of in zip(*bounds, strict=True))
         return (highest[:, None] >= stage) & (lowest[self._last - 1] <= stage)
 
+    def _kept_bytes(self, costs: Sequence[StageCost]) -> Floats:
+        opening = np.array([cost.opening_bytes for cost in costs])
+        return self._sums([cost.time.kept_bytes for cost in costs]) + opening[:, None]
+
     def _sums(self, values: Sequence[float]) -> Floats:
         ends = np.concatenate([[0.0], np.cumsum(values)])
         return ends[self._last] - ends[:-1, None]
@@ -187,6 +198,8 @@ def partition(
     limit_bytes: Sequence[float],
     micro_batches: int,
     bounds: Sequence[tuple[int, int]] | None = None,
+    *,
+    waits: bool = False,
 ) -> Partition | None:
     """The best stages.
 
@@ -197,28 +210,32 @@ def partition(
         micro_batches: parts of the batch.
         bounds: the lowest and the highest stage that each piece may be in, both rising; any if not
             given.
+        waits: whether a stage does nothing else while it sends, as with several stages to a
+            group, where all soon wait for the next.
 
     Returns:
         The stages; none if nothing fits.
     """
-    known: dict[tuple[float, float], tuple[Floats, Ints, Ints]] = {}
-    tables: list[tuple[Floats, Ints, Ints]] = []
+    known: dict[tuple[float, float], _Table] = {}
+    tables: list[_Table] = []
     for key in zip(in_flight, limit_bytes, strict=True):
         if key not in known:
-            known[key] = runs.costs(*key)
+            seconds, mixture, more = runs.costs(*key)
+            own = seconds + runs.hops if waits else seconds
+            known[key] = _Table(own, seconds + runs.hops, mixture, more)
         tables.append(known[key])
     last = len(tables) - 1
     if bounds is not None and any(low > 0 or high < last for low, high in bounds):
         tables = [
-            (np.where(runs.may_be(stage, bounds), seconds, inf), mixture, more)
-            for stage, (seconds, mixture, more) in enumerate(tables)
+            replace(table, seconds=np.where(runs.may_be(stage, bounds), table.seconds, inf))
+            for stage, table in enumerate(tables)
         ]
     shortest = _least(tables, np.maximum, inf)
     if shortest is None:
         return None
     longest, free = max(shortest.seconds), _least(tables, np.add, inf)
     assert free is not None
-    found, least_s = [shortest, free], sum(free.seconds)
+    found, least_s = [shortest, free], sum(free.seconds) + free.sent_s
     for before, slack in zip((0.0, *SLACKS), SLACKS, strict=False):
         # What the last limit forbade has a stage longer than that, and no less than the least sum.
         best = min(stages.step_s(micro_batches) for stages in found)
@@ -228,6 +245,21 @@ def partition(
         if other is not None:
             found.append(other)
     return min(found, key=lambda p: p.step_s(micro_batches))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Of all runs that a stage may be: its seconds, those with what it sends, its mixture."""
+
+    seconds: Floats
+    with_hops: Floats
+    mixture: Ints
+    more: Ints
+
+    def within(self, limit_s: float, join: np.ufunc) -> Floats:
+        """What is joined, of stages below a limit."""
+        values = self.seconds if join is np.maximum else self.with_hops
+        return np.where(self.seconds <= limit_s, values, inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,22 +292,29 @@ def tightest(runs: Runs, in_flight: Sequence[float]) -> Tightest:
     return Tightest(stage, bounds[stage], bounds[stage + 1] - 1, needs[stage])
 
 
-def _least(
-    tables: Sequence[tuple[Floats, Ints, Ints]], join: np.ufunc, limit_s: float
-) -> Partition | None:
+def _least(tables: Sequence[_Table], join: np.ufunc, limit_s: float) -> Partition | None:
     """Stages below a limit whose joined seconds are least."""
-    allowed = [np.where(seconds <= limit_s, seconds, inf) for seconds, _, _ in tables]
-    bounds = _bounds(allowed, join)
+    known: dict[int, Floats] = {}
+    for table in tables:
+        if id(table) not in known:
+            known[id(table)] = table.within(limit_s, join)
+    bounds = _bounds([known[id(table)] for table in tables], join)
     if bounds is None:
         return None
     recompute: list[Recompute] = []
-    seconds_of: list[float] = []
-    for (seconds, mixture, more), i, j in zip(tables, bounds, bounds[1:], strict=False):
-        lesser, greater = MIXTURES[int(mixture[i, j - i - 1])]
-        recompute.append(Recompute(lesser, greater, int(more[i, j - i - 1])))
-        seconds_of.append(float(seconds[i, j - i - 1]))
+    seconds: list[float] = []
+    sent_s = 0.0
+    for table, i, j in zip(tables, bounds, bounds[1:], strict=False):
+        at = (i, j - i - 1)
+        lesser, greater = MIXTURES[int(table.mixture[at])]
+        recompute.append(Recompute(lesser, greater, int(table.more[at])))
+        seconds.append(float(table.seconds[at]))
+        sent_s += float(table.with_hops[at] - table.seconds[at])
     return Partition(
-        cuts=tuple(bounds[1:-1]), recompute=tuple(recompute), seconds=tuple(seconds_of)
+        cuts=tuple(bounds[1:-1]),
+        recompute=tuple(recompute),
+        seconds=tuple(seconds),
+        sent_s=sent_s,
     )
 
 

@@ -395,10 +395,11 @@ class PipelineSearch:
         config, best = desk.config, self._worth_s
         by_option = [desk.costs(placing, "")] * len(RECOMPUTATIONS)
         tried = self._worthwhile(desk, placing, schedule)
-        ways = stagings(by_option, config, self._limit, tried, desk.rows.stage_bounds)
+        bounds = desk.rows.stage_bounds
+        ways = stagings(by_option, config, self._limit, tried, self._machine, bounds)
         if len(ways) < len(tried):
             by_option = [desk.costs(placing, option) for option in RECOMPUTATIONS]
-            ways = stagings(by_option, config, self._limit, tried, desk.rows.stage_bounds)
+            ways = stagings(by_option, config, self._limit, tried, self._machine, bounds)
         return [
             Found(
                 config=config,
