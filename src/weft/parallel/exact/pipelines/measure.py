@@ -21,7 +21,7 @@ from weft.parallel.pins import Pin
 from weft.parallel.pipeline.alike import representatives
 from weft.parallel.pipeline.estimate import StageCost, stage_cost
 from weft.parallel.pipeline.microbatch import in_micro_batches
-from weft.parallel.pipeline.pinned import stage_bounds
+from weft.parallel.pipeline.pinned import pinned_order, stage_bounds
 from weft.parallel.pipeline.segments import segments
 from weft.parallel.pipeline.stages import StageProgram, stage_programs
 from weft.parallel.placement import Mesh, is_partial
@@ -79,12 +79,17 @@ class Rows:
         return Schemes(self.part)
 
     @cached_property
+    def order(self) -> list[int]:
+        """The nodes of the forward pass in the order of which pieces and stages are runs."""
+        return pinned_order(self.part, self.pinning)
+
+    @cached_property
     def pieces(self) -> Pieces:
         """Where it falls apart."""
         if self._short is not None:
-            return self._short.pieces.unfolded(self.part)
+            return self._short.pieces.unfolded(self.order)
         device = slowest_device(self.machine)
-        return find_pieces(self.part, self.folding, device, self._dropped, self.pinning)
+        return find_pieces(self.part, self.order, self.folding, device, self._dropped, self.pinning)
 
     def stage_bounds(self, num_stages: int) -> tuple[tuple[int, int], ...]:
         """The lowest and the highest stage that each piece of the whole program may be in.
@@ -104,7 +109,7 @@ class Rows:
     @cached_property
     def piece_of_nodes(self) -> tuple[int, ...]:
         """Piece of every node; -1 for what is computed wherever it is read."""
-        return piece_of_nodes(self.part, self.pieces.starts)
+        return piece_of_nodes(self.part, self.pieces.cut)
 
     @cached_property
     def stages(self) -> tuple[StageProgram, ...]:

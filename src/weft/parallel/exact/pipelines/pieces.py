@@ -15,14 +15,15 @@ from itertools import accumulate, pairwise
 from weft.core.errors import InputError, VerifyError
 from weft.machine.model import Device
 from weft.parallel.pinning import Pinning
+from weft.parallel.pipeline.cut import Cut
 from weft.parallel.pipeline.expert import (
     crossing_bytes,
     forward_seconds,
     narrow_places,
 )
-from weft.parallel.pipeline.stages import forward_nodes, stage_of_nodes
+from weft.parallel.pipeline.stages import stage_of_nodes
 from weft.program.fold import Folding
-from weft.program.graph import Phase, Program
+from weft.program.graph import Program
 
 __all__ = ["Pieces", "find_pieces"]
 
@@ -36,24 +37,23 @@ class Pieces:
     """Where the forward pass of a short program falls apart, and how the whole one repeats that.
 
     Attributes:
-        starts: first node of each piece but the first, by number in the short part.
+        cut: which piece each node of the forward pass of the short part is in.
         lengths: forward nodes of each piece.
         order: of each piece of the whole program, the piece of the short one that it is like.
         inside: of each piece, whether it begins inside of a repeated layer.
     """
 
-    starts: tuple[int, ...]
+    cut: Cut
     lengths: tuple[int, ...]
     order: tuple[int, ...]
     inside: tuple[bool, ...]
 
-    def unfolded(self, whole: Program) -> Pieces:
+    def unfolded(self, nodes: Sequence[int]) -> Pieces:
         """The pieces of the whole program, each for itself.
 
         Args:
-            whole: the program of one micro-batch.
+            nodes: of the forward pass of the whole program, in the order of the pieces.
         """
-        nodes = forward_nodes(whole)
         lengths = tuple(self.lengths[piece] for piece in self.order)
         ends = list(accumulate(lengths))
         if ends[-1] != len(nodes):
@@ -63,7 +63,7 @@ class Pieces:
                 hint="a mistake of weft; plan with micro-batches and stages by hand meanwhile",
             )
         return Pieces(
-            starts=tuple(nodes[end] for end in ends[:-1]),
+            cut=_in_pieces(nodes, ends[:-1]),
             lengths=lengths,
             order=tuple(range(len(lengths))),
             inside=tuple(self.inside[piece] for piece in self.order),
@@ -71,18 +71,23 @@ class Pieces:
 
 
 def find_pieces(
-    part: Program, folding: Folding, device: Device, dropped: int, pinning: Pinning
+    part: Program,
+    nodes: Sequence[int],
+    folding: Folding,
+    device: Device,
+    dropped: int,
+    pinning: Pinning,
 ) -> Pieces:
     """Pieces of a program of one micro-batch.
 
     Args:
         part: of the short program, or of the whole one.
+        nodes: of its forward pass, in the order of which pieces are runs.
         folding: of the part.
         device: what operators are timed on.
         dropped: layers that the whole program has more, each like the second of the short one.
         pinning: what is pinned in the part; what is pinned to several stages falls apart too.
     """
-    nodes = forward_nodes(part)
     position = {number: at for at, number in enumerate(nodes)}
     ends = list(accumulate(forward_seconds(part, nodes, device)))
     crossing = crossing_bytes(part, nodes)
@@ -105,40 +110,39 @@ def find_pieces(
         repeated = _pieces_of_second(folding, layer, bounds)
         order[repeated[-1] + 1 : repeated[-1] + 1] = repeated * dropped
     return Pieces(
-        starts=tuple(nodes[at] for at in places),
+        cut=_in_pieces(nodes, places),
         lengths=lengths,
         order=tuple(order),
         inside=tuple(at > 0 and 0 <= layer[at] == layer[at - 1] for at in bounds[:-1]),
     )
 
 
-def piece_of_nodes(part: Program, starts: Sequence[int]) -> tuple[int, ...]:
+def piece_of_nodes(part: Program, cut: Cut) -> tuple[int, ...]:
     """Piece of every node; -1 for what is computed wherever it is read.
 
     Args:
         part: of one micro-batch.
-        starts: first node of each piece but the first.
+        cut: its forward pass by piece.
 
     Raises:
         InputError: a node of the backward pass reads what no piece has together.
     """
-    pieces = [bisect_right(starts, number) for number in range(len(part.nodes))]
-    forward = [
-        piece if node.phase is Phase.FORWARD else 0
-        for piece, node in zip(pieces, part.nodes, strict=True)
-    ]
-    return stage_of_nodes(part, forward)
+    return stage_of_nodes(part, cut.forward_stages(part))
+
+
+def _in_pieces(nodes: Sequence[int], places: Sequence[int]) -> Cut:
+    return Cut.of({node: bisect_right(places, at) for at, node in enumerate(nodes)})
 
 
 def _workable(part: Program, nodes: Sequence[int], places: list[int]) -> list[int]:
     """The places at which the backward pass can be cut as well, from the first on."""
     try:
-        piece_of_nodes(part, [nodes[at] for at in places])
+        piece_of_nodes(part, _in_pieces(nodes, places))
     except InputError:
         kept: list[int] = []
         for at in places:
             try:
-                piece_of_nodes(part, [nodes[other] for other in (*kept, at)])
+                piece_of_nodes(part, _in_pieces(nodes, (*kept, at)))
             except InputError:
                 continue
             kept.append(at)
