@@ -8,6 +8,7 @@ of gradients no scope.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -283,18 +284,18 @@ def towers(
     width: int = 8,
     dtype: DType = DType.F32,
     slots: tuple[str, ...] = (),
-    hidden: tuple[int, int] = (16, 16),
+    hidden: tuple[int, ...] = (16, 16),
     *,
     shared: bool = False,
 ) -> Program:
-    """Two stacks of residual blocks, computed a block of each in turn, whose results are added.
+    """Stacks of residual blocks, computed a block of each in turn, whose results are added.
 
-    Scopes are `left.<l>`, `right.<l>`, `head`, `loss`. The batch has `left`, `right` and `y`
-    [batch, 1, width]. With `shared`, every other block of the right stack, which is then computed
-    first, reads the weights of the left one.
+    Scopes are `left.<l>`, `right.<l>`, with three sizes `third.<l>`, `head`, `loss`. The batch has
+    an entry for each side and `y` [batch, 1, width]. With `shared`, every other block of the right
+    stack, which is then computed first, reads the weights of the left one.
     """
     tape = Tape("towers", dtype)
-    sides = dict(zip(("left", "right"), hidden, strict=True))
+    sides = dict(zip(("left", "right", "third"), hidden, strict=False))
     for side, size in sides.items():
         for layer in range(0, num_layers, 2 if shared and side == "right" else 1):
             tape.parameter(f"{side}.{layer}.up", size, width, slots=slots)
@@ -310,9 +311,9 @@ def towers(
             wide = tape.relu(tape.linear(ends[side], f"{owner}.up"))
             ends[side] = tape.add(ends[side], tape.linear(wide, f"{owner}.down"))
     tape.scope = "head"
-    both = tape.linear(tape.add(*ends.values()), "head")
+    all_of_them = tape.linear(reduce(tape.add, ends.values()), "head")
     tape.scope = "loss"
-    return tape.finish(tape.mean_square(both, y))
+    return tape.finish(tape.mean_square(all_of_them, y))
 
 
 def transformer(

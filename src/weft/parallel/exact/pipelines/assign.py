@@ -50,7 +50,8 @@ class Flow:
         pairs: blocks between which it flows, the one that has to be in the earlier stage first: who
             makes it and who reads it, in the backward pass the other way round.
         seconds: how long it takes over each boundary between stages that it crosses [s].
-        backward: whether it is a gradient.
+        backward: whether it is a gradient, which follows where its blocks are and asks for
+            nothing.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -90,6 +91,11 @@ class StageProblem:
         """Stages."""
         return len(self.in_flight)
 
+    @property
+    def edges(self) -> list[tuple[int, int]]:
+        """Blocks of which the first has to be in the stage of the second or before it."""
+        return sorted({pair for flow in self.flows if not flow.backward for pair in flow.pairs})
+
     def step_s(self, stages: Sequence[int], options: Sequence[int]) -> float:
         """Time of all micro-batches; infinite where the stages are not allowed [s].
 
@@ -100,8 +106,7 @@ class StageProblem:
             options: of recomputation, of each block.
         """
         members = [[b for b, own in enumerate(stages) if own == s] for s in range(self.num_stages)]
-        back = any(stages[u] > stages[v] for flow in self.flows for u, v in flow.pairs)
-        if back or not all(members):
+        if any(stages[u] > stages[v] for u, v in self.edges) or not all(members):
             return inf
         if not all(self._fits(stage, of, options) for stage, of in enumerate(members)):
             return inf
@@ -241,7 +246,7 @@ class _Programme:
                     row.append((self._before(b, s - 1), 1.0))
                 last = float(s == self._boundaries)
                 self._row(row, last, last)
-        edges = sorted({pair for flow in self._problem.flows for pair in flow.pairs})
+        edges = self._problem.edges
         for k in range(self._boundaries):
             for u, v in edges:
                 self._row([(self._before(u, k), 1.0), (self._before(v, k), -1.0)], 0.0, inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -91,6 +92,15 @@ class Rows:
         device = slowest_device(self.machine)
         return find_pieces(self.part, self.order, self.folding, device, self._dropped, self.pinning)
 
+    def along(self, pieces: Pieces) -> Rows:
+        """The same program in other pieces, such as runs of another order."""
+        other = copy(self)
+        for name in _FROM_PIECES:
+            vars(other).pop(name, None)
+        other.pieces = pieces
+        other._expanded = {}
+        return other
+
     def stage_bounds(self, num_stages: int) -> tuple[tuple[int, int], ...]:
         """The lowest and the highest stage that each piece of the whole program may be in.
 
@@ -139,6 +149,9 @@ class Rows:
             program = self.stages[piece].program
             self._expanded[key] = expand(program, RECOMPUTATIONS[recomputation](program))
         return self._expanded[key]
+
+
+_FROM_PIECES = ("piece_of_nodes", "stages", "crossing", "alike")
 
 
 class Strategist:

@@ -7,9 +7,9 @@ at through a short version of it, so some pieces stand for many.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from weft.core.errors import InputError, VerifyError
@@ -25,7 +25,7 @@ from weft.parallel.pipeline.stages import stage_of_nodes
 from weft.program.fold import Folding
 from weft.program.graph import Program
 
-__all__ = ["Pieces", "find_pieces"]
+__all__ = ["Pieces", "find_pieces", "good_places", "piece_of_nodes", "pieces_at"]
 
 FINENESS = 32
 """Around a place, one part in so many of the forward pass is looked at for a better one. Derived:
@@ -77,6 +77,7 @@ def find_pieces(
     device: Device,
     dropped: int,
     pinning: Pinning,
+    preferred: Collection[int] = (),
 ) -> Pieces:
     """Pieces of a program of one micro-batch.
 
@@ -87,34 +88,66 @@ def find_pieces(
         device: what operators are timed on.
         dropped: layers that the whole program has more, each like the second of the short one.
         pinning: what is pinned in the part; what is pinned to several stages falls apart too.
+        preferred: positions to cut at where others are near.
     """
     position = {number: at for at, number in enumerate(nodes)}
-    ends = list(accumulate(forward_seconds(part, nodes, device)))
     crossing = crossing_bytes(part, nodes)
-    narrow = narrow_places(crossing, ends, ends[-1] * 4 / FINENESS)
     pinned = [
         (position[number], max(one.wish.stage or 0 for one in asked))
         for number, asked in sorted(pinning.stages.items())
         if number in position
     ]
-    places = _workable(part, nodes, _parted(_apart(narrow, ends), crossing, pinned))
-    layer = [-1] * len(nodes)
-    for number, found in enumerate(folding.layers):
-        for node in found.nodes:
-            if node in position:
-                layer[position[node]] = number
-    bounds = [0, *places, len(nodes)]
+    ends = list(accumulate(forward_seconds(part, nodes, device)))
+    narrow = good_places(crossing, ends, preferred)
+    places = _workable(part, nodes, _parted(narrow, crossing, pinned))
+    found = pieces_at(nodes, places, folding)
+    if not dropped:
+        return found
+    order = list(found.order)
+    repeated = _pieces_of_second(folding, _layers(nodes, folding), [0, *places, len(nodes)])
+    order[repeated[-1] + 1 : repeated[-1] + 1] = repeated * dropped
+    return replace(found, order=tuple(order))
+
+
+def good_places(
+    crossing: Sequence[float], ends: Sequence[float], preferred: Collection[int] = ()
+) -> list[int]:
+    """Positions that few bytes cross, with some work between them.
+
+    Args:
+        crossing: bytes that cross each position [bytes].
+        ends: work up to and with each position [s].
+        preferred: positions that count where others are near, such as the beginnings of branches,
+            if no more crosses than where the layers are cut.
+    """
+    narrow = narrow_places(crossing, ends, ends[-1] * 4 / FINENESS)
+    widest = max((crossing[at] for at in narrow), default=0.0)
+    first = [at for at in sorted(preferred) if 0 < at < len(ends) and crossing[at] <= widest]
+    return _apart((*first, *narrow), ends)
+
+
+def pieces_at(nodes: Sequence[int], places: Sequence[int], folding: Folding) -> Pieces:
+    """Pieces of a program, each for itself.
+
+    Args:
+        nodes: of the forward pass, in the order of which pieces are runs.
+        places: positions at which all pieces but the first begin.
+        folding: of the program.
+    """
+    layer, bounds = _layers(nodes, folding), [0, *places, len(nodes)]
     lengths = tuple(b - a for a, b in pairwise(bounds))
-    order = list(range(len(lengths)))
-    if dropped:
-        repeated = _pieces_of_second(folding, layer, bounds)
-        order[repeated[-1] + 1 : repeated[-1] + 1] = repeated * dropped
     return Pieces(
         cut=_in_pieces(nodes, places),
         lengths=lengths,
-        order=tuple(order),
+        order=tuple(range(len(lengths))),
         inside=tuple(at > 0 and 0 <= layer[at] == layer[at - 1] for at in bounds[:-1]),
     )
+
+
+def _layers(nodes: Sequence[int], folding: Folding) -> list[int]:
+    """Layer of each node, -1 for those outside of all."""
+    layer = {node: number for number, found in enumerate(folding.layers) for node in found.nodes}
+    return [layer.get(node, -1) for node in nodes]
 
 
 def piece_of_nodes(part: Program, cut: Cut) -> tuple[int, ...]:
@@ -156,12 +189,13 @@ gets better by so little, and the scalars at the end of a loss are not worth a s
 
 
 def _apart(places: Sequence[int], ends: Sequence[float]) -> list[int]:
-    """Places with some work before and after each."""
-    least_s, kept, done_s = LEAST_SHARE * ends[-1], list[int](), 0.0
+    """Places with some work before and after each; of those that are near, the first given."""
+    least_s, kept = LEAST_SHARE * ends[-1], list[int]()
     for at in places:
-        if ends[at - 1] - done_s >= least_s and ends[-1] - ends[at - 1] >= least_s:
-            kept.append(at)
-            done_s = ends[at - 1]
+        next_to = bisect_left(kept, at)
+        near = [ends[other - 1] for other in kept[max(next_to - 1, 0) : next_to + 1]]
+        if all(abs(ends[at - 1] - other_s) >= least_s for other_s in (0.0, ends[-1], *near)):
+            kept.insert(next_to, at)
     return kept
 
 

@@ -23,6 +23,7 @@ from math import inf
 from weft.core.errors import InfeasibleError, InputError
 from weft.core.units import format_bytes
 from weft.parallel.depth import Views
+from weft.parallel.exact.pipelines.branches import Branches
 from weft.parallel.exact.pipelines.build import build
 from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, batch_rows, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
@@ -115,6 +116,8 @@ class PipelineSearch:
         self._tried: list[Config] = []
         self._rows: dict[int, Rows] = {}
         self._tables: dict[tuple[int, int], list[list[StageCost]] | None] = {}
+        self._has_branches: bool | None = None
+        self._whole: dict[int, Branches] = {}
 
     def run(self) -> None:
         """Work out the most promising configurations, until time is up."""
@@ -218,9 +221,27 @@ class PipelineSearch:
                 continue
             if plan is not None:
                 self._chosen = found
-                return plan
+                return plan if found.rows is None else self._no_slower(plan)
             self._too_large.append(found)
         return None
+
+    def _no_slower(self, plan: PipelinePlan) -> PipelinePlan:
+        """A plan by branches, or the best along the order of execution if that is faster.
+
+        Pieces do not tell which gradients a stage that holds a whole branch can leave for later.
+        """
+        in_order = (found for found in self.found if found.rows is None and found.fits)
+        found = min(in_order, key=lambda found: found.rank, default=None)
+        if found is None:
+            return plan
+        try:
+            other = self.built(found)
+        except InfeasibleError:
+            return plan
+        if other is None or other.prediction.step_s >= plan.prediction.step_s:
+            return plan
+        self._chosen = found
+        return other
 
     def best_after_all(self) -> PipelinePlan | None:
         """The best pipeline; more configurations are worked out while none that is built fits."""
@@ -355,7 +376,38 @@ class PipelineSearch:
                     found += self._staged(desk, Placing(degrees=degrees), schedule)
                 except (InputError, InfeasibleError):
                     continue  # sizes do not divide, or pins break: nobody would configure it
-        return found
+        return found + self._beside(desk, found, schedule)
+
+    def _beside(self, desk: Desk, found: Sequence[Found], schedule: str) -> list[Found]:
+        """Pipelines whose stages are runs of another order, where branches lie side by side."""
+        config = desk.config
+        branches = self._branches(config.micro_batches) if config.groups > 1 and found else None
+        if branches is None:
+            return []
+        placing = min(found, key=lambda one: one.rank).placing
+        along = Desk(branches.rows, config, self._limit, self._request.level)
+        slicer = (desk if branches.rows is desk.rows else along).slicer(placing)
+        left_s = max(self._deadline_s - time.perf_counter(), 0.0)
+        try:
+            rows = branches.for_stages(config, slicer, self._limit, left_s)
+        except InputError:
+            return []  # the backward pass cannot be cut between the branches
+        if rows is None:
+            return []
+        along = Desk(rows, config, self._limit, self._request.level)
+        return [replace(one, rows=rows) for one in self._staged(along, placing, schedule)]
+
+    def _branches(self, count: int) -> Branches | None:
+        """The program with so many micro-batches, if branches of it lie side by side."""
+        if self._has_branches is None:
+            self._has_branches = Branches(self.rows_of(count)).has_any
+        if not self._has_branches:
+            return None
+        if count not in self._whole:
+            rows = self.rows_of(count)
+            whole = Rows(self._request.program, count, self._machine) if self._dropped else rows
+            self._whole[count] = Branches(whole)
+        return self._whole[count]
 
     def _cheaper(self, desk: Desk, free: Placing, schedule: str) -> list[Found]:
         """What fits where memory has a price, up to the lowest price at which something does.
@@ -398,7 +450,7 @@ class PipelineSearch:
     def built(self, found: Found) -> PipelinePlan | None:
         """The plan on the whole program; none if it does not fit after all."""
         count = found.config.micro_batches
-        rows = whole = self.rows_of(count)
-        if self._dropped:
+        rows = whole = found.rows or self.rows_of(count)
+        if self._dropped and found.rows is None:
             whole = Rows(self._request.program, count, self._machine, short=rows)
         return build(self._request, found, rows, whole)
