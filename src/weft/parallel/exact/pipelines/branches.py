@@ -34,6 +34,7 @@ from weft.parallel.pipeline.estimate import Load, StageCost, sending_s
 from weft.parallel.pipeline.expert import crossing_bytes, forward_seconds
 from weft.parallel.pipeline.stages import forward_nodes
 from weft.parallel.placement import local_type
+from weft.parallel.weights import weight_values
 from weft.program.graph import Phase, Program, Value
 
 __all__ = ["Branches", "depth_first"]
@@ -252,14 +253,19 @@ def _flows(rows: Rows, slicer: Slicer, config: Config) -> tuple[Flow, ...]:
 
 
 def _crossing(part: Program, piece: Sequence[int]) -> dict[Value, set[int]]:
-    """The other pieces that read a value in each micro-batch, of all that cross."""
+    """The other pieces that read a value in each micro-batch, of all that cross.
+
+    Weights are not among them: they live wherever they are read first.
+    """
+    weights = weight_values(part)
     found: dict[Value, set[int]] = {}
     for reader, node in enumerate(part.nodes):
         if node.phase is Phase.UPDATE or piece[reader] < 0:
             continue
         for value in part.operands(reader):
-            source = part.input_by_node.get(value.node)
-            made = source is None and part.nodes[value.node].op != "accumulate"
-            if made and piece[value.node] not in (-1, piece[reader]):
+            summed = part.nodes[value.node].op == "accumulate"
+            if summed or value in weights:
+                continue
+            if piece[value.node] not in (-1, piece[reader]):
                 found.setdefault(value, set()).add(piece[reader])
     return found

@@ -390,12 +390,12 @@ class PipelineSearch:
         left_s = max(self._deadline_s - time.perf_counter(), 0.0)
         try:
             rows = branches.for_stages(config, slicer, self._limit, left_s)
-        except InputError:
-            return []  # the backward pass cannot be cut between the branches
-        if rows is None:
-            return []
-        along = Desk(rows, config, self._limit, self._request.level)
-        return [replace(one, rows=rows) for one in self._staged(along, placing, schedule)]
+            if rows is None:
+                return []
+            along = Desk(rows, config, self._limit, self._request.level)
+            return [replace(one, rows=rows) for one in self._staged(along, placing, schedule)]
+        except (InputError, InfeasibleError):
+            return []  # the backward pass cannot be cut between the branches, or pins break
 
     def _branches(self, count: int) -> Branches | None:
         """The program with so many micro-batches, if branches of it lie side by side."""
