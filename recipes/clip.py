@@ -129,15 +129,23 @@ class VisionTower(nn.Module):
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
         """Vectors of images [B,E]."""
+        x_BTD = self.embed(x_BCYX)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD)
+        return self.read(x_BTD)
+
+    def embed(self, x_BCYX: Tensor) -> Tensor:
+        """What the layers begin with [B,T,D]."""
         cut = (self.patches, self.patch)
         x_BCYUXV = x_BCYX.unflatten(3, cut).unflatten(2, cut)
         x_BYXCUV = x_BCYUXV.permute(0, 2, 4, 1, 3, 5)
         patches_BTD = self.project(x_BYXCUV.flatten(3).flatten(1, 2))
         token_BTD = self.token.expand(len(patches_BTD), 1, -1).to(patches_BTD.dtype)
         x_BTD = torch.cat((token_BTD, patches_BTD), dim=1) + self.positions
-        x_BTD = self.first_norm(x_BTD)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD)
+        return self.first_norm(x_BTD)
+
+    def read(self, x_BTD: Tensor) -> Tensor:
+        """Vectors from what the layers end with [B,E]."""
         return self.out(self.norm(x_BTD[:, 0]))
 
 
@@ -161,9 +169,17 @@ class TextTower(nn.Module):
 
     def forward(self, tokens_AT: Tensor) -> Tensor:
         """Vectors of texts [A,E]."""
-        x_ATD = self.tokens(tokens_AT) + self.positions
+        x_ATD = self.embed(tokens_AT)
         for layer in self.layers:
             x_ATD = layer(x_ATD)
+        return self.read(x_ATD, tokens_AT)
+
+    def embed(self, tokens_AT: Tensor) -> Tensor:
+        """What the layers begin with [A,T,D]."""
+        return self.tokens(tokens_AT) + self.positions
+
+    def read(self, x_ATD: Tensor, tokens_AT: Tensor) -> Tensor:
+        """Vectors from what the layers end with [A,E]."""
         # A sum over one position in place of a look-up, so that the texts can be split.
         is_end_AT = (tokens_AT == self.end).to(x_ATD.dtype)
         end_AD = (self.norm(x_ATD) * is_end_AT[..., None]).sum(dim=1)

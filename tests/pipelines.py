@@ -24,7 +24,7 @@ def run_pipeline(
     program: Program, plan: PipelinePlan, inputs: Mapping[str, Array]
 ) -> tuple[float, dict[str, Array]]:
     """Loss and next values of a step executed by all ranks of all stages."""
-    staged = StagedProgram(program, plan.micro_batches, plan.first_nodes)
+    staged = StagedProgram(program, plan.micro_batches, plan.cut)
     sent: dict[str, Array] = {}
     stages = [
         _Stage(

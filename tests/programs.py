@@ -1,13 +1,14 @@
 """Small training steps built by hand, for tests of whatever reads programs.
 
-`mlp`, `transformer`, `mixture`, `with_masters` and `random_inputs` are what tests use. `Tape`
-writes forward nodes and remembers how to write their backward; like autograd, it gives sums of
-gradients no scope.
+`mlp`, `towers`, `transformer`, `mixture`, `with_masters` and `random_inputs` are what tests use.
+`Tape` writes forward nodes and remembers how to write their backward; like autograd, it gives sums
+of gradients no scope.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,6 +276,44 @@ def mlp(
         x = tape.add(x, tape.linear(wide, f"layers.{layer}.down"))
     tape.scope = "loss"
     return tape.finish(tape.mean_square(x, y))
+
+
+def towers(
+    num_layers: int = 2,
+    batch: int = 4,
+    width: int = 8,
+    dtype: DType = DType.F32,
+    slots: tuple[str, ...] = (),
+    hidden: tuple[int, ...] = (16, 16),
+    *,
+    shared: bool = False,
+) -> Program:
+    """Stacks of residual blocks, computed a block of each in turn, whose results are added.
+
+    Scopes are `left.<l>`, `right.<l>`, with three sizes `third.<l>`, `head`, `loss`. The batch has
+    an entry for each side and `y` [batch, 1, width]. With `shared`, every other block of the right
+    stack, which is then computed first, reads the weights of the left one.
+    """
+    tape = Tape("towers", dtype)
+    sides = dict(zip(("left", "right", "third"), hidden, strict=False))
+    for side, size in sides.items():
+        for layer in range(0, num_layers, 2 if shared and side == "right" else 1):
+            tape.parameter(f"{side}.{layer}.up", size, width, slots=slots)
+            tape.parameter(f"{side}.{layer}.down", width, size, slots=slots)
+    tape.parameter("head", width, width, slots=slots)
+    of = TensorType(dtype, (batch, 1, width))
+    ends = {side: tape.builder.input(f"batch.{side}", Role.BATCH, of) for side in sides}
+    y = tape.builder.input("batch.y", Role.BATCH, of)
+    for layer in range(num_layers):
+        for side in reversed(sides) if shared else tuple(sides):
+            tape.scope = f"{side}.{layer}"
+            owner = f"left.{layer}" if shared and layer % 2 else tape.scope
+            wide = tape.relu(tape.linear(ends[side], f"{owner}.up"))
+            ends[side] = tape.add(ends[side], tape.linear(wide, f"{owner}.down"))
+    tape.scope = "head"
+    all_of_them = tape.linear(reduce(tape.add, ends.values()), "head")
+    tape.scope = "loss"
+    return tape.finish(tape.mean_square(all_of_them, y))
 
 
 def transformer(

@@ -271,7 +271,7 @@ def _require_pins(plan: ParallelPlan | PipelinePlan, request: PlanRequest) -> No
     """The law: whoever planned, the pins are kept."""
     if isinstance(plan, PipelinePlan):
         if request.pinning:
-            staged = StagedProgram(request.program, plan.micro_batches, plan.first_nodes)
+            staged = StagedProgram(request.program, plan.micro_batches, plan.cut)
             require_pipeline_kept(plan.plans, staged, resolve(staged.part, request.pins))
     elif request.pinning.values:
         expanded = expand(request.program, plan.recompute)

@@ -111,7 +111,7 @@ class PipelineStep:
         self.world = world
         self.number = 0
         self._program = deployment.program
-        staged = StagedProgram(self._program, plan.micro_batches, plan.first_nodes)
+        staged = StagedProgram(self._program, plan.micro_batches, plan.cut)
         self._group = world.rank // plan.mesh.num_devices
         self._devices = _devices(world, plan)
         self.place = _place(world, plan, self._devices)

@@ -25,6 +25,8 @@ FOLDER = Path(__file__).parents[3] / "recipes"
 EXACT = {
     "clip.py:clip_vit_l14": 427_616_513,
     "deepseek.py:deepseek_v2_lite": 15_706_484_224,
+    # Towers of CLIP ViT-L/14, an offset beside the scale.
+    "matcher.py:matcher_l14": 427_616_514,
     "mixtral.py:mixtral_8x7b": 46_702_792_704,
     "t5.py:t5_11b": 11_307_321_344,
 }
@@ -45,6 +47,7 @@ ROUNDED = {
 DIVISIBLE = (
     "adm.py:adm_tiny",
     "deepseek.py:deepseek_tiny",
+    "matcher.py:matcher_tiny",
     "mixtral.py:mixtral_tiny",
     "t5.py:t5_tiny",
     "wide_resnet.py:wide_resnet_grouped_tiny",

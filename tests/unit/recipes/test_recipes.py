@@ -42,7 +42,7 @@ def test_there_is_a_recipe_of_every_kind():
     kinds = {name.partition(".")[0] for name in TINY}
     text = {"deepseek", "gpt", "gpt3", "gpt_fused", "hf_llama", "llama3", "mixtral", "moe"}
     text |= {"t5", "translator"}
-    images = {"adm", "clip", "mlp", "resnet", "unet", "vgg", "vit", "wide_resnet"}
+    images = {"adm", "clip", "matcher", "mlp", "resnet", "unet", "vgg", "vit", "wide_resnet"}
     assert kinds == text | images
     assert len(ALL) > len(kinds)
 

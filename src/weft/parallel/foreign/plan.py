@@ -14,6 +14,7 @@ from weft.parallel.foreign.document import ForeignPlan, Stages, Target, foreign_
 from weft.parallel.foreign.pins import Names
 from weft.parallel.greedy import greedy_axis
 from weft.parallel.pinning import resolve
+from weft.parallel.pipeline.cut import Cut
 from weft.parallel.pipeline.expert import pipeline_of_stages
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan
@@ -79,7 +80,7 @@ def foreign_plan(
     return pipeline_of_stages(
         program,
         machine,
-        first_nodes=_first_nodes(in_micro_batches(program, stages.micro_batches), stages),
+        cut=Cut.at(_first_nodes(in_micro_batches(program, stages.micro_batches), stages)),
         num_groups=groups,
         micro_batches=stages.micro_batches,
         schedule=stages.schedule,

@@ -65,7 +65,7 @@ def simulated_pipeline(
         micro_batches=staged.micro_batches,
         schedule=schedule,
         num_groups=num_groups,
-        first_nodes=staged.first_nodes,
+        cut=staged.cut,
         plans=plans,
         memory_limit_bytes=memory_limit_bytes,
         prediction=_UNKNOWN,

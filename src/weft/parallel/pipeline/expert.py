@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import Unpack
@@ -15,9 +16,16 @@ from weft.parallel.estimate import slowest_device
 from weft.parallel.experts import plan_by_degrees
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
+from weft.parallel.pipeline.cut import Cut
 from weft.parallel.pipeline.estimate import simulated_pipeline
 from weft.parallel.pipeline.microbatch import in_micro_batches
-from weft.parallel.pipeline.pinned import allowed_cuts, best_cuts, own_pins, require_stages
+from weft.parallel.pipeline.pinned import (
+    allowed_cuts,
+    best_cuts,
+    own_pins,
+    pinned_order,
+    require_stages,
+)
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.schedule import require_shape
 from weft.parallel.pipeline.stages import StageProgram, forward_nodes
@@ -74,7 +82,7 @@ def pipeline_expert(
     return pipeline_of_stages(
         program,
         machine,
-        first_nodes=even_cuts(part, slowest_device(machine), pp * chunks, pinning),
+        cut=even_cuts(part, slowest_device(machine), pp * chunks, pinning),
         num_groups=pp,
         micro_batches=micro_batches,
         schedule=schedule,
@@ -87,7 +95,7 @@ def pipeline_of_stages(
     program: Program,
     machine: Machine,
     *,
-    first_nodes: tuple[int, ...],
+    cut: Cut,
     num_groups: int,
     micro_batches: int,
     schedule: str,
@@ -99,7 +107,7 @@ def pipeline_of_stages(
     Args:
         program: one training step.
         machine: where it runs.
-        first_nodes: of each stage but the first, as in `PipelinePlan`.
+        cut: which stage each node of the forward pass is in.
         num_groups: groups of devices.
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
@@ -110,8 +118,8 @@ def pipeline_of_stages(
         InputError: the schedule, the stages and the program do not go together.
         InfeasibleError: the stages do not keep a pin; names it.
     """
-    require_shape(schedule, len(first_nodes) + 1, num_groups, micro_batches)
-    staged = StagedProgram(program, micro_batches, first_nodes)
+    require_shape(schedule, cut.num_stages, num_groups, micro_batches)
+    staged = StagedProgram(program, micro_batches, cut)
     pinning = resolve(staged.part) if pinning is None else pinning
     require_stages(staged.stages, staged.part, pinning)
     return simulated_pipeline(
@@ -136,11 +144,11 @@ def _stage_plans(
 
 def even_cuts(
     part: Program, device: Device, num_stages: int, pinning: Pinning | None = None
-) -> tuple[int, ...]:
-    """Where to cut the forward pass, in execution order, so that the longest stage is shortest.
+) -> Cut:
+    """Stages that are runs of the forward pass, so that the longest stage is shortest.
 
-    A cut is made only where few bytes cross, compared with the places around it: between layers,
-    not inside them.
+    They follow the order of execution, or the one that pinned stages ask for. A cut is made only
+    where few bytes cross, compared with the places around it: between layers, not inside them.
 
     Args:
         part: the program of one micro-batch.
@@ -148,14 +156,11 @@ def even_cuts(
         num_stages: how many stages.
         pinning: what is pinned; modules that are pinned to stages are in them.
 
-    Returns:
-        First node of each stage but the first.
-
     Raises:
         InputError: the forward pass has fewer places to cut than that.
         InfeasibleError: no cuts keep the pinned stages.
     """
-    nodes = forward_nodes(part)
+    nodes = forward_nodes(part) if pinning is None else pinned_order(part, pinning)
     ends = list(accumulate(forward_seconds(part, nodes, device)))
     places = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
     if pinning is not None and pinning.stages:
@@ -164,7 +169,7 @@ def even_cuts(
             [position[number] for number in begins]
             for begins in allowed_cuts(part, pinning, num_stages)
         ]
-        return tuple(nodes[cut] for cut in best_cuts(ends, places, allowed))
+        return _in_runs(nodes, best_cuts(ends, places, allowed))
     if len(places) < num_stages - 1:
         raise InputError(
             need=f"a forward pass of at least {num_stages} operators",
@@ -174,7 +179,12 @@ def even_cuts(
     pieces = [
         ends[b - 1] - (ends[a - 1] if a else 0.0) for a, b in pairwise([0, *places, len(nodes)])
     ]
-    return tuple(nodes[places[cut - 1]] for cut in _even_runs(pieces, num_stages))
+    return _in_runs(nodes, [places[cut - 1] for cut in _even_runs(pieces, num_stages)])
+
+
+def _in_runs(nodes: Sequence[int], positions: Sequence[int]) -> Cut:
+    """Stages that begin at positions of an order of the forward pass."""
+    return Cut.of({node: bisect_right(positions, at) for at, node in enumerate(nodes)})
 
 
 def forward_seconds(part: Program, nodes: Sequence[int], device: Device) -> list[float]:

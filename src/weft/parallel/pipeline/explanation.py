@@ -33,7 +33,7 @@ def explain_pipeline(plan: PipelinePlan, program: Program, machine: Machine) -> 
     """
     require_program(plan, program)
     require_machine(plan, machine)
-    staged = StagedProgram(program, plan.micro_batches, plan.first_nodes)
+    staged = StagedProgram(program, plan.micro_batches, plan.cut)
     named = plan.alternatives[:_MOST_ALTERNATIVES]
     rows = [
         ("pipeline", _shape(plan)),
@@ -84,6 +84,8 @@ def _stages(plan: PipelinePlan, staged: StagedProgram) -> list[str]:
         where = f"{named[0]} to {named[-1]}" if named else "the loss"
         busy = plan.prediction.stages[members[0]].busy_s
         again = f", {alike[1]} forward operators run again" if alike[1] else ""
+        runs = plan.cut.num_runs(members[0])
+        where += f" in {runs} runs beside other stages" if runs > 1 else ""
         which = f"{members[0]}" if len(members) == 1 else f"{members[0]} to {members[-1]}"
         first = "" if len(members) == 1 else "the first is "
         found.append(f"{which}: {first}{where}, {format_seconds(busy)} a micro-batch{again}")

@@ -1,8 +1,9 @@
 """Where a pipeline may be cut if modules are pinned to stages.
 
-The stages of a pipeline are runs of the forward pass in execution order. So a pinned operator
-says of all before it that they are in its stage or an earlier one, and of all after it that they
-are in its stage or a later one.
+Stages are runs of an order of the forward pass. So a pinned operator says of all before it that
+they are in its stage or an earlier one, and of all after it that they are in its stage or a later
+one. The order is that of execution, unless stages that are pinned fall along it where operators lie
+side by side: then it is one along which they rise.
 """
 
 from __future__ import annotations
@@ -17,7 +18,41 @@ from weft.parallel.pinning import Asked, Pinning, describe
 from weft.parallel.pipeline.stages import StageProgram, forward_nodes
 from weft.program.graph import Program
 
-__all__ = ["allowed_cuts", "best_cuts", "own_pins", "require_stages", "stage_bounds"]
+__all__ = [
+    "allowed_cuts",
+    "best_cuts",
+    "own_pins",
+    "pinned_order",
+    "require_stages",
+    "stage_bounds",
+]
+
+
+def pinned_order(part: Program, pinning: Pinning) -> list[int]:
+    """The nodes of the forward pass in an order whose runs can be stages that keep the pins.
+
+    Args:
+        part: the program of one micro-batch.
+        pinning: what is pinned in it, from `weft.parallel.pinning.resolve`.
+
+    Returns:
+        Execution order if pinned stages rise along it. Otherwise sorted by the highest stage that
+        is pinned in a node or in what it depends on, and only then by execution.
+    """
+    nodes = forward_nodes(part)
+    pinned = {
+        number: max(asked.wish.stage or 0 for asked in pinning.stages[number])
+        for number in nodes
+        if pinning.stages.get(number)
+    }
+    stages = list(pinned.values())
+    if stages == sorted(stages):
+        return nodes
+    low: dict[int, int] = {}
+    for number in nodes:
+        before = (low.get(value.node, 0) for value in part.operands(number))
+        low[number] = max([pinned.get(number, 0), *before])
+    return sorted(nodes, key=low.__getitem__)
 
 
 def stage_bounds(part: Program, pinning: Pinning, num_stages: int) -> dict[int, tuple[int, int]]:
@@ -29,12 +64,12 @@ def stage_bounds(part: Program, pinning: Pinning, num_stages: int) -> dict[int, 
         num_stages: how many stages.
 
     Returns:
-        By node number, for the nodes that `forward_nodes` lists.
+        By node number, in the order of `pinned_order`.
 
     Raises:
         InfeasibleError: the pins ask for an order that no pipeline has; names them.
     """
-    nodes = forward_nodes(part)
+    nodes = pinned_order(part, pinning)
     pinned = _pinned(part, pinning, nodes, num_stages)
     lowest, highest = 0, num_stages - 1
     low: list[int] = []
@@ -147,7 +182,6 @@ def _pinned(
         InfeasibleError: there is no such stage, the node is no stage's own, or a stage falls.
     """
     found: dict[int, _Place] = {}
-    latest: tuple[int, _Place] | None = None
     for number in nodes:
         for asked in pinning.stages.get(number, ()):
             place = _Place(asked.wish.stage or 0, asked)
@@ -160,10 +194,12 @@ def _pinned(
                 )
             if number in found and found[number].stage != place.stage:
                 raise _falling(part, number, place, number, found[number])
-            if latest is not None and place.stage < latest[1].stage:
-                raise _falling(part, number, place, *_source(part, number, place, found, latest))
             found[number] = place
-            latest = (number, place)
+    latest = 0
+    for number, place in found.items():
+        if place.stage < latest:
+            raise _falling(part, number, place, *_source(part, number, place, found))
+        latest = place.stage
     used = {one.asked.text for one in found.values()}
     idle = [one.text for of in pinning.stages.values() for one in of if one.text not in used]
     if idle:
@@ -177,16 +213,15 @@ def _pinned(
 
 
 def _source(
-    part: Program,
-    number: int,
-    place: _Place,
-    found: dict[int, _Place],
-    latest: tuple[int, _Place],
+    part: Program, number: int, place: _Place, found: dict[int, _Place]
 ) -> tuple[int, _Place]:
-    """A node of a later stage that the node depends on, if there is one; else the latest."""
+    """A node of a later stage that the node depends on."""
     before = _ancestors(part, number)
-    later = [(n, other) for n, other in found.items() if other.stage > place.stage and n in before]
-    return later[-1] if later else latest
+    return next(
+        (n, other)
+        for n, other in reversed(found.items())
+        if other.stage > place.stage and n in before
+    )
 
 
 def _ancestors(part: Program, number: int) -> set[int]:
@@ -206,10 +241,8 @@ def _falling(
     there = f"after {describe(part, before)} in stage {other.stage}"
     if number == before:
         got = f"{here} and in stage {other.stage}"
-    elif before in _ancestors(part, number):
-        got = f"{here}, {there}, from which a value would have to flow back"
     else:
-        got = f"{here}, {there}: stages follow the order in which the forward pass runs"
+        got = f"{here}, {there}, from which a value would have to flow back"
     return InfeasibleError(
         need=f"stages that keep {other.asked.text} and {place.asked.text}",
         got=got,

@@ -8,6 +8,7 @@ from functools import cached_property
 from weft.core.errors import InfeasibleError, InputError, VerifyError
 from weft.parallel.pinning import resolve
 from weft.parallel.pipeline.alike import representatives
+from weft.parallel.pipeline.cut import Cut
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.pinned import require_stages
 from weft.parallel.pipeline.schedule import Action, order, require_shape
@@ -17,7 +18,7 @@ from weft.parallel.pipeline.timing import PipelineTime, StageTime, pipeline_time
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, Level, ParallelPlan
 from weft.parallel.validate import validate
-from weft.program.graph import Phase, Program
+from weft.program.graph import Program
 
 __all__ = ["PipelinePlan", "PipelinePrediction", "StagedProgram"]
 
@@ -67,8 +68,7 @@ class PipelinePlan:
         micro_batches: parts of the batch, at least 2.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         num_groups: groups of devices.
-        first_nodes: of each stage but the first, the first node of the forward pass in it, by
-            number in the program of one micro-batch.
+        cut: which stage each node of the forward pass is in.
         plans: of each stage, made for the stage's program.
         memory_limit_bytes: what the planner had to stay under on each device [bytes].
         prediction: what the simulator says.
@@ -85,7 +85,7 @@ class PipelinePlan:
     micro_batches: int
     schedule: str
     num_groups: int
-    first_nodes: tuple[int, ...]
+    cut: Cut
     plans: tuple[ParallelPlan, ...]
     memory_limit_bytes: float
     prediction: PipelinePrediction
@@ -97,12 +97,11 @@ class PipelinePlan:
 
     def __post_init__(self) -> None:
         require_shape(self.schedule, self.num_stages, self.num_groups, self.micro_batches)
-        ordered = all(a < b for a, b in zip((0, *self.first_nodes), self.first_nodes, strict=False))
         alike = {plan.mesh for plan in self.plans}
-        if len(self.plans) != self.num_stages or len(alike) != 1 or not ordered:
+        if len(self.plans) != self.num_stages or len(alike) != 1:
             raise InputError(
-                need="cuts in rising order, and for each stage a plan on the same grid",
-                got=f"cuts {self.first_nodes}, {len(self.plans)} plans, grids "
+                need="for each stage a plan on the same grid",
+                got=f"{self.num_stages} stages, {len(self.plans)} plans, grids "
                 f"{', '.join(map(str, alike))}",
                 hint="plan again",
             )
@@ -110,7 +109,7 @@ class PipelinePlan:
     @property
     def num_stages(self) -> int:
         """Stages of the pipeline."""
-        return len(self.first_nodes) + 1
+        return self.cut.num_stages
 
     @property
     def mesh(self) -> Mesh:
@@ -143,7 +142,7 @@ class StagedProgram:
     Args:
         program: the whole step.
         micro_batches: parts of the batch.
-        first_nodes: see `PipelinePlan`.
+        cut: see `PipelinePlan`.
         part: the program of one micro-batch, if the caller has it.
     """
 
@@ -151,12 +150,12 @@ class StagedProgram:
         self,
         program: Program,
         micro_batches: int,
-        first_nodes: tuple[int, ...],
+        cut: Cut,
         part: Program | None = None,
     ) -> None:
         self.program = program
         self.micro_batches = micro_batches
-        self.first_nodes = first_nodes
+        self.cut = cut
         self.part = in_micro_batches(program, micro_batches) if part is None else part
 
     @cached_property
@@ -165,15 +164,12 @@ class StagedProgram:
 
         Raises:
             InputError: the backward pass does not find what it reads.
-            VerifyError: a stage is empty, or a pin of the model's own code is not kept.
+            VerifyError: a value would flow back, a stage is empty, or a pin of the model's own code
+                is not kept.
         """
-        found = stage_programs(self.part, stage_of_nodes(self.part, self._forward()))
-        if len(found) != len(self.first_nodes) + 1:
-            raise VerifyError(
-                need=f"{len(self.first_nodes) + 1} stages that all compute something",
-                got=f"{len(found)}",
-                hint="the plan file is damaged or was edited; plan again",
-            )
+        self.cut.require_forward(self.part)
+        forward = self.cut.forward_stages(self.part)
+        found = stage_programs(self.part, stage_of_nodes(self.part, forward))
         try:
             require_stages(found, self.part, resolve(self.part))
         except InfeasibleError as error:
@@ -198,11 +194,3 @@ class StagedProgram:
         """The plan of a stage that is like this one, for this one."""
         program = self.stages[number].program
         return replace(plan, program_name=program.name, program_digest=program.digest)
-
-    def _forward(self) -> list[int]:
-        stage, stages = 0, list[int]()
-        for number, node in enumerate(self.part.nodes):
-            while stage < len(self.first_nodes) and number >= self.first_nodes[stage]:
-                stage += 1
-            stages.append(stage if node.phase is Phase.FORWARD else 0)
-        return stages

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from itertools import chain
 from typing import Any, cast
 
 from weft.core.digest import canonical_json, digest
 from weft.core.errors import FileError, InputError
+from weft.parallel.pipeline.cut import Cut
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
 from weft.parallel.pipeline.timing import StageTime
 from weft.parallel.serialize import (
@@ -20,7 +22,7 @@ from weft.parallel.serialize import (
 
 __all__ = ["KEY", "pipeline_digest", "pipeline_from_json", "pipeline_to_json"]
 
-VERSION = 1
+VERSION = 2
 """Version of the file format; a file of a newer version is refused."""
 
 KEY = "weft_pipeline_plan"
@@ -35,7 +37,7 @@ def pipeline_digest(plan: PipelinePlan) -> str:
             plan.micro_batches,
             plan.schedule,
             plan.num_groups,
-            list(plan.first_nodes),
+            [list(run) for run in plan.cut.runs],
             [plan_digest(stage) for stage in plan.plans],
         ]
     )
@@ -49,7 +51,7 @@ def pipeline_to_json(plan: PipelinePlan) -> str:
         "micro_batches": plan.micro_batches,
         "schedule": plan.schedule,
         "num_groups": plan.num_groups,
-        "first_nodes": list(plan.first_nodes),
+        "cut": [list(run) for run in plan.cut.runs],
         "plans": [plan_to_plain(stage) for stage in plan.plans],
         "memory_limit_bytes": plan.memory_limit_bytes,
         "prediction": asdict(plan.prediction),
@@ -73,7 +75,8 @@ def _read(raw: dict[str, Any]) -> PipelinePlan:
     """The plan; a checksum that holds does not tell that the fields are all there."""
     try:
         (name, program), (machine, machine_digest) = raw["program"], raw["machine"]
-        whole = (raw["micro_batches"], raw["num_groups"], *raw["first_nodes"])
+        runs = tuple((node, stage) for node, stage in raw["cut"])
+        whole = (raw["micro_batches"], raw["num_groups"], *chain.from_iterable(runs))
         if not all(type(number) is int for number in whole):
             raise TypeError(f"whole numbers, not {whole}")
         return PipelinePlan(
@@ -84,7 +87,7 @@ def _read(raw: dict[str, Any]) -> PipelinePlan:
             micro_batches=raw["micro_batches"],
             schedule=str(raw["schedule"]),
             num_groups=raw["num_groups"],
-            first_nodes=tuple(raw["first_nodes"]),
+            cut=Cut(runs),
             plans=tuple(plan_from_plain(stage) for stage in raw["plans"]),
             memory_limit_bytes=float(raw["memory_limit_bytes"]),
             prediction=_prediction(raw["prediction"]),

@@ -111,11 +111,23 @@ class _Assignment:
 
     def run(self) -> tuple[int, ...]:
         program = self._program
+        own = [
+            number
+            for number, node in enumerate(program.nodes)
+            if node.phase is Phase.FORWARD
+            and not self._free[number]
+            and Value(number) not in self._weights
+        ]
+        for number in own:
+            self._stage[number] = self._forward_stage(number)
+        # Weights live in the first stage that reads them, whichever reader is computed first.
+        for number in sorted(own, key=self._stage.__getitem__):
+            self._note_reads(number)
         for number, node in enumerate(program.nodes):
-            if self._free[number] or Value(number) in self._weights:
+            settled = node.phase is Phase.FORWARD or self._free[number]
+            if settled or Value(number) in self._weights:
                 continue
             place = {
-                Phase.FORWARD: self._forward_stage,
                 Phase.BACKWARD: self._backward_stage,
                 Phase.UPDATE: self._update_stage,
             }[node.phase]

@@ -38,7 +38,7 @@ def searched(*texts: str, config: Config = GRID) -> tuple[PipelinePlan, StagedPr
     search = PipelineSearch(PlanRequest(program=PROGRAM, machine=MACHINE, pins=pins), None)
     found = search.built(min(search.worked_out(config), key=lambda f: f.rank))
     assert found is not None
-    staged = StagedProgram(PROGRAM, found.micro_batches, found.first_nodes)
+    staged = StagedProgram(PROGRAM, found.micro_batches, found.cut)
     require_pipeline_kept(found.plans, staged, resolve(staged.part, pins))
     for number, own in enumerate(found.plans):
         assert staged.segments(number, own).local.mesh == found.mesh
@@ -114,7 +114,7 @@ def test_a_pin_of_a_later_stage_makes_weft_plan_look_at_pipelines() -> None:
     assert isinstance(found, PipelinePlan)
     assert found.num_stages > 1
     assert "kept layers.1=stage 1" in " ".join(found.notes)
-    staged = StagedProgram(PROGRAM, found.micro_batches, found.first_nodes)
+    staged = StagedProgram(PROGRAM, found.micro_batches, found.cut)
     assert stages_of(staged, "layers.1") == {1}
 
 

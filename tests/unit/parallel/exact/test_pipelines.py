@@ -53,9 +53,8 @@ def test_a_short_program_has_the_pieces_of_the_whole_one() -> None:
     short = Rows(views.short, 8, MACHINE)
     whole = short.whole.program
     assert whole == in_micro_batches(deep(), 8)
-    pieces = short.pieces.unfolded(whole)
-    assert len(short.pieces.order) == len(pieces.order) > 16
-    scopes = {whole.nodes[start].scope for start in pieces.starts}
+    assert len(short.pieces.order) == short.whole_cut.num_stages > 16
+    scopes = {whole.nodes[start].scope for start, _ in short.whole_cut.runs}
     assert {f"layers.{number}" for number in range(1, 16)} <= scopes
 
 
@@ -111,7 +110,7 @@ def test_pipelines_are_found_where_nothing_else_fits_and_survive_their_file() ->
     assert found.alternatives
     assert found.level is Level.BEST
     assert pipeline_from_json(pipeline_to_json(found)) == found
-    staged = StagedProgram(deep(), found.micro_batches, found.first_nodes)
+    staged = StagedProgram(deep(), found.micro_batches, found.cut)
     for number, stage in enumerate(found.plans):
         assert staged.segments(number, stage).parts
 
@@ -146,7 +145,7 @@ def test_no_step_is_shorter_than_its_bound(schedule: str) -> None:
 
 def test_pieces_are_joined_where_the_backward_pass_cannot_be_cut() -> None:
     rows = Rows(undivided(transformer(num_layers=3)), 2, MACHINE)
-    assert max(rows.piece_of_nodes) == len(rows.pieces.starts)
+    assert max(rows.piece_of_nodes) == rows.pieces.cut.num_stages - 1
     assert len(rows.stages) == len(rows.pieces.order)
 
 

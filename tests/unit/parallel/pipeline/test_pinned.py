@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.programs import mlp, random_inputs, transformer
+from tests.programs import mlp, random_inputs, towers, transformer
 from tests.stages import run_stages
 from weft.core.errors import InfeasibleError, VerifyError
 from weft.machine.presets import preset
@@ -46,7 +46,7 @@ def written(*texts: str, program: Program = PROGRAM, **more: object) -> Pipeline
 
 def stages_of(found: PipelinePlan, program: Program = PROGRAM) -> dict[str, set[int]]:
     """Stages in which nodes of each scope are, those that belong to one stage."""
-    staged = StagedProgram(program, found.micro_batches, found.first_nodes)
+    staged = StagedProgram(program, found.micro_batches, found.cut)
     settled = set(forward_nodes(staged.part))
     where: dict[str, set[int]] = {}
     for stage in staged.stages:
@@ -77,13 +77,13 @@ def test_more_stages_with_some_pinned() -> None:
 
 
 def test_without_pins_the_cuts_are_even() -> None:
-    assert written("embed=stage 0", "head=stage 1").first_nodes == written().first_nodes
+    assert written("embed=stage 0", "head=stage 1").cut == written().cut
 
 
 @pytest.mark.parametrize("degrees", [{}, {"dp": 2}, {"tp": 2}, {"dp": 2, "fsdp": True}])
 def test_pinned_pipelines_compute_the_same(degrees: dict[str, object]) -> None:
     found = written("layers.0=stage 0", "layers.1=stage 1", **degrees)
-    staged = StagedProgram(PROGRAM, found.micro_batches, found.first_nodes)
+    staged = StagedProgram(PROGRAM, found.micro_batches, found.cut)
     inputs = random_inputs(PROGRAM)
     loss, updates = evaluate(PROGRAM, inputs)
     piped, piped_updates = run_stages(staged.stages, found.micro_batches, inputs)
@@ -96,7 +96,7 @@ def test_pinned_pipelines_compute_the_same(degrees: dict[str, object]) -> None:
 
 def test_placements_are_kept_within_stages() -> None:
     found = written("layers.3.mlp output=S(0)x2", "head.weight=R", dp=2)
-    staged = StagedProgram(PROGRAM, 4, found.first_nodes)
+    staged = StagedProgram(PROGRAM, 4, found.cut)
     pinning = resolve(staged.part, [parse_pin("layers.3.mlp output=S(0)x2")])
     own = own_pins(staged.stages[1], pinning)
     (value,) = own.values
@@ -127,7 +127,7 @@ def test_pins_that_no_pipeline_keeps_are_named(texts: tuple[str, ...], words: st
     assert all(text in str(caught.value) for text in texts)
 
 
-def test_side_by_side_is_a_matter_of_order() -> None:
+def test_what_lies_side_by_side_may_be_pinned_against_the_order_of_execution() -> None:
     """Query and value do not read one another, but one is computed first."""
     program = transformer(num_layers=1, batch=4, length=4)
     nodes = list(program.nodes)
@@ -136,9 +136,25 @@ def test_side_by_side_is_a_matter_of_order() -> None:
     for number, stage in ((first, 1), (second, 0)):
         pins = (Annotation(Wish(stage=stage), f"model.py:{number}"),)
         nodes[number] = replace(nodes[number], pins=pins)
-    with pytest.raises(InfeasibleError, match="order in which the forward pass runs") as caught:
-        written(program=replace(program, nodes=tuple(nodes)), micro_batches=2)
-    assert f"with weft.pinned(stage=1) at model.py:{first}" in caught.value.need
+    pinned = replace(program, nodes=tuple(nodes))
+    found = written(program=pinned, micro_batches=2)
+    assert len(found.cut.runs) > 2
+    inputs = random_inputs(pinned)
+    staged = StagedProgram(pinned, 2, found.cut)
+    loss, _ = evaluate(pinned, inputs)
+    assert run_stages(staged.stages, 2, inputs)[0] == pytest.approx(loss, rel=1e-5)
+
+
+def test_towers_are_in_the_stages_that_they_are_pinned_to() -> None:
+    program = towers(num_layers=3, batch=8, dtype=DType.F64)
+    for first, second in (("left", "right"), ("right", "left")):
+        where = stages_of(
+            written(f"{first}=stage 0", f"{second}=stage 1", program=program), program
+        )
+        assert all(where[f"{first}.{layer}"] == {0} for layer in range(3))
+        assert all(where[f"{second}.{layer}"] == {1} for layer in range(3))
+    with pytest.raises(InfeasibleError, match="from which a value would have to flow back"):
+        written("head=stage 0", "left=stage 1", program=program)
 
 
 def test_a_block_of_the_models_own_code_is_in_its_stage() -> None:
@@ -147,7 +163,7 @@ def test_a_block_of_the_models_own_code_is_in_its_stage() -> None:
     nodes[number] = replace(nodes[number], pins=(Annotation(Wish(stage=1), "model.py:7"),))
     program = replace(PROGRAM, nodes=tuple(nodes))
     assert stages_of(written(program=program))["layers.1.norm2"] == {1}
-    elsewhere = written("layers.3=stage 1", "layers.2=stage 0").first_nodes
+    elsewhere = written("layers.3=stage 1", "layers.2=stage 0").cut
     with pytest.raises(VerifyError, match=r"weft.pinned\(stage=1\) at model.py:7"):
         _ = StagedProgram(program, 4, elsewhere).stages
 
@@ -182,7 +198,7 @@ def test_bounds_close_in_on_pinned_nodes_and_cuts_lie_between_them() -> None:
 
 def test_the_law_sees_an_operator_in_another_stage() -> None:
     found = written("layers.3=stage 1")
-    staged = StagedProgram(PROGRAM, 4, found.first_nodes)
+    staged = StagedProgram(PROGRAM, 4, found.cut)
     require_stages(staged.stages, staged.part, resolve(staged.part, [parse_pin("head=stage 1")]))
     pinning = resolve(staged.part, [parse_pin("layers.3=stage 0")])
     with pytest.raises(InfeasibleError, match=r"layers.3=stage 0"):

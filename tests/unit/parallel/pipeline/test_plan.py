@@ -44,14 +44,15 @@ def plan(
 def test_equal_layers_are_cut_between_layers_into_equal_stages() -> None:
     part = in_micro_batches(program(), 8)
     cuts = even_cuts(part, DEVICE, 4)
-    scopes = [part.nodes[node].scope for node in cuts]
+    firsts = [node for node, _ in cuts.runs[1:]]
+    scopes = [part.nodes[node].scope for node in firsts]
     assert scopes == ["layers.2", "layers.4", "layers.6"]
-    for node in cuts:
+    for node in firsts:
         assert part.nodes[node - 1].scope != part.nodes[node].scope
 
 
 def test_stages_that_are_alike_are_known_as_such() -> None:
-    staged = StagedProgram(program(), 8, plan().first_nodes)
+    staged = StagedProgram(program(), 8, plan().cut)
     assert staged.alike[1] == staged.alike[2] == 1
     assert staged.alike[0] == 0
     assert staged.alike[3] == 3
@@ -102,7 +103,9 @@ def changed(change: Callable[[dict], object]) -> str:
         lambda raw: raw.update(schedule="none"),
         lambda raw: raw.update(micro_batches="many"),
         lambda raw: raw.update(num_groups=3),
-        lambda raw: raw.update(first_nodes=[3, 2, 1]),
+        lambda raw: raw.update(cut=[[0, 0], [3, 1], [2, 2], [7, 3]]),
+        lambda raw: raw.update(cut=[[0, 0], [3, 1], [9, 3]]),
+        lambda raw: raw.update(cut=[[0, 0], [3, 1.0]]),
         lambda raw: raw["plans"].pop(),
         lambda raw: raw["plans"][0].update(mesh=[0]),
         lambda raw: raw["prediction"].pop("stages"),
@@ -114,15 +117,15 @@ def test_a_file_that_was_edited_is_refused(change) -> None:
         pipeline_from_json(changed(change))
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"weft_pipeline_plan":1}', "null"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"weft_pipeline_plan":2}', "null"])
 def test_what_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(FileError):
         pipeline_from_json(text)
 
 
 def test_a_newer_format_is_refused() -> None:
-    text = pipeline_to_json(plan()).replace('"weft_pipeline_plan":1', '"weft_pipeline_plan":2', 1)
-    with pytest.raises(FileError, match="format 2"):
+    text = pipeline_to_json(plan()).replace('"weft_pipeline_plan":2', '"weft_pipeline_plan":3', 1)
+    with pytest.raises(FileError, match="format 3"):
         pipeline_from_json(text)
 
 

@@ -52,7 +52,7 @@ def test_the_step_is_that_of_one_device(masters: bool, zero: int, degrees: dict[
 def collectives(masters: bool, zero: int) -> Counter[tuple[Part, CollectiveKind]]:
     """How often each kind of collective stands in each part of the first stage."""
     about = plan(masters, zero)
-    staged = StagedProgram(program(masters), about.micro_batches, about.first_nodes)
+    staged = StagedProgram(program(masters), about.micro_batches, about.cut)
     found = staged.segments(0, about.plans[0])
     return Counter(
         (part, instruction.kind)
@@ -64,7 +64,7 @@ def collectives(masters: bool, zero: int) -> Counter[tuple[Part, CollectiveKind]
 
 def num_parameters() -> int:
     about = plan(False, 0)
-    staged = StagedProgram(program(False), about.micro_batches, about.first_nodes)
+    staged = StagedProgram(program(False), about.micro_batches, about.cut)
     return sum(i.role is Role.PARAMETER for i in staged.stages[0].program.inputs)
 
 

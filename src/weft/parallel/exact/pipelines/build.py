@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import replace
 from itertools import pairwise
 
@@ -65,14 +64,14 @@ class _Builder:
         self._rows = desk.rows
         self._slicer = desk.slicer(found.placing).lifted(self._rows.whole)
         self._bound_s = desk.bound_s
-        self._starts = self._rows.pieces.unfolded(self._slicer.part).starts
+        self._pieces = self._rows.whole_cut
 
     def plan(self, staging: Staging) -> PipelinePlan:
         """The plan with these stages, simulated."""
         found, request = self._found, self._request
-        cuts = tuple(self._starts[cut - 1] for cut in staging.stages.cuts)
+        cut = self._pieces.joined(staging.stages.cuts)
         count, part = found.config.micro_batches, self._slicer.part
-        staged = StagedProgram(request.program, count, cuts, part=part)
+        staged = StagedProgram(request.program, count, cut, part=part)
         plans = self._stage_plans(staging, staged)
         require_pipeline_kept(plans, staged, self._rows.pinning)
         plan = simulated_pipeline(
@@ -93,7 +92,7 @@ class _Builder:
         known: dict[tuple[int, int, Recompute], ParallelPlan] = {}
         alike = range(len(staged.stages)) if self._rows.pinning.values else staged.alike
         plans: list[ParallelPlan] = []
-        bounds = [0, *staging.stages.cuts, len(self._starts) + 1]
+        bounds = [0, *staging.stages.cuts, self._pieces.num_stages]
         runs = zip(pairwise(bounds), staging.stages.recompute, strict=True)
         for number, ((i, j), again) in enumerate(runs):
             key = (alike[number], j - i, again)
@@ -112,7 +111,7 @@ class _Builder:
         chosen: list[int] = []
         for number, origin in enumerate(stage.origin):
             # What other stages make and this one hands on, or makes for itself, is not run again.
-            position = -1 if origin is None else bisect_right(self._starts, origin.node) - first
+            position = -1 if origin is None else self._pieces.stage_at(origin.node) - first
             own = position >= 0 and stage.program.nodes[number].op != "send"
             if own and number in wanted[again.option(position)]:
                 chosen.append(number)

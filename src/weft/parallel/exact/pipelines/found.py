@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from weft.parallel.degrees import Degrees
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.evaluate import Staging
+from weft.parallel.exact.pipelines.measure import Rows
 from weft.parallel.exact.pipelines.partition import Recompute
 from weft.parallel.pipeline.plan import PipelinePrediction
 
@@ -37,6 +38,8 @@ class Found:
         staging: schedule, stages, recomputation.
         prediction: of the simulator, from pieces.
         limit_bytes: limit of one device [bytes].
+        rows: the program of one micro-batch along another order than that of execution, if the
+            stages are runs of one.
     """
 
     config: Config
@@ -44,6 +47,7 @@ class Found:
     staging: Staging
     prediction: PipelinePrediction
     limit_bytes: float
+    rows: Rows | None = None
 
     @property
     def fits(self) -> bool:
@@ -71,4 +75,5 @@ class Found:
         """What people call it."""
         chunks = f" of {self.staging.chunks} chunks" if self.staging.chunks > 1 else ""
         degrees = f", {self.placing.degrees.name}" if self.placing.degrees is not None else ""
-        return f"{self.config}, {self.staging.schedule}{chunks}{degrees}"
+        branches = ", by branches" if self.rows is not None else ""
+        return f"{self.config}, {self.staging.schedule}{chunks}{degrees}{branches}"

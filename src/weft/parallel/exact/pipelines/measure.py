@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -21,11 +22,12 @@ from weft.parallel.loop import Loop, varying_nodes
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
 from weft.parallel.pipeline.alike import representatives
+from weft.parallel.pipeline.cut import Cut
 from weft.parallel.pipeline.estimate import StageCost, stage_cost
 from weft.parallel.pipeline.microbatch import in_micro_batches
-from weft.parallel.pipeline.pinned import stage_bounds
+from weft.parallel.pipeline.pinned import pinned_order, stage_bounds
 from weft.parallel.pipeline.segments import segments
-from weft.parallel.pipeline.stages import StageProgram, stage_programs
+from weft.parallel.pipeline.stages import StageProgram, forward_nodes, stage_programs
 from weft.parallel.placement import Mesh, is_partial
 from weft.parallel.plan import Level
 from weft.parallel.problem import build_problem
@@ -73,10 +75,16 @@ class Rows:
         return Schemes(self.part)
 
     @cached_property
+    def order(self) -> list[int]:
+        """The nodes of the forward pass in the order of which pieces and stages are runs."""
+        return pinned_order(self.part, self.pinning)
+
+    @cached_property
     def pieces(self) -> Pieces:
         """Where it falls apart."""
         device = slowest_device(self.machine)
-        return find_pieces(self.part, self.folding, device, self.view.dropped, self.pinning)
+        dropped = self.view.dropped
+        return find_pieces(self.part, self.order, self.folding, device, dropped, self.pinning)
 
     @cached_property
     def whole(self) -> Lengthened:
@@ -93,6 +101,22 @@ class Rows:
                 hint="a mistake of weft; plan with micro-batches and stages by hand meanwhile",
             )
         return found
+
+    @cached_property
+    def whole_cut(self) -> Cut:
+        """The cut of the whole program into its pieces."""
+        if not self.view.dropped:
+            return self.pieces.cut
+        return self.pieces.unfolded(forward_nodes(self.whole.program)).cut
+
+    def along(self, pieces: Pieces) -> Rows:
+        """The same program in other pieces, such as runs of another order."""
+        other = copy(self)
+        for name in _FROM_PIECES:
+            vars(other).pop(name, None)
+        other.pieces = pieces
+        other._expanded = {}
+        return other
 
     def stage_bounds(self, num_stages: int) -> tuple[tuple[int, int], ...]:
         """The lowest and the highest stage that each piece of the whole program may be in.
@@ -112,7 +136,7 @@ class Rows:
     @cached_property
     def piece_of_nodes(self) -> tuple[int, ...]:
         """Piece of every node; -1 for what is computed wherever it is read."""
-        return piece_of_nodes(self.part, self.pieces.starts)
+        return piece_of_nodes(self.part, self.pieces.cut)
 
     @cached_property
     def stages(self) -> tuple[StageProgram, ...]:
@@ -142,6 +166,9 @@ class Rows:
             program = self.stages[piece].program
             self._expanded[key] = expand(program, RECOMPUTATIONS[recomputation](program))
         return self._expanded[key]
+
+
+_FROM_PIECES = ("piece_of_nodes", "stages", "crossing", "alike", "whole_cut")
 
 
 class Strategist:

@@ -23,6 +23,7 @@ from math import inf
 from weft.core.errors import InfeasibleError, InputError
 from weft.core.units import format_bytes
 from weft.parallel.depth import Views, undivided
+from weft.parallel.exact.pipelines.branches import Branches
 from weft.parallel.exact.pipelines.build import build
 from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, batch_rows, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
@@ -123,6 +124,8 @@ class PipelineSearch:
         self._kept: Desk | None = None
         self._rows: dict[int, Rows] = {}
         self._tables: dict[tuple[int, int], list[list[StageCost]] | None] = {}
+        self._has_branches: bool | None = None
+        self._whole: dict[int, Branches] = {}
 
     def run(self) -> None:
         """Work out the most promising configurations, until time is up."""
@@ -229,9 +232,27 @@ class PipelineSearch:
                 continue
             if plan is not None:
                 self._chosen = found
-                return plan
+                return plan if found.rows is None else self._no_slower(plan)
             self._too_large.append(found)
         return None
+
+    def _no_slower(self, plan: PipelinePlan) -> PipelinePlan:
+        """A plan by branches, or the best along the order of execution if that is faster.
+
+        Pieces do not tell which gradients a stage that holds a whole branch can leave for later.
+        """
+        in_order = (found for found in self.found if found.rows is None and found.fits)
+        found = min(in_order, key=lambda found: found.rank, default=None)
+        if found is None:
+            return plan
+        try:
+            other = self.built(found)
+        except InfeasibleError:
+            return plan
+        if other is None or other.prediction.step_s >= plan.prediction.step_s:
+            return plan
+        self._chosen = found
+        return other
 
     def best_after_all(self) -> PipelinePlan | None:
         """The best pipeline; more configurations are worked out while none that is built fits."""
@@ -368,7 +389,39 @@ class PipelineSearch:
                     continue  # sizes do not divide, or pins break: nobody would configure it
         if any(one.fits and one.prediction.step_s < self._worth_s for one in found):
             self._kept = desk
-        return found
+        return found + self._beside(desk, found, schedule)
+
+    def _beside(self, desk: Desk, found: Sequence[Found], schedule: str) -> list[Found]:
+        """Pipelines whose stages are runs of another order, where branches lie side by side."""
+        config = desk.config
+        branches = self._branches(config.micro_batches) if config.groups > 1 and found else None
+        if branches is None:
+            return []
+        placing = min(found, key=lambda one: one.rank).placing
+        along = Desk(branches.rows, config, self._limit, self._request.level)
+        slicer = (desk if branches.rows is desk.rows else along).slicer(placing)
+        left_s = max(self._deadline_s - time.perf_counter(), 0.0)
+        try:
+            rows = branches.for_stages(config, slicer, self._limit, left_s)
+            if rows is None:
+                return []
+            along = Desk(rows, config, self._limit, self._request.level)
+            return [replace(one, rows=rows) for one in self._staged(along, placing, schedule)]
+        except (InputError, InfeasibleError):
+            return []  # the backward pass cannot be cut between the branches, or pins break
+
+    def _branches(self, count: int) -> Branches | None:
+        """The program with so many micro-batches, if branches of it lie side by side."""
+        if self._has_branches is None:
+            self._has_branches = Branches(self.rows_of(count)).has_any
+        if not self._has_branches:
+            return None
+        if count not in self._whole:
+            rows = self.rows_of(count)
+            if self._view.dropped:
+                rows = Rows(undivided(self._request.program), count, self._machine)
+            self._whole[count] = Branches(rows)
+        return self._whole[count]
 
     def _may_come_near(self, found: Sequence[Found], times: float) -> bool:
         """Whether what was found for a configuration is not so much slower than the best so far."""
@@ -420,7 +473,10 @@ class PipelineSearch:
 
     def built(self, found: Found) -> PipelinePlan | None:
         """The plan on the whole program; none if it does not fit after all."""
-        return build(self._request, found, self._desk(found.config))
+        desk = self._desk(found.config)
+        if found.rows is not None:
+            desk = Desk(found.rows, found.config, self._limit, self._request.level)
+        return build(self._request, found, desk)
 
     def _desk(self, config: Config) -> Desk:
         """Where placements are decided; that of the best configuration so far is kept."""

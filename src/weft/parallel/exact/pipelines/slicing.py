@@ -105,12 +105,12 @@ class Slicer:
                 strategies.append(Strategy(outputs=((-1,) * self.mesh.num_axes,), operands=()))
                 continue
             if node.op == "send":
-                sent = self._crossing(origin)
+                sent = self.crossing(origin)
                 strategies.append(Strategy(outputs=(sent,), operands=(sent,)))
                 continue
             received = node.op != self.part.nodes[origin.node].op
             if received or (number in program.input_by_node and origin.output):
-                strategies.append(Strategy(outputs=(self._crossing(origin),), operands=()))
+                strategies.append(Strategy(outputs=(self.crossing(origin),), operands=()))
             else:
                 strategies.append(whole.strategies[origin.node])
             for output in range(len(node.outputs)):
@@ -153,7 +153,7 @@ class Slicer:
         }
         return replace(decision, strategies=tuple(strategies), hubs=hubs)
 
-    def _crossing(self, value: Value) -> Sharding:
+    def crossing(self, value: Value) -> Sharding:
         """In which sharding a value travels from stage to stage."""
         made = self.decision.strategies[value.node].outputs[value.output]
         phases = (Phase.FORWARD, Phase.BACKWARD, Phase.UPDATE)
