@@ -28,6 +28,7 @@ from weft.parallel.pipeline.stages import Parcel
 from weft.parallel.placement import part_box
 from weft.parallel.validate import require_program
 from weft.program.graph import Phase, Program, Role
+from weft.runtime.ahead import Tell, compile_stages, silent
 from weft.runtime.boxes import storable
 from weft.runtime.clock import Clock
 from weft.runtime.own_state import StateSource, own_state, state_of_workload
@@ -50,20 +51,25 @@ def deploy_pipeline(
     plan: PipelinePlan,
     workload: Workload,
     *,
+    compile: bool = False,  # noqa: A002 - the word that torch uses for it
     world: World | None = None,
     program: Program | None = None,
+    tell: Tell = silent,
 ) -> PipelineStep:
     """This rank's share of a pipelined training step, with the workload's initial state.
 
     Args:
         plan: made for the workload's program and as many devices as there are ranks.
         workload: what to train.
+        compile: whether Inductor compiles the parts of each stage.
         world: the ranks; those that torchrun started if left out.
         program: the captured workload, if it is at hand.
+        tell: told on rank 0 what is being compiled.
 
     Raises:
         MismatchError: the plan was made for another program or another number of devices.
         VerifyError: the plan does not compute what the program does.
+        RunError: the compiler failed on this rank, or another rank failed meanwhile.
     """
     world = join() if world is None else world
     captured = capture(workload) if program is None else program
@@ -83,7 +89,11 @@ def deploy_pipeline(
     )
     require_agreement(world, "program", deployment.program_digest)
     require_agreement(world, "plan", deployment.plan_digest)
-    return PipelineStep(deployment, plan, world, state_of_workload(workload))
+    source = state_of_workload(workload)
+    step = PipelineStep(deployment, plan, world, source, compiled=compile)
+    if compile:
+        step.compile(tell)
+    return step
 
 
 class PipelineStep:
@@ -105,7 +115,10 @@ class PipelineStep:
         plan: PipelinePlan,
         world: World,
         source: StateSource,
+        *,
+        compiled: bool,
     ) -> None:
+        self._compiled = compiled
         self.deployment = deployment
         self.plan = plan
         self.world = world
@@ -124,6 +137,7 @@ class PipelineStep:
                 staged.segments(number, plan.plans[number]),
                 self.place,
                 self._clock,
+                compiled=compiled,
             )
             for number in plan.stages_of(self._group)
         }
@@ -148,6 +162,17 @@ class PipelineStep:
         self._schedule = Schedule(
             plan.orders, self._group, plan.num_stages, plan.micro_batches, handlers
         )
+
+    def compile(self, tell: Tell) -> None:
+        """Compile the parts of this rank's stages; all ranks do so before the first step.
+
+        Args:
+            tell: told on rank 0 what is being compiled.
+
+        Raises:
+            RunError: the compiler failed on this rank, or another rank failed meanwhile.
+        """
+        compile_stages(self._stages, self.world, tell)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Do one step.
@@ -200,9 +225,10 @@ class PipelineStep:
         """Time of the last step in which this rank only waited for communication [s].
 
         That is for collectives, and for what stages send each other once a step. Waits for
-        micro-batches are not among it: they are what `waited` counts.
+        micro-batches are not among it: they are what `waited` counts. What is compiled waits
+        for its collectives out of sight, so there is no such figure for it.
         """
-        return self._clock.waited_s
+        return None if self._compiled else self._clock.waited_s
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, buffers and optimizer state of this group's stages by name, as DTensors.
@@ -294,7 +320,7 @@ class PipelineStep:
                     source.sharding,
                     self.place.coordinate,
                 )
-                found[source.slot] = part.to(self.world.device)
+                found[source.slot] = part.to(self.world.device).contiguous()
         return found
 
     # --- what runs once -------------------------------------------------------------------
