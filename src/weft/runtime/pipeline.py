@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from weft.capture import Workload, capture
 from weft.capture.batch import require_batch
 from weft.core.errors import MismatchError
+from weft.parallel.local import LocalInput
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.segments import Part
 from weft.parallel.pipeline.serialize import pipeline_digest
@@ -141,6 +142,7 @@ class PipelineStep:
             )
             for number in plan.stages_of(self._group)
         }
+        self._own_inputs = {number: _of_each(run) for number, run in self._stages.items()}
         self._shardings = {
             source.name: source.sharding
             for run in self._stages.values()
@@ -309,24 +311,25 @@ class PipelineStep:
     def _inputs_of(self, run: StageRun, micro_batch: int) -> dict[int, Tensor]:
         """This rank's share of a micro-batch, by slot."""
         found: dict[int, Tensor] = {}
-        for source in run.segments.local.inputs:
-            given = run.stage.program.input_by_name[source.name]
-            if given.role is Role.MICRO_BATCH:
+        for source, role in self._own_inputs[run.stage.number]:
+            if role is Role.MICRO_BATCH:
                 found[source.slot] = torch.tensor(micro_batch, device=self.world.device)
-            elif given.role is Role.BATCH and run.segments.local.slots[source.slot].shape:
-                part = shard_of(
-                    self._parts[micro_batch][source.name],
-                    self.plan.mesh,
-                    source.sharding,
-                    self.place.coordinate,
-                )
-                found[source.slot] = part.to(self.world.device).contiguous()
+                continue
+            part = shard_of(
+                self._parts[micro_batch][source.name],
+                self.plan.mesh,
+                source.sharding,
+                self.place.coordinate,
+            )
+            found[source.slot] = part.to(self.world.device).contiguous()
         return found
 
     # --- what runs once -------------------------------------------------------------------
 
     def _survey(self) -> None:
         for run in self._stages.values():
+            if not run.segments.sums[Part.SURVEY]:
+                continue
             for micro_batch in range(self.plan.micro_batches):
                 run.give(self._inputs_of(run, micro_batch), micro_batch)
                 run.repeat(Part.SURVEY, micro_batch)
@@ -442,6 +445,17 @@ class PipelineStep:
                 self._stages[parcel.target].take_up(parcel, tensor, micro_batch)
             else:
                 self._outbox[parcel.name, micro_batch] = tensor
+
+
+def _of_each(run: StageRun) -> list[tuple[LocalInput, Role]]:
+    """Inputs in which micro-batches differ, but for what other stages send."""
+    found: list[tuple[LocalInput, Role]] = []
+    for source in run.segments.local.inputs:
+        role = run.stage.program.input_by_name[source.name].role
+        is_part = role is Role.BATCH and bool(run.segments.local.slots[source.slot].shape)
+        if is_part or role is Role.MICRO_BATCH:
+            found.append((source, role))
+    return found
 
 
 def _each(parcels: tuple[Parcel, ...], phase: Phase) -> list[Parcel]:

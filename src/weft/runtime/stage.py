@@ -108,18 +108,18 @@ class StageRun:
         self._memory(micro_batch).update(inputs)
 
     def repeat(self, part: Part, micro_batch: int) -> None:
-        """Run a part that repeats for one micro-batch."""
+        """Run a part that repeats for one micro-batch.
+
+        After the survey and the last part nothing of the micro-batch is held.
+        """
         memory = self._memory(micro_batch)
         self._run((part, ""), memory, is_last=part is Part.WEIGHTS)
         for made, total in self.segments.sums[part]:
             known = self._held.get(total)
             value = memory[made] if made in memory else self._held[made]
             self._held[total] = value.clone() if known is None else known.add_(value)
-        if part is Part.WEIGHTS:
+        if part in (Part.SURVEY, Part.WEIGHTS):
             del self._under_way[micro_batch]
-        elif part is Part.SURVEY:
-            inputs = {slot.slot for slot in self._local.inputs}
-            self._under_way[micro_batch] = {s: t for s, t in memory.items() if s in inputs}
 
     def before_sending(self, part: Part, parcel: Parcel) -> None:
         """Run what a parcel that is sent once depends on."""
