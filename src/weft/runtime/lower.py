@@ -92,7 +92,7 @@ def some_module(
     """Some instructions as `module(slots that they read) -> slots that they write`.
 
     The module takes one list of tensors and leaves None in each place of it that it has read. A
-    compiler is told to empty the list before it runs.
+    compiler is told to empty the list before it runs. What the piece replaces is written over.
 
     Args:
         local: what every rank executes.
@@ -108,9 +108,13 @@ def some_module(
     for position, slot in enumerate(piece.reads):
         emission.promise(slot, _taking(emission.graph, box, position))
     emission.emit()
+    old = [emission.read(slot) for slot, _ in piece.replaces]
+    new = [emission.read(slot) for _, slot in piece.replaces]
     made = [emission.read(slot) for slot in piece.writes]
     if row_major:
         made = [emission.graph.call_function(aten.contiguous.default, (node,)) for node in made]
+    for before, after in zip(old, new, strict=True):
+        emission.graph.call_function(aten.copy_.default, (before, after))
     emission.graph.output(tuple(made))
     return fx.GraphModule(nn.Module(), emission.graph, "Segment")
 

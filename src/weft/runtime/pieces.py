@@ -6,8 +6,8 @@ what a parcel depends on comes before it, the rest of the part after all of them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from weft.parallel.pipeline.segments import Part, Segments
@@ -28,38 +28,57 @@ class Piece:
     Attributes:
         numbers: positions in `local.instructions`, in order.
         reads: slots that they read and do not write.
-        writes: slots that others read.
+        writes: slots that others read and that it returns.
+        replaces: a slot that it reads and a slot whose value it writes over that one's.
     """
 
     numbers: tuple[int, ...]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
+    replaces: tuple[tuple[int, int], ...] = ()
 
 
 def cut_in_pieces(
-    segments: Segments, sends: Sequence[Parcel], *, views_anew: bool
+    segments: Segments,
+    sends: Sequence[Parcel],
+    *,
+    compiled: bool,
+    shared: Collection[str] = (),
 ) -> dict[Key, Piece]:
     """A stage's instructions in pieces.
+
+    A compiled piece returns what it returns in row-major order, where a view would become a
+    copy: so views of what is handed on are made again where they are read, and only tensors of
+    their own go from piece to piece. A compiler joins updates of several tensors in one kernel,
+    before which none of the old ones could be freed: so the next state is written over the old.
 
     Args:
         segments: the stage's instructions by part.
         sends: what the stage sends.
-        views_anew: whether views of what is handed on are made again where they are read, so
-            that only tensors of their own go from piece to piece: a compiled piece returns what
-            it returns in row-major order, and a view would become a copy.
+        compiled: whether the pieces are for a compiler.
+        shared: names of inputs that other stages of this rank read and replace too, such as the
+            optimizer's step counter; nobody writes over those.
     """
-    return _Cutting(segments, sends, views_anew=views_anew).run()
+    return _Cutting(segments, sends, compiled=compiled, shared=shared).run()
 
 
 class _Cutting:
     """Cuts one stage; lives only inside `cut_in_pieces`."""
 
-    def __init__(self, segments: Segments, sends: Sequence[Parcel], *, views_anew: bool) -> None:
+    def __init__(
+        self,
+        segments: Segments,
+        sends: Sequence[Parcel],
+        *,
+        compiled: bool,
+        shared: Collection[str],
+    ) -> None:
         self._segments = segments
         self._instructions = segments.local.instructions
         self._last_use = segments.local.last_use
         self._sends = sorted((p for p in sends if p.once), key=lambda parcel: parcel.number)
-        self._views_anew = views_anew
+        self._compiled = compiled
+        self._shared = shared
         self._maker = {
             slot: number
             for number, instruction in enumerate(self._instructions)
@@ -70,10 +89,31 @@ class _Cutting:
         own = self._repeated() | self._once()
         numbers = {key: self._with_views(found) for key, found in own.items()}
         reads = {key: self._reads(found) for key, found in numbers.items()}
-        return {
+        pieces = {
             key: Piece(numbers[key], reads[key], self._writes(key, found, reads))
             for key, found in own.items()
         }
+        if self._compiled:
+            last = (Part.FINISH, "")
+            pieces[last] = self._in_place(pieces[last])
+        return pieces
+
+    def _in_place(self, piece: Piece) -> Piece:
+        """The last piece, which writes the next state over the one that it reads."""
+        local = self._segments.local
+        own = {source.name: source.slot for source in local.inputs}
+        replaces = tuple(
+            (own[name], slot)
+            for name, slot in local.updates
+            if slot in piece.writes and own[name] in piece.reads and name not in self._shared
+        )
+        elsewhere = {slot for name, slot in local.updates if (own[name], slot) not in replaces}
+        gone = {slot for _, slot in replaces} - elsewhere - {local.loss}
+        return replace(
+            piece,
+            writes=tuple(slot for slot in piece.writes if slot not in gone),
+            replaces=replaces,
+        )
 
     def _repeated(self) -> dict[Key, tuple[int, ...]]:
         return {(part, ""): self._segments.parts[part] for part in Part if part.repeats}
@@ -106,7 +146,7 @@ class _Cutting:
     def _with_views(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
         """The instructions, and those that make the views among what they read."""
         found = set(numbers)
-        stack = list(numbers) if self._views_anew else []
+        stack = list(numbers) if self._compiled else []
         while stack:
             for slot in slots_read(self._instructions[stack.pop()]):
                 maker = self._maker.get(slot, -1)

@@ -9,6 +9,7 @@ that nobody waits for somebody who waits.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import cast
 
@@ -33,13 +34,12 @@ from weft.runtime.ahead import Tell, compile_stages, silent
 from weft.runtime.boxes import storable
 from weft.runtime.clock import Clock
 from weft.runtime.own_state import StateSource, own_state, state_of_workload
-from weft.runtime.place import Place
 from weft.runtime.post import Box, Post
 from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.stage import StageRun
 from weft.runtime.step import Deployed, entry, step_seed
 from weft.runtime.torch_schedule import Handlers, Schedule
-from weft.runtime.world import World, gather_objects, join, require_agreement
+from weft.runtime.world import World, gather_objects, join, place_in, require_agreement
 
 __all__ = ["PipelineStep", "deploy_pipeline"]
 
@@ -128,19 +128,24 @@ class PipelineStep:
         staged = StagedProgram(self._program, plan.micro_batches, plan.first_nodes)
         self._group = world.rank // plan.mesh.num_devices
         self._devices = _devices(world, plan)
-        self.place = _place(world, plan, self._devices)
+        self.place = place_in(world, plan.mesh, self._devices)
         self._clock = Clock()
         self._post = Post(plan, staged.stages, world.rank, world.device)
+        own = plan.stages_of(self._group)
+        segments = {number: staged.segments(number, plan.plans[number]) for number in own}
+        replaced = Counter(n for found in segments.values() for n, _ in found.local.updates)
+        shared = frozenset(name for name, count in replaced.items() if count > 1)
         self._stages = {
             number: StageRun(
                 staged.stages[number],
                 plan.plans[number],
-                staged.segments(number, plan.plans[number]),
+                segments[number],
                 self.place,
                 self._clock,
                 compiled=compiled,
+                shared=shared,
             )
-            for number in plan.stages_of(self._group)
+            for number in own
         }
         self._own_inputs = {number: _of_each(run) for number, run in self._stages.items()}
         self._shardings = {
@@ -152,9 +157,7 @@ class PipelineStep:
         self._state, self.built_whole = own_state(
             source, self._program, self._shardings, self.place
         )
-        self._updated = dict.fromkeys(
-            name for run in self._stages.values() for name, _ in run.segments.local.updates
-        )
+        self._updated = tuple(replaced)
         self._boxes: dict[tuple[str, int], Box] = {}
         self._outbox: dict[tuple[str, int], Tensor] = {}
         self._sending: list[dist.Work] = []
@@ -203,11 +206,10 @@ class PipelineStep:
             self._busy_s, start = 0.0, time.perf_counter()
             self._schedule.run()
             self._schedule_s = time.perf_counter() - start
+            # What was sent before the schedule may be a parameter, which the update writes over.
+            self._end_sending()
             self._once(Part.FINISH)
-            with self._clock.waiting():
-                for work in self._sending:
-                    work.wait()
-            self._sending.clear()
+            self._end_sending()
             loss = self._whole_loss()
             for run in self._stages.values():
                 self._state.update(run.next_values())
@@ -374,6 +376,13 @@ class PipelineStep:
     def _start(self, operations: list[dist.P2POp]) -> None:
         self._sending += [_started(operation) for operation in operations]
 
+    def _end_sending(self) -> None:
+        """Wait until others have what was sent to them once a step."""
+        with self._clock.waiting():
+            for work in self._sending:
+                work.wait()
+        self._sending.clear()
+
     def _whole_loss(self) -> Tensor:
         """The sum of the stages' losses; each is whole on every device of its group."""
         loss = sum((run.loss() for run in self._stages.values()), torch.zeros(()))
@@ -481,13 +490,3 @@ def _devices(world: World, plan: PipelinePlan) -> DeviceMesh | None:
         mesh_dim_names=("stage", *axes),
     )
     return whole[axes]
-
-
-def _place(world: World, plan: PipelinePlan, devices: DeviceMesh | None) -> Place:
-    """Where this rank stands in the grid of its group, with a process group along each axis."""
-    groups = tuple(
-        devices.get_group(axis).group_name if devices is not None and size > 1 else ""
-        for axis, size in enumerate(plan.mesh.shape)
-    )
-    coordinate = plan.mesh.coordinate(world.rank % plan.mesh.num_devices)
-    return Place(mesh=plan.mesh, coordinate=coordinate, device=world.device, groups=groups)

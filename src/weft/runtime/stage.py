@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -36,6 +36,7 @@ class StageRun:
         clock: counts the time in which collectives are waited for; not in what is compiled.
         compiled: whether its pieces are to be compiled; `use` then has to follow before the
             first step.
+        shared: names of inputs that other stages of this rank replace too.
 
     Attributes:
         stage: what it computes.
@@ -52,6 +53,7 @@ class StageRun:
         clock: Clock,
         *,
         compiled: bool,
+        shared: Collection[str],
     ) -> None:
         self.stage = stage
         self.segments = segments
@@ -60,7 +62,7 @@ class StageRun:
         self._local = segments.local
         self._borrowed = borrowed_slots(self._local, place)
         self._returned = {self._local.loss, *(slot for _, slot in self._local.updates)}
-        self.pieces = cut_in_pieces(segments, stage.sends, views_anew=compiled)
+        self.pieces = cut_in_pieces(segments, stage.sends, compiled=compiled, shared=shared)
         self._calls: dict[Key, SegmentCall] = {}
         if not compiled:
             for key in self.pieces:
@@ -161,8 +163,10 @@ class StageRun:
         """Run a piece; the last one that reads a memory frees what it has read."""
         piece, held = self.pieces[key], self._held
         given = [memory[slot] if slot in memory else held[slot] for slot in piece.reads]
+        replaced = {new: held[old] for old, new in piece.replaces}
         if is_last:
             kept = self._returned | {made for made, _ in self.segments.sums[key[0]]}
             for slot in set(piece.reads) - kept:
                 memory.pop(slot, None)
         memory.update(zip(piece.writes, self._calls[key](given), strict=True))
+        memory.update(replaced)
