@@ -18,10 +18,11 @@ from weft.runtime.world import joined
 
 def main(about: dict) -> None:
     recipe, steps = about.pop("recipe"), about.pop("steps")
+    compiled = about.pop("compile", False)
     workload, program = workload_of(recipe, double=True), program_of(recipe, double=True)
     with joined(timeout_s=60) as world:
         plan = pipeline_expert(program, preset("dgx-h100x1"), **about)
-        step = deploy(plan, workload, world=world, program=program)
+        step = deploy(plan, workload, compile=compiled, world=world, program=program)
         losses = [float(step(workload.batch(number))) for number in range(steps)]
         state = step.full_state()
         if world.is_first:

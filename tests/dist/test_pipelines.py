@@ -115,12 +115,53 @@ CASES = {
 }
 
 
+COMPILED = {
+    "gpt, a table at both ends": {
+        "recipe": "gpt.py:gpt_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+        "schedule": "1f1b",
+    },
+    "u-net, skips across the cut": {
+        "recipe": "unet.py:unet_tiny",
+        "pp": 2,
+        "micro_batches": 4,
+        "schedule": "zero-bubble",
+        "recompute": "cheap",
+    },
+    "llama, stages that are alike on one rank": {
+        "recipe": "llama3.py:llama_tiny",
+        "pp": 2,
+        "chunks": 2,
+        "micro_batches": 4,
+        "schedule": "interleaved",
+    },
+    "llama, one group of two ranks that cut parameters": {
+        "recipe": "llama3.py:llama_tiny",
+        "pp": 1,
+        "dp": 2,
+        "fsdp": True,
+        "micro_batches": 2,
+    },
+}
+
+
 @pytest.mark.dist
 @pytest.mark.parametrize("name", CASES)
 def test_a_pipeline_follows_one_process(name):
-    case = dict(CASES[name], steps=4)
+    follows_one_process(dict(CASES[name], steps=4), timeout_s=240)
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_pipeline_follows_one_process(name):
+    follows_one_process(dict(COMPILED[name], steps=3, compile=True), timeout_s=580)
+
+
+def follows_one_process(case, *, timeout_s):
     ranks = case["pp"] * case.get("dp", 1) * case.get("cp", 1) * case.get("tp", 1)
-    done = launch([str(RANK), json.dumps(case)], ranks, timeout_s=240, env=python_path())
+    done = launch([str(RANK), json.dumps(case)], ranks, timeout_s=timeout_s, env=python_path())
     found = json.loads(done.outputs[0].stdout.splitlines()[-1])
     assert found["missing"] == 0
     assert found["entries"] > 10

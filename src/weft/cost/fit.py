@@ -16,12 +16,14 @@ from typing import TypeAlias
 
 from weft.core.errors import InputError
 from weft.core.provenance import Quantity, derived, measured
-from weft.cost.roofline import REFERENCE_HEAD
+from weft.cost.roofline import REFERENCE_HEAD, VIEW, operator_seconds
 from weft.machine.curve import Curve
 from weft.machine.model import CollectiveCurve, Device, Link, Machine, NodeGroup
+from weft.program.graph import Arg
 from weft.program.operators import operator
+from weft.program.types import TensorType
 
-__all__ = ["AttentionTime", "Measurements", "Points", "ProductTime", "fit_machine"]
+__all__ = ["AttentionTime", "Call", "Measurements", "Points", "ProductTime", "fit_machine"]
 
 Points: TypeAlias = tuple[tuple[float, float], ...]
 """Measured (bytes, seconds)."""
@@ -52,6 +54,21 @@ class AttentionTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """An operator on small tensors, all in one element type.
+
+    Attributes:
+        op, args: operator name and arguments in schema order.
+        operands, outputs: types of values among the arguments and of the results.
+    """
+
+    op: str
+    args: tuple[Arg, ...]
+    operands: tuple[TensorType, ...]
+    outputs: tuple[TensorType, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
     """What a probe found, as each of `num_ranks` ranks saw it while all were at work.
 
@@ -67,6 +84,7 @@ class Measurements:
         operators: by operator name, at the sizes of `roofline.measured_size_bytes`; "traffic"
             for a plain element-wise operator.
         launch_s: an operator on next to nothing [s].
+        calls: calls as the runtime makes them, and how long each takes [s]; may be empty.
         stream_bytes_per_s: reads and writes of tensors too large for caches.
         memory_bytes: what one rank can allocate.
         collectives: by collective name, against the bytes of the whole tensor.
@@ -83,6 +101,7 @@ class Measurements:
     attention: tuple[AttentionTime, ...]
     operators: Mapping[str, Points]
     launch_s: float
+    calls: tuple[tuple[Call, float], ...]
     stream_bytes_per_s: float
     memory_bytes: float
     collectives: Mapping[str, Points]
@@ -116,7 +135,7 @@ def _device(found: Measurements) -> Device:
         return measured(value, unit, found.source)
 
     share, block = _attention(found, rates, width)
-    return Device(
+    device = Device(
         name=found.device_name,
         kind=found.kind,
         matmul_flops_per_s={dtype: figure(rate, "FLOP/s") for dtype, rate in rates.items()},
@@ -133,6 +152,19 @@ def _device(found: Measurements) -> Device:
             name: _curve(points, found.source) for name, points in found.operators.items()
         },
     )
+    launches = _launches(found, device)
+    return replace(device, operator_launch_s={name: figure(s, "s") for name, s in launches.items()})
+
+
+def _launches(found: Measurements, device: Device) -> dict[str, float]:
+    """Fixed cost of operators by name: what calls take beyond their work by the other laws [s]."""
+    costs: dict[str, list[float]] = {}
+    for call, seconds in found.calls:
+        priced_s = operator_seconds(call.op, call.args, call.operands, call.outputs, device)
+        work_s = max(0.0, priced_s - device.launch_s.value)
+        name = VIEW if priced_s == 0.0 else call.op
+        costs.setdefault(name, []).append(max(0.0, seconds - work_s))
+    return {name: fmean(values) for name, values in costs.items()}
 
 
 _HALVES = (0.0, *(2.0**power for power in range(9)))

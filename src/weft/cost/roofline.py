@@ -45,13 +45,16 @@ from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 from weft.program.work import NO_WORK, Work, causal_share, work
 
-__all__ = ["REFERENCE_HEAD", "TRAFFIC", "measured_size_bytes", "operator_seconds"]
+__all__ = ["REFERENCE_HEAD", "TRAFFIC", "VIEW", "measured_size_bytes", "operator_seconds"]
 
 _Types: TypeAlias = tuple[TensorType, ...]
 _Args: TypeAlias = tuple[Arg, ...]
 
 TRAFFIC = "traffic"
 """Name of the curve that stands for operators that were not measured."""
+
+VIEW = "view"
+"""Name among `Device.operator_launch_s` that stands for all views."""
 
 _MEASURED_ITEM_BYTES = 4
 REFERENCE_HEAD = 128
@@ -79,7 +82,8 @@ def operator_seconds(
             them where absent. A device that does not fuse takes no notice.
 
     Returns:
-        Time from start to end, launch included [s]; 0 for inputs and views.
+        Time from start to end, launch included [s]; 0 for inputs, and for views unless the
+        device says what calling one takes.
 
     Raises:
         InputError: the device has no rate for products of this element type.
@@ -99,8 +103,8 @@ def operator_seconds(
     """
     done = work(op, args, operands, outputs)
     if done == NO_WORK:
-        return 0.0
-    launch_s = device.launch_s.value
+        return _view_seconds(op, device)
+    launch_s = device.operator_launch_s.get(op, device.launch_s).value
     if done.flops:
         compute_s = done.flops / _product_rate(op, args, operands, outputs, done, device)
     else:
@@ -129,6 +133,13 @@ def measured_size_bytes(op: str, args: _Args, operands: _Types, outputs: _Types)
     """
     done = work(op, args, operands, outputs)
     return _as_measured(done.read_bytes + done.written_bytes, operands, outputs)
+
+
+def _view_seconds(op: str, device: Device) -> float:
+    """What calling an operator takes that moves nothing; a compiler leaves no call of it."""
+    launch = device.operator_launch_s.get(VIEW)
+    calls = operator(op).kind is Kind.VIEW or op == "slice"
+    return launch.value if launch is not None and calls and not device.fuses else 0.0
 
 
 def _curve_seconds(curve: Curve, num_bytes: float, joins: bool) -> float:

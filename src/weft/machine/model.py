@@ -48,6 +48,8 @@ class Device:
         memory_bytes: what a process can allocate.
         memory_bytes_per_s: reachable streaming bandwidth, reads plus writes.
         launch_s: fixed cost of one operator [s].
+        operator_launch_s: the same by name of operators for which it is another one, as the
+            runtime calls them; "view" stands for all views [s].
         fuses: whether neighbouring element-wise operators run as one kernel.
         matmul_half_width: rows or columns of a product at which it reaches half its rate.
         matmul_half_depth: contracted elements at which it reaches half its rate.
@@ -70,6 +72,7 @@ class Device:
     attention_share: Quantity | None = None
     attention_block: Quantity | None = None
     operator_curves: Mapping[str, Curve] = field(default_factory=dict[str, Curve])
+    operator_launch_s: Mapping[str, Quantity] = field(default_factory=dict[str, Quantity])
 
     def __post_init__(self) -> None:
         rates = {f"matmul rate of {name}": rate for name, rate in self.matmul_flops_per_s.items()}
@@ -230,6 +233,7 @@ class Machine:
 
 
 def _device_plain(device: Device) -> list[object]:
+    launches = {name: float(launch.value) for name, launch in device.operator_launch_s.items()}
     return [
         device.name,
         device.kind,
@@ -249,6 +253,8 @@ def _device_plain(device: Device) -> list[object]:
             )
         ],
         {name: _curve_plain(curve) for name, curve in device.operator_curves.items()},
+        # Where there are none, the digest is that of files from before there were any.
+        *([launches] if launches else []),
     ]
 
 

@@ -341,6 +341,7 @@ _device = _record(
         "attention_share": _in("share"),
         "attention_block": _in("elements"),
         "operator_curves": _mapping_of(_curve),
+        "operator_launch_s": _mapping_of(_in("s")),
     },
 )
 _group = _record(

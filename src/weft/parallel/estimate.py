@@ -19,10 +19,9 @@ from weft.machine.model import Device, Machine
 from weft.machine.topology import Group, axis_group
 from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
 from weft.parallel.plan import Prediction
-from weft.parallel.prefetch import slots_read, slots_written
+from weft.parallel.prefetch import is_view, slots_read, slots_written
 from weft.parallel.reshard import SLICE_S
 from weft.program.graph import Program
-from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 
 __all__ = ["estimate", "priced_tasks", "slowest_device"]
@@ -239,12 +238,6 @@ def _storage(local: LocalProgram) -> _Storage:
     for number, instruction in enumerate(local.instructions):
         for slot in slots_written(instruction):
             maker[slot] = number
-        if _is_view(instruction):
+        if is_view(instruction):
             owner[slots_written(instruction)[0]] = owner[slots_read(instruction)[0]]
     return _Storage(tuple(owner), tuple(maker))
-
-
-def _is_view(instruction: Instruction) -> bool:
-    if isinstance(instruction, Collective):
-        return instruction.kind is CollectiveKind.SLICE
-    return operator(instruction.op).kind is Kind.VIEW or instruction.op == "slice"

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from weft.parallel.local import Collective, Instruction, LocalProgram, Run
+from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
 from weft.program.graph import Phase, values_in
+from weft.program.operators import Kind, operator
 
-__all__ = ["prefetch_weights", "slots_read", "slots_written", "with_last_use"]
+__all__ = ["is_view", "prefetch_weights", "slots_read", "slots_written", "with_last_use"]
 
 
 AHEAD = 2
@@ -92,3 +93,10 @@ def slots_written(instruction: Instruction) -> tuple[int, ...]:
     if isinstance(instruction, Collective):
         return (instruction.target,)
     return instruction.outputs
+
+
+def is_view(instruction: Instruction) -> bool:
+    """True if an instruction only shows a part or another shape of its first operand."""
+    if isinstance(instruction, Collective):
+        return instruction.kind is CollectiveKind.SLICE
+    return operator(instruction.op).kind is Kind.VIEW or instruction.op == "slice"

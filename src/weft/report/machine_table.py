@@ -20,6 +20,7 @@ _WORDS = {
     "memory_bytes": "memory",
     "memory_bytes_per_s": "memory bandwidth",
     "launch_s": "start of an operator",
+    "operator_launch_s": "start of an operator",
     "matmul_half_width": "product width at half rate",
     "matmul_half_depth": "product depth at half rate",
     "attention_share": "attention, share of product rate",

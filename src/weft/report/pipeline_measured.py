@@ -28,7 +28,8 @@ class RankFigures:
         stages: what the group computes.
         step_s, predicted_step_s: time of a step [s].
         waited, predicted_waited: share of the schedule in which nothing was done [0 to 1].
-        exposed_s: time spent waiting for collectives, and for what is sent once a step [s].
+        exposed_s: time spent waiting for collectives, and for what is sent once a step [s]; None
+            of a compiled step.
         peak_bytes, predicted_peak_bytes: most memory in use [bytes].
     """
 
@@ -37,7 +38,7 @@ class RankFigures:
     stages: tuple[int, ...]
     step_s: float
     waited: float
-    exposed_s: float
+    exposed_s: float | None
     peak_bytes: float
     predicted_step_s: float
     predicted_waited: float
@@ -88,7 +89,7 @@ def rank_table(figures: Sequence[RankFigures]) -> Table:
             format_seconds(f.predicted_step_s),
             format_share(f.waited),
             format_share(f.predicted_waited),
-            format_seconds(f.exposed_s),
+            "-" if f.exposed_s is None else format_seconds(f.exposed_s),
             format_bytes(f.peak_bytes),
             format_bytes(f.predicted_peak_bytes),
         )

@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast, overload
 
-import torch
 from torch import Tensor, fx
 
 from weft.capture import Workload, capture
-from weft.capture.dtypes import to_torch_dtype
-from weft.core.errors import InputError
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
 from weft.parallel.serialize import plan_digest
 from weft.parallel.validate import require_program, validate
 from weft.program.graph import Program
-from weft.runtime.inductor import compile_module
+from weft.runtime.ahead import Tell, silent
+from weft.runtime.failure import patient_work
+from weft.runtime.inductor import compile_module, examples
 from weft.runtime.lower import eager_module, in_place_module
 from weft.runtime.own_state import StateSource, own_state, state_at_hand, state_of_workload
 from weft.runtime.pipeline import PipelineStep, deploy_pipeline
@@ -40,6 +39,7 @@ def deploy(
     compile: bool = False,
     world: World | None = None,
     program: Program | None = None,
+    tell: Tell = silent,
 ) -> Step: ...
 @overload
 def deploy(
@@ -49,6 +49,7 @@ def deploy(
     compile: bool = False,
     world: World | None = None,
     program: Program | None = None,
+    tell: Tell = silent,
 ) -> PipelineStep: ...
 def deploy(
     plan: ParallelPlan | PipelinePlan,
@@ -57,6 +58,7 @@ def deploy(
     compile: bool = False,  # noqa: A002 - the word that torch uses for it
     world: World | None = None,
     program: Program | None = None,
+    tell: Tell = silent,
 ) -> Step | PipelineStep:
     """This rank's share of a planned training step, with the workload's initial state.
 
@@ -67,30 +69,29 @@ def deploy(
     Args:
         plan: made for the workload's program and as many devices as there are ranks.
         workload: what to train.
-        compile: whether Inductor compiles the step, which takes minutes for a large model; not
-            for pipelines.
+        compile: whether Inductor compiles the step, which takes minutes for a large model. Of a
+            pipeline it compiles each part of a stage by itself.
         world: the ranks; those that torchrun started if left out.
         program: the captured workload, if it is at hand; captured here if left out.
+        tell: told on rank 0 what is being compiled.
 
     Raises:
         MismatchError: the plan was made for another program or another number of devices, or
             the ranks do not hold the same program and plan.
         VerifyError: the plan does not compute what the program does.
-        InputError: a pipeline is to be compiled.
+        RunError: the compiler failed on this rank, or another rank failed meanwhile.
     """
     if isinstance(plan, PipelinePlan):
-        if compile:
-            raise InputError(
-                need="a plan of one stage to compile",
-                got=f"a pipeline of {plan.num_stages} stages",
-                hint="run it without --compile",
-            )
-        return deploy_pipeline(plan, workload, world=world, program=program)
+        return deploy_pipeline(
+            plan, workload, compile=compile, world=world, program=program, tell=tell
+        )
     world = join() if world is None else world
     captured = capture(workload) if program is None else program
     require_program(plan, captured)
     source = state_of_workload(workload)
-    return _assembled(plan, captured, source, seed=workload.seed, compile=compile, world=world)
+    return _assembled(
+        plan, captured, source, seed=workload.seed, compile=compile, world=world, tell=tell
+    )
 
 
 def assemble(
@@ -118,7 +119,7 @@ def assemble(
         VerifyError: the plan does not compute what the program does.
     """
     source = state_at_hand(state)
-    return _assembled(plan, program, source, seed=seed, compile=compile, world=world)
+    return _assembled(plan, program, source, seed=seed, compile=compile, world=world, tell=silent)
 
 
 def _assembled(
@@ -129,6 +130,7 @@ def _assembled(
     seed: int,
     compile: bool,  # noqa: A002 - the word that torch uses for it
     world: World,
+    tell: Tell,
 ) -> Step:
     local = validate(plan, program)
     deployment = Deployment(
@@ -143,7 +145,6 @@ def _assembled(
     require_agreement(world, "program", deployment.program_digest)
     require_agreement(world, "plan", deployment.plan_digest)
     place = place_in(world, plan.mesh, devices)
-    build = _compiled if compile else _eager
     shardings = {
         i.name: i.sharding
         for i in local.inputs
@@ -155,7 +156,7 @@ def _assembled(
         world=world,
         place=place,
         devices=devices,
-        advance=build(deployment, place),
+        advance=_compiled(deployment, place, world, tell) if compile else _eager(deployment, place),
         in_place=compile,
         state=state,
         built_whole=built_whole,
@@ -166,21 +167,20 @@ def _eager(deployment: Deployment, place: Place) -> Advance:
     return cast("Advance", eager_module(deployment.local, deployment.program, place))
 
 
-def _compiled(deployment: Deployment, place: Place) -> Advance:
-    """The step through Inductor."""
+def _compiled(deployment: Deployment, place: Place, world: World, tell: Tell) -> Advance:
+    """The step through Inductor; the ranks wait for each other once it is compiled."""
+    local = deployment.local
 
     def build() -> fx.GraphModule:
-        return in_place_module(deployment.local, deployment.program, place)
+        return in_place_module(local, deployment.program, place)
 
-    compiled = compile_module(build, _examples(deployment, place))
+    said = tell if world.is_first else silent
+    with patient_work(world, "compile", said):
+        said(f"compiling the step ({len(local.instructions)} instructions)")
+        types = [local.slots[source.slot] for source in local.inputs]
+        compiled = compile_module(build, examples(types, place.device))
 
     def advance(inputs: list[Tensor | None]) -> tuple[Tensor, ...]:
         return tuple(compiled(*inputs))
 
     return advance
-
-
-def _examples(deployment: Deployment, place: Place) -> list[Tensor]:
-    """Tensors like the inputs, for the compiler: types count, values do not."""
-    types = [deployment.local.slots[source.slot] for source in deployment.local.inputs]
-    return [torch.empty(t.shape, dtype=to_torch_dtype(t.dtype), device=place.device) for t in types]

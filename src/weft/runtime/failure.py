@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -25,7 +25,7 @@ import torch.distributed as dist
 from weft.core.errors import RunError, WeftError
 from weft.runtime.world import World
 
-__all__ = ["Failure", "Progress", "guard"]
+__all__ = ["Failure", "Progress", "guard", "patient_work"]
 
 SIGN_OF_LIFE_S = 0.5
 """Time between two signs of life of a rank [s]."""
@@ -112,6 +112,89 @@ def guard(world: World, *, grace_s: float = GRACE_S) -> Iterator[Progress]:
         raise failure.to_error(world.size) from error
     finally:
         watcher.stop()
+
+
+@contextmanager
+def patient_work(world: World, what: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """A block of work that each rank does by itself and that may take any time.
+
+    The ranks meet at its end. Whoever is done waits for as long as the others give signs of life,
+    so that no time-out of a collective limits the work.
+
+    Args:
+        world: the ranks.
+        what: a word for the work: ranks that come to it again count for themselves.
+        tell: told which ranks are waited for.
+
+    Raises:
+        RunError: another rank failed, or gave no sign of life for the time-out of a collective.
+    """
+    store = world.store
+    if store is None:
+        yield
+        return
+    name = f"{what}{store.add(f'{what}/times/{world.rank}', 1)}"
+    signs = _Signs(store, f"{name}/life/{world.rank}")
+    signs.start()
+    try:
+        yield
+    finally:
+        signs.stop()
+    store.set(f"{name}/done/{world.rank}", "1")
+    _await_others(world, store, name, tell)
+
+
+class _Signs(threading.Thread):
+    """Gives signs of life while the main thread works."""
+
+    def __init__(self, store: dist.Store, key: str) -> None:
+        super().__init__(name="weft-signs", daemon=True)
+        self._store: dist.Store = cast("Any", store).clone()
+        self._key = key
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        beat = 0
+        while not self._done.wait(SIGN_OF_LIFE_S):
+            beat += 1
+            try:
+                self._store.set(self._key, str(beat))
+            except RuntimeError:
+                return  # the store is gone, which the main thread notices when it is done
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._done.set()
+        self.join(SIGN_OF_LIFE_S * 4)
+
+
+def _await_others(world: World, store: dist.Store, name: str, tell: Callable[[str], None]) -> None:
+    told: list[int] = []
+    last: dict[int, tuple[str, float]] = {}
+    while True:
+        failure = _read_failure(store)
+        if failure is not None:
+            raise failure.to_error(world.size)
+        absent = [rank for rank in range(world.size) if not store.check([f"{name}/done/{rank}"])]
+        if not absent:
+            return
+        now = time.monotonic()
+        for rank in absent:
+            key = f"{name}/life/{rank}"
+            sign = store.get(key).decode() if store.check([key]) else ""
+            before, since = last.get(rank, ("", now))
+            last[rank] = (sign, since if sign == before and rank in last else now)
+            if now - last[rank][1] > world.timeout_s:
+                raise RunError(
+                    need=f"a sign of life of each rank within {world.timeout_s:g} s ({name})",
+                    got=f"none of rank {rank}",
+                    hint="look at the output of that rank",
+                    rank=rank,
+                )
+        if absent != told:
+            told = absent
+            tell(f"waiting for rank {', '.join(map(str, absent))}")
+        time.sleep(SIGN_OF_LIFE_S / 5)
 
 
 @contextmanager

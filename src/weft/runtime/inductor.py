@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import RunError
+from weft.program.types import TensorType
 
-__all__ = ["compile_module"]
+__all__ = ["compile_module", "examples"]
 
 Compiled: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -26,13 +29,16 @@ _LOG = logging.getLogger("weft.runtime")
 _TORN = re.compile(r"ImportError: (\S+\.so): (?:file too short|invalid ELF header|.*truncated)")
 
 
-def compile_module(build: Callable[[], fx.GraphModule], examples: list[Tensor]) -> Compiled:
+def compile_module(
+    build: Callable[[], fx.GraphModule], given: Sequence[Tensor | list[Tensor]]
+) -> Compiled:
     """Compile a graph.
 
     Args:
         build: makes the graph; called again if a torn library has to be compiled anew, because
             the compiler may change what it is given.
-        examples: tensors like the inputs. Types count, values do not.
+        given: tensors like the inputs, or a list of them where the graph takes a list. Types
+            count, values do not.
 
     Returns:
         A function of the inputs, one by one.
@@ -43,7 +49,7 @@ def compile_module(build: Callable[[], fx.GraphModule], examples: list[Tensor]) 
     removed: set[Path] = set()
     while True:
         try:
-            compiled = torch._inductor.compile(build(), cast("list[Any]", examples))
+            compiled = torch._inductor.compile(build(), cast("list[Any]", list(given)))
             return cast("Compiled", compiled)
         except Exception as error:
             torn = _torn_library(str(error))
@@ -56,6 +62,12 @@ def compile_module(build: Callable[[], fx.GraphModule], examples: list[Tensor]) 
             _LOG.warning("compiling again what a killed run left torn: %s", torn)
             torn.unlink(missing_ok=True)
             removed.add(torn)
+
+
+def examples(types: Sequence[TensorType], device: torch.device) -> list[Tensor]:
+    """Tensors of these types in row-major order for the compiler, which take no memory."""
+    with FakeTensorMode():
+        return [torch.empty(t.shape, dtype=to_torch_dtype(t.dtype), device=device) for t in types]
 
 
 def _torn_library(text: str) -> Path | None:

@@ -24,6 +24,7 @@ from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 from weft.runtime.emit import Call, emit_run
 from weft.runtime.emit_collective import Transfer, emit_message, emit_start
+from weft.runtime.pieces import Piece
 from weft.runtime.place import Place
 
 __all__ = ["borrowed_slots", "eager_module", "in_place_module", "some_module", "take"]
@@ -84,29 +85,37 @@ def some_module(
     local: LocalProgram,
     program: Program,
     place: Place,
-    numbers: Sequence[int],
-    reads: Sequence[int],
-    writes: Sequence[int],
+    piece: Piece,
+    *,
+    row_major: bool = False,
 ) -> fx.GraphModule:
     """Some instructions as `module(slots that they read) -> slots that they write`.
 
-    The module takes one list of tensors and leaves None in each place of it that it has read.
+    The module takes one list of tensors and leaves None in each place of it that it has read. A
+    compiler is told to empty the list before it runs. What the piece replaces is written over.
 
     Args:
         local: what every rank executes.
         program: its program.
         place: where this rank stands.
-        numbers: positions of the instructions, in order.
-        reads: slots that they read and do not write.
-        writes: slots to return.
+        piece: the instructions.
+        row_major: whether what is returned lies in row-major order.
     """
-    some = tuple([local.instructions[number] for number in numbers])
+    some = tuple([local.instructions[number] for number in piece.numbers])
     emission = _Emission(replace(local, instructions=some), program, place)
     box = emission.graph.placeholder("inputs")
-    for position, slot in enumerate(reads):
+    box.meta["steal_arg"] = True  # torch._dynamo.utils.flatten_graph_inputs
+    for position, slot in enumerate(piece.reads):
         emission.promise(slot, _taking(emission.graph, box, position))
     emission.emit()
-    emission.graph.output(tuple([emission.read(slot) for slot in writes]))
+    old = [emission.read(slot) for slot, _ in piece.replaces]
+    new = [emission.read(slot) for _, slot in piece.replaces]
+    made = [emission.read(slot) for slot in piece.writes]
+    if row_major:
+        made = [emission.graph.call_function(aten.contiguous.default, (node,)) for node in made]
+    for before, after in zip(old, new, strict=True):
+        emission.graph.call_function(aten.copy_.default, (before, after))
+    emission.graph.output(tuple(made))
     return fx.GraphModule(nn.Module(), emission.graph, "Segment")
 
 

@@ -9,6 +9,7 @@ that nobody waits for somebody who waits.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import cast
 
@@ -21,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from weft.capture import Workload, capture
 from weft.capture.batch import require_batch
 from weft.core.errors import MismatchError
+from weft.parallel.local import LocalInput
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.segments import Part
 from weft.parallel.pipeline.serialize import pipeline_digest
@@ -28,16 +30,16 @@ from weft.parallel.pipeline.stages import Parcel
 from weft.parallel.placement import part_box
 from weft.parallel.validate import require_program
 from weft.program.graph import Phase, Program, Role
+from weft.runtime.ahead import Tell, compile_stages, silent
 from weft.runtime.boxes import storable
 from weft.runtime.clock import Clock
 from weft.runtime.own_state import StateSource, own_state, state_of_workload
-from weft.runtime.place import Place
 from weft.runtime.post import Box, Post
 from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.stage import StageRun
 from weft.runtime.step import Deployed, entry, step_seed
 from weft.runtime.torch_schedule import Handlers, Schedule
-from weft.runtime.world import World, gather_objects, join, require_agreement
+from weft.runtime.world import World, gather_objects, join, place_in, require_agreement
 
 __all__ = ["PipelineStep", "deploy_pipeline"]
 
@@ -50,20 +52,25 @@ def deploy_pipeline(
     plan: PipelinePlan,
     workload: Workload,
     *,
+    compile: bool = False,  # noqa: A002 - the word that torch uses for it
     world: World | None = None,
     program: Program | None = None,
+    tell: Tell = silent,
 ) -> PipelineStep:
     """This rank's share of a pipelined training step, with the workload's initial state.
 
     Args:
         plan: made for the workload's program and as many devices as there are ranks.
         workload: what to train.
+        compile: whether Inductor compiles the parts of each stage.
         world: the ranks; those that torchrun started if left out.
         program: the captured workload, if it is at hand.
+        tell: told on rank 0 what is being compiled.
 
     Raises:
         MismatchError: the plan was made for another program or another number of devices.
         VerifyError: the plan does not compute what the program does.
+        RunError: the compiler failed on this rank, or another rank failed meanwhile.
     """
     world = join() if world is None else world
     captured = capture(workload) if program is None else program
@@ -83,7 +90,11 @@ def deploy_pipeline(
     )
     require_agreement(world, "program", deployment.program_digest)
     require_agreement(world, "plan", deployment.plan_digest)
-    return PipelineStep(deployment, plan, world, state_of_workload(workload))
+    source = state_of_workload(workload)
+    step = PipelineStep(deployment, plan, world, source, compiled=compile)
+    if compile:
+        step.compile(tell)
+    return step
 
 
 class PipelineStep:
@@ -105,7 +116,10 @@ class PipelineStep:
         plan: PipelinePlan,
         world: World,
         source: StateSource,
+        *,
+        compiled: bool,
     ) -> None:
+        self._compiled = compiled
         self.deployment = deployment
         self.plan = plan
         self.world = world
@@ -114,19 +128,26 @@ class PipelineStep:
         staged = StagedProgram(self._program, plan.micro_batches, plan.cut)
         self._group = world.rank // plan.mesh.num_devices
         self._devices = _devices(world, plan)
-        self.place = _place(world, plan, self._devices)
+        self.place = place_in(world, plan.mesh, self._devices)
         self._clock = Clock()
         self._post = Post(plan, staged.stages, world.rank, world.device)
+        own = plan.stages_of(self._group)
+        segments = {number: staged.segments(number, plan.plans[number]) for number in own}
+        replaced = Counter(n for found in segments.values() for n, _ in found.local.updates)
+        shared = frozenset(name for name, count in replaced.items() if count > 1)
         self._stages = {
             number: StageRun(
                 staged.stages[number],
                 plan.plans[number],
-                staged.segments(number, plan.plans[number]),
+                segments[number],
                 self.place,
                 self._clock,
+                compiled=compiled,
+                shared=shared,
             )
-            for number in plan.stages_of(self._group)
+            for number in own
         }
+        self._own_inputs = {number: _of_each(run) for number, run in self._stages.items()}
         self._shardings = {
             source.name: source.sharding
             for run in self._stages.values()
@@ -136,9 +157,7 @@ class PipelineStep:
         self._state, self.built_whole = own_state(
             source, self._program, self._shardings, self.place
         )
-        self._updated = dict.fromkeys(
-            name for run in self._stages.values() for name, _ in run.segments.local.updates
-        )
+        self._updated = tuple(replaced)
         self._boxes: dict[tuple[str, int], Box] = {}
         self._outbox: dict[tuple[str, int], Tensor] = {}
         self._sending: list[dist.Work] = []
@@ -148,6 +167,17 @@ class PipelineStep:
         self._schedule = Schedule(
             plan.orders, self._group, plan.num_stages, plan.micro_batches, handlers
         )
+
+    def compile(self, tell: Tell) -> None:
+        """Compile the parts of this rank's stages; all ranks do so before the first step.
+
+        Args:
+            tell: told on rank 0 what is being compiled.
+
+        Raises:
+            RunError: the compiler failed on this rank, or another rank failed meanwhile.
+        """
+        compile_stages(self._stages, self.world, tell)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Do one step.
@@ -176,11 +206,10 @@ class PipelineStep:
             self._busy_s, start = 0.0, time.perf_counter()
             self._schedule.run()
             self._schedule_s = time.perf_counter() - start
+            # What was sent before the schedule may be a parameter, which the update writes over.
+            self._end_sending()
             self._once(Part.FINISH)
-            with self._clock.waiting():
-                for work in self._sending:
-                    work.wait()
-            self._sending.clear()
+            self._end_sending()
             loss = self._whole_loss()
             for run in self._stages.values():
                 self._state.update(run.next_values())
@@ -200,9 +229,10 @@ class PipelineStep:
         """Time of the last step in which this rank only waited for communication [s].
 
         That is for collectives, and for what stages send each other once a step. Waits for
-        micro-batches are not among it: they are what `waited` counts.
+        micro-batches are not among it: they are what `waited` counts. What is compiled waits
+        for its collectives out of sight, so there is no such figure for it.
         """
-        return self._clock.waited_s
+        return None if self._compiled else self._clock.waited_s
 
     def state(self) -> dict[str, Tensor]:
         """Parameters, buffers and optimizer state of this group's stages by name, as DTensors.
@@ -283,24 +313,25 @@ class PipelineStep:
     def _inputs_of(self, run: StageRun, micro_batch: int) -> dict[int, Tensor]:
         """This rank's share of a micro-batch, by slot."""
         found: dict[int, Tensor] = {}
-        for source in run.segments.local.inputs:
-            given = run.stage.program.input_by_name[source.name]
-            if given.role is Role.MICRO_BATCH:
+        for source, role in self._own_inputs[run.stage.number]:
+            if role is Role.MICRO_BATCH:
                 found[source.slot] = torch.tensor(micro_batch, device=self.world.device)
-            elif given.role is Role.BATCH and run.segments.local.slots[source.slot].shape:
-                part = shard_of(
-                    self._parts[micro_batch][source.name],
-                    self.plan.mesh,
-                    source.sharding,
-                    self.place.coordinate,
-                )
-                found[source.slot] = part.to(self.world.device)
+                continue
+            part = shard_of(
+                self._parts[micro_batch][source.name],
+                self.plan.mesh,
+                source.sharding,
+                self.place.coordinate,
+            )
+            found[source.slot] = part.to(self.world.device).contiguous()
         return found
 
     # --- what runs once -------------------------------------------------------------------
 
     def _survey(self) -> None:
         for run in self._stages.values():
+            if not run.segments.sums[Part.SURVEY]:
+                continue
             for micro_batch in range(self.plan.micro_batches):
                 run.give(self._inputs_of(run, micro_batch), micro_batch)
                 run.repeat(Part.SURVEY, micro_batch)
@@ -344,6 +375,13 @@ class PipelineStep:
 
     def _start(self, operations: list[dist.P2POp]) -> None:
         self._sending += [_started(operation) for operation in operations]
+
+    def _end_sending(self) -> None:
+        """Wait until others have what was sent to them once a step."""
+        with self._clock.waiting():
+            for work in self._sending:
+                work.wait()
+        self._sending.clear()
 
     def _whole_loss(self) -> Tensor:
         """The sum of the stages' losses; each is whole on every device of its group."""
@@ -418,6 +456,17 @@ class PipelineStep:
                 self._outbox[parcel.name, micro_batch] = tensor
 
 
+def _of_each(run: StageRun) -> list[tuple[LocalInput, Role]]:
+    """Inputs in which micro-batches differ, but for what other stages send."""
+    found: list[tuple[LocalInput, Role]] = []
+    for source in run.segments.local.inputs:
+        role = run.stage.program.input_by_name[source.name].role
+        is_part = role is Role.BATCH and bool(run.segments.local.slots[source.slot].shape)
+        if is_part or role is Role.MICRO_BATCH:
+            found.append((source, role))
+    return found
+
+
 def _each(parcels: tuple[Parcel, ...], phase: Phase) -> list[Parcel]:
     """Those that cross in a phase for each micro-batch."""
     return [parcel for parcel in parcels if parcel.phase is phase and not parcel.once]
@@ -441,13 +490,3 @@ def _devices(world: World, plan: PipelinePlan) -> DeviceMesh | None:
         mesh_dim_names=("stage", *axes),
     )
     return whole[axes]
-
-
-def _place(world: World, plan: PipelinePlan, devices: DeviceMesh | None) -> Place:
-    """Where this rank stands in the grid of its group, with a process group along each axis."""
-    groups = tuple(
-        devices.get_group(axis).group_name if devices is not None and size > 1 else ""
-        for axis, size in enumerate(plan.mesh.shape)
-    )
-    coordinate = plan.mesh.coordinate(world.rank % plan.mesh.num_devices)
-    return Place(mesh=plan.mesh, coordinate=coordinate, device=world.device, groups=groups)

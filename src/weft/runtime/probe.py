@@ -26,6 +26,7 @@ import torch
 from weft.core.errors import InputError, RunError
 from weft.cost.fit import AttentionTime, Measurements, Points, ProductTime, fit_machine
 from weft.machine.model import Machine
+from weft.runtime.probe_calls import CALLS
 
 __all__ = ["probe"]
 
@@ -170,6 +171,7 @@ def _measurements(found: _Found, num_ranks: int, cuda: bool) -> Measurements:
         ),
         operators=_points(found, "operator"),
         launch_s=found["launch"][0],
+        calls=tuple((CALLS[int(n)], value[0]) for (n, _), value in _items(found, "call")),
         stream_bytes_per_s=found["stream"][0] / found["stream"][1],
         memory_bytes=found["memory"][0],
         collectives=_points(found, "collective"),

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from weft.capture.operators import attention, attention_backward
+from weft.cost.fit import Call
 from weft.parallel.local import Collective, CollectiveKind
 from weft.parallel.placement import Mesh
 from weft.program.graph import Phase
@@ -31,6 +32,7 @@ from weft.program.types import DType, TensorType
 from weft.runtime.allocator import keep_freed_memory
 from weft.runtime.emit_collective import collective_module
 from weft.runtime.place import Place
+from weft.runtime.probe_calls import CALLS, CALLS_AT_ONCE, call_run
 from weft.runtime.probe_operators import OPERATOR_ITEMS, operator_run
 
 __all__ = ["main"]
@@ -94,6 +96,7 @@ def _items(bench: _Bench, num_ranks: int) -> list[_Item]:
     if bench.device.type == "cpu":
         # Devices that fuse never run these alone, and flash attention takes no f32.
         items += _attention_items(bench)
+        items += _call_items(bench)
         items += [(key, lambda k=key: _operator(bench, k)) for key in OPERATOR_ITEMS]
     if num_ranks > 1:
         items += _collective_items(bench, num_ranks)
@@ -276,6 +279,15 @@ def _attention(bench: _Bench, size: _Size4, causal: bool, direction: str) -> lis
         return [bench.seconds(lambda: attention(q, k, v, causal, scale))]
     out, logsumexp = attention(q, k, v, causal, scale)
     return [bench.seconds(lambda: attention_backward(grad, q, k, v, out, logsumexp, causal, scale))]
+
+
+def _call_items(bench: _Bench) -> list[_Item]:
+    def seconds(call: Call) -> list[float]:
+        return [bench.seconds(call_run(call, bench.device)) / CALLS_AT_ONCE]
+
+    return [
+        (f"call|{number}|{call.op}", lambda c=call: seconds(c)) for number, call in enumerate(CALLS)
+    ]
 
 
 def _operator(bench: _Bench, key: str) -> list[float]:

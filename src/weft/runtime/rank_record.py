@@ -26,12 +26,12 @@ class RankStep:
         step_s: from the batch to the loss [s].
         waited: share of the schedule in which it did nothing [0 to 1].
         exposed_s: time in which it only waited for collectives, or for what stages send each
-            other once a step [s].
+            other once a step [s]; None of what is compiled.
     """
 
     step_s: float
     waited: float
-    exposed_s: float
+    exposed_s: float | None
 
 
 def gather_rank_steps(step: Trainable, step_s: float) -> list[RankStep] | None:
@@ -41,7 +41,7 @@ def gather_rank_steps(step: Trainable, step_s: float) -> list[RankStep] | None:
         step: this rank's share.
         step_s: how long it took here [s].
     """
-    if step.waited is None or step.exposed_s is None:
+    if step.waited is None:
         return None
     return gather_objects(step.world, RankStep(step_s, step.waited, step.exposed_s))
 
@@ -64,6 +64,7 @@ def record_ranks(
     for rank, peak in enumerate(peak_bytes):
         group = rank // plan.mesh.num_devices
         own = [done[rank] for done in warm]
+        exposed = [done.exposed_s for done in own if done.exposed_s is not None]
         log.append(
             "rank",
             rank=rank,
@@ -72,7 +73,7 @@ def record_ranks(
             steps=len(own),
             step_s=statistics.median(done.step_s for done in own),
             waited=statistics.median(done.waited for done in own),
-            exposed_s=statistics.median(done.exposed_s for done in own),
+            exposed_s=statistics.median(exposed) if exposed else None,
             peak_bytes=peak,
             predicted_step_s=plan.prediction.step_s,
             predicted_waited=plan.time.waiting(group),

@@ -12,7 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch.distributed as dist
-from torch.distributed.pipelining.schedules import _Action, _PipelineScheduleRuntime
+from torch.distributed.pipelining.schedules import (
+    _Action,
+    _ComputationType,
+    _PipelineScheduleRuntime,
+)
 
 from weft.parallel.pipeline.schedule import Action, Work
 
@@ -107,6 +111,8 @@ class Schedule(_PipelineScheduleRuntime):
             for number, actions in enumerate(orders)
         }
         self._prepare_schedule_with_comms(cast("Any", actions))
+        for number, lowered in self.pipeline_order_with_comms.items():
+            self.pipeline_order_with_comms[number] = _receives_ahead(lowered)
 
     def run(self) -> None:
         """Do all micro-batches."""
@@ -115,6 +121,42 @@ class Schedule(_PipelineScheduleRuntime):
 
     def _initialize_stages(self, *ignored: Any, **options: Any) -> None:
         """Shapes are known from the plan; torch would send them around."""
+
+
+def _receives_ahead(actions: Sequence[_Action]) -> list[_Action]:
+    """The same actions, in which each receive has a computation between itself and its reader.
+
+    What a peer sends travels only once there is a receive for it, so that it arrives while this
+    group computes for another micro-batch. A receive that torch put right before its reader
+    passes one computation, which holds one more tensor and no more, and no communication: groups
+    wait for each other in the order that torch found, in which none waits for ever.
+    """
+    ordered: list[_Action] = []
+    for action, reader in zip(actions, (*actions[1:], None), strict=True):
+        place = len(ordered)
+        if reader is not None and ordered and _reads(reader, action):
+            place -= ordered[-1].computation_type in _COMPUTES
+        ordered.insert(place, action)
+    return ordered
+
+
+_READERS = {
+    _ComputationType.RECV_F: (_ComputationType.FORWARD,),
+    _ComputationType.RECV_B: (_ComputationType.FULL_BACKWARD, _ComputationType.BACKWARD_INPUT),
+}
+_COMPUTES = (
+    *(kind for kinds in _READERS.values() for kind in kinds),
+    _ComputationType.BACKWARD_WEIGHT,
+)
+
+
+def _reads(action: _Action, receive: _Action) -> bool:
+    """True if an action computes with what a receive takes up."""
+    return (
+        action.computation_type in _READERS.get(receive.computation_type, ())
+        and action.stage_index == receive.stage_index
+        and action.microbatch_index == receive.microbatch_index
+    )
 
 
 def _torch_action(action: Action) -> _Action:

@@ -31,6 +31,7 @@ from weft.core.records import RecordLog
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Program
+from weft.runtime.ahead import Tell, silent
 from weft.runtime.checkpoint import load_checkpoint, open_folder, save_checkpoint
 from weft.runtime.deploy import deploy
 from weft.runtime.failure import Progress, guard
@@ -116,6 +117,7 @@ def run_plan(
     compile: bool = False,  # noqa: A002 - the word that torch uses for it
     log: RecordLog | None = None,
     on_step: Callable[[StepDone], None] | None = None,
+    tell: Tell = silent,
     timeout_s: float = 300.0,
 ) -> Outcome:
     """Join the ranks that torchrun started, deploy the plan and train: a rank's whole life.
@@ -128,6 +130,7 @@ def run_plan(
         compile: whether Inductor compiles the step.
         log: where rank 0 records what it measures.
         on_step: called on rank 0 after each step.
+        tell: told on rank 0 what is being compiled.
         timeout_s: how long a rank waits for the others before the run is given up [s].
 
     Raises:
@@ -136,7 +139,7 @@ def run_plan(
         FileError: a checkpoint could not be written, or none is whole.
     """
     with joined(timeout_s=timeout_s) as world, guard(world) as progress:
-        step = deploy(plan, workload, compile=compile, world=world, program=program)
+        step = deploy(plan, workload, compile=compile, world=world, program=program, tell=tell)
         return train(step, workload.batch, schedule, progress=progress, log=log, on_step=on_step)
 
 

@@ -177,12 +177,12 @@ def device_mesh(world: World, mesh: Mesh) -> DeviceMesh | None:
 
 
 def place_in(world: World, mesh: Mesh, devices: DeviceMesh | None) -> Place:
-    """Where this rank stands in a mesh."""
+    """Where this rank stands in a mesh; in one of several equal ones, rank after rank."""
     groups = tuple(
         devices.get_group(axis).group_name if devices is not None and size > 1 else ""
         for axis, size in enumerate(mesh.shape)
     )
-    coordinate = mesh.coordinate(world.rank)
+    coordinate = mesh.coordinate(world.rank % mesh.num_devices)
     return Place(mesh=mesh, coordinate=coordinate, device=world.device, groups=groups)
 
 

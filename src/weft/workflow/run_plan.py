@@ -41,13 +41,17 @@ class RunSettings:
 
 
 def run_recipe(
-    settings: RunSettings, *, on_step: Callable[[StepDone], None] | None = None
+    settings: RunSettings,
+    *,
+    on_step: Callable[[StepDone], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Train; called by every rank.
 
     Args:
         settings: what to run.
         on_step: told of each finished step, on rank 0.
+        tell: told what is being compiled, on rank 0.
 
     Raises:
         FileError: the plan file is missing or damaged, or no checkpoint is whole.
@@ -56,6 +60,7 @@ def run_recipe(
     """
     from weft.core.records import RecordLog
     from weft.parallel.plan_files import load_plan
+    from weft.runtime.ahead import silent
     from weft.runtime.train import Schedule, run_plan
 
     schedule = Schedule(
@@ -72,4 +77,5 @@ def run_recipe(
         compile=settings.compile,
         log=None if settings.records is None else RecordLog(settings.records),
         on_step=on_step,
+        tell=silent if tell is None else tell,
     )

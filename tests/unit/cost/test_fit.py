@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from weft.core.errors import InputError
 from weft.core.provenance import Origin
 from weft.cost.collective import collective_seconds
-from weft.cost.fit import AttentionTime, Measurements, ProductTime, fit_machine
+from weft.cost.fit import AttentionTime, Call, Measurements, ProductTime, fit_machine
 from weft.cost.roofline import operator_seconds
 from weft.machine.topology import axis_group
 from weft.machine.yaml import machine_from_text, machine_to_text
@@ -66,6 +66,7 @@ FOUND = Measurements(
         "traffic": ((1e3, 2e-6), (1e6, 3e-5), (1e7, 4e-4)),
     },
     launch_s=LAUNCH_S,
+    calls=(),
     stream_bytes_per_s=3e10,
     memory_bytes=1e10,
     collectives={
@@ -184,3 +185,52 @@ def test_every_figure_says_that_it_was_measured_and_survives_a_file() -> None:
 def test_without_a_product_there_is_nothing_to_fit() -> None:
     with pytest.raises(InputError, match="at least one measured matrix product"):
         fit_machine(replace(FOUND, products=()))
+
+
+def call(
+    op: str,
+    args: tuple[Arg, ...],
+    operands: tuple[TensorType, ...],
+    outputs: tuple[TensorType, ...],
+) -> Call:
+    return Call(op=op, args=args, operands=operands, outputs=outputs)
+
+
+def f32(*shape: int) -> TensorType:
+    return TensorType(DType.F32, shape)
+
+
+def test_the_start_of_an_operator_is_what_its_call_takes_beyond_its_work() -> None:
+    big = f32(512, 512)
+    product = call("einsum", ("ab,bc->ac", Value(0), Value(1)), (big, big), (big,))
+    tiny = f32(4, 4)
+    small = call("einsum", ("ab,bc->ac", Value(0), Value(1)), (tiny, tiny), (tiny,))
+    plain = fit_machine(FOUND).groups[0].device
+    works = [
+        operator_seconds(c.op, c.args, c.operands, c.outputs, plain) - LAUNCH_S
+        for c in (product, small)
+    ]
+    calls = ((product, works[0] + 8e-6), (small, works[1] + 12e-6))
+    device = fit_machine(replace(FOUND, calls=calls)).groups[0].device
+    assert device.operator_launch_s["einsum"].value == pytest.approx(10e-6)
+    assert device.operator_launch_s["einsum"].source == FOUND.source
+    took = operator_seconds(small.op, small.args, small.operands, small.outputs, device)
+    assert took == pytest.approx(works[1] + 10e-6)
+
+
+def test_views_share_one_start() -> None:
+    calls = (
+        (call("view", (Value(0), (4,)), (f32(2, 2),), (f32(4),)), 2e-6),
+        (call("slice", (Value(0), 0, 0, 1), (f32(2, 2),), (f32(1, 2),)), 4e-6),
+    )
+    device = fit_machine(replace(FOUND, calls=calls)).groups[0].device
+    assert {name: q.value for name, q in device.operator_launch_s.items()} == {
+        "view": pytest.approx(3e-6)
+    }
+
+
+def test_no_start_is_below_zero() -> None:
+    big = f32(1024, 1024)
+    product = call("einsum", ("ab,bc->ac", Value(0), Value(1)), (big, big), (big,))
+    device = fit_machine(replace(FOUND, calls=((product, 1e-9),))).groups[0].device
+    assert device.operator_launch_s["einsum"].value == 0.0

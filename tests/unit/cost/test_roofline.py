@@ -248,3 +248,30 @@ def test_an_operator_in_anothers_kernel_is_charged_no_launch_by_a_curve_either()
         assert pointwise(device, "neg.default", x, inside) == pytest.approx(compute_s)
         read_s = 10e-6 * (1e6 - 1e3) / 1e6
         assert pointwise(device, "neg.default", x, reads) == pytest.approx(read_s)
+
+
+CALLED = replace(PLAIN, operator_launch_s={"einsum": figure(1e-5), "view": figure(3e-6)})
+
+
+def test_an_operator_with_a_start_of_its_own_takes_that_one() -> None:
+    assert product(CALLED, 64, 64, 64) == pytest.approx(product(PLAIN, 64, 64, 64) + 9e-6)
+    assert pointwise(CALLED, "neg.default", f32(8)) == pointwise(PLAIN, "neg.default", f32(8))
+
+
+@pytest.mark.parametrize(
+    ("op", "args"), [("view", ((4, 2),)), ("permute", ((1, 0),)), ("slice", (0, 0, 2))]
+)
+def test_the_call_of_a_view_takes_time_where_that_was_measured(
+    op: str, args: tuple[Arg, ...]
+) -> None:
+    def took(device: Device) -> float:
+        return operator_seconds(op, (Value(0), *args), (f32(2, 4),), (f32(4, 2),), device)
+
+    assert took(CALLED) == 3e-6
+    assert took(PLAIN) == 0.0
+    # A compiler leaves no call of it.
+    assert took(replace(CALLED, fuses=True)) == 0.0
+
+
+def test_an_input_is_no_call() -> None:
+    assert operator_seconds("input", ("x",), (), (f32(8),), CALLED) == 0.0

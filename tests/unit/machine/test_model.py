@@ -83,6 +83,7 @@ def with_device(machine: Machine, **change: object) -> Machine:
         {"attention_block": None},
         {"operator_curves": {"traffic": CURVE}},
         {"launch_s": derived(1.0, "s", "test")},
+        {"operator_launch_s": {"einsum": derived(1.0, "s", "test")}},
     ],
 )
 def test_whatever_changes_a_prediction_changes_the_digest(change: dict[str, object]) -> None:

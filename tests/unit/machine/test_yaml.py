@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.core.errors import FileError
-from weft.core.provenance import measured
+from weft.core.provenance import derived, measured
 from weft.machine.curve import Curve
 from weft.machine.model import CollectiveCurve, Machine
 from weft.machine.presets import preset, preset_names
@@ -21,7 +21,11 @@ def full_machine() -> Machine:
     machine = preset("dgx-h100x2")
     curve = Curve(sizes_bytes=(1e3, 2.5e6), seconds=(1e-5, 1.0 / 3.0), source="bench, today")
     group = machine.groups[0]
-    device = replace(group.device, operator_curves={"exp.default": curve, "traffic": curve})
+    device = replace(
+        group.device,
+        operator_curves={"exp.default": curve, "traffic": curve},
+        operator_launch_s={"einsum": derived(1e-5, "s", "test")},
+    )
     link = replace(
         group.link, curves=(CollectiveCurve(collective="all-reduce", num_devices=2, curve=curve),)
     )

@@ -50,7 +50,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         took = format_seconds(done.step_s)
         console.line(f"step {done.step:>5}  loss {done.loss:.6f}  {took}")
 
-    outcome = run_recipe(settings, on_step=show)
+    outcome = run_recipe(settings, on_step=show, tell=console.line)
     if outcome.built_whole:
         console.line(f"each rank built the whole first state: {outcome.built_whole}")
     console.line(_closing_line(outcome, args))

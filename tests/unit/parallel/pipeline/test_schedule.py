@@ -124,6 +124,20 @@ def test_transfers_lengthen_the_step() -> None:
     assert time.step_s == pytest.approx(9.0 + 0.75)
 
 
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_what_arrives_while_another_micro_batch_is_computed_costs_nothing(count: int) -> None:
+    quick = StageTime(forward_s=1.0, inputs_s=1.0, weights_s=1.0)
+    slow = StageTime(
+        forward_s=1.0, inputs_s=1.0, weights_s=1.0, send_forward_s=0.5, send_backward_s=0.25
+    )
+    orders = order("gpipe", 2, 2, count)
+    hidden = (
+        pipeline_time(orders, [slow, slow]).step_s - pipeline_time(orders, [quick, quick]).step_s
+    )
+    # The first activation and the last gradient are waited for, however many there are.
+    assert hidden == pytest.approx(0.75)
+
+
 @pytest.mark.parametrize(
     ("name", "stages", "groups", "count"),
     [("wrong", 2, 2, 2), ("1f1b", 4, 2, 2), ("interleaved", 2, 2, 2), ("interleaved", 4, 2, 3)],
