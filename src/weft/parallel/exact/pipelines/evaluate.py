@@ -12,7 +12,7 @@ from weft.machine.model import Machine
 from weft.machine.topology import Group, axis_group
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.partition import MIXTURES, Partition, Runs, partition
-from weft.parallel.pipeline.estimate import StageCost, predict_pipeline
+from weft.parallel.pipeline.estimate import StageCost, predict_pipeline, sending_s
 from weft.parallel.pipeline.plan import PipelinePrediction
 from weft.parallel.pipeline.schedule import order
 from weft.parallel.pipeline.timing import StageTime
@@ -165,11 +165,11 @@ def predicted(
         for i, j, again in zip(bounds, bounds[1:], staging.stages.recompute, strict=False)
     ]
     groups, count = config.groups, config.micro_batches
+    sending = _sending_s(costs, config, machine)
 
     def simulated(number: int) -> PipelinePrediction:
         orders = order(staging.schedule, len(costs), groups, number)
-        size = config.mesh.num_devices
-        return predict_pipeline(orders, costs, machine, size, number, groups)
+        return predict_pipeline(orders, costs, sending, number, groups)
 
     if count <= 2 * FULL[1] * groups:
         return simulated(count)
@@ -183,6 +183,23 @@ def predicted(
         pipeline_s=pipeline_s,
         bubble=1.0 - busy / (groups * pipeline_s),
     )
+
+
+def _sending_s(
+    costs: Sequence[StageCost], config: Config, machine: Machine
+) -> list[tuple[float, float]]:
+    """Of each stage, how long what it sends forward and back takes [s]."""
+
+    def first(stage: int) -> int:
+        return stage % config.groups * config.mesh.num_devices
+
+    return [
+        (
+            sending_s(cost.forward, machine, first(stage), first(stage + 1)),
+            sending_s(cost.backward, machine, first(stage), first(stage - 1)),
+        )
+        for stage, cost in enumerate(costs)
+    ]
 
 
 FULL = (2, 3)
