@@ -195,6 +195,16 @@ SEARCHED = {
         "config": {"groups": 2, "data": 1, "inner": 2, "micro_batches": 4, "rows": 2},
         "schedule": "zero-bubble",
     },
+    "groups of two ranks that cut weights, and of one": {
+        "recipe": "gpt.py:gpt_tiny",
+        "grids": [[1, 2], [1, 1]],
+        "micro_batches": 4,
+    },
+    "groups of one rank, and of two that cut the batch": {
+        "recipe": "vgg.py:vgg_tiny",
+        "grids": [[1, 1], [2, 1]],
+        "micro_batches": 4,
+    },
 }
 
 
@@ -202,8 +212,11 @@ SEARCHED = {
 @pytest.mark.parametrize("name", SEARCHED)
 def test_a_searched_pipeline_follows_one_process(name):
     case = dict(SEARCHED[name], steps=3)
-    sizes = case["config"]
-    ranks = sizes["groups"] * sizes["data"] * sizes["inner"]
+    if "grids" in case:
+        ranks = sum(data * inner for data, inner in case["grids"])
+    else:
+        sizes = case["config"]
+        ranks = sizes["groups"] * sizes["data"] * sizes["inner"]
     done = launch([str(SEARCHED_RANK), json.dumps(case)], ranks, timeout_s=240, env=python_path())
     found = json.loads(done.outputs[0].stdout.splitlines()[-1])
     assert found["missing"] == 0

@@ -37,6 +37,7 @@ class Found:
         staging: schedule, stages, recomputation.
         prediction: of the simulator, from pieces.
         limit_bytes: limit of one device [bytes].
+        own: of each stage, its grid and how placements are decided there, where groups differ.
     """
 
     config: Config
@@ -44,6 +45,12 @@ class Found:
     staging: Staging
     prediction: PipelinePrediction
     limit_bytes: float
+    own: tuple[tuple[Config, Placing], ...] = ()
+
+    @property
+    def shape(self) -> tuple[Config, ...]:
+        """Groups, their grids and the micro-batches."""
+        return (self.config, *(config for config, _ in self.own))
 
     @property
     def fits(self) -> bool:
@@ -69,6 +76,10 @@ class Found:
     @property
     def name(self) -> str:
         """What people call it."""
+        if self.own:
+            meshes = " and ".join(str(config.mesh) for config, _ in self.own)
+            count = self.config.micro_batches
+            return f"groups of {meshes}, {count} micro-batches, {self.staging.schedule}"
         chunks = f" of {self.staging.chunks} chunks" if self.staging.chunks > 1 else ""
         degrees = f", {self.placing.degrees.name}" if self.placing.degrees is not None else ""
         return f"{self.config}, {self.staging.schedule}{chunks}{degrees}"
