@@ -361,10 +361,12 @@ class PipelineStep:
         """
         number = _ONCE if micro_batch is None else micro_batch
         operations, box = self._post.receives(parcel, number, tensor)
-        started = [_started(op) for op in (*operations, *self._post.sends(parcel, tensor, number))]
-        with self._clock.waiting():
-            for work in started:
-                work.wait()
+        operations += self._post.sends(parcel, tensor, number)
+        if operations:
+            # As one: two ranks that send to each other would else wait for each other on GPUs.
+            with self._clock.waiting():
+                for work in dist.batch_isend_irecv(operations):
+                    work.wait()
         self._stages[parcel.target].take_up(parcel, box.opened(), micro_batch)
 
     def _start(self, operations: list[dist.P2POp]) -> None:

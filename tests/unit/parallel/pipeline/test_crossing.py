@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -84,6 +85,28 @@ def test_faster_groups_have_more_to_do_and_each_has_a_peak() -> None:
     assert len(found.prediction.group_peak_bytes) == 2
     first, second = (sum("layers" in n.scope for n in part.program.nodes) for part in stages(found))
     assert 2 * first < second
+
+
+def test_of_an_uneven_machine_the_slowest_device_counts() -> None:
+    mixed = preset("mixed-v100-p100-1080ti")
+    groups = tuple(replace(g, devices_per_node=1, num_nodes=2) for g in mixed.groups[:2])
+    uneven = replace(mixed, groups=groups)
+    found = pipeline_expert(program(), uneven, pp=4, micro_batches=8).prediction.stages
+    assert len({group.device.name for group in groups}) == 2
+    assert found[1].forward_s == found[2].forward_s > 0
+
+
+def test_a_group_across_nodes_pays_for_the_network() -> None:
+    inside = plan({"dp": 2}, {"tp": 4}).prediction.stages[1]
+    across = pipeline_expert(
+        program(), with_nodes(4), pp=2, micro_batches=8, by_group=[{"dp": 2}, {"tp": 4}]
+    )
+    assert across.prediction.stages[1].forward_s > inside.forward_s
+
+
+def with_nodes(size: int):
+    """The machine with nodes of so many devices."""
+    return replace(MACHINE, groups=(replace(MACHINE.groups[0], devices_per_node=size),))
 
 
 def stages(found: PipelinePlan):
