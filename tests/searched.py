@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
-from weft.parallel.exact.pipelines.configs import Config
+from weft.parallel.exact.pipelines.configs import Config, batch_rows
+from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import Level
@@ -13,6 +17,28 @@ from weft.program.fold import fold
 from weft.program.graph import Program
 
 MACHINE = preset("dgx-h100x1")
+
+
+def searched_unequal(
+    program: Program, grids: Sequence[tuple[int, int]], micro_batches: int
+) -> PipelinePlan:
+    """A plan whose stages are cut for equal groups and whose groups have these grids.
+
+    Args:
+        program: what to plan.
+        grids: of each group, parts that share out rows, and devices of each.
+        micro_batches: parts of the batch.
+    """
+    each, groups = batch_rows(program) // micro_batches, len(grids)
+    search = PipelineSearch(PlanRequest(program=program, machine=MACHINE, level=Level.BEST), None)
+    alike = search.worked_out(Config(groups, 1, 1, micro_batches, each), "1f1b")
+    own = [
+        (Config(groups, data, inner, micro_batches, each // data), Placing())
+        for data, inner in grids
+    ]
+    plan = search.built(replace(min(alike, key=lambda f: f.rank), own=tuple(own)))
+    assert plan is not None
+    return plan
 
 
 def searched(program: Program, config: Config, schedule: str) -> PipelinePlan:

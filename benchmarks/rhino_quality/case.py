@@ -142,7 +142,7 @@ def described(found: ParallelPlan | PipelinePlan) -> str:
     if isinstance(found, ParallelPlan):
         return f"one stage, mesh {found.mesh}" + (", recomputing" if found.recompute else "")
     again = sum(bool(stage.recompute) for stage in found.plans)
-    stages = f"{found.num_stages} stages on {found.num_groups} groups of {found.mesh}"
+    stages = f"{found.num_stages} stages on {found.groups_in_words}"
     return f"{stages}, {found.micro_batches} micro-batches, {found.schedule}, {again} recompute"
 
 

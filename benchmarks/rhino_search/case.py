@@ -95,9 +95,10 @@ def run_case(case: Case) -> Outcome:
     else:
         found = plan(program, machine, level=level)
         step_s, gap = found.prediction.step_s, found.prediction.gap
-        words = f"mesh {found.mesh}"
         if isinstance(found, PipelinePlan):
-            words = f"{found.num_stages} stages, {found.num_groups} groups of {found.mesh}"
+            words = f"{found.num_stages} stages, {found.groups_in_words}"
+        else:
+            words = f"mesh {found.mesh}"
     ended = (time.perf_counter(), time.process_time())
     return Outcome(
         nodes=len(program.nodes),

@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.job import program_of, workload_of
 from tests.dist.pipeline_rank import compared
-from tests.searched import searched
+from tests.searched import searched, searched_unequal
 from weft.parallel.exact.pipelines.configs import Config
 from weft.runtime.deploy import deploy
 from weft.runtime.world import joined
@@ -17,7 +17,10 @@ def main(about: dict) -> None:
     recipe, steps = about["recipe"], about["steps"]
     workload, program = workload_of(recipe, double=True), program_of(recipe, double=True)
     with joined(timeout_s=60) as world:
-        plan = searched(program, Config(**about["config"]), about["schedule"])
+        if "grids" in about:
+            plan = searched_unequal(program, about["grids"], about["micro_batches"])
+        else:
+            plan = searched(program, Config(**about["config"]), about["schedule"])
         step = deploy(plan, workload, world=world, program=program)
         losses = [float(step(workload.batch(number))) for number in range(steps)]
         state = step.full_state()

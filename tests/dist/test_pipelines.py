@@ -107,6 +107,49 @@ CASES = {
         "zero": 1,
         "micro_batches": 2,
     },
+    "gpt on one rank and three, a table at both ends": {
+        "recipe": "gpt.py:gpt_tiny",
+        "rows": 12,
+        "pp": 2,
+        "by_group": [{}, {"dp": 3, "zero": 1}],
+        "micro_batches": 2,
+    },
+    "u-net on two ranks that cut parameters and one, skips across the cut": {
+        "recipe": "unet.py:unet_tiny",
+        "pp": 2,
+        "by_group": [{"dp": 2, "fsdp": True}, {}],
+        "micro_batches": 4,
+        "schedule": "zero-bubble",
+        "recompute": "cheap",
+    },
+    "encoder and decoder on one rank and two, interleaved": {
+        "recipe": "translator.py:translator_tiny",
+        "pp": 2,
+        "by_group": [{}, {"dp": 2}],
+        "chunks": 2,
+        "micro_batches": 2,
+        "schedule": "interleaved",
+    },
+    "gpt on two ranks that cut products and two that cut the batch, one norm of gradients": {
+        "recipe": "gpt.py:gpt_tiny",
+        "pp": 2,
+        "by_group": [{"tp": 2}, {"dp": 2, "zero": 1}],
+        "micro_batches": 4,
+        "clip": 0.1,
+    },
+    "llama on two ranks, one and one": {
+        "recipe": "llama3.py:llama_tiny",
+        "pp": 3,
+        "by_group": [{"tp": 2, "sp": True}, {}, {}],
+        "micro_batches": 4,
+    },
+    "llama, stages of one group on two grids": {
+        "recipe": "llama3.py:llama_tiny",
+        "pp": 1,
+        "by_chunk": [{"dp": 2, "tp": 2}, {"dp": 4, "zero": 1}],
+        "micro_batches": 2,
+        "schedule": "interleaved",
+    },
     "u-net on four ranks": {
         "recipe": "unet.py:unet_tiny",
         "pp": 4,
@@ -146,6 +189,12 @@ COMPILED = {
 }
 
 
+def devices(degrees: dict) -> int:
+    """Devices of a group with these degrees."""
+    first = degrees.get("by_chunk", [degrees])[0]
+    return first.get("dp", 1) * first.get("cp", 1) * first.get("tp", 1)
+
+
 @pytest.mark.dist
 @pytest.mark.parametrize("name", CASES)
 def test_a_pipeline_follows_one_process(name):
@@ -160,7 +209,7 @@ def test_a_compiled_pipeline_follows_one_process(name):
 
 
 def follows_one_process(case, *, timeout_s):
-    ranks = case["pp"] * case.get("dp", 1) * case.get("cp", 1) * case.get("tp", 1)
+    ranks = sum(devices(case | group) for group in case.get("by_group", [{}] * case["pp"]))
     done = launch([str(RANK), json.dumps(case)], ranks, timeout_s=timeout_s, env=python_path())
     found = json.loads(done.outputs[0].stdout.splitlines()[-1])
     assert found["missing"] == 0
@@ -187,6 +236,16 @@ SEARCHED = {
         "config": {"groups": 2, "data": 1, "inner": 2, "micro_batches": 4, "rows": 2},
         "schedule": "zero-bubble",
     },
+    "groups of two ranks that cut weights, and of one": {
+        "recipe": "gpt.py:gpt_tiny",
+        "grids": [[1, 2], [1, 1]],
+        "micro_batches": 4,
+    },
+    "groups of one rank, and of two that cut the batch": {
+        "recipe": "vgg.py:vgg_tiny",
+        "grids": [[1, 1], [2, 1]],
+        "micro_batches": 4,
+    },
 }
 
 
@@ -194,8 +253,11 @@ SEARCHED = {
 @pytest.mark.parametrize("name", SEARCHED)
 def test_a_searched_pipeline_follows_one_process(name):
     case = dict(SEARCHED[name], steps=3)
-    sizes = case["config"]
-    ranks = sizes["groups"] * sizes["data"] * sizes["inner"]
+    if "grids" in case:
+        ranks = sum(data * inner for data, inner in case["grids"])
+    else:
+        sizes = case["config"]
+        ranks = sizes["groups"] * sizes["data"] * sizes["inner"]
     done = launch([str(SEARCHED_RANK), json.dumps(case)], ranks, timeout_s=240, env=python_path())
     found = json.loads(done.outputs[0].stdout.splitlines()[-1])
     assert found["missing"] == 0
@@ -208,7 +270,7 @@ TRAIN = Path(__file__).with_name("pipeline_train.py")
 STAGES = {"pp": 2, "micro_batches": 2}
 
 
-def trained(folder, steps, degrees, *, resume=False, dies_in=None):
+def trained(folder, steps, degrees, *, ranks=2, resume=False, dies_in=None):
     about = {
         "folder": str(folder),
         "steps": steps,
@@ -216,13 +278,13 @@ def trained(folder, steps, degrees, *, resume=False, dies_in=None):
         "resume": resume,
         "dies_in": dies_in,
     }
-    done = launch([str(TRAIN), json.dumps(about)], 2, timeout_s=240, env=python_path())
+    done = launch([str(TRAIN), json.dumps(about)], ranks, timeout_s=240, env=python_path())
     return dict(json.loads(done.outputs[0].stdout.splitlines()[-1]))
 
 
 @pytest.mark.dist
 def test_a_killed_rank_is_named_and_a_restart_goes_on_where_it_was(tmp_path):
-    whole = trained(tmp_path / "whole", 6, STAGES)
+    whole = trained(tmp_path / "whole", 8, STAGES)
     with pytest.raises(RunError, match="rank 1") as caught:
         trained(tmp_path / "killed", 6, STAGES, dies_in=3)
     assert caught.value.rank == 1
@@ -231,5 +293,10 @@ def test_a_killed_rank_is_named_and_a_restart_goes_on_where_it_was(tmp_path):
     # The same checkpoints serve a plan of another kind.
     last = trained(tmp_path / "killed", 6, {"dp": 2}, resume=True)
     assert sorted(last) == [5]
-    for step, loss in (rest | last).items():
+    # So they do one of unequal groups, and what that writes serves others again.
+    uneven = STAGES | {"by_group": [{}, {"dp": 2, "zero": 1}]}
+    more = trained(tmp_path / "killed", 7, uneven, ranks=3, resume=True)
+    more |= trained(tmp_path / "killed", 8, STAGES, resume=True)
+    assert sorted(more) == [6, 7]
+    for step, loss in (rest | last | more).items():
         assert loss == pytest.approx(whole[step], rel=1e-5)

@@ -11,6 +11,7 @@ import math
 import re
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -18,7 +19,15 @@ from weft.core.errors import InputError
 from weft.core.units import format_bytes
 from weft.machine.model import Link, Machine, NodeGroup
 
-__all__ = ["Group", "axis_group", "smallest_machine", "with_nodes"]
+__all__ = [
+    "Group",
+    "axis_group",
+    "link_between",
+    "nodes_of",
+    "smallest_machine",
+    "with_nodes",
+    "with_nodes_of",
+]
 
 _REFERENCE_BYTES = 2**20
 """Links are compared by the time in which they move this much."""
@@ -81,6 +90,84 @@ def axis_group(machine: Machine, mesh_shape: tuple[int, ...], axis: int) -> Grou
     inside = _members_per_node(touched, num_ranks, size, stride)
     link = max((group.link for group in touched), key=_reference_seconds)
     return Group(sizes=(inside, -(-size // inside)), links=(link, machine.network))
+
+
+def nodes_of(machine: Machine, ranks: range) -> tuple[tuple[int, int, int], ...]:
+    """On which nodes neighbouring ranks lie.
+
+    Args:
+        machine: where they lie.
+        ranks: some of its devices.
+
+    Returns:
+        Runs of nodes that hold equally many of them: (group of nodes, ranks on each, nodes).
+
+    Raises:
+        InputError: the machine has fewer devices.
+
+    Example:
+        >>> from weft.machine.presets import preset
+        >>> nodes_of(preset("dgx-h100x3"), range(6, 22))
+        ((0, 2, 1), (0, 8, 1), (0, 6, 1))
+    """
+    if ranks.stop > machine.num_devices:
+        raise InputError(
+            need=f"at most {machine.num_devices} devices, as {machine.name} has",
+            got=f"ranks {ranks.start} to {ranks.stop - 1}",
+            hint="choose smaller groups or a machine with more nodes",
+        )
+    found: list[tuple[int, int, int]] = []
+    start = 0
+    for number, group in enumerate(machine.groups):
+        for _ in range(group.num_nodes):
+            end = start + group.devices_per_node
+            held = min(end, ranks.stop) - max(start, ranks.start)
+            if held > 0:
+                last = found[-1] if found else (-1, 0, 0)
+                if last[:2] == (number, held):
+                    found[-1] = (number, held, last[2] + 1)
+                else:
+                    found.append((number, held, 1))
+            start = end
+    return tuple(found)
+
+
+def with_nodes_of(machine: Machine, nodes: Sequence[tuple[int, int, int]]) -> Machine:
+    """The part of a machine that some ranks lie on, as `nodes_of` finds it.
+
+    Example:
+        >>> from weft.machine.presets import preset
+        >>> with_nodes_of(preset("dgx-h100x3"), ((0, 2, 1), (0, 6, 1))).num_devices
+        8
+    """
+    groups = tuple(
+        replace(machine.groups[number], devices_per_node=held, num_nodes=count)
+        for number, held, count in nodes
+    )
+    return replace(machine, groups=groups)
+
+
+def link_between(machine: Machine, first: int, second: int) -> Link:
+    """What joins two devices: the link of their node, or the network.
+
+    Args:
+        machine: where they are.
+        first, second: ranks.
+
+    Example:
+        >>> from weft.machine.presets import preset
+        >>> pair = preset("dgx-h100x2")
+        >>> link_between(pair, 7, 8) is pair.network, link_between(pair, 0, 7) is pair.network
+        (True, False)
+    """
+    start = 0
+    for group in machine.groups:
+        end = start + group.num_devices
+        if first < end and second < end and min(first, second) >= start:
+            inside = {(rank - start) // group.devices_per_node for rank in (first, second)}
+            return group.link if len(inside) == 1 else machine.network
+        start = end
+    return machine.network
 
 
 def smallest_machine(machine: Machine, wanted_bytes: float) -> Machine:

@@ -18,8 +18,7 @@ def pipeline_sentence(plan: PipelinePlan) -> str:
     p, limit = plan.prediction, plan.memory_limit_bytes
     text = (
         f"{plan.program_name} on {plan.machine_name}: {format_seconds(p.step_s)} a step"
-        f"{_gap(p)} in {_count(plan.num_stages, 'stage')} on {_count(plan.num_groups, 'group')} of "
-        f"{_devices(plan)}, "
+        f"{_gap(p)} in {_count(plan.num_stages, 'stage')} on {plan.groups_in_words}, "
         f"{plan.micro_batches} micro-batches, {plan.schedule}; groups wait "
         f"{format_share(p.bubble)} of the time; peak {format_bytes(p.peak_bytes)} of "
         f"{format_bytes(limit)}"
@@ -40,6 +39,7 @@ def stage_table(plan: PipelinePlan) -> Table:
         (
             str(stage),
             str(stage % plan.num_groups),
+            str(plan.plans[stage].mesh),
             format_seconds(p.stages[stage].forward_s),
             format_seconds(p.stages[stage].backward_s),
             format_share(time.waiting(stage % plan.num_groups)),
@@ -47,7 +47,7 @@ def stage_table(plan: PipelinePlan) -> Table:
         )
         for stage in range(plan.num_stages)
     ]
-    columns = ("stage", "group", "forward", "backward", "group waits", "group's peak")
+    columns = ("stage", "group", "grid", "forward", "backward", "group waits", "group's peak")
     return Table(columns=columns, rows=tuple(rows))
 
 
@@ -61,7 +61,8 @@ def pipeline_plain(plan: PipelinePlan) -> dict[str, Any]:
         "schedule": plan.schedule,
         "stages": plan.num_stages,
         "groups": plan.num_groups,
-        "mesh": list(plan.mesh.shape),
+        "group_devices": list(plan.group_devices),
+        "meshes": [list(stage.mesh.shape) for stage in plan.plans],
         "planner": plan.planner,
         "level": plan.level.value,
         "search_s": plan.search_s,
@@ -86,7 +87,3 @@ def _gap(prediction: PipelinePrediction) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number > 1 else ''}"
-
-
-def _devices(plan: PipelinePlan) -> str:
-    return "one device" if plan.mesh.num_devices == 1 else f"{plan.mesh} devices"

@@ -24,7 +24,7 @@ from weft.runtime.inductor import compile_module, examples
 from weft.runtime.lower import eager_module, in_place_module
 from weft.runtime.own_state import StateSource, own_state, state_at_hand, state_of_workload
 from weft.runtime.pipeline import PipelineStep, deploy_pipeline
-from weft.runtime.place import Place
+from weft.runtime.place import Layout, Place
 from weft.runtime.step import Advance, Deployment, Step
 from weft.runtime.world import World, device_mesh, join, place_in, require_agreement
 
@@ -145,12 +145,12 @@ def _assembled(
     require_agreement(world, "program", deployment.program_digest)
     require_agreement(world, "plan", deployment.plan_digest)
     place = place_in(world, plan.mesh, devices)
-    shardings = {
-        i.name: i.sharding
+    layouts = {
+        i.name: Layout(i.sharding, place)
         for i in local.inputs
         if deployment.program.input_by_name[i.name].role.is_persistent
     }
-    state, built_whole = own_state(source, deployment.program, shardings, place)
+    state, built_whole = own_state(source, deployment.program, layouts)
     return Step(
         deployment=deployment,
         world=world,

@@ -11,10 +11,9 @@ from weft.capture import Workload
 from weft.capture.dtypes import type_of
 from weft.capture.start import visit_initial_state
 from weft.core.errors import MismatchError
-from weft.parallel.placement import Sharding
 from weft.program.graph import Program
 from weft.program.types import TensorType
-from weft.runtime.place import Place
+from weft.runtime.place import Layout
 from weft.runtime.shard import shard_of
 
 __all__ = ["StateSource", "own_state", "state_at_hand", "state_of_workload"]
@@ -41,15 +40,14 @@ def state_at_hand(state: Mapping[str, Tensor]) -> StateSource:
 
 
 def own_state(
-    source: StateSource, program: Program, shardings: Mapping[str, Sharding], place: Place
+    source: StateSource, program: Program, layouts: Mapping[str, Layout]
 ) -> tuple[dict[str, Tensor], str]:
     """This rank's parts of the state.
 
     Args:
         source: where whole tensors come from.
         program: says of which types they are.
-        shardings: of each tensor that the rank has a part of, by name.
-        place: where the rank stands.
+        layouts: of each tensor that the rank has a part of, by name.
 
     Returns:
         The parts by name, each with memory of its own, and why the state was built whole on this
@@ -67,14 +65,15 @@ def own_state(
         if type_of(whole) != types[name]:
             raise _mismatch(name, types[name], str(type_of(whole)))
         factors = whole.detach().reshape(held[name])
-        part = shard_of(factors, place.mesh, shardings[name], place.coordinate)
+        layout, place = layouts[name], layouts[name].place
+        part = shard_of(factors, place.mesh, layout.sharding, place.coordinate)
         parts[name] = part.to(place.device)
 
-    built_whole = source(keep, shardings.keys())
-    for name in shardings:
+    built_whole = source(keep, layouts.keys())
+    for name in layouts:
         if name not in parts:
             raise _mismatch(name, types[name], "none")
-    return {name: parts[name] for name in shardings}, built_whole
+    return {name: parts[name] for name in layouts}, built_whole
 
 
 def _mismatch(name: str, expected: TensorType, got: str) -> MismatchError:

@@ -16,7 +16,7 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from weft.capture import Workload, capture
@@ -27,19 +27,20 @@ from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.segments import Part
 from weft.parallel.pipeline.serialize import pipeline_digest
 from weft.parallel.pipeline.stages import Parcel
-from weft.parallel.placement import part_box
+from weft.parallel.placement import Mesh, part_box
 from weft.parallel.validate import require_program
 from weft.program.graph import Phase, Program, Role
 from weft.runtime.ahead import Tell, compile_stages, silent
 from weft.runtime.boxes import storable
 from weft.runtime.clock import Clock
 from weft.runtime.own_state import StateSource, own_state, state_of_workload
+from weft.runtime.place import Layout, Place
 from weft.runtime.post import Box, Post
 from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.stage import StageRun
 from weft.runtime.step import Deployed, entry, step_seed
 from weft.runtime.torch_schedule import Handlers, Schedule
-from weft.runtime.world import World, gather_objects, join, place_in, require_agreement
+from weft.runtime.world import World, gather_objects, join, require_agreement
 
 __all__ = ["PipelineStep", "deploy_pipeline"]
 
@@ -77,7 +78,7 @@ def deploy_pipeline(
     require_program(plan, captured)
     if plan.num_devices != world.size:
         raise MismatchError(
-            need=f"{plan.num_devices} ranks: {plan.num_groups} groups of {plan.mesh}",
+            need=f"{plan.num_devices} ranks: {plan.groups_in_words}",
             got=f"{world.size} ranks",
             hint=f"start it with torchrun --nproc-per-node {plan.num_devices}",
         )
@@ -104,7 +105,7 @@ class PipelineStep:
         deployment: what it was made from.
         plan: the decision.
         world: the ranks it runs on.
-        place: where this rank stands in its group.
+        place: where this rank stands in its group, on the grid of the group's first stage.
         number: how many steps have been done.
         built_whole: why this rank built the whole first state and not its part; empty if it
             did not.
@@ -126,12 +127,15 @@ class PipelineStep:
         self.number = 0
         self._program = deployment.program
         staged = StagedProgram(self._program, plan.micro_batches, plan.cut)
-        self._group = world.rank // plan.mesh.num_devices
+        self._group = plan.group_of(world.rank)
         self._devices = _devices(world, plan)
-        self.place = place_in(world, plan.mesh, self._devices)
-        self._clock = Clock()
-        self._post = Post(plan, staged.stages, world.rank, world.device)
         own = plan.stages_of(self._group)
+        self._places = {
+            number: _place(world, plan, plan.plans[number].mesh, self._devices) for number in own
+        }
+        self.place = self._places[self._group]
+        self._clock = Clock()
+        self._post = Post(plan, staged, world.rank, world.device)
         segments = {number: staged.segments(number, plan.plans[number]) for number in own}
         replaced = Counter(n for found in segments.values() for n, _ in found.local.updates)
         shared = frozenset(name for name, count in replaced.items() if count > 1)
@@ -140,7 +144,7 @@ class PipelineStep:
                 staged.stages[number],
                 plan.plans[number],
                 segments[number],
-                self.place,
+                self._places[number],
                 self._clock,
                 compiled=compiled,
                 shared=shared,
@@ -148,15 +152,13 @@ class PipelineStep:
             for number in own
         }
         self._own_inputs = {number: _of_each(run) for number, run in self._stages.items()}
-        self._shardings = {
-            source.name: source.sharding
-            for run in self._stages.values()
+        self._layouts = {
+            source.name: Layout(source.sharding, self._places[number])
+            for number, run in self._stages.items()
             for source in run.segments.local.inputs
             if run.stage.program.input_by_name[source.name].role.is_persistent
         }
-        self._state, self.built_whole = own_state(
-            source, self._program, self._shardings, self.place
-        )
+        self._state, self.built_whole = own_state(source, self._program, self._layouts)
         self._updated = tuple(replaced)
         self._boxes: dict[tuple[str, int], Box] = {}
         self._outbox: dict[tuple[str, int], Tensor] = {}
@@ -240,39 +242,38 @@ class PipelineStep:
         They share memory with the step's own parts until the next call. What all stages update
         alike, such as the optimizer's step counter, is the same in each.
         """
-        devices = self._devices
-        if devices is None:
+        if not self._devices:
             return dict(self._state)
         return {
             name: DTensor.from_local(
-                local, devices, dtensor_placements(self._shardings[name]), run_check=False
+                local,
+                self._devices[layout.place.mesh],
+                dtensor_placements(layout.sharding),
+                run_check=False,
             )
             for name, local in self._state.items()
+            for layout in (self._layouts[name],)
         }
 
     def stored(self) -> dict[str, Tensor]:
         """As `state`, in the model's shapes, for checkpoints to write and to read into."""
         return {
-            name: storable(tensor, self._program, name, self._shardings[name], self.place)
+            name: storable(tensor, self._program, name, layout.sharding, layout.place)
             for name, tensor in self.state().items()
+            for layout in (self._layouts[name],)
         }
 
     def full_state(self) -> dict[str, Tensor]:
         """The whole state by name, gathered on every rank: for tests and small models."""
-        own = {
-            name: (self._shardings[name], self.place.coordinate, tensor.cpu())
-            for name, tensor in self._state.items()
-        }
+        own = {name: (self._own_box(name), tensor.cpu()) for name, tensor in self._state.items()}
         whole: dict[str, Tensor] = {}
         for source in self._program.inputs:
             if source.role.is_persistent:
-                of = self._program.nodes[source.node].outputs[0]
-                whole[source.name] = torch.empty(of.shape)
+                whole[source.name] = torch.empty(self._held_shape(source.name))
         for held in gather_objects(self.world, own):
-            for name, (sharding, coordinate, tensor) in held.items():
+            for name, (box, tensor) in held.items():
                 if whole[name].dtype != tensor.dtype:
                     whole[name] = whole[name].to(tensor.dtype)
-                box = part_box(self.plan.mesh, sharding, coordinate, tuple(whole[name].shape))
                 whole[name][tuple(slice(start, end) for start, end in box)] = tensor
         inputs = self._program.input_by_name
         return {
@@ -281,6 +282,16 @@ class PipelineStep:
         }
 
     # --- state and batch ------------------------------------------------------------------
+
+    def _held_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a whole tensor as the program holds it."""
+        return self._program.nodes[self._program.input_by_name[name].node].outputs[0].shape
+
+    def _own_box(self, name: str) -> tuple[tuple[int, int], ...]:
+        """Start and end, along each dim of the whole tensor, of this rank's part of it."""
+        layout = self._layouts[name]
+        place = layout.place
+        return part_box(place.mesh, layout.sharding, place.coordinate, self._held_shape(name))
 
     def _held(self, run: StageRun) -> dict[int, Tensor]:
         """What the whole step reads, by slot."""
@@ -313,15 +324,16 @@ class PipelineStep:
     def _inputs_of(self, run: StageRun, micro_batch: int) -> dict[int, Tensor]:
         """This rank's share of a micro-batch, by slot."""
         found: dict[int, Tensor] = {}
+        place = self._places[run.stage.number]
         for source, role in self._own_inputs[run.stage.number]:
             if role is Role.MICRO_BATCH:
                 found[source.slot] = torch.tensor(micro_batch, device=self.world.device)
                 continue
             part = shard_of(
                 self._parts[micro_batch][source.name],
-                self.plan.mesh,
+                place.mesh,
                 source.sharding,
-                self.place.coordinate,
+                place.coordinate,
             )
             found[source.slot] = part.to(self.world.device).contiguous()
         return found
@@ -363,7 +375,7 @@ class PipelineStep:
             run.before_sending(part, parcel)
             tensor = run.sent(parcel, None)
             if self._post.stays(parcel):
-                self._stages[parcel.target].take_up(parcel, tensor, None)
+                self._move_within(parcel, tensor, None)
                 return
             self._start(self._post.sends(parcel, tensor, _ONCE))
         elif not self._post.stays(parcel):
@@ -372,6 +384,21 @@ class PipelineStep:
                 for operation in operations:
                     _started(operation).wait()
             run.take_up(parcel, box.opened(), None)
+
+    def _move_within(self, parcel: Parcel, tensor: Tensor, micro_batch: int | None) -> None:
+        """Give another stage of the same group what this one sends, as that wants it to lie.
+
+        All ranks of the group come here together, so what they lack they wait for at once.
+        """
+        number = _ONCE if micro_batch is None else micro_batch
+        operations, box = self._post.receives(parcel, number, tensor)
+        operations += self._post.sends(parcel, tensor, number)
+        if operations:
+            # As one: two ranks that send to each other would else wait for each other on GPUs.
+            with self._clock.waiting():
+                for work in dist.batch_isend_irecv(operations):
+                    work.wait()
+        self._stages[parcel.target].take_up(parcel, box.opened(), micro_batch)
 
     def _start(self, operations: list[dist.P2POp]) -> None:
         self._sending += [_started(operation) for operation in operations]
@@ -386,7 +413,7 @@ class PipelineStep:
     def _whole_loss(self) -> Tensor:
         """The sum of the stages' losses; each is whole on every device of its group."""
         loss = sum((run.loss() for run in self._stages.values()), torch.zeros(()))
-        if self.place.coordinate != (0,) * self.plan.mesh.num_axes:
+        if self.world.rank != self.plan.ranks_of(self._group).start:
             loss = torch.zeros_like(loss)
         if not self.world.is_alone:
             with self._clock.waiting():
@@ -451,7 +478,7 @@ class PipelineStep:
         for parcel in _each(run.stage.sends, phase):
             tensor = run.sent(parcel, micro_batch)
             if self._post.stays(parcel):
-                self._stages[parcel.target].take_up(parcel, tensor, micro_batch)
+                self._move_within(parcel, tensor, micro_batch)
             else:
                 self._outbox[parcel.name, micro_batch] = tensor
 
@@ -479,14 +506,35 @@ def _started(operation: dist.P2POp) -> dist.Work:
     return work
 
 
-def _devices(world: World, plan: PipelinePlan) -> DeviceMesh | None:
-    """Torch's device mesh of this rank's group; None in a world of one rank."""
+def _devices(world: World, plan: PipelinePlan) -> dict[Mesh, DeviceMesh]:
+    """Torch's device meshes of this rank's group by grid; none in a world of one rank.
+
+    All ranks make the meshes of all groups, in one order, as process groups ask for.
+    """
+    found: dict[Mesh, DeviceMesh] = {}
     if world.is_alone:
-        return None
-    axes = tuple(f"axis{axis}" for axis in range(plan.mesh.num_axes))
-    whole = init_device_mesh(
-        world.device.type,
-        (plan.num_groups, *plan.mesh.shape),
-        mesh_dim_names=("stage", *axes),
+        return found
+    for group in range(plan.num_groups):
+        ranks = plan.ranks_of(group)
+        for mesh in dict.fromkeys(plan.plans[stage].mesh for stage in plan.stages_of(group)):
+            made = DeviceMesh(
+                world.device.type,
+                torch.tensor(ranks).view(mesh.shape),
+                mesh_dim_names=tuple(f"axis{axis}" for axis in range(mesh.num_axes)),
+            )
+            if world.rank in ranks:
+                found[mesh] = made
+    return found
+
+
+def _place(
+    world: World, plan: PipelinePlan, mesh: Mesh, devices: Mapping[Mesh, DeviceMesh]
+) -> Place:
+    """Where this rank stands in a grid of its group, with a process group along each axis."""
+    groups = tuple(
+        devices[mesh].get_group(axis).group_name if devices and size > 1 else ""
+        for axis, size in enumerate(mesh.shape)
     )
-    return whole[axes]
+    first = plan.ranks_of(plan.group_of(world.rank)).start
+    coordinate = mesh.coordinate(world.rank - first)
+    return Place(mesh=mesh, coordinate=coordinate, device=world.device, groups=groups)

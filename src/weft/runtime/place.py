@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from weft.parallel.placement import Mesh
+from weft.parallel.placement import Mesh, Sharding
 
-__all__ = ["Place"]
+__all__ = ["Layout", "Place"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,3 +27,16 @@ class Place:
     coordinate: tuple[int, ...]
     device: torch.device
     groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a tensor lies on a grid, and where in it a rank stands.
+
+    Attributes:
+        sharding: how it is cut.
+        place: the grid and the rank's place in it.
+    """
+
+    sharding: Sharding
+    place: Place

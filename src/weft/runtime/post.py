@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +9,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from weft.capture.dtypes import to_torch_dtype
-from weft.parallel.pipeline.plan import PipelinePlan
-from weft.parallel.pipeline.stages import Parcel, StageProgram
+from weft.parallel.pipeline.crossing import layouts, parcel_type
+from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.pipeline.stages import Parcel
 from weft.parallel.pipeline.transfer import Piece, pieces
-from weft.parallel.placement import Sharding
-from weft.parallel.recompute import with_recompute
-from weft.program.types import TensorType
 
 __all__ = ["Box", "Post"]
 
@@ -45,7 +42,7 @@ class Post:
 
     Args:
         plan: which groups have which stages.
-        stages: the stages' programs.
+        staged: the program, cut into stages.
         rank: this rank in the world.
         device: where its tensors lie.
     """
@@ -53,39 +50,51 @@ class Post:
     def __init__(
         self,
         plan: PipelinePlan,
-        stages: tuple[StageProgram, ...],
+        staged: StagedProgram,
         rank: int,
         device: torch.device,
     ) -> None:
         self._plan = plan
-        self._stages = stages
+        self._stages = staged.stages
         self._device = device
-        self._each = plan.mesh.num_devices
-        self._own = rank % self._each
+        self._group = plan.group_of(rank)
+        self._own = rank - plan.ranks_of(self._group).start
         self._known: dict[str, tuple[Piece, ...]] = {}
-        self._shardings = _shardings(plan, stages)
+        self._layouts = layouts(staged, plan.plans)
 
     def sends(self, parcel: Parcel, tensor: Tensor, micro_batch: int) -> list[dist.P2POp]:
-        """Operations that send this rank's share of a parcel."""
+        """Operations that send this rank's share of a parcel to other ranks."""
         return [
             dist.P2POp(
                 dist.isend,
-                tensor[_slices(piece.taken)].contiguous() if tensor.dim() else tensor,
+                _taken(piece, tensor).contiguous(),
                 self._rank(parcel.target, piece.target),
                 tag=self._tag(parcel, micro_batch),
             )
             for piece in self._pieces(parcel)
-            if piece.source == self._own
+            if piece.source == self._own and not self._is_here(parcel, piece)
         ]
 
-    def receives(self, parcel: Parcel, micro_batch: int) -> tuple[list[dist.P2POp], Box]:
-        """Operations that take this rank's share of a parcel up, and where it will be."""
-        whole = self._type(parcel)
+    def receives(
+        self, parcel: Parcel, micro_batch: int, held: Tensor | None = None
+    ) -> tuple[list[dist.P2POp], Box]:
+        """Operations that take this rank's share of a parcel up, and where it will be.
+
+        Args:
+            parcel: what is sent.
+            micro_batch: of which micro-batch.
+            held: this rank's part of it, where the sending stage is of the same group.
+        """
+        whole = parcel_type(parcel, self._stages)
         own = [piece for piece in self._pieces(parcel) if piece.target == self._own]
         dtype = to_torch_dtype(whole.dtype)
-        parts = [
-            (piece, torch.empty(_extent(piece), dtype=dtype, device=self._device)) for piece in own
-        ]
+
+        def room(piece: Piece) -> Tensor:
+            if held is not None and piece.source == self._own:
+                return _taken(piece, held)
+            return torch.empty(_extent(piece), dtype=dtype, device=self._device)
+
+        parts = [(piece, room(piece)) for piece in own]
         if len(parts) == 1:
             tensor = parts[0][1]
         else:
@@ -99,6 +108,7 @@ class Post:
                 tag=self._tag(parcel, micro_batch),
             )
             for piece, part in parts
+            if not self._is_here(parcel, piece)
         ]
         return operations, Box(parts, tensor)
 
@@ -107,40 +117,28 @@ class Post:
         groups = self._plan.num_groups
         return parcel.source % groups == parcel.target % groups
 
+    def _is_here(self, parcel: Parcel, piece: Piece) -> bool:
+        """True if a rank has a piece itself that it is to take up."""
+        return self.stays(parcel) and piece.source == piece.target
+
     def _rank(self, stage: int, device: int) -> int:
-        return stage % self._plan.num_groups * self._each + device
+        return self._plan.ranks_of(stage % self._plan.num_groups)[device]
 
     def _tag(self, parcel: Parcel, micro_batch: int) -> int:
         return parcel.number * (self._plan.micro_batches + 1) + micro_batch + 1
 
-    def _type(self, parcel: Parcel) -> TensorType:
-        program = self._stages[parcel.target].program
-        return program.nodes[program.input_by_name[parcel.name].node].outputs[0]
-
     def _pieces(self, parcel: Parcel) -> tuple[Piece, ...]:
         if parcel.name not in self._known:
-            held, wanted = self._shardings[parcel.name]
+            held, wanted = self._layouts[parcel.name]
             source, target = self._plan.plans[parcel.source], self._plan.plans[parcel.target]
-            shape = self._type(parcel).shape
+            shape = parcel_type(parcel, self._stages).shape
             self._known[parcel.name] = pieces(shape, (source.mesh, held), (target.mesh, wanted))
         return self._known[parcel.name]
 
 
-def _shardings(
-    plan: PipelinePlan, stages: tuple[StageProgram, ...]
-) -> Mapping[str, tuple[Sharding, Sharding]]:
-    """Of each parcel, how it lies where it is sent and where it is taken up."""
-    held: dict[str, Sharding] = {}
-    wanted: dict[str, Sharding] = {}
-    for stage, decided in zip(stages, plan.plans, strict=True):
-        program = with_recompute(stage.program, decided.recompute)
-        for number, node in enumerate(program.nodes):
-            if node.op == "send":
-                held[str(node.args[1])] = decided.strategies[number].outputs[0]
-        for parcel in stage.receives:
-            node = program.input_by_name[parcel.name].node
-            wanted[parcel.name] = decided.strategies[node].outputs[0]
-    return {name: (held[name], wanted[name]) for name in wanted}
+def _taken(piece: Piece, tensor: Tensor) -> Tensor:
+    """The part of a tensor that a piece takes of it."""
+    return tensor[_slices(piece.taken)] if tensor.dim() else tensor
 
 
 def _extent(piece: Piece) -> list[int]:

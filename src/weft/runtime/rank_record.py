@@ -62,7 +62,7 @@ def record_ranks(
     """
     warm = steps[1:] if len(steps) > 1 else steps
     for rank, peak in enumerate(peak_bytes):
-        group = rank // plan.mesh.num_devices
+        group = plan.group_of(rank)
         own = [done[rank] for done in warm]
         exposed = [done.exposed_s for done in own if done.exposed_s is not None]
         log.append(

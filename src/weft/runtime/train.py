@@ -291,7 +291,7 @@ def _record_start(log: RecordLog | None, step: Trainable) -> None:
         plan_digest=step.deployment.plan_digest,
         machine=plan.machine_name,
         machine_digest=plan.machine_digest,
-        mesh=list(plan.mesh.shape),
+        meshes=[list(stage.mesh.shape) for stage in _stages(plan)],
         ranks=world.size,
         device=_device_name(world),
         threads=torch.get_num_threads(),
@@ -302,6 +302,10 @@ def _record_start(log: RecordLog | None, step: Trainable) -> None:
         torch=torch.__version__,
         python=platform.python_version(),
     )
+
+
+def _stages(plan: ParallelPlan | PipelinePlan) -> tuple[ParallelPlan, ...]:
+    return plan.plans if isinstance(plan, PipelinePlan) else (plan,)
 
 
 def _record_step(

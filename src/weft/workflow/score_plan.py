@@ -58,6 +58,7 @@ def score_pipeline(
     micro_batches: int,
     schedule: str = "1f1b",
     chunks: int = 1,
+    by_group: Sequence[DegreeNames] = (),
     pins: Sequence[Pin] = (),
     progress: Progress = silent,
     **degrees: Unpack[DegreeNames],
@@ -71,6 +72,7 @@ def score_pipeline(
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group.
+        by_group: of each group, degrees in the place of those that all have.
         pins: what the plan has to keep to.
         progress: told what is going on.
         **degrees: within a group, as in `score_expert`.
@@ -89,6 +91,7 @@ def score_pipeline(
         micro_batches=micro_batches,
         schedule=schedule,
         chunks=chunks,
+        by_group=by_group,
         pins=pins,
         **degrees,
     )

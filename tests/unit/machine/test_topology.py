@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.machine.presets import preset
-from weft.machine.topology import Group, axis_group, smallest_machine
+from weft.machine.topology import Group, axis_group, nodes_of, smallest_machine, with_nodes_of
 
 H100 = preset("dgx-h100x8")
 MIXED = preset("mixed-v100-p100-1080ti")
@@ -123,3 +123,24 @@ def test_the_smallest_machine_of_a_preset_is_a_preset() -> None:
 
 def test_a_machine_that_holds_enough_stays() -> None:
     assert smallest_machine(H100, 1.0) is H100
+
+
+@given(st.data())
+def test_nodes_of_ranks_hold_every_rank_once(data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, MIXED.num_devices - 1))
+    ranks = range(first, data.draw(st.integers(first + 1, MIXED.num_devices)))
+    nodes = nodes_of(MIXED, ranks)
+    found = with_nodes_of(MIXED, nodes)
+    assert found.num_devices == len(ranks)
+    names = [g.device.name for g in MIXED.groups for _ in range(g.num_devices)]
+    kept = [g.device.name for g in found.groups for _ in range(g.num_devices)]
+    assert kept == [names[rank] for rank in ranks]
+
+
+def test_ranks_that_cross_nodes_meet_over_the_network() -> None:
+    inside = with_nodes_of(H100, nodes_of(H100, range(8)))
+    across = with_nodes_of(H100, nodes_of(H100, range(6, 14)))
+    assert axis_group(inside, (8,), 0).sizes == (8, 1)
+    assert axis_group(across, (8,), 0).sizes == (2, 4)
+    with pytest.raises(InputError, match="ranks 60 to 64"):
+        nodes_of(H100, range(60, 65))

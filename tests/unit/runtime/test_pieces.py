@@ -20,7 +20,7 @@ from weft.runtime.pieces import cut_in_pieces
 def staged(recipe, **degrees):
     program = program_of(recipe, double=True)
     plan = pipeline_expert(program, preset("dgx-h100x1"), **degrees)
-    whole = StagedProgram(program, plan.micro_batches, plan.first_nodes)
+    whole = StagedProgram(program, plan.micro_batches, plan.cut)
     stages = zip(whole.stages, plan.plans, strict=True)
     return [(stage, whole.segments(stage.number, decided)) for stage, decided in stages]
 

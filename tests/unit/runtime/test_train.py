@@ -47,7 +47,7 @@ def test_the_start_and_the_end_are_recorded(tmp_path):
     )
     (start,) = records(tmp_path / "run.jsonl", "run")
     assert start["program_digest"] == workload.program().digest
-    assert (start["ranks"], start["mesh"], start["first_step"]) == (1, [1], 0)
+    assert (start["ranks"], start["meshes"], start["first_step"]) == (1, [[1]], 0)
     assert start["predicted_step_s"] == workload.plan().prediction.step_s
     (end,) = records(tmp_path / "run.jsonl", "end")
     assert (end["steps"], end["stopped"]) == (1, False)

@@ -18,6 +18,7 @@ __all__ = [
     "add_machine",
     "add_pins",
     "add_recipe",
+    "degrees_by_group",
     "memory_limit",
     "positive_seconds",
     "read_machine",
@@ -91,6 +92,22 @@ def memory_limit(args: argparse.Namespace) -> float | None:
             hint="write the unit, as in 40GiB; leave --memory out for all that a device has",
         )
     return float(limit)
+
+
+def degrees_by_group(text: str) -> tuple[int, ...]:
+    """A degree, or one for each group of devices of a pipeline: "2" or "1,2".
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise InputError(
+            need="a degree, or one for each group of devices with commas between",
+            got=repr(text),
+            hint="for example 2, or 1,2",
+        ) from None
 
 
 def positive_seconds(text: str) -> float:

@@ -10,6 +10,7 @@ from weft.cli.command import Command
 from weft.cli.commands.options import (
     add_pins,
     add_recipe,
+    degrees_by_group,
     read_machine,
     read_pins,
     writable_file,
@@ -44,13 +45,18 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_degrees(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("degrees")
-    group.add_argument("--dp", type=int, default=1, metavar="N", help="data parallel devices")
-    group.add_argument("--tp", type=int, default=1, metavar="N", help="tensor parallel devices")
+    group = parser.add_argument_group(
+        "degrees", "N may be N,N,..., one for each of the groups of devices of a pipeline"
+    )
+    each = degrees_by_group
+    group.add_argument("--dp", type=each, default=(1,), metavar="N", help="data parallel devices")
+    group.add_argument("--tp", type=each, default=(1,), metavar="N", help="tensor parallel devices")
     group.add_argument("--sp", action="store_true", help="split norms along the sequence")
-    group.add_argument("--cp", type=int, default=1, metavar="N", help="context parallel devices")
     group.add_argument(
-        "--ep", type=int, default=1, metavar="N", help="of the data parallel devices, for experts"
+        "--cp", type=each, default=(1,), metavar="N", help="context parallel devices"
+    )
+    group.add_argument(
+        "--ep", type=each, default=(1,), metavar="N", help="of the data parallel ones, for experts"
     )
     group.add_argument(
         "--zero", type=int, default=0, metavar="STAGE", help="1, 2 or 3: what is split over --dp"
@@ -76,11 +82,11 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
 
 
 _PLAIN = {
-    "dp": 1,
-    "tp": 1,
+    "dp": (1,),
+    "tp": (1,),
     "sp": False,
-    "cp": 1,
-    "ep": 1,
+    "cp": (1,),
+    "ep": (1,),
     "zero": 0,
     "fsdp": False,
     "recompute": "",
@@ -106,6 +112,13 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         raise InputError(
             need="at least one pipeline stage", got=f"--pp {args.pp}", hint="--pp 1 is none"
         )
+    given = sorted({len(getattr(args, name)) for name in _BY_GROUP} - {1})
+    if given and given != [args.pp]:
+        raise InputError(
+            need=f"degrees for all groups at once, or one for each of {args.pp}",
+            got=f"{' and '.join(map(str, given))} degrees",
+            hint="for example --pp 2 --dp 1,2 --tp 2,1",
+        )
     if args.pp == 1 and (args.micro_batches or args.chunks > 1):
         raise InputError(
             need="pipeline stages for micro-batches and chunks",
@@ -130,18 +143,9 @@ def _scored(
     if args.placements is not None:
         return score_placements(args.recipe, machine, args.placements, progress=progress)
     pins = read_pins(args)
-    degrees: DegreeNames = {
-        "dp": args.dp,
-        "tp": args.tp,
-        "sp": args.sp,
-        "cp": args.cp,
-        "ep": args.ep,
-        "zero": args.zero,
-        "fsdp": args.fsdp,
-        "recompute": args.recompute,
-    }
+    by_group = [_degrees(args, group) for group in range(args.pp)]
     if args.pp == 1:
-        return score_expert(args.recipe, machine, pins=pins, progress=progress, **degrees)
+        return score_expert(args.recipe, machine, pins=pins, progress=progress, **by_group[0])
     return score_pipeline(
         args.recipe,
         machine,
@@ -149,10 +153,34 @@ def _scored(
         micro_batches=args.micro_batches or 2 * args.pp,
         schedule=args.schedule,
         chunks=args.chunks,
+        by_group=by_group,
         pins=pins,
         progress=progress,
-        **degrees,
     )
+
+
+_BY_GROUP = ("dp", "tp", "cp", "ep")
+"""Degrees that groups of devices may have of their own."""
+
+
+def _degrees(args: argparse.Namespace, group: int) -> DegreeNames:
+    """Degrees within a group of devices."""
+
+    def of(name: str) -> int:
+        given: tuple[int, ...] = getattr(args, name)
+        return given[group if len(given) > 1 else 0]
+
+    return {
+        "dp": of("dp"),
+        "tp": of("tp"),
+        # Where degrees differ, the sequence is split in the groups that are tensor parallel.
+        "sp": args.sp and (len(args.tp) == 1 or of("tp") > 1),
+        "cp": of("cp"),
+        "ep": of("ep"),
+        "zero": args.zero,
+        "fsdp": args.fsdp,
+        "recompute": args.recompute,
+    }
 
 
 def _show_plan(planned: Planned, output: Path | None, console: Console) -> None:

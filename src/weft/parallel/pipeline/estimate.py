@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 
 from weft.cost.simulate import Task, simulate
 from weft.cost.timeline import Timeline
-from weft.machine.model import Link, Machine
-from weft.parallel.estimate import priced_tasks
+from weft.machine.model import Machine
+from weft.machine.topology import link_between, nodes_of, with_nodes_of
+from weft.parallel.estimate import priced_tasks, slowest_device
+from weft.parallel.pipeline.crossing import crossing_seconds
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.schedule import Action
 from weft.parallel.pipeline.segments import Part, Segments
@@ -86,28 +88,30 @@ def estimate_pipeline(
     Args:
         plan: the decision.
         staged: the program, cut as it says.
-        machine: where it runs.
+        machine: where it runs; of an uneven one the slowest device counts.
     """
-    known: dict[tuple[int, str], StageCost] = {}
+    nodes = [nodes_of(machine, plan.ranks_of(group)) for group in range(plan.num_groups)]
+    slowest = slowest_device(machine)
+    alike = replace(machine, groups=tuple(replace(g, device=slowest) for g in machine.groups))
+    known: dict[object, StageCost] = {}
     costs: list[StageCost] = []
     for number, (first, decided) in enumerate(zip(staged.alike, plan.plans, strict=True)):
-        key = (first, _decision(decided))
+        lies = nodes[number % plan.num_groups]
+        key = (first, _decision(decided), lies)
         if key not in known:
             found = staged.segments(number, decided)
             stage = staged.stages[number]
             expanded = expand(stage.program, decided.recompute)
-            known[key] = stage_cost(stage, found, expanded, machine)
+            known[key] = stage_cost(stage, found, expanded, with_nodes_of(alike, lies))
         costs.append(known[key])
-    return predict_pipeline(
-        plan.orders, costs, machine, plan.mesh.num_devices, plan.micro_batches, plan.num_groups
-    )
+    sending = crossing_seconds(plan, staged, machine)
+    return predict_pipeline(plan.orders, costs, sending, plan.micro_batches, plan.num_groups)
 
 
 def predict_pipeline(
     orders: Sequence[Sequence[Action]],
     costs: Sequence[StageCost],
-    machine: Machine,
-    group_size: int,
+    sending: Sequence[tuple[float, float]],
     micro_batches: int,
     num_groups: int,
 ) -> PipelinePrediction:
@@ -116,18 +120,13 @@ def predict_pipeline(
     Args:
         orders: of each group, what it does in order.
         costs: of each stage.
-        machine: where it runs.
-        group_size: devices of a group.
+        sending: of each stage, how long what it sends forward and back takes [s].
         micro_batches: parts of the batch.
         num_groups: groups of devices; stage s is of group s mod `num_groups`.
     """
     times = [
-        replace(
-            cost.time,
-            send_forward_s=sending_s(cost.forward, machine, group_size, num_groups, s, s + 1),
-            send_backward_s=sending_s(cost.backward, machine, group_size, num_groups, s, s - 1),
-        )
-        for s, cost in enumerate(costs)
+        replace(cost.time, send_forward_s=forward_s, send_backward_s=backward_s)
+        for cost, (forward_s, backward_s) in zip(costs, sending, strict=True)
     ]
     schedule = pipeline_time(orders, times)
     before = max(cost.setup_s + micro_batches * cost.survey_s for cost in costs)
@@ -162,14 +161,17 @@ def group_peak_bytes(costs: Sequence[StageCost], kept_bytes: float) -> float:
     return lasting + max(running, finishing)
 
 
-def sending_s(
-    load: Load, machine: Machine, group_size: int, num_groups: int, source: int, target: int
-) -> float:
-    """How long what a micro-batch sends from one stage to another takes [s]."""
-    first, second = (stage % num_groups * group_size for stage in (source, target))
+def sending_s(load: Load, machine: Machine, first: int, second: int) -> float:
+    """How long what a micro-batch sends from one stage to another on an equal grid takes [s].
+
+    Args:
+        load: what each device sends, to the one at its own place.
+        machine: where they are.
+        first, second: first ranks of the two stages' groups.
+    """
     if not load.parcels or first == second:
         return 0.0
-    link = _link(machine, first, second)
+    link = link_between(machine, first, second)
     return link.latency_s.value * load.parcels + load.num_bytes / link.bytes_per_s.value
 
 
@@ -406,15 +408,3 @@ def _some(tasks: Sequence[Task], numbers: Sequence[int]) -> list[Task]:
         )
         for position, number in enumerate(numbers)
     ]
-
-
-def _link(machine: Machine, first: int, second: int) -> Link:
-    """What joins two devices: the link of their node, or the network."""
-    start = 0
-    for group in machine.groups:
-        end = start + group.num_nodes * group.devices_per_node
-        if first < end and second < end and min(first, second) >= start:
-            inside = {(rank - start) // group.devices_per_node for rank in (first, second)}
-            return group.link if len(inside) == 1 else machine.network
-        start = end
-    return machine.network

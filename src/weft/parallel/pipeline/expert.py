@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import accumulate, pairwise
 from typing import Unpack
+
+import numpy as np
+import numpy.typing as npt
 
 from weft.core.errors import InputError
 from weft.cost.fusion import Paid, program_traffic
@@ -32,7 +35,7 @@ from weft.parallel.pipeline.stages import StageProgram, forward_nodes
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Program
 
-__all__ = ["even_cuts", "pipeline_expert", "pipeline_of_stages"]
+__all__ = ["even_cuts", "even_runs", "pipeline_expert", "pipeline_of_stages"]
 
 
 def pipeline_expert(
@@ -43,18 +46,23 @@ def pipeline_expert(
     micro_batches: int,
     schedule: str = "1f1b",
     chunks: int = 1,
+    by_group: Sequence[DegreeNames] = (),
     pins: Sequence[Pin] = (),
     **degrees: Unpack[DegreeNames],
 ) -> PipelinePlan:
     """The pipeline that an engineer writes with these degrees.
 
+    Stages have work in proportion to the devices of their group.
+
     Args:
         program: one training step.
-        machine: at least pp * dp * cp * tp devices.
+        machine: at least as many devices as all groups have; dp * cp * tp in each.
         pp: groups of devices.
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group; more than one for interleaved.
+        by_group: of each group, degrees that take the place of those that all have; none if all
+            groups are alike.
         pins: stages and placements that the plan has to keep to, from `weft.pin`, beside those
             that the model's own code has.
         **degrees: within a group, as in `weft.parallel.experts.expert_plan`.
@@ -66,29 +74,53 @@ def pipeline_expert(
             with.
     """
     require_shape(schedule, pp * chunks, pp, micro_batches)
-    inside = Degrees.named(**degrees)
-    if pp * inside.num_devices > machine.num_devices:
-        raise InputError(
-            need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
-            got=f"{pp * inside.num_devices}: pipeline {pp} x {inside.name}",
-            hint="lower the degrees, or take a larger machine",
-        )
+    inside = _degrees(pp, by_group, degrees)
+    _require_devices(inside, machine)
     part = in_micro_batches(program, micro_batches)
     pinning = resolve(part, pins)
 
     def written(stage: StageProgram) -> ParallelPlan:
-        return plan_by_degrees(stage.program, machine, inside, own_pins(stage, pinning))
+        own = inside[stage.number % pp]
+        return plan_by_degrees(stage.program, machine, own, own_pins(stage, pinning))
 
+    shares = [float(own.num_devices) for own in inside] * chunks
     return pipeline_of_stages(
         program,
         machine,
-        cut=even_cuts(part, slowest_device(machine), pp * chunks, pinning),
+        cut=even_cuts(part, slowest_device(machine), shares, pinning),
         num_groups=pp,
         micro_batches=micro_batches,
         schedule=schedule,
         written=written,
+        kind=lambda stage: inside[stage % pp],
         pinning=pinning,
     )
+
+
+def _degrees(pp: int, by_group: Sequence[DegreeNames], common: DegreeNames) -> tuple[Degrees, ...]:
+    """Degrees of each group."""
+    if by_group and len(by_group) != pp:
+        raise InputError(
+            need=f"degrees for each of {pp} groups of devices",
+            got=f"{len(by_group)}",
+            hint="give as many as there are pipeline stages on groups of their own",
+        )
+    found: list[Degrees] = []
+    for own in by_group or [DegreeNames()] * pp:
+        joined = common.copy()
+        joined.update(own)
+        found.append(Degrees.named(**joined))
+    return tuple(found)
+
+
+def _require_devices(inside: Sequence[Degrees], machine: Machine) -> None:
+    needed = sum(own.num_devices for own in inside)
+    if needed > machine.num_devices:
+        raise InputError(
+            need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
+            got=f"{needed}: {'; '.join(own.name for own in inside)}",
+            hint="lower the degrees, or take a larger machine",
+        )
 
 
 def pipeline_of_stages(
@@ -100,6 +132,7 @@ def pipeline_of_stages(
     micro_batches: int,
     schedule: str,
     written: Callable[[StageProgram], ParallelPlan],
+    kind: Callable[[int], Hashable] = lambda _: None,
     pinning: Pinning | None = None,
 ) -> PipelinePlan:
     """The pipeline of these stages, simulated.
@@ -112,6 +145,8 @@ def pipeline_of_stages(
         micro_batches: parts of the batch.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         written: makes the plan of a stage.
+        kind: by number of a stage, what its plan depends on beside what it computes, such as the
+            grid of its group.
         pinning: what is pinned in the program of one micro-batch; if not given, its own pins.
 
     Raises:
@@ -124,7 +159,7 @@ def pipeline_of_stages(
     require_stages(staged.stages, staged.part, pinning)
     return simulated_pipeline(
         staged,
-        _stage_plans(staged, written, pinning),
+        _stage_plans(staged, written, kind, pinning),
         machine,
         num_groups=num_groups,
         schedule=schedule,
@@ -133,17 +168,26 @@ def pipeline_of_stages(
 
 
 def _stage_plans(
-    staged: StagedProgram, written: Callable[[StageProgram], ParallelPlan], pinning: Pinning
+    staged: StagedProgram,
+    written: Callable[[StageProgram], ParallelPlan],
+    kind: Callable[[int], Hashable],
+    pinning: Pinning,
 ) -> tuple[ParallelPlan, ...]:
     """A plan for each stage; those that are alike share one, unless something in them is pinned."""
     if pinning.values:
         return tuple(written(stage) for stage in staged.stages)
-    known = {number: written(staged.stages[number]) for number in set(staged.alike)}
-    return tuple(staged.plan_for(number, known[first]) for number, first in enumerate(staged.alike))
+    known: dict[Hashable, ParallelPlan] = {}
+    plans: list[ParallelPlan] = []
+    for number, first in enumerate(staged.alike):
+        key = (first, kind(number))
+        if key not in known:
+            known[key] = written(staged.stages[number])
+        plans.append(staged.plan_for(number, known[key]))
+    return tuple(plans)
 
 
 def even_cuts(
-    part: Program, device: Device, num_stages: int, pinning: Pinning | None = None
+    part: Program, device: Device, shares: Sequence[float], pinning: Pinning | None = None
 ) -> Cut:
     """Stages that are runs of the forward pass, so that the longest stage is shortest.
 
@@ -153,7 +197,7 @@ def even_cuts(
     Args:
         part: the program of one micro-batch.
         device: what operators are timed on.
-        num_stages: how many stages.
+        shares: of each stage, how fast it is, such as by devices of its group.
         pinning: what is pinned; modules that are pinned to stages are in them.
 
     Raises:
@@ -161,6 +205,7 @@ def even_cuts(
         InfeasibleError: no cuts keep the pinned stages.
     """
     nodes = forward_nodes(part) if pinning is None else pinned_order(part, pinning)
+    num_stages = len(shares)
     ends = list(accumulate(forward_seconds(part, nodes, device)))
     places = narrow_places(crossing_bytes(part, nodes), ends, ends[-1] / num_stages)
     if pinning is not None and pinning.stages:
@@ -169,7 +214,7 @@ def even_cuts(
             [position[number] for number in begins]
             for begins in allowed_cuts(part, pinning, num_stages)
         ]
-        return _in_runs(nodes, best_cuts(ends, places, allowed))
+        return _in_runs(nodes, best_cuts(ends, places, allowed, shares))
     if len(places) < num_stages - 1:
         raise InputError(
             need=f"a forward pass of at least {num_stages} operators",
@@ -179,7 +224,7 @@ def even_cuts(
     pieces = [
         ends[b - 1] - (ends[a - 1] if a else 0.0) for a, b in pairwise([0, *places, len(nodes)])
     ]
-    return _in_runs(nodes, [places[cut - 1] for cut in _even_runs(pieces, num_stages)])
+    return _in_runs(nodes, [places[cut - 1] for cut in even_runs(pieces, shares)])
 
 
 def _in_runs(nodes: Sequence[int], positions: Sequence[int]) -> Cut:
@@ -213,43 +258,69 @@ def narrow_places(crossing: Sequence[float], ends: Sequence[float], stage_s: flo
     return places
 
 
-def _even_runs(pieces: Sequence[float], num_runs: int) -> list[int]:
-    """First piece of each run but the first, so that the longest run is shortest.
+def even_runs(pieces: Sequence[float], shares: Sequence[float]) -> list[int]:
+    """First piece of each run but the first, so that the longest run for its share is shortest.
 
-    Of all such runs those are taken that share evenly what is left, one after the other.
+    Of all such runs those are taken that share out what is left by their shares, one after the
+    other.
+
+    Args:
+        pieces: work of each, at least as many as runs.
+        shares: of each run, how fast it is done.
+
+    Example:
+        >>> even_runs([1.0, 1.0, 1.0, 1.0, 2.0], [1.0, 2.0])
+        [2]
     """
-    shortest, longest = max(pieces), sum(pieces)
+    ends = [0.0, *accumulate(pieces)]
+    work = np.array(ends)
+    shortest, longest = 0.0, ends[-1] / min(shares)
     for _ in range(60):
         middle = (shortest + longest) / 2
-        if _runs_needed(pieces, 0, middle) <= num_runs:
+        if _endings(work, shares, middle)[0][0]:
             longest = middle
         else:
             shortest = middle
     limit = longest * (1 + 1e-9)
+    endings = _endings(work, shares, limit)
     starts: list[int] = []
     at = 0
-    for left in range(num_runs, 1, -1):
-        share = sum(pieces[at:]) / left
-        sums = list(accumulate(pieces[at:]))
-        allowed = [
-            at + count
-            for count in range(1, len(pieces) - at - left + 2)
-            if sums[count - 1] <= limit and _runs_needed(pieces, at + count, limit) <= left - 1
-        ]
-        origin = at
-        at = min(allowed, key=lambda end: abs(sums[end - origin - 1] - share))
+    for run, share in enumerate(shares[:-1]):
+        wanted = ends[at] + (ends[-1] - ends[at]) * share / sum(shares[run:])
+        reach = bisect_right(ends, ends[at] + limit * share)
+        allowed = [end for end in range(at + 1, reach) if endings[run + 1][end]]
+        at = _nearest(ends, allowed, wanted)
         starts.append(at)
     return starts
 
 
-def _runs_needed(pieces: Sequence[float], start: int, limit: float) -> int:
-    """How few runs of at most `limit` the pieces from `start` on make."""
-    runs, room = 0, -1.0
-    for piece in pieces[start:]:
-        if piece > room:
-            runs, room = runs + 1, limit
-        room -= piece
-    return runs
+def _nearest(ends: Sequence[float], allowed: Sequence[int], wanted: float) -> int:
+    """Where work ends nearest to what is wanted."""
+    return min(allowed, key=lambda end: abs(ends[end] - wanted))
+
+
+def _endings(
+    work: npt.NDArray[np.float64], shares: Sequence[float], limit: float
+) -> list[npt.NDArray[np.bool_]]:
+    """Of each run, at which pieces it can begin so that it and those after it keep to a limit.
+
+    Args:
+        work: what comes before each piece, and all.
+        shares: of each run; it keeps to the limit times its share.
+        limit: work for a share of one.
+
+    Returns:
+        By run, and after the last the end.
+    """
+    possible = np.zeros(len(work), dtype=bool)
+    possible[-1] = True
+    found = [possible]
+    for share in reversed(shares):
+        reach = np.searchsorted(work, work + limit * share, side="right")
+        count = np.concatenate([[0], np.cumsum(found[0])])
+        # A run has a piece at least, so it ends behind where it begins.
+        found.insert(0, count[reach] > count[1:])
+    return found
 
 
 def crossing_bytes(part: Program, nodes: Sequence[int]) -> list[float]:

@@ -8,6 +8,7 @@ from weft.core.units import format_bytes, format_seconds
 from weft.machine.model import Machine
 from weft.parallel.explanation import axis_roles
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.placement import Mesh
 from weft.parallel.validate import require_machine, require_program
 from weft.parallel.wording import headline, labelled, lost
 from weft.program.graph import Phase, Program
@@ -50,10 +51,8 @@ def explain_pipeline(plan: PipelinePlan, program: Program, machine: Machine) -> 
 
 
 def _shape(plan: PipelinePlan) -> str:
-    devices = plan.mesh.num_devices
-    each = f"{devices} devices as {plan.mesh}" if devices > 1 else "one device"
     return (
-        f"{plan.num_stages} stages on {plan.num_groups} groups of {each}, "
+        f"{plan.num_stages} stages on {plan.groups_in_words}, "
         f"{plan.micro_batches} micro-batches, {plan.schedule}"
     )
 
@@ -93,17 +92,29 @@ def _stages(plan: PipelinePlan, staged: StagedProgram) -> list[str]:
 
 
 def _grid(plan: PipelinePlan, staged: StagedProgram) -> list[str]:
-    """What each axis of the grid cuts, in the stage in the middle."""
-    if plan.mesh.num_devices == 1:
-        return []
-    middle = plan.num_stages // 2
-    roles = axis_roles(plan.plans[middle], staged.stages[middle].program)
-    return [
-        f"axis {axis} of {size}: "
-        + (", ".join(f"{role} {100 * share:.0f} %" for role, share in shares.items()) or "nothing")
-        + f" of the products of stage {middle}"
-        for axis, (size, shares) in enumerate(zip(plan.mesh.shape, roles, strict=True))
-    ]
+    """What each axis of the grids cuts, in the stage in the middle of those cut alike."""
+    on_grid: dict[tuple[int, Mesh], list[int]] = {}
+    for stage, decided in enumerate(plan.plans):
+        if decided.mesh.num_devices > 1:
+            on_grid.setdefault((stage % plan.num_groups, decided.mesh), []).append(stage)
+    alike: dict[object, list[tuple[int, tuple[dict[str, float], ...]]]] = {}
+    for (_, mesh), stages in on_grid.items():
+        middle = stages[len(stages) // 2]
+        roles = axis_roles(plan.plans[middle], staged.stages[middle].program)
+        most = tuple(max(shares, key=shares.__getitem__, default="") for shares in roles)
+        alike.setdefault((mesh, most), []).append((middle, roles))
+    rows: list[str] = []
+    for found in alike.values():
+        stage, roles = found[len(found) // 2]
+        rows += [
+            f"axis {axis} of {size}: "
+            + (", ".join(f"{role} {100 * s:.0f} %" for role, s in shares.items()) or "nothing")
+            + f" of the products of stage {stage}"
+            for axis, (size, shares) in enumerate(
+                zip(plan.plans[stage].mesh.shape, roles, strict=True)
+            )
+        ]
+    return rows
 
 
 def _memory(plan: PipelinePlan) -> str:

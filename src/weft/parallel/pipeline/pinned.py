@@ -110,7 +110,10 @@ def allowed_cuts(part: Program, pinning: Pinning, num_stages: int) -> tuple[tupl
 
 
 def best_cuts(
-    ends: Sequence[float], places: Sequence[int], allowed: Sequence[Sequence[int]]
+    ends: Sequence[float],
+    places: Sequence[int],
+    allowed: Sequence[Sequence[int]],
+    shares: Sequence[float] = (),
 ) -> list[int]:
     """Positions at which stages begin, so that the longest stage is shortest.
 
@@ -119,6 +122,7 @@ def best_cuts(
         places: positions that are good to cut at.
         allowed: for each stage but the first, positions at which it may begin; where some of
             them are good, only those count.
+        shares: of each stage, how fast it is; equally fast if not given.
 
     Example:
         >>> best_cuts([1.0, 2.0, 3.0, 4.0], [1, 2, 3], [(1, 3)])
@@ -126,7 +130,9 @@ def best_cuts(
     """
     good = frozenset(places)
     narrow = [[p for p in positions if p in good] or [*positions] for positions in allowed]
-    return _shortest(ends, narrow) or _shortest(ends, [[*positions] for positions in allowed])
+    fast = shares or [1.0] * (len(allowed) + 1)
+    wide = [[*positions] for positions in allowed]
+    return _shortest(ends, narrow, fast) or _shortest(ends, wide, fast)
 
 
 def require_stages(stages: Sequence[StageProgram], part: Program, pinning: Pinning) -> None:
@@ -265,12 +271,14 @@ def _empty(
     )
 
 
-def _shortest(ends: Sequence[float], allowed: Sequence[Sequence[int]]) -> list[int]:
+def _shortest(
+    ends: Sequence[float], allowed: Sequence[Sequence[int]], shares: Sequence[float]
+) -> list[int]:
     """Cuts with the shortest longest stage and, of those, about even ones; empty if none rise."""
     work = np.array([0.0, *ends])
     at, longest, squares = np.array([0]), np.zeros(1), np.zeros(1)
     steps: list[tuple[list[int], list[int]]] = []
-    for positions in (*allowed, [len(ends)]):
+    for positions, share in zip((*allowed, [len(ends)]), shares, strict=True):
         kept: list[int] = []
         origin: list[int] = []
         costs: list[tuple[float, float]] = []
@@ -278,7 +286,7 @@ def _shortest(ends: Sequence[float], allowed: Sequence[Sequence[int]]) -> list[i
             before = int(np.searchsorted(at, position))
             if before == 0:
                 continue
-            stage = work[position] - work[at[:before]]
+            stage = (work[position] - work[at[:before]]) / share
             worst = np.maximum(longest[:before], stage)
             total = np.where(worst <= worst.min() * (1 + 1e-9), squares[:before] + stage**2, np.inf)
             best = int(total.argmin())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 from weft.core.errors import InfeasibleError, InputError, VerifyError
 from weft.parallel.pinning import resolve
@@ -15,7 +17,6 @@ from weft.parallel.pipeline.schedule import Action, order, require_shape
 from weft.parallel.pipeline.segments import Segments, segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
 from weft.parallel.pipeline.timing import PipelineTime, StageTime, pipeline_time
-from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, Level, ParallelPlan
 from weft.parallel.validate import validate
 from weft.program.graph import Program
@@ -59,8 +60,9 @@ class PipelinePrediction:
 class PipelinePlan:
     """How a step runs as a pipeline.
 
-    Group g of devices has the stages g, g + number of groups, and so on. All groups have
-    equally many devices; the ranks of a group are neighbours.
+    Group g of devices has the stages g, g + number of groups, and so on. Groups follow each
+    other, and the ranks of a group are neighbours. Each has as many devices as the grids of its
+    stages, which may differ in shape only; other groups may have more devices or fewer.
 
     Attributes:
         program_name, program_digest: the whole program it is for.
@@ -97,29 +99,63 @@ class PipelinePlan:
 
     def __post_init__(self) -> None:
         require_shape(self.schedule, self.num_stages, self.num_groups, self.micro_batches)
-        alike = {plan.mesh for plan in self.plans}
-        if len(self.plans) != self.num_stages or len(alike) != 1:
+        if len(self.plans) != self.num_stages:
             raise InputError(
-                need="for each stage a plan on the same grid",
-                got=f"{self.num_stages} stages, {len(self.plans)} plans, grids "
-                f"{', '.join(map(str, alike))}",
+                need="a plan for each stage",
+                got=f"{self.num_stages} stages, {len(self.plans)} plans",
                 hint="plan again",
             )
+        for group, size in enumerate(self.group_devices):
+            grids = [self.plans[stage].mesh for stage in self.stages_of(group)]
+            if any(grid.num_devices != size for grid in grids):
+                raise InputError(
+                    need="grids of equally many devices for the stages of a group",
+                    got=f"{', '.join(map(str, grids))} in group {group}",
+                    hint="plan again",
+                )
 
     @property
     def num_stages(self) -> int:
         """Stages of the pipeline."""
         return self.cut.num_stages
 
-    @property
-    def mesh(self) -> Mesh:
-        """The grid of one group."""
-        return self.plans[0].mesh
+    @cached_property
+    def group_devices(self) -> tuple[int, ...]:
+        """Devices of each group."""
+        return tuple(plan.mesh.num_devices for plan in self.plans[: self.num_groups])
 
     @property
     def num_devices(self) -> int:
         """Devices of all groups."""
-        return self.num_groups * self.mesh.num_devices
+        return sum(self.group_devices)
+
+    @property
+    def groups_in_words(self) -> str:
+        """Groups of devices with their grids, for people.
+
+        Such as "4 groups of 2 devices as 2", or, where they differ, "groups of one device and
+        of 4 devices as 2x2 or 4".
+        """
+        grids = [
+            dict.fromkeys(self.plans[stage].mesh for stage in self.stages_of(group))
+            for group in range(self.num_groups)
+        ]
+        each = [
+            f"{size} devices as {' or '.join(map(str, of))}" if size > 1 else "one device"
+            for size, of in zip(self.group_devices, grids, strict=True)
+        ]
+        if len(set(each)) == 1:
+            return f"{self.num_groups} group{'s' if self.num_groups > 1 else ''} of {each[0]}"
+        return f"groups of {', of '.join(each[:-1])} and of {each[-1]}"
+
+    def ranks_of(self, group: int) -> range:
+        """Ranks of a group of devices."""
+        first = sum(self.group_devices[:group])
+        return range(first, first + self.group_devices[group])
+
+    def group_of(self, rank: int) -> int:
+        """The group that a rank is of."""
+        return bisect_right(list(accumulate(self.group_devices)), rank)
 
     def stages_of(self, group: int) -> tuple[int, ...]:
         """Stages of a group of devices, in order."""

@@ -8,6 +8,7 @@ from the device at the same place in its group where that has it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from weft.core.errors import VerifyError
 from weft.parallel.placement import Mesh, Sharding, is_partial, part_box
@@ -34,6 +35,11 @@ class Piece:
     box: Box
     taken: Box
     put: Box
+
+    @property
+    def num_elements(self) -> int:
+        """Elements that are sent."""
+        return prod(end - start for start, end in self.box)
 
 
 def pieces(

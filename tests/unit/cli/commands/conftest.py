@@ -60,6 +60,12 @@ def pair(tmp_path):
 
 
 @pytest.fixture
+def three(tmp_path):
+    """A machine file with three devices."""
+    return _box(tmp_path, 3)
+
+
+@pytest.fixture
 def single(tmp_path):
     """A machine file with one device."""
     return _box(tmp_path, 1)

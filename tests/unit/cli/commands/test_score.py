@@ -1,6 +1,7 @@
 import json
 
 from weft.cli.main import main
+from weft.parallel.plan_files import load_plan as load_any
 from weft.parallel.serialize import load_plan
 
 
@@ -32,6 +33,22 @@ def test_a_pipeline_keeps_pinned_stages(recipe, pair, capsys):
     assert "2 stages" in capsys.readouterr().out
     assert main([*arguments, "--pin", "0=stage 1", "--pin", "2=stage 0"]) == 2
     assert "0=stage 1 and 2=stage 0" in capsys.readouterr().err
+
+
+def test_groups_of_a_pipeline_have_degrees_of_their_own(recipe, three, tmp_path, capsys):
+    plan = tmp_path / "plan.json"
+    common = ["score", recipe, "--machine", three, "--pp", "2", "--json"]
+    assert main([*common, "--dp", "1,2", "-o", str(plan)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["group_devices"] == [1, 2]
+    assert found["meshes"] == [[1], [2]]
+    assert load_any(plan).groups_in_words == "groups of one device and of 2 devices as 2"
+    assert main([*common, "--dp", "1,2,1"]) == 2
+    assert "one for each of 2" in capsys.readouterr().err
+    assert main([*common, "--dp", "1,many"]) == 2
+    assert "1,many" in capsys.readouterr().err
+    assert main([*common, "--dp", "2,2"]) == 2
+    assert "at most 3 devices" in capsys.readouterr().err
 
 
 def test_degrees_that_break_a_pin_are_refused(recipe, pair, capsys):

@@ -41,7 +41,7 @@ def searched(*texts: str, config: Config = GRID) -> tuple[PipelinePlan, StagedPr
     staged = StagedProgram(PROGRAM, found.micro_batches, found.cut)
     require_pipeline_kept(found.plans, staged, resolve(staged.part, pins))
     for number, own in enumerate(found.plans):
-        assert staged.segments(number, own).local.mesh == found.mesh
+        assert staged.segments(number, own).local.mesh == own.mesh
     return found, staged
 
 
@@ -81,7 +81,7 @@ def test_outputs_lie_as_pinned_though_the_batch_is_cut_otherwise(text: str, wish
     own = own_pins(staged.stages[1], resolve(staged.part, [parse_pin(text)]))
     (value,) = own.values
     shape = staged.stages[1].program.type_of(value).shape
-    kept = kept_shardings((wish,), found.mesh, shape)
+    kept = kept_shardings((wish,), found.plans[0].mesh, shape)
     made = found.plans[1].strategies[value.node].outputs[0]
     brought = {copy.target for copy in found.plans[1].copies if copy.value == value}
     assert made in kept or brought & set(kept)

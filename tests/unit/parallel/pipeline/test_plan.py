@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import combinations, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.programs import mlp, transformer
 from weft.core.errors import FileError, InputError, MismatchError
 from weft.machine.presets import preset
 from weft.parallel.explaining import explain
-from weft.parallel.pipeline.expert import even_cuts, pipeline_expert
+from weft.parallel.pipeline.expert import even_cuts, even_runs, pipeline_expert
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.serialize import (
@@ -43,7 +46,7 @@ def plan(
 
 def test_equal_layers_are_cut_between_layers_into_equal_stages() -> None:
     part = in_micro_batches(program(), 8)
-    cuts = even_cuts(part, DEVICE, 4)
+    cuts = even_cuts(part, DEVICE, [1.0] * 4)
     firsts = [node for node, _ in cuts.runs[1:]]
     scopes = [part.nodes[node].scope for node in firsts]
     assert scopes == ["layers.2", "layers.4", "layers.6"]
@@ -84,6 +87,43 @@ def test_a_plan_survives_its_file(tmp_path) -> None:
     assert isinstance(found, PipelinePlan)
     assert pipeline_digest(found) == pipeline_digest(plan(dp=2))
     assert pipeline_digest(found) != pipeline_digest(plan())
+
+
+def test_a_plan_of_unequal_groups_survives_its_file(tmp_path) -> None:
+    uneven = pipeline_expert(
+        program(), MACHINE, pp=2, micro_batches=8, by_group=[{}, {"dp": 2, "tp": 2}]
+    )
+    path = tmp_path / "plan.json"
+    save_plan(uneven, path)
+    assert load_plan(path) == uneven
+    assert "groups of one device and of 4 devices as 2x2" in explain(uneven, program(), MACHINE)
+
+
+def test_stages_of_a_group_have_equally_many_devices() -> None:
+    interleaved = plan("interleaved", 2, 8, chunks=2, dp=2)
+    other = plan("interleaved", 2, 8, chunks=2)
+    mixed = (*interleaved.plans[:3], other.plans[3])
+    with pytest.raises(InputError, match="in group 1"):
+        replace(interleaved, plans=mixed)
+
+
+def test_degrees_are_given_for_every_group() -> None:
+    with pytest.raises(InputError, match="each of 2 groups"):
+        pipeline_expert(program(), MACHINE, pp=2, micro_batches=8, by_group=[{}, {}, {}])
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=4, max_size=8),
+    st.lists(st.integers(1, 3), min_size=1, max_size=4),
+)
+def test_runs_are_shortest_for_their_shares(pieces: list[int], shares: list[int]) -> None:
+    def longest(cuts: Sequence[int]) -> float:
+        bounds = pairwise([0, *cuts, len(pieces)])
+        return max(sum(pieces[i:j]) / s for (i, j), s in zip(bounds, shares, strict=True))
+
+    found = even_runs([float(piece) for piece in pieces], [float(share) for share in shares])
+    every = combinations(range(1, len(pieces)), len(shares) - 1)
+    assert longest(found) == pytest.approx(min(map(longest, every)))
 
 
 def changed(change: Callable[[dict], object]) -> str:

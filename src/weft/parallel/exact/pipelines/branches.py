@@ -244,8 +244,9 @@ def _flows(rows: Rows, slicer: Slicer, config: Config) -> tuple[Flow, ...]:
             if pairs:
                 known = seconds.setdefault((pairs, backward), [0.0] * (groups - 1))
                 for k in range(groups - 1):
-                    ends = (k + 1, k) if backward else (k, k + 1)
-                    known[k] += sending_s(load, machine, size, groups, *ends)
+                    ends = (k * size + size, k * size)
+                    first, second = ends if backward else ends[::-1]
+                    known[k] += sending_s(load, machine, first, second)
     return tuple(
         Flow(pairs=pairs, seconds=tuple(each), backward=backward)
         for (pairs, backward), each in seconds.items()

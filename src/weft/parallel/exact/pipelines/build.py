@@ -18,7 +18,7 @@ from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 
-__all__ = ["build"]
+__all__ = ["Builder", "build"]
 
 MOST_BUILDS = 6
 """Times that a plan is built, each but the first with less memory, until it fits. Derived: pieces
@@ -36,7 +36,7 @@ def build(request: PlanRequest, found: Found, desk: Desk) -> PipelinePlan | None
     Raises:
         InfeasibleError: the plan does not keep a pin.
     """
-    builder = _Builder(request, found, desk)
+    builder = Builder(request, found, desk)
     staging, limit = found.staging, found.limit_bytes
     ways = [(staging.schedule, staging.chunks)]
     options: list[list[StageCost]] = []
@@ -55,7 +55,7 @@ def build(request: PlanRequest, found: Found, desk: Desk) -> PipelinePlan | None
     return None
 
 
-class _Builder:
+class Builder:
     """Writes plans for one found pipeline; lives only while it is built."""
 
     def __init__(self, request: PlanRequest, found: Found, desk: Desk) -> None:
@@ -97,12 +97,18 @@ class _Builder:
         for number, ((i, j), again) in enumerate(runs):
             key = (alike[number], j - i, again)
             if key not in known:
-                known[key] = self._stage_plan(staged.stages[number], i, again)
+                known[key] = self.stage_plan(staged.stages[number], i, again)
             plans.append(staged.plan_for(number, known[key]))
         return tuple(plans)
 
-    def _stage_plan(self, stage: StageProgram, first: int, again: Recompute) -> ParallelPlan:
-        """A stage's plan: its first pieces recompute as one option says, the rest as the other."""
+    def stage_plan(self, stage: StageProgram, first: int, again: Recompute) -> ParallelPlan:
+        """A stage's plan: its first pieces recompute as one option says, the rest as the other.
+
+        Args:
+            stage: what it computes.
+            first: number of its first piece.
+            again: what it recomputes.
+        """
         wanted = {
             option: set(choose(stage.program))
             for option, choose in enumerate(RECOMPUTATIONS.values())

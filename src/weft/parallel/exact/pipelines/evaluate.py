@@ -106,9 +106,10 @@ def _hops(costs: Sequence[StageCost], config: Config, machine: Machine) -> list[
     """
 
     def sent_s(load: Load, source: int, target: int) -> float:
-        size = config.mesh.num_devices
-        return sending_s(load, machine, size, config.groups, source, target)
+        first, second = (stage % config.groups * size for stage in (source, target))
+        return sending_s(load, machine, first, second)
 
+    size = config.mesh.num_devices
     slowest = max(range(config.groups), key=lambda g: sent_s(Load(1, 1.0), g, g + 1))
     return [
         sent_s(cost.forward, slowest, slowest + 1) + sent_s(after.backward, slowest + 1, slowest)
@@ -234,11 +235,11 @@ def predicted(
         for i, j, again in zip(bounds, bounds[1:], staging.stages.recompute, strict=False)
     ]
     groups, count = config.groups, config.micro_batches
+    sending = _sending_s(costs, config, machine)
 
     def simulated(number: int) -> PipelinePrediction:
         orders = order(staging.schedule, len(costs), groups, number)
-        size = config.mesh.num_devices
-        return predict_pipeline(orders, costs, machine, size, number, groups)
+        return predict_pipeline(orders, costs, sending, number, groups)
 
     if count <= 2 * FULL[1] * groups:
         return simulated(count)
@@ -252,6 +253,23 @@ def predicted(
         pipeline_s=pipeline_s,
         bubble=1.0 - busy / (groups * pipeline_s),
     )
+
+
+def _sending_s(
+    costs: Sequence[StageCost], config: Config, machine: Machine
+) -> list[tuple[float, float]]:
+    """Of each stage, how long what it sends forward and back takes [s]."""
+
+    def first(stage: int) -> int:
+        return stage % config.groups * config.mesh.num_devices
+
+    return [
+        (
+            sending_s(cost.forward, machine, first(stage), first(stage + 1)),
+            sending_s(cost.backward, machine, first(stage), first(stage - 1)),
+        )
+        for stage, cost in enumerate(costs)
+    ]
 
 
 FULL = (2, 3)

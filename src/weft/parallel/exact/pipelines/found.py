@@ -40,6 +40,7 @@ class Found:
         limit_bytes: limit of one device [bytes].
         rows: the program of one micro-batch along another order than that of execution, if the
             stages are runs of one.
+        own: of each stage, its grid and how placements are decided there, where groups differ.
     """
 
     config: Config
@@ -48,6 +49,12 @@ class Found:
     prediction: PipelinePrediction
     limit_bytes: float
     rows: Rows | None = None
+    own: tuple[tuple[Config, Placing], ...] = ()
+
+    @property
+    def shape(self) -> tuple[Config, ...]:
+        """Groups, their grids and the micro-batches."""
+        return (self.config, *(config for config, _ in self.own))
 
     @property
     def fits(self) -> bool:
@@ -73,6 +80,10 @@ class Found:
     @property
     def name(self) -> str:
         """What people call it."""
+        if self.own:
+            meshes = " and ".join(str(config.mesh) for config, _ in self.own)
+            count = self.config.micro_batches
+            return f"groups of {meshes}, {count} micro-batches, {self.staging.schedule}"
         chunks = f" of {self.staging.chunks} chunks" if self.staging.chunks > 1 else ""
         degrees = f", {self.placing.degrees.name}" if self.placing.degrees is not None else ""
         branches = ", by branches" if self.rows is not None else ""

@@ -28,6 +28,8 @@ from weft.parallel.pipeline.estimate import StageCost
 
 __all__ = [
     "MIXTURES",
+    "Floats",
+    "Ints",
     "Partition",
     "Recompute",
     "Runs",

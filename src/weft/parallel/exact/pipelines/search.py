@@ -25,6 +25,7 @@ from weft.core.units import format_bytes
 from weft.parallel.depth import Views, undivided
 from weft.parallel.exact.pipelines.branches import Branches
 from weft.parallel.exact.pipelines.build import build
+from weft.parallel.exact.pipelines.build_unequal import build_unequal
 from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, batch_rows, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import (
@@ -39,6 +40,7 @@ from weft.parallel.exact.pipelines.evaluate import (
 from weft.parallel.exact.pipelines.found import Found, Placing
 from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
 from weft.parallel.exact.pipelines.partition import Runs, Tightest, tightest
+from weft.parallel.exact.pipelines.unequal import Unequal
 from weft.parallel.kept import unplaceable
 from weft.parallel.loop import Loop
 from weft.parallel.pinning import Pinning
@@ -66,6 +68,9 @@ on Llama-3 70B over 512 devices what was best by then was 0.7 % slower than the 
 PRICES = (0.1, 1.0, 100.0)
 """Prices of memory where nothing fits without one, in units of the free plan's seconds per byte.
 Derived: as for one stage, see `weft.parallel.exact.search`."""
+COUNTS = 2
+"""Numbers of micro-batches for which unequal groups are looked for, those of the best equal ones.
+Derived: with many micro-batches the number changes the bubble only."""
 SIMULATED = {Level.FAST: 1, Level.BEST: 2}
 """Schedules of a configuration that are simulated. Derived: closed forms order them well enough."""
 NEAR = 1.1
@@ -257,6 +262,7 @@ class PipelineSearch:
     def best_after_all(self) -> PipelinePlan | None:
         """The best pipeline; more configurations are worked out while none that is built fits."""
         self.run()
+        self.found += self.unequal()
         plan = self.best()
         needed = self._most_s == inf
         while plan is None and needed and self._left and time.perf_counter() <= self._deadline_s:
@@ -267,9 +273,9 @@ class PipelineSearch:
 
     def alternatives(self) -> tuple[Alternative, ...]:
         """The best of each configuration that was worked out and not built, best first."""
-        best: dict[Config, Found] = {}
+        best: dict[tuple[Config, ...], Found] = {}
         for found in sorted(self.found, key=lambda found: found.rank):
-            best.setdefault(found.config, found)
+            best.setdefault(found.shape, found)
         return tuple(
             Alternative(
                 name=found.name,
@@ -279,7 +285,7 @@ class PipelineSearch:
                 note="from its pieces",
             )
             for found in best.values()
-            if self._chosen is None or found.config != self._chosen.config
+            if self._chosen is None or found.shape != self._chosen.shape
         )
 
     def tightest(self) -> str:
@@ -360,6 +366,36 @@ class PipelineSearch:
         return found
 
     # --- worked out ------------------------------------------------------------------------
+
+    def unequal(self) -> list[Found]:
+        """Pipelines whose groups differ, by the best of equal ones; none at level fast."""
+        fitting = [one for one in self.found if one.fits]
+        is_late = time.perf_counter() > self._deadline_s
+        if self._request.level is not Level.BEST or not fitting or is_late:
+            return []
+        best: dict[int, Found] = {}
+        for one in sorted(fitting, key=lambda one: one.prediction.step_s):
+            best.setdefault(one.config.micro_batches, one)
+        overlap = self._machine.overlap.value
+        hidden = [share * overlap for share in HIDDEN]
+        search = Unequal(self._request, self._batch, self.rows_of, self._known_rough, hidden)
+        found: list[Found] = []
+        for count, one in list(best.items())[:COUNTS]:
+            if time.perf_counter() > self._deadline_s:
+                break
+            self._progress(f"unequal groups, {count} micro-batches")
+            found += search.found(one)
+        return found
+
+    def _known_rough(self, config: Config) -> list[Sequence[Sequence[StageCost]]]:
+        """Rough costs on a grid; none where pieces are not those of the micro-batch."""
+        if config.rows == 0 or self._batch // config.rows < 2:
+            return []
+        other = self.rows_of(self._batch // config.rows)
+        if other.pieces != self.rows_of(config.micro_batches).pieces:
+            return []
+        table = self._table(config.inner, config.rows)
+        return [] if table is None else self._spread(table, config)
 
     def worked_out(self, config: Config, schedule: str = "") -> list[Found]:
         """Pipelines of one configuration, whether they fit or not.
@@ -476,6 +512,8 @@ class PipelineSearch:
         desk = self._desk(found.config)
         if found.rows is not None:
             desk = Desk(found.rows, found.config, self._limit, self._request.level)
+        if found.own:
+            return build_unequal(self._request, found, desk.rows)
         return build(self._request, found, desk)
 
     def _desk(self, config: Config) -> Desk:

@@ -1,0 +1,94 @@
+"""From a pipeline of unequal groups that a search found to a plan on the whole program."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+from weft.parallel.estimate import slowest_device
+from weft.parallel.exact.pipelines.build import Builder
+from weft.parallel.exact.pipelines.decide import Desk
+from weft.parallel.exact.pipelines.found import Found
+from weft.parallel.exact.pipelines.measure import Rows
+from weft.parallel.loop import varying_nodes
+from weft.parallel.pipeline.estimate import simulated_pipeline
+from weft.parallel.pipeline.kept import require_pipeline_kept
+from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.plan import ParallelPlan
+from weft.parallel.request import PlanRequest
+from weft.parallel.skeleton import BUSY
+from weft.parallel.strategies import StrategyTable
+from weft.program.operators import operator
+
+__all__ = ["build_unequal"]
+
+
+def build_unequal(request: PlanRequest, found: Found, rows: Rows) -> PipelinePlan | None:
+    """The plan, simulated as it will run; none if it does not fit after all.
+
+    Args:
+        request: what was asked.
+        found: what to build; its stages have grids of their own.
+        rows: the micro-batch that it was found on.
+
+    Raises:
+        InfeasibleError: the plan does not keep a pin.
+    """
+    pieces, stages = rows.whole_cut, found.staging.stages
+    count = found.config.micro_batches
+    staged = StagedProgram(
+        request.program, count, pieces.joined(stages.cuts), part=rows.whole.program
+    )
+    builders = {
+        (config, placing): Builder(
+            request,
+            replace(found, config=config, placing=placing, own=()),
+            Desk(rows, config, found.limit_bytes, request.level),
+        )
+        for config, placing in dict.fromkeys(found.own)
+    }
+    known: dict[object, ParallelPlan] = {}
+    plans: list[ParallelPlan] = []
+    runs = zip(pairwise([0, *stages.cuts, pieces.num_stages]), stages.recompute, strict=True)
+    for number, ((first, end), again) in enumerate(runs):
+        key = (staged.alike[number], end - first, again, found.own[number])
+        if key not in known:
+            stage = staged.stages[number]
+            known[key] = builders[found.own[number]].stage_plan(stage, first, again)
+        plans.append(staged.plan_for(number, known[key]))
+    require_pipeline_kept(plans, staged, rows.pinning)
+    plan = simulated_pipeline(
+        staged,
+        tuple(plans),
+        request.machine,
+        num_groups=len(found.own),
+        schedule=found.staging.schedule,
+        memory_limit_bytes=request.limit_bytes,
+    )
+    if plan.prediction.peak_bytes > found.limit_bytes:
+        return None
+    bound_s = _bound_s(found, rows)
+    return replace(plan, prediction=replace(plan.prediction, bound_s=bound_s))
+
+
+def _bound_s(found: Found, rows: Rows) -> float:
+    """No plan of these groups takes less [s].
+
+    Each product, convolution and attention takes the fewest devices' seconds that any grid takes
+    for it, and no device ever waits.
+    """
+    part, device = rows.part, slowest_device(rows.machine)
+    grids = [config.mesh for config, _ in found.own]
+    tables = {mesh: StrategyTable(part, mesh, device) for mesh in grids}
+    varies, times = varying_nodes(part), Counter(rows.whole.origin)
+    seconds = sum(
+        times[number]
+        * min(
+            mesh.num_devices * float(table.choices(number).seconds.min())
+            for mesh, table in tables.items()
+        )
+        for number, node in enumerate(part.nodes)
+        if varies[number] and operator(node.op).kind in BUSY
+    )
+    return found.config.micro_batches * seconds / sum(mesh.num_devices for mesh in grids)
