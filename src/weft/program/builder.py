@@ -92,6 +92,19 @@ class Builder:
         )
         return tuple(Value(number, output) for output in range(len(outputs)))
 
+    def copy(self, node: Node, args: tuple[Arg, ...]) -> tuple[Value, ...]:
+        """Add a node of a legal program again, with other values of the same types as arguments.
+
+        Its types are taken as they are; its pins are not copied.
+
+        Args:
+            node: what to copy.
+            args: its arguments, values replaced.
+        """
+        number = len(self._nodes)
+        self._nodes.append(replace(node, args=args, pins=()))
+        return tuple(Value(number, output) for output in range(len(node.outputs)))
+
     @property
     def num_nodes(self) -> int:
         """Nodes so far."""

@@ -289,21 +289,16 @@ class _Writer:
     origin: list[Value | None] = field(default_factory=list[Value | None])
     sends: list[Parcel] = field(default_factory=list[Parcel])
     receives: list[Parcel] = field(default_factory=list[Parcel])
+    updates: list[tuple[Value, Value]] = field(default_factory=list[tuple[Value, Value]])
     loss: Value | None = None
 
     def __post_init__(self) -> None:
         self.builder = Builder(f"{self.program.name}, stage {self.number}")
 
     def build(self) -> StageProgram:
-        source = self.program
         loss = self.loss
         assert loss is not None
-        updates = tuple(
-            (self.here[Value(old)], self.here[new])
-            for old, new in source.updates
-            if Value(old) in self.here and new in self.here
-        )
-        built = self.builder.build(loss, updates)
+        built = self.builder.build(loss, tuple(self.updates))
         return StageProgram(
             number=self.number,
             program=built,
@@ -337,6 +332,11 @@ class _Cutting:
                 for output in range(len(node.outputs)):
                     self._carry(Value(number, output), own)
         self._close(phase)
+        for old, new in self._program.updates:
+            home = self._stages[new.node]
+            for writer in self._writers if home == EVERYWHERE else (self._writers[home],):
+                if Value(old) in writer.here and new in writer.here:
+                    writer.updates.append((writer.here[Value(old)], writer.here[new]))
 
     def _close(self, phase: Phase) -> None:
         """At the end of the forward pass every stage has its part of the loss."""
@@ -363,10 +363,7 @@ class _Cutting:
                 ),
             )
         else:
-            args = map_values(node.args, lambda value: writer.here[value])
-            made = writer.builder.add_all(
-                node.op, *args, phase=node.phase, scope=node.scope, source=node.source
-            )
+            made = writer.builder.copy(node, map_values(node.args, writer.here.__getitem__))
         if node.pins:
             writer.builder.pin(made[0], node.pins)
         writer.origin.append(Value(number))

@@ -7,7 +7,10 @@ from the device at the same place in its group where that has it.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 from weft.core.errors import VerifyError
@@ -15,7 +18,8 @@ from weft.parallel.placement import Mesh, Sharding, is_partial, part_box
 
 __all__ = ["Piece", "pieces"]
 
-Box = tuple[tuple[int, int], ...]
+Interval = tuple[int, int]
+Box = tuple[Interval, ...]
 """Start and end along each dim."""
 
 
@@ -70,24 +74,32 @@ def pieces(
     holders: dict[Box, list[int]] = {}
     for rank in range(held[0].num_devices):
         holders.setdefault(_box(shape, *held, rank), []).append(rank)
+    # Boxes are cells of a grid: each dim is cut into intervals.
+    cuts = [sorted({box[dim] for box in holders}) for dim in range(len(shape))]
     found: list[Piece] = []
     for target in range(wanted[0].num_devices):
         own = _box(shape, *wanted, target)
-        for box in sorted(holders):
+        for box in product(*map(_overlapping, cuts, own)):
+            ranks = holders[box]
             common = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(box, own, strict=True))
-            if all(start < end for start, end in common):
-                ranks = holders[box]
-                source = target if target in ranks else ranks[target % len(ranks)]
-                found.append(
-                    Piece(
-                        source=source,
-                        target=target,
-                        box=common,
-                        taken=_within(common, box),
-                        put=_within(common, own),
-                    )
+            found.append(
+                Piece(
+                    source=target if target in ranks else ranks[target % len(ranks)],
+                    target=target,
+                    box=common,
+                    taken=_within(common, box),
+                    put=_within(common, own),
                 )
+            )
     return tuple(found)
+
+
+def _overlapping(intervals: Sequence[Interval], own: Interval) -> Sequence[Interval]:
+    """Those of rising intervals without gaps that have a part of one."""
+    start, end = own
+    first = bisect_right(intervals, start, key=lambda interval: interval[1])
+    last = bisect_left(intervals, end, key=lambda interval: interval[0])
+    return intervals[first:last]
 
 
 def _box(shape: tuple[int, ...], mesh: Mesh, sharding: Sharding, rank: int) -> Box:
