@@ -109,11 +109,7 @@ def operator_seconds(
         compute_s = done.flops / _product_rate(op, args, operands, outputs, done, device)
     else:
         compute_s = done.vector_ops / device.vector_flops_per_s.value
-    joins = device.fuses and paid is not None and not any(paid.writes)
-    if device.fuses and paid is not None:
-        moved = _moved_bytes(done, operands, outputs, paid)
-    else:
-        moved = done.read_bytes + done.written_bytes
+    moved, joins = _moved(done, operands, outputs, device, paid)
     if joins:
         launch_s = 0.0  # its kernel is another operator's
     curve = device.operator_curves.get(op)
@@ -151,6 +147,15 @@ def _as_measured(moved_bytes: float, operands: _Types, outputs: _Types) -> float
     # Narrow types are widened to f32 in registers: as slow as f32 for each element.
     widest = max((t.dtype.num_bytes for t in (*operands, *outputs) if t.dtype.is_float), default=4)
     return moved_bytes * max(1.0, _MEASURED_ITEM_BYTES / widest)
+
+
+def _moved(
+    done: Work, operands: _Types, outputs: _Types, device: Device, paid: Paid | None
+) -> tuple[float, bool]:
+    """Traffic [bytes], and whether the operator joins another one's kernel."""
+    if not device.fuses or paid is None:
+        return done.read_bytes + done.written_bytes, False
+    return _moved_bytes(done, operands, outputs, paid), not any(paid.writes)
 
 
 def _moved_bytes(done: Work, operands: _Types, outputs: _Types, paid: Paid) -> float:

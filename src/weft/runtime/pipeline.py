@@ -16,28 +16,27 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from weft.capture import Workload, capture
 from weft.capture.batch import require_batch
 from weft.core.errors import MismatchError
-from weft.parallel.local import LocalInput
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.segments import Part
 from weft.parallel.pipeline.serialize import pipeline_digest
 from weft.parallel.pipeline.stages import Parcel
-from weft.parallel.placement import Mesh, part_box
+from weft.parallel.placement import part_box
 from weft.parallel.validate import require_program
 from weft.program.graph import Phase, Program, Role
 from weft.runtime.ahead import Tell, compile_stages, silent
 from weft.runtime.boxes import storable
 from weft.runtime.clock import Clock
+from weft.runtime.grids import grid_devices, place_in_grid
 from weft.runtime.own_state import StateSource, own_state, state_of_workload
-from weft.runtime.place import Layout, Place
+from weft.runtime.place import Layout
 from weft.runtime.post import Box, Post
 from weft.runtime.shard import dtensor_placements, shard_of
-from weft.runtime.stage import StageRun
+from weft.runtime.stage import StageRun, inputs_of_each
 from weft.runtime.step import Deployed, entry, step_seed
 from weft.runtime.torch_schedule import Handlers, Schedule
 from weft.runtime.world import World, gather_objects, join, require_agreement
@@ -128,10 +127,11 @@ class PipelineStep:
         self._program = deployment.program
         staged = StagedProgram(self._program, plan.micro_batches, plan.cut)
         self._group = plan.group_of(world.rank)
-        self._devices = _devices(world, plan)
+        self._devices = grid_devices(world, plan)
         own = plan.stages_of(self._group)
         self._places = {
-            number: _place(world, plan, plan.plans[number].mesh, self._devices) for number in own
+            number: place_in_grid(world, plan, plan.plans[number].mesh, self._devices)
+            for number in own
         }
         self.place = self._places[self._group]
         self._clock = Clock()
@@ -151,7 +151,7 @@ class PipelineStep:
             )
             for number in own
         }
-        self._own_inputs = {number: _of_each(run) for number, run in self._stages.items()}
+        self._own_inputs = {number: inputs_of_each(run) for number, run in self._stages.items()}
         self._layouts = {
             source.name: Layout(source.sharding, self._places[number])
             for number, run in self._stages.items()
@@ -483,17 +483,6 @@ class PipelineStep:
                 self._outbox[parcel.name, micro_batch] = tensor
 
 
-def _of_each(run: StageRun) -> list[tuple[LocalInput, Role]]:
-    """Inputs in which micro-batches differ, but for what other stages send."""
-    found: list[tuple[LocalInput, Role]] = []
-    for source in run.segments.local.inputs:
-        role = run.stage.program.input_by_name[source.name].role
-        is_part = role is Role.BATCH and bool(run.segments.local.slots[source.slot].shape)
-        if is_part or role is Role.MICRO_BATCH:
-            found.append((source, role))
-    return found
-
-
 def _each(parcels: tuple[Parcel, ...], phase: Phase) -> list[Parcel]:
     """Those that cross in a phase for each micro-batch."""
     return [parcel for parcel in parcels if parcel.phase is phase and not parcel.once]
@@ -504,37 +493,3 @@ def _started(operation: dist.P2POp) -> dist.Work:
     work = operation.op(operation.tensor, tag=operation.tag, **peer)
     assert work is not None
     return work
-
-
-def _devices(world: World, plan: PipelinePlan) -> dict[Mesh, DeviceMesh]:
-    """Torch's device meshes of this rank's group by grid; none in a world of one rank.
-
-    All ranks make the meshes of all groups, in one order, as process groups ask for.
-    """
-    found: dict[Mesh, DeviceMesh] = {}
-    if world.is_alone:
-        return found
-    for group in range(plan.num_groups):
-        ranks = plan.ranks_of(group)
-        for mesh in dict.fromkeys(plan.plans[stage].mesh for stage in plan.stages_of(group)):
-            made = DeviceMesh(
-                world.device.type,
-                torch.tensor(ranks).view(mesh.shape),
-                mesh_dim_names=tuple(f"axis{axis}" for axis in range(mesh.num_axes)),
-            )
-            if world.rank in ranks:
-                found[mesh] = made
-    return found
-
-
-def _place(
-    world: World, plan: PipelinePlan, mesh: Mesh, devices: Mapping[Mesh, DeviceMesh]
-) -> Place:
-    """Where this rank stands in a grid of its group, with a process group along each axis."""
-    groups = tuple(
-        devices[mesh].get_group(axis).group_name if devices and size > 1 else ""
-        for axis, size in enumerate(mesh.shape)
-    )
-    first = plan.ranks_of(plan.group_of(world.rank)).start
-    coordinate = mesh.coordinate(world.rank - first)
-    return Place(mesh=mesh, coordinate=coordinate, device=world.device, groups=groups)

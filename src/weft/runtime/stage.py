@@ -8,10 +8,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, fx
 
+from weft.parallel.local import LocalInput
 from weft.parallel.pipeline.segments import Part, Segments
 from weft.parallel.pipeline.stages import Parcel, StageProgram
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
+from weft.program.graph import Role
 from weft.program.types import TensorType
 from weft.runtime.clock import Clock
 from weft.runtime.lower import borrowed_slots, some_module
@@ -19,7 +21,7 @@ from weft.runtime.pieces import Key, cut_in_pieces
 from weft.runtime.place import Place
 from weft.runtime.shard import alone_in_storage
 
-__all__ = ["SegmentCall", "StageRun"]
+__all__ = ["SegmentCall", "StageRun", "inputs_of_each"]
 
 SegmentCall: TypeAlias = Callable[[list[Tensor]], Sequence[Tensor]]
 """Runs a piece on what it reads and returns what it writes. The list is left without tensors."""
@@ -170,3 +172,14 @@ class StageRun:
                 memory.pop(slot, None)
         memory.update(zip(piece.writes, self._calls[key](given), strict=True))
         memory.update(replaced)
+
+
+def inputs_of_each(run: StageRun) -> list[tuple[LocalInput, Role]]:
+    """Inputs in which micro-batches differ, but for what other stages send."""
+    found: list[tuple[LocalInput, Role]] = []
+    for source in run.segments.local.inputs:
+        role = run.stage.program.input_by_name[source.name].role
+        is_part = role is Role.BATCH and bool(run.segments.local.slots[source.slot].shape)
+        if is_part or role is Role.MICRO_BATCH:
+            found.append((source, role))
+    return found

@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 
+from benchmarks.job import program_of
 from tests.programs import mlp, transformer
 from tests.searched import MACHINE, searched
 from weft.core.errors import InfeasibleError
@@ -15,12 +16,13 @@ from weft.parallel.exact.pipelines.configs import Config, batch_rows, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import predicted, schedules, stagings
 from weft.parallel.exact.pipelines.found import Placing
-from weft.parallel.exact.pipelines.measure import Rows, piece_costs
+from weft.parallel.exact.pipelines.measure import Rows, batch_rules, piece_costs
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.pipeline.expert import pipeline_expert
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.serialize import pipeline_from_json, pipeline_to_json
+from weft.parallel.placement import is_partial
 from weft.parallel.plan import Level
 from weft.parallel.planning import plan
 from weft.parallel.recompute import RECOMPUTATIONS
@@ -169,3 +171,16 @@ def test_a_search_that_is_out_of_time_ends_with_configurations_left() -> None:
     search._deadline_s = 0.0
     assert search.best_after_all() is None
     assert search._left
+
+
+def test_what_layers_hand_on_beside_their_output_has_a_placement_on_two_axes() -> None:
+    # Each layer's load is a sum over the batch; the sum of all of them runs through all pieces.
+    rows = Rows(undivided(program_of("mixtral.py:mixtral_tiny")), 2, MACHINE)
+    rules = batch_rules(rows.part, 2, rows.crossing)
+    for number, rule in rules.items():
+        reads = zip(rows.part.operands(number), rule.operands, strict=True)
+        for value in (value for value, place in reads if is_partial(place)):
+            assert value.node in rules
+            assert value not in rows.crossing
+    desk = Desk(rows, Config(2, 2, 2, 2, 2), 8e10, Level.FAST)
+    assert desk.solution(Placing()).objective_s > 0

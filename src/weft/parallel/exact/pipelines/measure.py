@@ -244,18 +244,23 @@ def batch_rules(part: Program, size: int, settled: Set[Value]) -> dict[int, Rule
         if source.role is Role.BATCH and part.nodes[source.node].outputs[0].shape
     }
     rules = greedy_axis(part, pinned, size)
-    return {
-        number: rules[number]
-        for number, varies in enumerate(varying_nodes(part))
-        if varies
+    kept: dict[int, Rule] = {}
+    free: set[int] = set()
+    for number, varies in enumerate(varying_nodes(part)):
+        node, rule = part.nodes[number], rules[number]
         # An update that scales each gradient before the sum decides with the rest of its cluster.
-        and part.nodes[number].phase is not Phase.UPDATE
-        and part.nodes[number].op != "accumulate"
-        and not any(
-            value in settled and is_partial(place)
-            for value, place in zip(part.operands(number), rules[number].operands, strict=True)
+        if not varies or node.phase is Phase.UPDATE or node.op == "accumulate":
+            continue
+        summands = (
+            value
+            for value, place in zip(part.operands(number), rule.operands, strict=True)
+            if is_partial(place)
         )
-    }
+        if any(value in settled or value.node in free for value in summands):
+            free.add(number)  # it finds a sum, and hands on what is none
+        else:
+            kept[number] = rule
+    return kept
 
 
 def piece_costs(rows: Rows, slicer: Slicer, recomputation: str) -> list[StageCost]:

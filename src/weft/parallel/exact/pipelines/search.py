@@ -29,25 +29,20 @@ from weft.parallel.exact.pipelines.build_unequal import build_unequal
 from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, batch_rows, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import (
-    fully_sharded,
     predicted,
     rough_step_s,
     schedules,
     stagings,
-    state_sharded,
     worthwhile,
 )
 from weft.parallel.exact.pipelines.found import Found, Placing
-from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
+from weft.parallel.exact.pipelines.measure import Rows
 from weft.parallel.exact.pipelines.partition import Runs, Tightest, tightest
+from weft.parallel.exact.pipelines.rough import Rough
 from weft.parallel.exact.pipelines.unequal import Unequal
 from weft.parallel.kept import unplaceable
-from weft.parallel.loop import Loop
-from weft.parallel.pinning import Pinning
-from weft.parallel.pipeline.estimate import StageCost
 from weft.parallel.pipeline.pinned import allowed_cuts
 from weft.parallel.pipeline.plan import PipelinePlan
-from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, Level
 from weft.parallel.planner import Progress
 from weft.parallel.recompute import RECOMPUTATIONS
@@ -79,9 +74,6 @@ closed forms leave out transfers and come within a few percent."""
 FAR = 1.4
 """Step that recomputes over the best one, beyond which no price of memory is tried. Derived: the
 forward pass is a third of the work, so nothing saves more than a quarter by not repeating it."""
-TYPICAL_ROUNDS = 8
-"""Micro-batches for which rough costs are worked out. Derived: the number only decides what is
-gathered once a step."""
 
 
 class PipelineSearch:
@@ -127,8 +119,7 @@ class PipelineSearch:
         self._too_large: list[Found] = []
         self._tried: list[Config] = []
         self._kept: Desk | None = None
-        self._rows: dict[int, Rows] = {}
-        self._tables: dict[tuple[int, int], list[list[StageCost]] | None] = {}
+        self._rough = Rough(request, self._view, self._batch, HIDDEN[0])
         self._has_branches: bool | None = None
         self._whole: dict[int, Branches] = {}
 
@@ -168,7 +159,7 @@ class PipelineSearch:
     def ranked(self) -> list[Config]:
         """Configurations that may fit, by rough step time."""
         try:
-            rows = self.rows_of(self._smallest_count())
+            rows = self.rows_of(self._rough.smallest_count)
             pieces = len(rows.pieces.order) if rows.stages else 0
             if rows.pinning.stages:
                 allowed_cuts(rows.part, rows.pinning, rows.pinning.num_stages)
@@ -194,11 +185,11 @@ class PipelineSearch:
                 self.notes = ("time limit: not all pipelines were looked at",)
                 break
             self._tried.append(config)
-            table = self._table(config.inner, config.rows)
+            table = self._rough.table(config.inner, config.rows)
             if table is not None:
                 times[config] = min(
                     rough_step_s(costs, config, self._limit)
-                    for costs in self._spread(table, config)
+                    for costs in self._rough.spread(table, config)
                 )
         if not self._tried:
             self.notes = (*self.notes, f"no pipelines: no grid divides {self._batch} rows")
@@ -292,10 +283,10 @@ class PipelineSearch:
         """What stands in the way where no pipeline fits, in words; empty if unknown."""
         least: tuple[Tightest, Config] | None = None
         for config in self._tried:
-            table = self._table(config.inner, config.rows)
+            table = self._rough.table(config.inner, config.rows)
             if table is None or config.rows > min(c.rows for c in self._tried):
                 continue
-            for costs in self._spread(table, config):
+            for costs in self._rough.spread(table, config):
                 groups = range(config.groups)
                 in_flight = [min(config.micro_batches, config.groups - g) for g in groups]
                 found = tightest(Runs(costs, config.groups), in_flight)
@@ -318,52 +309,9 @@ class PipelineSearch:
         scopes = [node.scope for node in stage.program.nodes if node.phase is Phase.FORWARD]
         return next((scope for scope in scopes if scope), "the loss")
 
-    # --- rough costs -----------------------------------------------------------------------
-
-    def _smallest_count(self) -> int:
-        return next((n for n in range(2, self._batch + 1) if self._batch % n == 0), 2)
-
     def rows_of(self, count: int) -> Rows:
         """The program with so many micro-batches, short if the whole one is deep."""
-        if count not in self._rows:
-            self._rows[count] = Rows(self._view, count, self._machine, self._request.pins)
-        return self._rows[count]
-
-    def _table(self, inner: int, rows: int) -> list[list[StageCost]] | None:
-        """Costs of all pieces of the whole program on `inner` devices, by option."""
-        key = (inner, rows)
-        if key not in self._tables:
-            self._tables[key] = self._rough(inner, rows)
-        return self._tables[key]
-
-    def _rough(self, inner: int, rows: int) -> list[list[StageCost]] | None:
-        count = self._batch // rows
-        if count < 2:
-            return None
-        of = self.rows_of(count)
-        loop = Loop(times=TYPICAL_ROUNDS, held=1)
-        strategist = Strategist(of, Mesh((inner,)), loop, batch_outside=False, pinning=Pinning())
-        hidden = HIDDEN[0] * self._machine.overlap.value
-        solution = strategist.model.solve(0.0, hidden)
-        slicer = strategist.slicer(solution, self._limit, self._request.level)
-        nothing, full = (piece_costs(of, slicer, option) for option in ("", "full"))
-        return [nothing, full, full]
-
-    def _spread(
-        self, table: Sequence[Sequence[StageCost]], config: Config
-    ) -> list[Sequence[Sequence[StageCost]]]:
-        """The costs with state, or weights as well, shared out over a group's parts."""
-        if config.data == 1:
-            return [table]
-        found: list[Sequence[Sequence[StageCost]]] = []
-        for shared in (state_sharded, fully_sharded):
-            known: dict[int, StageCost] = {}
-            for costs in table:
-                for cost in costs:
-                    if id(cost) not in known:
-                        known[id(cost)] = shared(cost, self._machine, config)
-            found.append([[known[id(cost)] for cost in costs] for costs in table])
-        return found
+        return self._rough.rows_of(count)
 
     # --- worked out ------------------------------------------------------------------------
 
@@ -378,7 +326,7 @@ class PipelineSearch:
             best.setdefault(one.config.micro_batches, one)
         overlap = self._machine.overlap.value
         hidden = [share * overlap for share in HIDDEN]
-        search = Unequal(self._request, self._batch, self.rows_of, self._known_rough, hidden)
+        search = Unequal(self._request, self._batch, self.rows_of, self._rough.of_grid, hidden)
         found: list[Found] = []
         for count, one in list(best.items())[:COUNTS]:
             if time.perf_counter() > self._deadline_s:
@@ -386,16 +334,6 @@ class PipelineSearch:
             self._progress(f"unequal groups, {count} micro-batches")
             found += search.found(one)
         return found
-
-    def _known_rough(self, config: Config) -> list[Sequence[Sequence[StageCost]]]:
-        """Rough costs on a grid; none where pieces are not those of the micro-batch."""
-        if config.rows == 0 or self._batch // config.rows < 2:
-            return []
-        other = self.rows_of(self._batch // config.rows)
-        if other.pieces != self.rows_of(config.micro_batches).pieces:
-            return []
-        table = self._table(config.inner, config.rows)
-        return [] if table is None else self._spread(table, config)
 
     def worked_out(self, config: Config, schedule: str = "") -> list[Found]:
         """Pipelines of one configuration, whether they fit or not.
