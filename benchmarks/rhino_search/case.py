@@ -7,12 +7,13 @@ import json
 import resource
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from benchmarks.job import ROOT
 from benchmarks.own_process import run_alone
 from benchmarks.plan.case import llama_of_depth
 from weft.capture import Workload, capture
+from weft.machine.model import Machine
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
 from weft.parallel.exact.pipelines.search import PipelineSearch
@@ -36,6 +37,7 @@ class Case:
         batch: rows of the batch.
         level: "fast" or "best".
         pipelines_only: whether to time the search over pipelines alone, without building a plan.
+        memory_bytes: of one device, in place of what it has; that if 0 [bytes].
         timeout_s: limit of the whole process [s].
     """
 
@@ -45,6 +47,7 @@ class Case:
     batch: int
     level: str
     pipelines_only: bool = False
+    memory_bytes: float = 0.0
     timeout_s: float = 900.0
 
 
@@ -85,7 +88,7 @@ def run_case(case: Case) -> Outcome:
     clock = (time.perf_counter(), time.process_time())
     program = capture(workload_for(case))
     captured = (time.perf_counter(), time.process_time())
-    machine, level = preset(case.machine), Level(case.level)
+    machine, level = _machine(case), Level(case.level)
     step_s, gap, words = 0.0, 0.0, ""
     if case.pipelines_only:
         request = PlanRequest(program=program, machine=machine, level=level)
@@ -111,6 +114,24 @@ def run_case(case: Case) -> Outcome:
         found=words,
         rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
+
+
+def _machine(case: Case) -> Machine:
+    """The case's machine, with the memory that it asks for."""
+    machine = preset(case.machine)
+    if not case.memory_bytes:
+        return machine
+    groups = (
+        replace(
+            group,
+            device=replace(
+                group.device,
+                memory_bytes=replace(group.device.memory_bytes, value=case.memory_bytes),
+            ),
+        )
+        for group in machine.groups
+    )
+    return replace(machine, groups=tuple(groups))
 
 
 def measure(case: Case) -> Outcome:
