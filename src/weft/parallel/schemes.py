@@ -26,9 +26,10 @@ from weft.parallel.roles import (
 )
 from weft.parallel.rules import RuleBook
 from weft.parallel.sequence import has_sequence, sequence_pins
-from weft.parallel.weights import weight_values
+from weft.parallel.weights import parameters_led_to, weight_values
 from weft.parallel.zero import NOTHING, Storage, lasting_weights, storage, updating_nodes
-from weft.program.graph import Program, Role, Value
+from weft.program.graph import Phase, Program, Role, Value
+from weft.program.operators import Kind, operator
 
 __all__ = ["Schemes"]
 
@@ -157,9 +158,24 @@ class Schemes:
             node: 1 if degrees.sp and _has_rows(program, node, size) else REPLICATED
             for node in boundary_nodes(program, products)
         }
-        return self._filled(
-            size, {**pinned, **self._possible(between | products, size, outer)}, outer
-        )
+        wanted = between | products | self._gradient_products(cuts)
+        return self._filled(size, {**pinned, **self._possible(wanted, size, outer)}, outer)
+
+    def _gradient_products(self, cuts: Mapping[int, WeightCut]) -> dict[int, Placement]:
+        """Products that are gradients of weights: each device makes that of its own part.
+
+        Where activations are cut along the sequence, they are gathered for that, as in Megatron-LM
+        (Korthikanti et al., MLSys 2023); summands of whole gradients would be larger.
+        """
+        nodes, leads_to = self.program.nodes, parameters_led_to(self.program)
+        return {
+            number: cuts[weight].dim
+            for number, weight in enumerate(leads_to)
+            if weight in cuts
+            and nodes[number].phase is Phase.BACKWARD
+            and operator(nodes[number].op).kind is Kind.CONTRACT
+            and nodes[number].outputs[0].shape == nodes[weight].outputs[0].shape
+        }
 
     def _used(self, degrees: Degrees) -> dict[int, Placement]:
         """Dims of parameters that inner axes cut for use, as ZeRO should know."""

@@ -6,14 +6,19 @@ from collections import Counter
 
 import pytest
 
+from benchmarks.job import program_of
 from tests.programs import mixture, mlp, transformer, with_masters
 from weft.core.errors import InputError
 from weft.machine.presets import preset
+from weft.parallel.degrees import Degrees
 from weft.parallel.experts import expert_plan, expert_proposals
 from weft.parallel.local import Collective, CollectiveKind
+from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.request import PlanRequest
+from weft.parallel.schemes import Schemes
 from weft.parallel.spmd import lower
+from weft.parallel.weights import parameters_led_to
 from weft.program.graph import Phase, Program, Role
 
 MACHINE = preset("dgx-h100x1")
@@ -134,3 +139,16 @@ def test_experts_propose_what_a_program_has_to_cut() -> None:
     assert {"ZeRO-1 8 x EP 8", "FSDP 8 x EP 8"} <= proposed(EXPERTS)
     assert "ZeRO-1 4 x CP 2" in proposed(DECODER)
     assert not any("EP" in name or "CP" in name for name in proposed(PLAIN))
+
+
+def test_gradients_of_cut_weights_are_made_cut_where_activations_are_cut_along_the_sequence():
+    program = in_micro_batches(program_of("llama3.py:llama_tiny"), 2)
+    schemes = Schemes(program)
+    (axis,), _ = schemes.axes(Degrees(tp=2, sp=True))
+    leads_to, found = parameters_led_to(program), 0
+    for number, node in enumerate(program.nodes):
+        cut = schemes.cuts.get(leads_to[number])
+        if node.op == "accumulate" and cut is not None:
+            found += 1
+            assert axis.rules[number].outputs[0] == cut.dim
+    assert found > 4

@@ -163,8 +163,8 @@ class Slicer:
             for reader, position in self.part.users[value.node]
             if self.part.operands(reader)[position] == value
         )
-        whole = (-1,) * self.mesh.num_axes
-        choices = (*(hub for hub in hubs if hub is not None), made, *wanted, whole)
+        summed = tuple(-1 if is_partial(place) else place for place in made)
+        choices = (*(hub for hub in hubs if hub is not None), made, *wanted, summed)
         return next(s for s in choices if not any(map(is_partial, s)))
 
 
