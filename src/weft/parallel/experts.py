@@ -43,6 +43,13 @@ def expert_plan(
         InputError: the degrees do not divide the batch or the weights, or are too many.
         InfeasibleError: the degrees do not keep a pin; names it.
     """
+    unknown = sorted(degrees.keys() - DegreeNames.__annotations__.keys())
+    if unknown:
+        raise InputError(
+            need=f"degrees of one stage: {', '.join(DegreeNames.__annotations__)}",
+            got=", ".join(unknown),
+            hint="`weft score --pp` on the command line writes pipelines",
+        )
     return plan_by_degrees(program, machine, Degrees.named(**degrees), resolve(program, pins))
 
 

@@ -152,3 +152,8 @@ def test_gradients_of_cut_weights_are_made_cut_where_activations_are_cut_along_t
             found += 1
             assert axis.rules[number].outputs[0] == cut.dim
     assert found > 4
+
+
+def test_stages_are_no_degree_of_one_stage() -> None:
+    with pytest.raises(InputError, match="pp"):
+        expert_plan(PLAIN, MACHINE, dp=4, pp=2)  # pyright: ignore[reportCallIssue]

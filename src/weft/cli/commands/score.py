@@ -74,7 +74,10 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
         "--micro-batches", type=int, default=0, metavar="M", help="parts of the batch (2 x pp)"
     )
     group.add_argument(
-        "--schedule", default="1f1b", metavar="NAME", help="gpipe, 1f1b, interleaved, zero-bubble"
+        "--schedule",
+        default="",
+        metavar="NAME",
+        help="gpipe, 1f1b (default), interleaved, zero-bubble",
     )
     group.add_argument(
         "--chunks", type=int, default=1, metavar="K", help="stages of each group of devices"
@@ -92,6 +95,7 @@ _PLAIN = {
     "recompute": "",
     "pp": 1,
     "micro_batches": 0,
+    "schedule": "",
     "chunks": 1,
 }
 """What degrees are where nothing is said, for those that a file of placements replaces."""
@@ -119,11 +123,11 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             got=f"{' and '.join(map(str, given))} degrees",
             hint="for example --pp 2 --dp 1,2 --tp 2,1",
         )
-    if args.pp == 1 and (args.micro_batches or args.chunks > 1):
+    if args.pp == 1 and not args.micro_batches and (args.chunks > 1 or args.schedule):
         raise InputError(
-            need="pipeline stages for micro-batches and chunks",
-            got=f"--pp 1, --micro-batches {args.micro_batches}, --chunks {args.chunks}",
-            hint="give --pp 2 or more",
+            need="micro-batches for a schedule and chunks",
+            got=f"--chunks {args.chunks} {args.schedule}".rstrip() + ", and the batch in one part",
+            hint="give --micro-batches, or --pp 2 or more",
         )
     with console.progress() as progress:
         scored = _scored(args, machine, progress)
@@ -144,14 +148,14 @@ def _scored(
         return score_placements(args.recipe, machine, args.placements, progress=progress)
     pins = read_pins(args)
     by_group = [_degrees(args, group) for group in range(args.pp)]
-    if args.pp == 1:
+    if args.pp == 1 and not args.micro_batches:
         return score_expert(args.recipe, machine, pins=pins, progress=progress, **by_group[0])
     return score_pipeline(
         args.recipe,
         machine,
         pp=args.pp,
         micro_batches=args.micro_batches or 2 * args.pp,
-        schedule=args.schedule,
+        schedule=args.schedule or "1f1b",
         chunks=args.chunks,
         by_group=by_group,
         pins=pins,

@@ -101,3 +101,11 @@ def test_stages_and_degrees_go_together(recipe, pair, tmp_path, capsys):
     options = ["--pp", "2", "--micro-batches", "2", "--zero", "1", "--recompute", "cheap"]
     assert main(["score", recipe, "--machine", pair, "--json", *options]) == 0
     assert json.loads(capsys.readouterr().out)["step_s"] > 0
+
+
+def test_a_step_in_micro_batches_needs_no_stages(recipe, pair, capsys):
+    common = ["score", recipe, "--machine", pair, "--json", "--dp", "2"]
+    assert main([*common, "--micro-batches", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["micro_batches"] == 2
+    assert main([*common, "--schedule", "gpipe"]) == 2
+    assert "--micro-batches" in capsys.readouterr().err
