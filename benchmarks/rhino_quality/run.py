@@ -48,7 +48,7 @@ CASES = (
         batch=1024,
         level="fast",
     ),
-    Case(name="U-Net", recipe="unet:unet_tiny", machine="dgx-h100x1", batch=64, level="fast"),
+    Case(name="U-Net", recipe="unet:unet_tiny", machine="dgx-h100x1", batch=64),
     Case(
         name="CLIP ViT-L/14",
         recipe="clip:clip_vit_l14",
