@@ -236,6 +236,29 @@ def named_digits_batch(step: int, batch: int, config: Config) -> dict[str, Tenso
     return {"images": entries["images"], "tokens": tokens[entries["labels"]]}
 
 
+VIT_L14 = Config(
+    vision=Tower(num_layers=24, width=1024, num_heads=16, hidden=4096),
+    text=Tower(num_layers=12, width=768, num_heads=12, hidden=3072),
+    embedding=768,
+    quick_gelu=True,
+)
+"""Sizes of ViT-L/14."""
+
+
+def for_digits(*, num_layers: int) -> Config:
+    """Sizes for digits and their names, with so many layers of width 32 on each side."""
+    return Config(
+        vision=Tower(num_layers=num_layers, width=32, num_heads=4, hidden=64),
+        text=Tower(num_layers=num_layers, width=32, num_heads=2, hidden=64),
+        embedding=16,
+        image=8,
+        patch=2,
+        channels=1,
+        context=8,
+        vocabulary=129,
+    )
+
+
 def clip(name: str, config: Config, *, batch: int, lr: float) -> Workload:
     """A CLIP of published size: master copies in float32, arithmetic in bfloat16."""
     return Workload(
@@ -250,13 +273,7 @@ def clip(name: str, config: Config, *, batch: int, lr: float) -> Workload:
 
 def clip_vit_l14(*, batch: int = 256) -> Workload:
     """428 M parameters; OpenAI trained with 32,768 pairs a step."""
-    config = Config(
-        vision=Tower(num_layers=24, width=1024, num_heads=16, hidden=4096),
-        text=Tower(num_layers=12, width=768, num_heads=12, hidden=3072),
-        embedding=768,
-        quick_gelu=True,
-    )
-    return clip("clip_vit_l14", config, batch=batch, lr=4e-4)
+    return clip("clip_vit_l14", VIT_L14, batch=batch, lr=4e-4)
 
 
 def clip_vit_bigg14(*, batch: int = 256) -> Workload:
@@ -271,16 +288,7 @@ def clip_vit_bigg14(*, batch: int = 256) -> Workload:
 
 def clip_tiny(*, batch: int = 8) -> Workload:
     """Two layers of width 32 on each side, on digits and their names: milliseconds a step."""
-    config = Config(
-        vision=Tower(num_layers=2, width=32, num_heads=4, hidden=64),
-        text=Tower(num_layers=2, width=32, num_heads=2, hidden=64),
-        embedding=16,
-        image=8,
-        patch=2,
-        channels=1,
-        context=8,
-        vocabulary=129,
-    )
+    config = for_digits(num_layers=2)
     return Workload(
         name="clip_tiny",
         model=lambda: CLIP(config),

@@ -18,11 +18,20 @@ single pairs as in Zhai et al. 2023, arXiv 2303.15343, equation 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import zip_longest
 
 import torch
 import torch.nn.functional as F
-from clip import Config, TextTower, Tower, VisionTower, named_digits_batch, random_batch
+from clip import (
+    VIT_L14,
+    Config,
+    TextTower,
+    VisionTower,
+    for_digits,
+    named_digits_batch,
+    random_batch,
+)
 from torch import Tensor, nn
 
 from weft.capture import AdamW, Workload
@@ -71,11 +80,7 @@ def with_strangers(step: int, entries: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def matcher_l14(*, batch: int = 1024) -> Workload:
     """428 M parameters, the towers of CLIP ViT-L/14; random pairs."""
-    config = Config(
-        vision=Tower(num_layers=24, width=1024, num_heads=16, hidden=4096),
-        text=Tower(num_layers=12, width=768, num_heads=12, hidden=3072),
-        embedding=768,
-    )
+    config = replace(VIT_L14, quick_gelu=False)
     return Workload(
         name="matcher_l14",
         model=lambda: Matcher(config),
@@ -88,16 +93,7 @@ def matcher_l14(*, batch: int = 1024) -> Workload:
 
 def matcher_tiny(*, batch: int = 8) -> Workload:
     """Three layers of width 32 on each side, on digits and names: milliseconds a step."""
-    config = Config(
-        vision=Tower(num_layers=3, width=32, num_heads=4, hidden=64),
-        text=Tower(num_layers=3, width=32, num_heads=2, hidden=64),
-        embedding=16,
-        image=8,
-        patch=2,
-        channels=1,
-        context=8,
-        vocabulary=129,
-    )
+    config = for_digits(num_layers=3)
     return Workload(
         name="matcher_tiny",
         model=lambda: Matcher(config),

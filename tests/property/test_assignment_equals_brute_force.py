@@ -9,9 +9,10 @@ from math import inf
 import numpy as np
 import pytest
 
+from tests.pieces import piece
 from weft.parallel.exact.pipelines.assign import Flow, StageProblem, assign
 from weft.parallel.exact.pipelines.partition import Runs, partition
-from weft.parallel.pipeline.estimate import Load, StageCost
+from weft.parallel.pipeline.estimate import StageCost
 from weft.parallel.pipeline.schedule import order
 from weft.parallel.pipeline.timing import StageTime, pipeline_time
 
@@ -19,20 +20,8 @@ GRAPHS = range(120)
 
 
 def block(seconds: float, kept: float = 0.0, lasting: float = 0.0, more: float = 0.0) -> StageCost:
-    return StageCost(
-        time=StageTime(
-            forward_s=seconds / 3, inputs_s=seconds / 3, weights_s=seconds / 3, kept_bytes=kept
-        ),
-        setup_s=0.0,
-        survey_s=0.0,
-        finish_s=0.0,
-        forward=Load(1, 1.0),
-        backward=Load(1, 1.0),
-        state_bytes=lasting,
-        setup_bytes=0.0,
-        sums_bytes=lasting / 2,
-        transient_bytes=more,
-        finish_bytes=lasting / 2 + more / 2,
+    return piece(
+        seconds, kept, lasting, sums=lasting / 2, transient=more, finish=lasting / 2 + more / 2
     )
 
 

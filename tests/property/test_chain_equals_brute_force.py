@@ -8,7 +8,8 @@ from math import inf
 import numpy as np
 import pytest
 
-from tests.property.test_partition_equals_brute_force import piece, quickest
+from tests.pieces import piece
+from tests.property.test_partition_equals_brute_force import quickest
 from weft.parallel.exact.pipelines.chain import Chain, Chains, Option
 from weft.parallel.exact.pipelines.partition import Runs
 from weft.parallel.pipeline.estimate import StageCost

@@ -9,6 +9,7 @@ import highspy
 import numpy as np
 import pytest
 
+from tests.pieces import piece
 from weft.parallel.exact.pipelines.partition import (
     MIXTURES,
     Partition,
@@ -16,29 +17,10 @@ from weft.parallel.exact.pipelines.partition import (
     Runs,
     partition,
 )
-from weft.parallel.pipeline.estimate import Load, StageCost
-from weft.parallel.pipeline.timing import StageTime
+from weft.parallel.pipeline.estimate import StageCost
 
 MICRO_BATCHES = 6
 GRAPHS = range(120)
-
-
-def piece(seconds: float, kept: float, lasting: float) -> StageCost:
-    return StageCost(
-        time=StageTime(
-            forward_s=seconds / 3, inputs_s=seconds / 3, weights_s=seconds / 3, kept_bytes=kept
-        ),
-        setup_s=0.0,
-        survey_s=0.0,
-        finish_s=0.0,
-        forward=Load(1, 1.0),
-        backward=Load(1, 1.0),
-        state_bytes=lasting,
-        setup_bytes=0.0,
-        sums_bytes=0.0,
-        transient_bytes=0.0,
-        finish_bytes=0.0,
-    )
 
 
 def problem(seed: int) -> tuple[list[list[StageCost]], int, list[float]]:

@@ -145,10 +145,11 @@ def patient_work(world: World, what: str, tell: Callable[[str], None]) -> Iterat
 
 
 class _Signs(threading.Thread):
-    """Gives signs of life while the main thread works."""
+    """Gives signs of life while the main thread works, until stopped."""
 
-    def __init__(self, store: dist.Store, key: str) -> None:
-        super().__init__(name="weft-signs", daemon=True)
+    def __init__(self, store: dist.Store, key: str, name: str = "weft-signs") -> None:
+        super().__init__(name=name, daemon=True)
+        # The main thread may hold its connection for as long as a time-out.
         self._store: dist.Store = cast("Any", store).clone()
         self._key = key
         self._done = threading.Event()
@@ -157,15 +158,21 @@ class _Signs(threading.Thread):
         beat = 0
         while not self._done.wait(SIGN_OF_LIFE_S):
             beat += 1
-            try:
-                self._store.set(self._key, str(beat))
-            except RuntimeError:
-                return  # the store is gone, which the main thread notices when it is done
+            if not self._beat(beat):
+                return
 
     def stop(self) -> None:
         """End the thread."""
         self._done.set()
         self.join(SIGN_OF_LIFE_S * 4)
+
+    def _beat(self, beat: int) -> bool:
+        """Give a sign; whether to go on."""
+        try:
+            self._store.set(self._key, str(beat))
+        except RuntimeError:
+            return False  # the store is gone, which the main thread notices when it is done
+        return True
 
 
 def _await_others(world: World, store: dist.Store, name: str, tell: Callable[[str], None]) -> None:
@@ -213,37 +220,27 @@ def _without_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-class _Watcher(threading.Thread):
+class _Watcher(_Signs):
     """Gives signs of life and looks for a failure, until stopped."""
 
     def __init__(self, world: World, store: dist.Store, progress: Progress, grace_s: float) -> None:
-        super().__init__(name="weft-watcher", daemon=True)
+        super().__init__(store, f"life/{world.rank}", "weft-watcher")
         self._world = world
         self._grace_s = grace_s
-        # The main thread may hold its connection for as long as a time-out.
-        self._store: dist.Store = cast("Any", store).clone()
         self._progress = progress
-        self._done = threading.Event()
 
-    def run(self) -> None:
-        beat = 0
-        while not self._done.wait(SIGN_OF_LIFE_S):
-            beat += 1
-            try:
-                self._store.set(f"life/{self._world.rank}", f"{beat}:{self._progress.step}")
-                failure = _read_failure(self._store)
-            except RuntimeError as error:
-                self._take_down(_lost_store(self._world, error, self._progress.step))
-                return
-            if failure is not None:
-                self._store.set(f"seen/{self._world.rank}", "1")
-                self._take_down(failure)
-                return
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._done.set()
-        self.join(SIGN_OF_LIFE_S * 4)
+    def _beat(self, beat: int) -> bool:
+        try:
+            self._store.set(self._key, f"{beat}:{self._progress.step}")
+            failure = _read_failure(self._store)
+        except RuntimeError as error:
+            self._take_down(_lost_store(self._world, error, self._progress.step))
+            return False
+        if failure is None:
+            return True
+        self._store.set(f"seen/{self._world.rank}", "1")
+        self._take_down(failure)
+        return False
 
     def linger(self, failure: Failure) -> None:
         """Wait until the others have seen a failure, in case the store ends with this process."""

@@ -1,18 +1,15 @@
-"""The grids of a pipeline's groups as torch knows them, and where a rank stands in them."""
+"""The grids of a pipeline's groups as torch knows them."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import Mesh
-from weft.runtime.place import Place
 from weft.runtime.world import World
 
-__all__ = ["grid_devices", "place_in_grid"]
+__all__ = ["grid_devices"]
 
 
 def grid_devices(world: World, plan: PipelinePlan) -> dict[Mesh, DeviceMesh]:
@@ -34,16 +31,3 @@ def grid_devices(world: World, plan: PipelinePlan) -> dict[Mesh, DeviceMesh]:
             if world.rank in ranks:
                 found[mesh] = made
     return found
-
-
-def place_in_grid(
-    world: World, plan: PipelinePlan, mesh: Mesh, devices: Mapping[Mesh, DeviceMesh]
-) -> Place:
-    """Where this rank stands in a grid of its group, with a process group along each axis."""
-    groups = tuple(
-        devices[mesh].get_group(axis).group_name if devices and size > 1 else ""
-        for axis, size in enumerate(mesh.shape)
-    )
-    first = plan.ranks_of(plan.group_of(world.rank)).start
-    coordinate = mesh.coordinate(world.rank - first)
-    return Place(mesh=mesh, coordinate=coordinate, device=world.device, groups=groups)

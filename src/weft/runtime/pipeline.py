@@ -31,7 +31,7 @@ from weft.program.graph import Phase, Program, Role
 from weft.runtime.ahead import Tell, compile_stages, silent
 from weft.runtime.boxes import storable
 from weft.runtime.clock import Clock
-from weft.runtime.grids import grid_devices, place_in_grid
+from weft.runtime.grids import grid_devices
 from weft.runtime.own_state import StateSource, own_state, state_of_workload
 from weft.runtime.place import Layout
 from weft.runtime.post import Box, Post
@@ -39,7 +39,7 @@ from weft.runtime.shard import dtensor_placements, shard_of
 from weft.runtime.stage import StageRun, inputs_of_each
 from weft.runtime.step import Deployed, entry, step_seed
 from weft.runtime.torch_schedule import Handlers, Schedule
-from weft.runtime.world import World, gather_objects, join, require_agreement
+from weft.runtime.world import World, gather_objects, join, place_in, require_agreement
 
 __all__ = ["PipelineStep", "deploy_pipeline"]
 
@@ -129,9 +129,11 @@ class PipelineStep:
         self._group = plan.group_of(world.rank)
         self._devices = grid_devices(world, plan)
         own = plan.stages_of(self._group)
+        first = plan.ranks_of(self._group).start
         self._places = {
-            number: place_in_grid(world, plan, plan.plans[number].mesh, self._devices)
+            number: place_in(world, mesh, self._devices.get(mesh), first)
             for number in own
+            for mesh in (plan.plans[number].mesh,)
         }
         self.place = self._places[self._group]
         self._clock = Clock()

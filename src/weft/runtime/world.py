@@ -176,13 +176,13 @@ def device_mesh(world: World, mesh: Mesh) -> DeviceMesh | None:
     return init_device_mesh(world.device.type, mesh.shape, mesh_dim_names=names)
 
 
-def place_in(world: World, mesh: Mesh, devices: DeviceMesh | None) -> Place:
-    """Where this rank stands in a mesh; in one of several equal ones, rank after rank."""
+def place_in(world: World, mesh: Mesh, devices: DeviceMesh | None, first: int = 0) -> Place:
+    """Where this rank stands in a mesh, whose first rank is `first`."""
     groups = tuple(
         devices.get_group(axis).group_name if devices is not None and size > 1 else ""
         for axis, size in enumerate(mesh.shape)
     )
-    coordinate = mesh.coordinate(world.rank % mesh.num_devices)
+    coordinate = mesh.coordinate(world.rank - first)
     return Place(mesh=mesh, coordinate=coordinate, device=world.device, groups=groups)
 
 

@@ -9,7 +9,7 @@ exact objective.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from weft.parallel.exact.flow import Solution
@@ -53,6 +53,9 @@ class Unfolded:
     problem: Problem
     unit: tuple[int, ...]
     layer: tuple[int, ...]
+    _mixes: dict[tuple[Solution, Solution, int], Mix] = field(
+        default_factory=dict[tuple[Solution, Solution, int], Mix], repr=False, compare=False
+    )
 
     @cached_property
     def num_layers(self) -> int:
@@ -60,7 +63,13 @@ class Unfolded:
         return max(self.layer, default=-1) + 1
 
     def mix(self, small: Solution, large: Solution, layers: int) -> Mix:
-        """The first layers follow the larger solution, all else the smaller one."""
+        """The first layers follow the larger solution, all else the smaller; worked out once."""
+        key = (small, large, layers)
+        if key not in self._mixes:
+            self._mixes[key] = self._mixed(*key)
+        return self._mixes[key]
+
+    def _mixed(self, small: Solution, large: Solution, layers: int) -> Mix:
         states = [
             (large if 0 <= layer < layers else small).states[unit]
             for unit, layer in zip(self.unit, self.layer, strict=True)

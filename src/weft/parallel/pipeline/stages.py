@@ -21,7 +21,7 @@ a value that skips stages is relayed; the rules of placement above are weft's ow
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from weft.core.errors import InputError
@@ -111,13 +111,7 @@ class _Assignment:
 
     def run(self) -> tuple[int, ...]:
         program = self._program
-        own = [
-            number
-            for number, node in enumerate(program.nodes)
-            if node.phase is Phase.FORWARD
-            and not self._free[number]
-            and Value(number) not in self._weights
-        ]
+        own = _given_to_stages(program, self._free, self._weights)
         for number in own:
             self._stage[number] = self._forward_stage(number)
         # Weights live in the first stage that reads them, whichever reader is computed first.
@@ -258,11 +252,14 @@ def free_nodes(program: Program) -> list[bool]:
 
 def forward_nodes(part: Program) -> list[int]:
     """Nodes of the forward pass that a cut gives to a stage, in order."""
-    free, weights = free_nodes(part), weight_values(part)
+    return _given_to_stages(part, free_nodes(part), weight_values(part))
+
+
+def _given_to_stages(part: Program, free: Sequence[bool], weights: Set[Value]) -> list[int]:
     return [
-        n
-        for n, node in enumerate(part.nodes)
-        if node.phase is Phase.FORWARD and not free[n] and Value(n) not in weights
+        number
+        for number, node in enumerate(part.nodes)
+        if node.phase is Phase.FORWARD and not free[number] and Value(number) not in weights
     ]
 
 

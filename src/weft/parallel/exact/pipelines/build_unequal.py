@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
-from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.pipelines.build import Builder
 from weft.parallel.exact.pipelines.decide import Desk
 from weft.parallel.exact.pipelines.found import Found
 from weft.parallel.exact.pipelines.measure import Rows
-from weft.parallel.loop import varying_nodes
 from weft.parallel.pipeline.estimate import simulated_pipeline
 from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.request import PlanRequest
-from weft.parallel.skeleton import BUSY
-from weft.parallel.strategies import StrategyTable
-from weft.program.operators import operator
 
 __all__ = ["build_unequal"]
 
@@ -68,27 +62,5 @@ def build_unequal(request: PlanRequest, found: Found, rows: Rows) -> PipelinePla
     )
     if plan.prediction.peak_bytes > found.limit_bytes:
         return None
-    bound_s = _bound_s(found, rows)
+    bound_s = rows.bound_s([config.mesh for config, _ in found.own], count)
     return replace(plan, prediction=replace(plan.prediction, bound_s=bound_s))
-
-
-def _bound_s(found: Found, rows: Rows) -> float:
-    """No plan of these groups takes less [s].
-
-    Each product, convolution and attention takes the fewest devices' seconds that any grid takes
-    for it, and no device ever waits.
-    """
-    part, device = rows.part, slowest_device(rows.machine)
-    grids = [config.mesh for config, _ in found.own]
-    tables = {mesh: StrategyTable(part, mesh, device) for mesh in grids}
-    varies, times = varying_nodes(part), Counter(rows.whole.origin)
-    seconds = sum(
-        times[number]
-        * min(
-            mesh.num_devices * float(table.choices(number).seconds.min())
-            for mesh, table in tables.items()
-        )
-        for number, node in enumerate(part.nodes)
-        if varies[number] and operator(node.op).kind in BUSY
-    )
-    return found.config.micro_batches * seconds / sum(mesh.num_devices for mesh in grids)

@@ -44,6 +44,10 @@ class Config:
         """The grid of a group; axes of one device are left out."""
         return Mesh(tuple(n for n in (self.data, self.inner) if n > 1) or (1,))
 
+    def first_rank(self, stage: int) -> int:
+        """First rank of the group of a stage."""
+        return stage % self.groups * self.mesh.num_devices
+
     def __str__(self) -> str:
         groups = f"{self.groups} group{'s' if self.groups > 1 else ''}"
         return f"{groups} of {self.mesh}, {self.micro_batches} micro-batches"

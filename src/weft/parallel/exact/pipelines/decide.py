@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from weft.core.errors import InfeasibleError
 from weft.parallel.copies import Decision, copies_for
 from weft.parallel.degrees import Degrees
-from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.flow import Solution
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
 from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.kept import require_kept
-from weft.parallel.loop import Loop, varying_nodes
+from weft.parallel.loop import Loop
 from weft.parallel.pipeline.estimate import StageCost
 from weft.parallel.plan import Level
 from weft.parallel.propagate import combine
 from weft.parallel.reshard import Resharding
 from weft.parallel.schemes import Schemes
-from weft.parallel.skeleton import BUSY
-from weft.parallel.strategies import StrategyTable
-from weft.program.operators import operator
 
 __all__ = ["Desk", "degrees_of"]
 
@@ -93,21 +88,9 @@ class Desk:
 
     @cached_property
     def bound_s(self) -> float:
-        """No plan of the configuration takes less, on the whole program [s].
-
-        All products, convolutions and attention as fast as any rule lets them be on a group's
-        grid, the groups never waiting, neither for communication nor for each other. The rest
-        is left out: what it costs depends on what it is fused with.
-        """
-        part, machine = self.rows.part, self.rows.machine
-        table = StrategyTable(part, self.config.mesh, slowest_device(machine))
-        varies, times = varying_nodes(part), Counter(self.rows.whole.origin)
-        seconds = sum(
-            times[number] * float(table.choices(number).seconds.min())
-            for number, node in enumerate(part.nodes)
-            if varies[number] and operator(node.op).kind in BUSY
-        )
-        return self.config.micro_batches * seconds / self.config.groups
+        """No plan of the configuration takes less, on the whole program [s]."""
+        grids = [self.config.mesh] * self.config.groups
+        return self.rows.bound_s(grids, self.config.micro_batches)
 
     def slicer(self, placing: Placing) -> Slicer:
         """What makes stages' plans of the placements.

@@ -106,10 +106,8 @@ def _hops(costs: Sequence[StageCost], config: Config, machine: Machine) -> list[
     """
 
     def sent_s(load: Load, source: int, target: int) -> float:
-        first, second = (stage % config.groups * size for stage in (source, target))
-        return sending_s(load, machine, first, second)
+        return sending_s(load, machine, config.first_rank(source), config.first_rank(target))
 
-    size = config.mesh.num_devices
     slowest = max(range(config.groups), key=lambda g: sent_s(Load(1, 1.0), g, g + 1))
     return [
         sent_s(cost.forward, slowest, slowest + 1) + sent_s(after.backward, slowest + 1, slowest)
@@ -212,11 +210,8 @@ def rough_step_s(
             seconds = min(seconds, own)
     longest = max(cost.time.busy_s for cost in by_option[0])
     stage_s = max(seconds / groups, longest)
-    chunks = (
-        max(1, min(max(CHUNKS[Level.BEST]), len(by_option[0]) // groups))
-        if count % groups == 0
-        else 1
-    )
+    tried = schedules(config, len(by_option[0]), Level.BEST)
+    chunks = max((number for _, number in tried), default=1)
     around = (whole[0].setup_s + whole[0].finish_s) / groups
     return around + count * stage_s + (groups - 1) * max(stage_s / chunks, longest / chunks)
 
@@ -259,10 +254,7 @@ def _sending_s(
     costs: Sequence[StageCost], config: Config, machine: Machine
 ) -> list[tuple[float, float]]:
     """Of each stage, how long what it sends forward and back takes [s]."""
-
-    def first(stage: int) -> int:
-        return stage % config.groups * config.mesh.num_devices
-
+    first = config.first_rank
     return [
         (
             sending_s(cost.forward, machine, first(stage), first(stage + 1)),

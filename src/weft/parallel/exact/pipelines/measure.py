@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence, Set
 from copy import copy
 from dataclasses import replace
@@ -35,12 +36,13 @@ from weft.parallel.recompute import RECOMPUTATIONS, Expanded, expand
 from weft.parallel.reshard import Resharding
 from weft.parallel.rules import Rule
 from weft.parallel.schemes import Schemes
-from weft.parallel.skeleton import build_skeleton
+from weft.parallel.skeleton import BUSY, build_skeleton
 from weft.parallel.spmd import lower_expanded
 from weft.parallel.strategies import StrategyTable
 from weft.program.fold import Folding, fold
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.lengthen import Lengthened
+from weft.program.operators import operator
 
 __all__ = ["Rows", "Strategist", "piece_costs"]
 
@@ -108,6 +110,31 @@ class Rows:
         if not self.view.dropped:
             return self.pieces.cut
         return self.pieces.unfolded(forward_nodes(self.whole.program)).cut
+
+    def bound_s(self, grids: Sequence[Mesh], micro_batches: int) -> float:
+        """No plan of the whole program takes less [s].
+
+        All products, convolutions and attention take the fewest devices' seconds that any rule on
+        any of the grids lets them take, and nobody waits, neither for communication nor for
+        others. The rest is left out: what it costs depends on what it is fused with.
+
+        Args:
+            grids: of the groups, one each.
+            micro_batches: parts of the batch.
+        """
+        part, device = self.part, slowest_device(self.machine)
+        tables = {mesh: StrategyTable(part, mesh, device) for mesh in grids}
+        varies, times = varying_nodes(part), Counter(self.whole.origin)
+        seconds = sum(
+            times[number]
+            * min(
+                mesh.num_devices * float(table.choices(number).seconds.min())
+                for mesh, table in tables.items()
+            )
+            for number, node in enumerate(part.nodes)
+            if varies[number] and operator(node.op).kind in BUSY
+        )
+        return micro_batches * seconds / sum(mesh.num_devices for mesh in grids)
 
     def along(self, pieces: Pieces) -> Rows:
         """The same program in other pieces, such as runs of another order."""
