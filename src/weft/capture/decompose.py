@@ -189,6 +189,15 @@ def _nll_loss_backward(
     return torch.where(match, scale, zero)
 
 
+def _as_strided(
+    x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
+) -> Tensor:
+    """What is but another shape of the same elements in a row."""
+    rows = torch.empty(tuple(size), device="meta").stride()
+    whole = x.is_contiguous() and math.prod(size) == x.numel() and tuple(stride) == rows
+    return x.reshape(tuple(size)) if whole and not storage_offset else NotImplemented
+
+
 def _by_class(weight: Tensor, logits: Tensor, dim: int) -> Tensor:
     return weight.view([-1 if d == dim else 1 for d in range(logits.dim())])
 
@@ -434,6 +443,7 @@ _REWRITES: Mapping[OpOverload, Rewrite] = MappingProxyType(
         aten.nll_loss2d_backward.default: _nll_loss_backward,
         aten._fused_rms_norm.default: _rms_norm,
         aten._fused_rms_norm_backward.default: _rms_norm_backward,
+        aten.as_strided.default: _as_strided,
         aten.constant_pad_nd.default: _pad,
         aten.slice_scatter.default: _slice_scatter,
         aten.select_scatter.default: _select_scatter,

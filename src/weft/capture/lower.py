@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from weft.capture.canonical import RULES, Emit, constant
 from weft.capture.record import Call
 from weft.capture.source import describe
-from weft.capture.trace import Trace
+from weft.capture.trace import Trace, TracedInput
 from weft.core.errors import CaptureError, VerifyError
 from weft.program.builder import Builder
 from weft.program.graph import Program, Value
 
-__all__ = ["to_program"]
+__all__ = ["lower_calls", "to_program"]
 
 
 def to_program(trace: Trace) -> Program:
@@ -23,42 +23,70 @@ def to_program(trace: Trace) -> Program:
         CaptureError: a call has no form in the operators of a program, or a state would change
             its type; the error names the operator, the module and the user's line.
     """
-    builder = Builder(trace.name)
-    made: list[tuple[Value | None, ...]] = [
-        (builder.input(i.name, i.role, i.type, parameter=i.parameter),) for i in trace.inputs
-    ]
-    zeros: set[Value] = set()
-    needed = _needed(trace)
-    for number, call in enumerate(trace.calls, start=len(trace.inputs)):
-        if number not in needed:
-            made.append(())
-            continue
-        emit = Emit(
-            builder=builder,
-            phase=call.position.phase,
-            scope=call.position.scope,
-            source=call.source,
-            zeros=zeros,
-        )
-        first = builder.num_nodes
-        results = _apply(emit, call, made)
-        if call.position.pins:
-            _pin(builder, call, results, range(first, builder.num_nodes))
-        made.append(results)
-
-    def find(value: Value) -> Value:
-        found = made[value.node][value.output]
-        assert found is not None, "a result that the operator did not make"
-        return found
-
+    lowered = _Lowered(trace.name, trace.inputs, trace.calls, (trace.loss, *trace.updates.values()))
     updates: list[tuple[Value, Value]] = []
     for number, given in enumerate(trace.inputs):
         if given.name in trace.updates:
-            old, new = Value(number), find(trace.updates[given.name])
+            old, new = Value(number), lowered.find(trace.updates[given.name])
             if new != old:
-                _require_type(given.name, builder, old, new)
+                _require_type(given.name, lowered.builder, old, new)
                 updates.append((old, new))
-    return builder.build(find(trace.loss), tuple(updates))
+    return lowered.builder.build(lowered.find(trace.loss), tuple(updates))
+
+
+def lower_calls(
+    name: str, inputs: Sequence[TracedInput], calls: Sequence[Call], results: Sequence[Value]
+) -> tuple[Program, tuple[Value, ...]]:
+    """The program that some calls are, and what it has in place of their results.
+
+    Its loss is the first result and means nothing.
+
+    Raises:
+        CaptureError: a call has no form in the operators of a program; names the operator.
+    """
+    lowered = _Lowered(name, inputs, calls, results)
+    found = tuple(map(lowered.find, results))
+    return lowered.builder.build(found[0]), found
+
+
+class _Lowered:
+    """Calls as nodes; those that no result depends on are left out."""
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[TracedInput],
+        calls: Sequence[Call],
+        results: Sequence[Value],
+    ) -> None:
+        self.builder = builder = Builder(name)
+        self._made: list[tuple[Value | None, ...]] = [
+            (builder.input(i.name, i.role, i.type, parameter=i.parameter),) for i in inputs
+        ]
+        zeros: set[Value] = set()
+        needed = _needed(calls, len(inputs), results)
+        for number, call in enumerate(calls, start=len(inputs)):
+            if number not in needed:
+                self._made.append(())
+                continue
+            emit = Emit(
+                builder=builder,
+                phase=call.position.phase,
+                scope=call.position.scope,
+                source=call.source,
+                zeros=zeros,
+            )
+            first = builder.num_nodes
+            made = _apply(emit, call, self._made)
+            if call.position.pins:
+                _pin(builder, call, made, range(first, builder.num_nodes))
+            self._made.append(made)
+
+    def find(self, value: Value) -> Value:
+        """What the program has in place of a value of the trace."""
+        found = self._made[value.node][value.output]
+        assert found is not None, "a result that the operator did not make"
+        return found
 
 
 def _pin(builder: Builder, call: Call, results: tuple[Value | None, ...], nodes: range) -> None:
@@ -75,15 +103,15 @@ def _pin(builder: Builder, call: Call, results: tuple[Value | None, ...], nodes:
         raise _unsupported(call, f"pinned {placements[0]}") from error
 
 
-def _needed(trace: Trace) -> set[int]:
-    """Numbers of the calls that the loss or a next state depends on."""
+def _needed(calls: Sequence[Call], num_inputs: int, results: Sequence[Value]) -> set[int]:
+    """Numbers of the calls that the results depend on."""
     needed: set[int] = set()
-    stack = [trace.loss, *trace.updates.values()]
+    stack = list(results)
     while stack:
         number = stack.pop().node
-        if number >= len(trace.inputs) and number not in needed:
+        if number >= num_inputs and number not in needed:
             needed.add(number)
-            call = trace.calls[number - len(trace.inputs)]
+            call = calls[number - num_inputs]
             stack.extend(_values((call.args, tuple(call.kwargs.values()))))
     return needed
 

@@ -1,0 +1,219 @@
+"""`torch.compile(model, backend="weft")`: Inductor, with regions of the graph compiled by weft.
+
+A pass over the graph that Inductor is about to lower replaces regions by calls of one operator,
+`weft::stitched(inputs, key)`, which finds the compiled kernel by its key, in this process or in the
+cache folder. Inductor does the rest. A graph that is one region as a whole is run without the
+wrapper that Inductor puts around it.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.fx_passes.post_grad import stable_topological_sort
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from weft.core.errors import WeftError
+from weft.fusion.compile import FLAGS
+from weft.fusion.cost import Host
+from weft.fusion.kernel import Kernel, compile_region, read_kernel
+from weft.fusion.partition import Candidate, candidates
+
+__all__ = ["compile_graph"]
+
+_log = logging.getLogger("weft.fusion")
+
+_kernels: dict[str, Kernel] = {}
+
+_library = torch.library.Library("weft", "FRAGMENT")
+_library.define(
+    "stitched(Tensor[] inputs, str key) -> Tensor[]", tags=(torch.Tag.needs_exact_strides,)
+)
+
+
+def _stitched(inputs: Sequence[Tensor], key: str) -> list[Tensor]:
+    return _kernel(key)(inputs)
+
+
+def _stitched_fake(inputs: Sequence[Tensor], key: str) -> list[Tensor]:
+    like = inputs[0] if inputs else torch.empty(0)
+    return [
+        like.new_empty_strided(shape, strides, dtype=dtype)
+        for shape, strides, dtype in _kernel(key).made
+    ]
+
+
+_library.impl("stitched", _stitched, "CPU")
+torch.library.register_fake("weft::stitched", _stitched_fake, lib=_library)
+
+
+def _kernel(key: str) -> Kernel:
+    """A kernel by its key: the name of its description in the cache folder."""
+    if key not in _kernels:
+        _kernels[key] = read_kernel(folder() / f"{key}.json")
+    return _kernels[key]
+
+
+def folder() -> Path:
+    """Where kernels are kept: beside those of Inductor."""
+    return Path(cache_dir()) / "weft"
+
+
+def compile_graph(module: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> object:
+    """The back end, as torch.compile calls it.
+
+    Args:
+        module: what Dynamo captured.
+        example_inputs: what it was called with.
+        **options: `options={"strict": True}` of torch.compile makes an error of a region that
+            cannot be compiled; the others are Inductor's.
+    """
+    given = dict(options.get("options") or {})
+    strict = bool(given.pop("strict", False))
+    stitch = Stitch(strict=strict)
+    return compile_fx(
+        module,
+        list(example_inputs),
+        inner_compile=_Inner(stitch),
+        config_patches={**given, "post_grad_custom_pre_pass": stitch},
+    )
+
+
+class _Inner:
+    """Compiles a graph of forward or backward: whole if it is one region, else by Inductor."""
+
+    def __init__(self, stitch: Stitch) -> None:
+        self._stitch = stitch
+
+    def __call__(self, module: fx.GraphModule, inputs: Sequence[Any], **named: Any) -> Any:  # noqa: ANN401
+        whole = self._stitch.whole(module)
+        return compile_fx_inner(module, inputs, **named) if whole is None else whole
+
+
+class Stitch(CustomGraphPass):
+    """The pass.
+
+    Args:
+        strict: whether a region that cannot be compiled is an error.
+    """
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+
+    def uuid(self) -> str:
+        """Tells versions of the pass apart, for Inductor's caches."""
+        return f"weft stitch {FLAGS} {self._strict} {torch.get_num_threads()}"
+
+    def __call__(self, graph: fx.Graph) -> None:
+        """Replace regions of a graph."""
+        module = graph.owning_module
+        assert module is not None
+        replaced: dict[fx.Node, fx.Node] = {}
+        for candidate in candidates(module):
+            key = self._compiled(candidate)
+            if key is not None:
+                replaced |= _replace(graph, candidate, key, replaced)
+        stable_topological_sort(graph)
+        graph.eliminate_dead_code()
+
+    def whole(self, module: fx.GraphModule) -> Callable[..., Any] | None:
+        """The graph as one kernel, if it is one region."""
+        nodes = [node for node in module.graph.nodes if node.op not in ("placeholder", "output")]
+        found = candidates(module)
+        if len(found) != 1 or set(found[0].nodes) != set(nodes):
+            return None
+        key = self._compiled(found[0])
+        return None if key is None else _Whole(module, found[0], _kernel(key))
+
+    def _compiled(self, candidate: Candidate) -> str | None:
+        """Key of a region's kernel; None if it has none."""
+        host = Host(threads=torch.get_num_threads())
+        key = f"region_{candidate.region.digest}_{host.threads}"
+        if key in _kernels:
+            return key
+        try:
+            _kernels[key] = compile_region(candidate.region, host, folder())
+        except (WeftError, KeyError, AssertionError) as error:
+            if self._strict:
+                raise
+            _log.warning(
+                "weft: left to Inductor: %d operators from %s on: %s",
+                len(candidate.nodes),
+                candidate.nodes[0],
+                error,
+            )
+            return None
+        return key
+
+
+def _replace(
+    graph: fx.Graph, candidate: Candidate, key: str, replaced: Mapping[fx.Node, fx.Node]
+) -> dict[fx.Node, fx.Node]:
+    """Put the call of a kernel in place of a region.
+
+    Args:
+        graph: which holds it.
+        candidate: the region.
+        key: of the kernel.
+        replaced: nodes of regions before it, with what has taken their place.
+
+    Returns:
+        The same for this one.
+    """
+    inputs = [replaced.get(node, node) for node in candidate.inputs]
+    with graph.inserting_after(candidate.nodes[-1]):
+        call = graph.call_function(torch.ops.weft.stitched.default, (inputs, key))
+    call.meta["val"] = [output.meta["val"] for output in candidate.outputs]
+    made: dict[fx.Node, fx.Node] = {}
+    after = call
+    for number, output in enumerate(candidate.outputs):
+        with graph.inserting_after(after):
+            after = graph.call_function(operator.getitem, (call, number))
+        after.meta.update(output.meta)
+        output.replace_all_uses_with(after)
+        made[output] = after
+    for node in reversed(candidate.nodes):
+        graph.erase_node(node)
+    return made
+
+
+class _Whole:
+    """A graph that is one kernel.
+
+    Args:
+        module: the graph.
+        candidate: the region that it is.
+        kernel: of the region.
+    """
+
+    _boxed_call = True
+
+    def __init__(self, module: fx.GraphModule, candidate: Candidate, kernel: Kernel) -> None:
+        nodes = list(module.graph.nodes)
+        given = {n: at for at, n in enumerate(n for n in nodes if n.op == "placeholder")}
+        self._kernel = kernel
+        self._taken = [given[node] for node in candidate.inputs]
+        made = {node: at for at, node in enumerate(candidate.outputs)}
+        (results,) = nodes[-1].args
+        self._results: list[tuple[str, Any]] = [
+            ("made", made[r]) if r in made else ("given", given[r]) if r in given else ("plain", r)
+            for r in results
+        ]
+
+    def __call__(self, inputs: list[Any]) -> list[Any]:
+        """Run on inputs, which are taken from the list."""
+        made = self._kernel([inputs[at] for at in self._taken])
+        found = [
+            made[at] if kind == "made" else inputs[at] if kind == "given" else at
+            for kind, at in self._results
+        ]
+        inputs.clear()
+        return found

@@ -1,0 +1,185 @@
+"""What a phase takes, in seconds: the latency-evaluator.
+
+A phase reads and writes memory and computes in vectors; threads do both at once, so it takes the
+longer of the two. What is read twice in a tile comes from the caches the second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+
+from weft.fusion.emit.expressions import expression, power
+from weft.fusion.points import Address, Const, Kind, Point, Points
+from weft.fusion.schedule import LANES, Outer, Phase, inner_axes
+
+__all__ = ["Host", "phase_seconds", "weights"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What kernels run on.
+
+    Attributes:
+        threads: that share out the work.
+        vector_ns: of a vector instruction on one thread [ns].
+        barrier_ns: of a barrier [ns].
+        levels: of the memory hierarchy, all threads together: bytes of tensors up to which it
+            holds them, and bytes that it delivers in a nanosecond.
+        tile_bytes: what one thread's tiles may fill before they leave its own cache [bytes].
+    """
+
+    threads: int
+    vector_ns: float = 0.25
+    barrier_ns: float = 2000.0
+    levels: tuple[tuple[float, float], ...] = ((1e6, 150.0), (24e6, 60.0), (1e18, 20.0))
+    tile_bytes: float = 1e6
+
+    def bytes_per_ns(self, footprint: float) -> float:
+        """What memory delivers where tensors of so many bytes are used over and over."""
+        return next(rate for limit, rate in self.levels if footprint <= limit)
+
+
+def footprint(points: Points) -> float:
+    """Bytes of all tensors that a region reads and writes [bytes]."""
+    return float(sum(buffer.num_bytes for buffer in points.buffers))
+
+
+def weights(points: Points) -> dict[int, float]:
+    """Vector instructions of each map point."""
+    found: dict[int, float] = {}
+    for number, point in enumerate(points.points):
+        if point.kind is Kind.MAP:
+            found[number] = _weight(point)
+    return found
+
+
+def _weight(point: Point) -> float:
+    if point.op == "cast":
+        return 1.0
+    if point.op == "pow.Tensor_Scalar":
+        exponent = point.args[1]
+        assert isinstance(exponent, Const)
+        return (power(float(exponent.value)) or ("", 160.0))[1]
+    if point.op == "pow.Scalar":
+        return 160.0
+    return expression(point.op, point.words, len(point.args), point.dtype)[1]
+
+
+def phase_seconds(points: Points, phase: Phase, host: Host, weight: Mapping[int, float]) -> float:
+    """Time of a phase [s]."""
+    return _Phase(points, phase, host, weight).run() * 1e-9
+
+
+class _Phase:
+    def __init__(
+        self, points: Points, phase: Phase, host: Host, weight: Mapping[int, float]
+    ) -> None:
+        self._points = points
+        self._phase = phase
+        self._host = host
+        self._weight = weight
+        self._block = {own.axis: own.block for own in phase.outer if own.block > 1}
+        self._outer = prod(ceil(points.sizes[own.axis] / own.block) for own in phase.outer)
+
+    def run(self) -> float:
+        vectors = sum(map(self._nest_vectors, self._phase.nests))
+        busy = ceil(self._outer / self._host.threads)
+        compute = busy * (vectors * self._host.vector_ns + 3.0)
+        even = self._outer / (busy * self._host.threads)
+        rate = self._host.bytes_per_ns(footprint(self._points))
+        memory = self._bytes() / rate / max(even, 1.0 / self._host.threads)
+        return max(compute, memory) + 0.2 * min(compute, memory) + self._host.barrier_ns
+
+    def _extent(self, axis: int) -> int:
+        size = self._points.sizes[axis]
+        return min(self._block.get(axis, size), size)
+
+    def _nest_vectors(self, nest: object) -> float:
+        """Vector instructions of a nest for one value of the outer axes."""
+        axes, lines = nest.axes, self._lines(nest)  # type: ignore[attr-defined]
+        if not axes:
+            return 2.0 * sum(lines.values())
+        lane = axes[-1]
+        trips = prod(self._extent(axis) for axis in axes[:-1])
+        vectors = ceil(self._extent(lane) / LANES)
+        inside = sum(cost for number, cost in lines.items() if self._walks(number, lane))
+        outside = sum(lines.values()) - inside
+        reduces = [n for n in nest.points if self._points.points[n].over]  # type: ignore[attr-defined]
+        finish = 12.0 * len(reduces)
+        return trips * (vectors * inside + outside + 4.0) + finish
+
+    def _walks(self, number: int, lane: int) -> bool:
+        point = self._points.points[number]
+        return lane in point.axes or lane in point.over
+
+    def _lines(self, nest: object) -> dict[int, float]:
+        """Points that a nest computes or reads, with their vector instructions."""
+        points, found = self._points.points, dict[int, float]()
+        lane = nest.axes[-1] if nest.axes else -1  # type: ignore[attr-defined]
+
+        def need(number: int, is_root: bool) -> None:
+            if number in found:
+                return
+            point = points[number]
+            if point.kind is Kind.LOAD:
+                found[number] = self._access(point.address, lane)
+            elif point.kind in (Kind.IOTA,):
+                found[number] = 1.0
+            elif point.kind is Kind.LOOKUP:
+                found[number] = 2.0 * LANES
+                for read in point.reads:
+                    need(read, False)
+            elif not is_root and (number in self._phase.kept or point.over):
+                found[number] = 0.5
+            else:
+                # A sum in a buffer is loaded, added to and stored.
+                summed = point.over and lane not in point.over
+                found[number] = self._weight.get(number, 2.5 if summed else 1.0)
+                for read in point.reads:
+                    need(read, False)
+
+        for number in nest.points:  # type: ignore[attr-defined]
+            need(number, True)
+        for at, store in enumerate(nest.stores):  # type: ignore[attr-defined]
+            need(store.point, False)
+            found[-1 - at] = self._access(store.address, lane) * 1.5
+        return found
+
+    def _access(self, address: Address, lane: int) -> float:
+        stride = address.stride(lane)
+        return 0.5 if stride in (0, 1) else 2.0 * LANES
+
+    def _bytes(self) -> float:
+        """Bytes from and to memory: each place once, with lines of which little is used."""
+        seen: dict[tuple[int, Address], float] = {}
+        points = self._points.points
+
+        def visit(number: int) -> None:
+            point = points[number]
+            if point.buffer >= 0:
+                seen[point.buffer, point.address] = self._touched(point.buffer, point.axes)
+            for read in point.reads:
+                visit(read)
+
+        done: set[int] = set()
+        for nest in self._phase.nests:
+            for number in (*nest.points, *(store.point for store in nest.stores)):
+                if number not in done:
+                    done.add(number)
+                    visit(number)
+            for store in nest.stores:
+                axes = [axis for axis, _ in store.address.strides]
+                key = (-1 - store.buffer, store.address)
+                seen[key] = self._points.num_elements(axes) * 4.0 * 1.5
+        return sum(seen.values())
+
+    def _touched(self, buffer: int, axes: Sequence[int]) -> float:
+        size = self._points.buffers[buffer].dtype.num_bytes
+        return float(self._points.num_elements(axes) * size)
+
+
+def tile_axes(points: Points, axes: Sequence[int], outer: Sequence[Outer]) -> tuple[int, ...]:
+    """Axes of a point that a tile holds."""
+    return inner_axes(axes, outer)

@@ -1,0 +1,316 @@
+"""C++ of one nest: its loops, its sums, what it keeps and what it stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from weft.fusion.emit.expressions import VECTOR, identity
+from weft.fusion.emit.values import Values, Where
+from weft.fusion.points import Kind, Store
+from weft.fusion.schedule import LANES, Nest, Phase, Schedule, inner_axes
+
+__all__ = ["NestWriter"]
+
+HEAVY = 24.0
+"""Vector instructions of a body up to which two are written next to one another; four for a quarter
+of it. Derived: four chains of additions hide the latency of one, and registers are 32."""
+
+
+class NestWriter:
+    """Writes a nest.
+
+    Sums are made in registers where the loops allow: over the last axes with one vector for each
+    unrolled body, added up at the end; over the axis before the last by having the vectors of the
+    last one in the outer loop. Else they are made in a buffer.
+
+    Args:
+        schedule, phase, nest: what to write.
+        where: where results of other nests are found, and those of this one are put.
+        blocked: outer axes that are walked in blocks.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        phase: Phase,
+        nest: Nest,
+        where: Mapping[int, Where],
+        blocked: frozenset[int],
+    ) -> None:
+        self._values = Values(schedule, phase, nest, where, blocked)
+        self._points = schedule.points.points
+        self._sizes = schedule.points.sizes
+        self._phase = phase
+        self._nest = nest
+        self._where = where
+        self._blocked = blocked
+        self._reduced = [n for n in nest.points if self._points[n].kind is Kind.REDUCE]
+        self._is_turned = self._may_turn()
+
+    def run(self) -> list[str]:
+        """The lines."""
+        if not self._nest.axes:
+            return ["{", *self._plain_body(), "}"]
+        self._body(0, is_rest=False)  # tells what it weighs
+        weight = self._values.weight
+        unroll = 4 if weight <= HEAVY / 4 else 2 if weight <= HEAVY else 1
+        self._values.forget()
+        bodies = [self._body(u, is_rest=False) for u in range(unroll)]
+        rest = self._body(0, is_rest=True)
+        lines = self._turned(bodies, rest) if self._is_turned else self._straight(bodies, rest)
+        return ["{", *self._begin_in_memory(), *lines, "}"]
+
+    # --- loops -----------------------------------------------------------------------------
+
+    @property
+    def _lane_axis(self) -> int:
+        return self._nest.axes[-1]
+
+    def _may_turn(self) -> bool:
+        """Whether all sums are over the axis before the last, and not over the last."""
+        axes = self._nest.axes
+        return (
+            len(axes) > 1
+            and bool(self._reduced)
+            and all(
+                axes[-2] in self._over(number) and axes[-1] not in self._over(number)
+                for number in self._reduced
+            )
+        )
+
+    def _loop(self, axis: int) -> str:
+        low, high = self._bounds(axis)
+        return f"for (int64_t a{axis} = {low}; a{axis} < {high}; a{axis}++) {{"
+
+    def _bounds(self, axis: int) -> tuple[str, str]:
+        if axis in self._blocked:
+            return f"lo{axis}", f"hi{axis}"
+        return "0", str(self._sizes[axis])
+
+    def _straight(self, bodies: list[list[str]], rest: list[str]) -> list[str]:
+        """Loops in the order of the axes, vectors innermost."""
+        axes, unroll, lines = self._nest.axes, len(bodies), list[str]()
+        opened: dict[int, list[int]] = {}
+        for number in self._reduced:
+            opened.setdefault(self._depth(number), []).append(number)
+        for depth in range(len(axes)):
+            for number in opened.get(depth, ()):
+                lines += self._registers(number, unroll)
+            if depth < len(axes) - 1:
+                lines.append(self._loop(axes[depth]))
+        lines += self._values.before
+        lines += self._lane_loop([["{", *body, "}"] for body in bodies], bodies[0], rest)
+        for depth in reversed(range(len(axes))):
+            if depth < len(axes) - 1:
+                lines.append("}")
+            for number in opened.get(depth, ()):
+                lines += self._finish(number, unroll)
+        return lines
+
+    def _turned(self, bodies: list[list[str]], rest: list[str]) -> list[str]:
+        """Vectors of the last axis outside of the loop over the one before it."""
+        *outside, summed, _ = self._nest.axes
+
+        def around(some: list[list[str]], is_rest: bool) -> list[str]:
+            made = [line for number in self._reduced for line in self._registers(number, len(some))]
+            made += [self._loop(summed), *self._values.before]
+            for body in some:
+                made += ["{", *body, "}"]
+            made.append("}")
+            for number in self._reduced:
+                for u in range(len(some)):
+                    made.append(self._put_lanes(number, u, is_rest))
+            return made
+
+        lines = [self._loop(axis) for axis in outside]
+        lines += self._lane_loop(
+            [around(bodies, False)], around(bodies[:1], False), around([rest], True), len(bodies)
+        )
+        return [*lines, *("}" for _ in outside)]
+
+    def _lane_loop(
+        self, bodies: list[list[str]], single: list[str], rest: list[str], unroll: int = 0
+    ) -> list[str]:
+        """Unrolled bodies as far as they go, then single ones, then what is left of a vector."""
+        unroll = unroll or len(bodies)
+        axis = self._lane_axis
+        low, high = self._bounds(axis)
+        a, step = f"a{axis}", LANES * unroll
+        lines = [f"int64_t {a} = {low};"]
+        known, size = axis not in self._blocked, self._sizes[axis]
+        if not known or size >= step:
+            lines.append(f"for (; {a} + {step} <= {high}; {a} += {step}) {{")
+            lines += [line for body in bodies for line in body]
+            lines.append("}")
+        if unroll > 1 and (not known or size % step >= LANES):
+            lines.append(f"for (; {a} + {LANES} <= {high}; {a} += {LANES}) {{")
+            lines += [*single, "}"]
+        if not known or size % LANES:
+            lines.append(f"if ({a} < {high}) {{")
+            lines.append(f"const int rest = int({high} - {a});")
+            lines += [*rest, "}"]
+        return lines
+
+    # --- reductions ------------------------------------------------------------------------
+
+    def _over(self, number: int) -> tuple[int, ...]:
+        """Axes of this nest that a reduction sums over."""
+        return tuple(axis for axis in self._nest.axes if axis in self._points[number].over)
+
+    def _depth(self, number: int) -> int:
+        """How many loops are around the sum in registers; as many as axes if there is none."""
+        depth = len(self._nest.axes)
+        while depth and self._nest.axes[depth - 1] in self._over(number):
+            depth -= 1
+        return depth
+
+    def _is_complete(self, number: int) -> bool:
+        """Whether what comes out of the registers is the whole sum."""
+        over = self._over(number)
+        if self._is_turned:
+            return len(over) == 1
+        return len(over) == len(self._nest.axes) - self._depth(number)
+
+    def _begin_in_memory(self) -> list[str]:
+        lines: list[str] = []
+        for number in self._reduced:
+            own, where = self._points[number], self._where[number]
+            if where.buffer and not self._is_complete(number):
+                start = identity(own.op, self._values.plain(own.dtype))
+                lines.append(
+                    f"for (int64_t k = 0; k < {self._extent(number)}; k++) {where.buffer}[k] = "
+                    f"{start};"
+                )
+        return lines
+
+    def _extent(self, number: int) -> int:
+        block = {own.axis: own.block for own in self._phase.outer if own.block > 1}
+        found = 1
+        for axis in inner_axes(self._points[number].axes, self._phase.outer):
+            found *= min(block.get(axis, self._sizes[axis]), self._sizes[axis])
+        return found
+
+    def _start(self, number: int) -> str:
+        """A vector to begin a sum with."""
+        own = self._points[number]
+        return f"all({identity(own.op, self._values.plain(own.dtype))})"
+
+    def _pair(self, number: int, a: str, b: str) -> str:
+        """Two summands joined."""
+        return f"({a} + {b})" if self._points[number].op == "sum" else f"maximum({a}, {b})"
+
+    def _registers(self, number: int, unroll: int) -> list[str]:
+        if not self._is_turned and self._depth(number) == len(self._nest.axes):
+            return []
+        vector, start = VECTOR[self._points[number].dtype], self._start(number)
+        return [f"{vector} r{number}_{u} = {start};" for u in range(unroll)]
+
+    def _finish(self, number: int, unroll: int) -> list[str]:
+        """Registers and their lanes added up, and put where they belong."""
+        own, where = self._points[number], self._where[number]
+        if self._depth(number) == len(self._nest.axes):
+            return []
+        parts = [f"r{number}_{u}" for u in range(unroll)]
+        while len(parts) > 1:
+            half = len(parts) // 2
+            pairs = zip(parts[:half], parts[half:], strict=True)
+            parts = [self._pair(number, a, b) for a, b in pairs]
+        total = f"lanes_{'sum' if own.op == 'sum' else 'maximum'}({parts[0]})"
+        if VECTOR[own.dtype] == "vm":
+            total = f"any_lane({parts[0]})"
+        if where.number:
+            return [f"{where.number} = {total};"]
+        place = self._place(number)
+        if where.buffer and self._is_complete(number):
+            return [f"{place} = {total};"]
+        return [f"{place} = {self._pair(number, place, total)};"]
+
+    def _place(self, number: int) -> str:
+        """Element of the buffer of a reduction."""
+        name = self._where[number].buffer or f"sum{number}"
+        return f"{name}[{self._values.index(self._where[number], without=-1)}]"
+
+    def _lanes_of_buffer(self, number: int) -> str:
+        """Pointer to the elements of a reduction's buffer that the lanes are."""
+        where = self._where[number]
+        assert where.strides.get(self._lane_axis) == 1, "sums of lanes lie next to one another"
+        name = where.buffer or f"sum{number}"
+        base = self._values.index(where, without=self._lane_axis)
+        return f"{name} + {base} + {self._values.step_in(where, self._lane_axis)}"
+
+    def _put_lanes(self, number: int, u: int, is_rest: bool) -> str:
+        """A register of a turned nest, put into the buffer."""
+        pointer = self._lanes_of_buffer(number) + (f" + {LANES * u}" if u else "")
+        tail, value = ", rest" if is_rest else "", f"r{number}_{u}"
+        if not self._where[number].buffer or not self._is_complete(number):
+            value = self._pair(number, f"load({pointer}{tail})", value)
+        return f"store({pointer}, {value}{tail});"
+
+    def _add_up(self, number: int, u: int, is_rest: bool, lines: list[str]) -> None:
+        """Add a vector to a reduction."""
+        own = self._points[number]
+        value = self._values.value(own.args[0], lines, is_rest, own.dtype)
+        if self._is_turned or self._depth(number) < len(self._nest.axes):
+            name = f"r{number}_{u}"
+            if is_rest and not self._is_turned:
+                value = f"choose(first_lanes(rest), {value}, {self._start(number)})"
+            lines.append(f"{name} = {self._pair(number, name, value)};")
+            return
+        pointer, tail = self._lanes_of_buffer(number), ", rest" if is_rest else ""
+        total = self._pair(number, f"load({pointer}{tail})", value)
+        lines.append(f"store({pointer}, {total}{tail});")
+
+    # --- bodies ----------------------------------------------------------------------------
+
+    def _plain_body(self) -> list[str]:
+        """Plain numbers, one after the other."""
+        values, lines = self._values, list[str]()
+        for number in self._nest.points:
+            own = self._points[number]
+            if own.kind is Kind.REDUCE:  # over outer axes only
+                value, place = values.number(own.args[0], lines, own.dtype), self._place(number)
+                lines.append(f"{place} = {self._pair(number, place, value)};")
+            else:
+                lines.append(f"{self._where[number].number} = {values.made_number(number, lines)};")
+        for store in self._nest.stores:
+            value = values.number(store.point, lines, self._points[store.point].dtype)
+            lines.append(f"put({values.pointer(store.buffer, store.address)}, {value});")
+        return [*values.before, *lines]
+
+    def _body(self, u: int, *, is_rest: bool) -> list[str]:
+        """What one vector takes.
+
+        Args:
+            u: number of the vector in an unrolled loop.
+            is_rest: whether it is the last one of an axis, of which only `rest` lanes count.
+        """
+        lines: list[str] = []
+        self._values.begin_body()
+        if u:
+            a = f"a{self._lane_axis}"
+            lines.append(f"const int64_t shifted = {a} + {LANES * u};")
+            lines.append(f"const int64_t {a} = shifted;")
+        tail = ", rest" if is_rest else ""
+        for number in self._nest.points:
+            own, where = self._points[number], self._where[number]
+            if own.kind is Kind.REDUCE:
+                self._add_up(number, u, is_rest, lines)
+                continue
+            value = self._values.value(number, lines, is_rest, own.dtype)
+            base = self._values.index(where, without=self._lane_axis)
+            step = self._values.step_in(where, self._lane_axis)
+            lines.append(f"store({where.buffer} + {base} + {step}, {value}{tail});")
+        for store in self._nest.stores:
+            lines.append(self._stored(store, lines, is_rest))
+        return lines
+
+    def _stored(self, store: Store, lines: list[str], is_rest: bool) -> str:
+        own = self._points[store.point]
+        stride = store.address.stride(self._lane_axis)
+        assert stride, "a store walks the lanes of its nest"
+        value = self._values.value(store.point, lines, is_rest, own.dtype)
+        base = self._values.base(store.buffer, store.address)
+        a, tail = f"a{self._lane_axis}", ", rest" if is_rest else ""
+        if stride == 1:
+            return f"store({base} + {a}, {value}{tail});"
+        return f"store_apart({base} + {a} * {stride}, {stride}, {value}{tail});"

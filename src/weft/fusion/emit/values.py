@@ -1,0 +1,285 @@
+"""C++ of the values that a nest needs: vectors inside of its innermost loop, numbers before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from weft.fusion.emit.expressions import PLAIN, STORED, VECTOR, expression, literal, power
+from weft.fusion.points import Address, Const, Kind, Point, Ref, Store
+from weft.fusion.schedule import Nest, Phase, Schedule
+from weft.program.types import DType
+
+__all__ = ["Values", "Where"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where a point's result is found.
+
+    Attributes:
+        number: name of a plain number.
+        buffer: name of a tile buffer, with `strides` by axis.
+        memory: where it was written whole.
+        across: the first thread's buffer of a reduction across outer axes, with `strides`.
+    """
+
+    number: str = ""
+    buffer: str = ""
+    memory: Store | None = None
+    across: str = ""
+    strides: Mapping[int, int] = field(default_factory=dict)
+
+
+class Values:
+    """Writes what computes values, each once in a body.
+
+    Args:
+        schedule, phase, nest: what to write.
+        where: where results of other nests are found, and those of this one are put.
+        blocked: outer axes that are walked in blocks.
+
+    Attributes:
+        before: lines that do not depend on the innermost loop.
+        weight: vector instructions written so far.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        phase: Phase,
+        nest: Nest,
+        where: Mapping[int, Where],
+        blocked: frozenset[int],
+    ) -> None:
+        self._schedule = schedule
+        self._points = schedule.points.points
+        self._sizes = schedule.points.sizes
+        self._phase = phase
+        self._nest = nest
+        self._where = where
+        self._blocked = blocked
+        self._lane_axis = nest.axes[-1] if nest.axes else -1
+        self._here = frozenset(nest.points)
+        self._inside: dict[int, str] = {}
+        self._outside: dict[object, str] = {}
+        self._count = 0
+        self.before: list[str] = []
+        self.weight = 0.0
+
+    def forget(self) -> None:
+        """Begin the nest anew."""
+        self.before, self._outside, self._count, self.weight = [], {}, 0, 0.0
+
+    def begin_body(self) -> None:
+        """Begin another body of the innermost loop."""
+        self._inside = {}
+
+    # --- places ----------------------------------------------------------------------------
+
+    def plain(self, dtype: DType) -> str:
+        """The plain number in place of an element type's vector."""
+        return PLAIN[VECTOR[dtype]]
+
+    def index(self, where: Where, without: int) -> str:
+        """Element of a buffer at the values of the axes, but for one axis."""
+        words: list[str] = []
+        for axis, stride in where.strides.items():
+            if axis != without:
+                value = self.step_in(where, axis)
+                words.append(value if stride == 1 else f"{value} * {stride}")
+        return " + ".join(words) or "0"
+
+    def step_in(self, where: Where, axis: int) -> str:
+        """Value of an axis in a buffer; tile buffers hold no more than a block."""
+        return f"(a{axis} - lo{axis})" if where.buffer and axis in self._blocked else f"a{axis}"
+
+    def base(self, buffer: int, address: Address) -> str:
+        """A pointer that does not move along lanes, made once."""
+        strides = tuple((a, s) for a, s in address.strides if a != self._lane_axis)
+        key = ("base", buffer, address.offset, strides)
+        if key not in self._outside:
+            name = self._name("p")
+            pointer = self.pointer(buffer, Address(address.offset, strides))
+            self.before.append(f"auto* const {name} = {pointer};")
+            self._outside[key] = name
+        return self._outside[key]
+
+    def pointer(self, buffer: int, address: Address) -> str:
+        """A pointer to an address at the values of the axes."""
+        words = [self._schedule.buffers[buffer].name]
+        if address.offset:
+            words.append(str(address.offset))
+        words += [f"a{axis} * {stride}" for axis, stride in address.strides]
+        return " + ".join(words)
+
+    def _name(self, letter: str) -> str:
+        self._count += 1
+        return f"{letter}{self._count}_"
+
+    # --- values ----------------------------------------------------------------------------
+
+    def _walks_lanes(self, number: int) -> bool:
+        return self._lane_axis in self._points[number].axes
+
+    def value(self, ref: Ref, lines: list[str], rest: bool, dtype: DType) -> str:
+        """A vector."""
+        if isinstance(ref, Const):
+            return f"all({literal(ref.value, self.plain(dtype))})"
+        if not self._walks_lanes(ref):
+            key = ("all", ref)
+            if key not in self._outside:
+                number = self.number(ref, self.before, self._points[ref].dtype)
+                name = self._name("v")
+                self.before.append(f"const auto {name} = all({number});")
+                self._outside[key] = name
+            return self._outside[key]
+        if ref not in self._inside:
+            name = f"v{ref}"
+            lines.append(f"const auto {name} = {self._made(ref, lines, rest)};")
+            self._inside[ref] = name
+        return self._inside[ref]
+
+    def _found(self, number: int) -> Where | None:
+        """Where another nest has put a point, if one has."""
+        return None if number in self._here else self._where.get(number)
+
+    def _made(self, number: int, lines: list[str], rest: bool) -> str:
+        own, where = self._points[number], self._found(number)
+        a, tail = f"a{self._lane_axis}", ", rest" if rest else ""
+        if where is not None:
+            if where.memory is not None:
+                return self._loaded(where.memory.buffer, where.memory.address, rest)
+            base = self.index(where, without=self._lane_axis)
+            if where.across:
+                return self._total(own, where, f"{base} + {a}", tail)
+            stride = where.strides[self._lane_axis]
+            low = self.step_in(where, self._lane_axis)
+            if stride == 1:
+                return f"load({where.buffer} + {base} + {low}{tail})"
+            return f"load_apart({where.buffer} + {base} + {low} * {stride}, {stride}{tail})"
+        if own.kind is Kind.LOAD:
+            return self._loaded(own.buffer, own.address, rest)
+        if own.kind is Kind.IOTA:
+            base = " + ".join(
+                [str(own.address.offset), *(f"a{x} * {s}" for x, s in own.address.strides)]
+            )
+            stride = own.address.stride(self._lane_axis)
+            vector, plain = VECTOR[own.dtype], self.plain(own.dtype)
+            return (
+                f"(all({plain}({base})) + to<{vector}>::from(lane_numbers()) * {plain}({stride}))"
+            )
+        if own.kind is Kind.LOOKUP:
+            return self._looked_up(own, lines, rest)
+        assert own.kind is Kind.MAP
+        args = [
+            self.value(arg, lines, rest, self._type_of_arg(own, at))
+            for at, arg in enumerate(own.args)
+        ]
+        return self._applied(own, args, VECTOR[own.dtype])
+
+    def _loaded(self, buffer: int, address: Address, rest: bool) -> str:
+        base, a = self.base(buffer, address), f"a{self._lane_axis}"
+        stride, tail = address.stride(self._lane_axis), ", rest" if rest else ""
+        if stride == 1:
+            return f"load({base} + {a}{tail})"
+        return f"load_apart({base} + {a} * {stride}, {stride}{tail})"
+
+    def _looked_up(self, own: Point, lines: list[str], rest: bool) -> str:
+        (index,) = own.args
+        assert not isinstance(index, Const)
+        number = self.value(index, lines, rest, self._points[index].dtype)
+        base, a = self.base(own.buffer, own.address), f"a{self._lane_axis}"
+        stride = own.address.stride(self._lane_axis)
+        tail = ", rest" if rest else ""
+        return (
+            f"look_up({base} + {a} * {stride}, {stride}, {number}, {own.step}, {own.limit}, "
+            f"wrong{tail})"
+        )
+
+    def _total(self, own: Point, where: Where, index: str, tail: str) -> str:
+        pair = "sum" if own.op == "sum" else "maximum"
+        return f"over_threads_{pair}({where.across}, {index}, THREAD_BYTES, num{tail})"
+
+    def number(self, ref: Ref, lines: list[str], dtype: DType) -> str:
+        """A plain number."""
+        if isinstance(ref, Const):
+            return literal(ref.value, self.plain(dtype))
+        key = ("number", ref)
+        if key in self._outside:
+            return self._outside[key]
+        where = self._found(ref)
+        if where is not None and where.number:
+            return where.number
+        made = self.made_number(ref, lines)
+        name = self._name("n")
+        lines.append(f"const auto {name} = {made};")
+        self._outside[key] = name
+        return name
+
+    def made_number(self, number: int, lines: list[str]) -> str:
+        """What computes a plain number."""
+        own, where = self._points[number], self._found(number)
+        if where is not None:
+            if where.memory is not None:
+                return f"one({self.pointer(where.memory.buffer, where.memory.address)})"
+            index = self.index(where, without=-1)
+            if where.across:
+                pair = "sum" if own.op == "sum" else "maximum"
+                return f"over_threads_{pair}_one({where.across}, {index}, THREAD_BYTES, num)"
+            return f"{where.buffer}[{index}]"
+        if own.kind is Kind.LOAD:
+            return f"one({self.pointer(own.buffer, own.address)})"
+        if own.kind is Kind.IOTA:
+            words = [str(own.address.offset), *(f"a{x} * {s}" for x, s in own.address.strides)]
+            return f"{self.plain(own.dtype)}({' + '.join(words)})"
+        if own.kind is Kind.LOOKUP:
+            (index,) = own.args
+            assert not isinstance(index, Const)
+            at = self.number(index, lines, self._points[index].dtype)
+            pointer = self.pointer(own.buffer, own.address)
+            return f"look_up_one({pointer}, {at}, {own.step}, {own.limit}, wrong)"
+        assert own.kind is Kind.MAP, own
+        args = [
+            self.number(arg, lines, self._type_of_arg(own, at)) for at, arg in enumerate(own.args)
+        ]
+        return self._applied(own, args, self.plain(own.dtype))
+
+    def _type_of_arg(self, own: Point, at: int) -> DType:
+        """Element type of an argument; that of a constant follows from the others."""
+        arg = own.args[at]
+        if not isinstance(arg, Const):
+            return self._points[arg].dtype
+        if own.op == "where.self" or own.op == "masked_fill.Scalar":
+            is_mask = at == (0 if own.op == "where.self" else 1)
+            return DType.BOOL if is_mask else own.dtype
+        others = [self._points[other].dtype for other in own.args if isinstance(other, int)]
+        return others[0] if others else own.dtype
+
+    def _applied(self, own: Point, args: Sequence[str], result: str) -> str:
+        if own.op == "cast":
+            inner = f"to<{result}>::from({args[0]})"
+            if own.dtype in (DType.BF16, DType.F16):
+                return f"rounded({inner}, {STORED[own.dtype]}{{}})"
+            return inner
+        plain = PLAIN.get(result, result)
+        text, weight = "", 0.0
+        if own.op == "pow.Tensor_Scalar":
+            exponent = own.args[1]
+            assert isinstance(exponent, Const)
+            text, weight = power(float(exponent.value)) or ("power({0}, {1})", 160.0)
+        elif own.op == "pow.Scalar":
+            text, weight = "power({0}, {1})", 160.0
+        else:
+            text, weight = expression(own.op, own.words, len(args), own.dtype)
+        self.weight += weight
+        wide = "all({})" if result in PLAIN else "{}"
+        text = text.replace("to<B>", "to<vm>" if result in PLAIN else "to<bool>")
+        for mark, value in (("T0", 0), ("T1", 1)):
+            if mark in text:
+                text = text.replace(mark, wide.format(literal(value, plain)))
+        while "C(" in text:
+            before, _, after = text.partition("C(")
+            inside, _, behind = after.partition(")")
+            text = before + wide.format(literal(float(inside), plain)) + behind
+        return text.format(*args)

@@ -1,0 +1,155 @@
+"""A compiled region: takes tensors, gives tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from weft.capture.dtypes import to_torch_dtype
+from weft.core.errors import InputError
+from weft.fusion.compile import build, load
+from weft.fusion.cost import Host
+from weft.fusion.emit.cpp import emit
+from weft.fusion.lower import lower
+from weft.fusion.region import Region
+from weft.fusion.stitch import stitched
+from weft.program.types import DType
+
+__all__ = ["Kernel", "Layout", "compile_region"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A tensor that a kernel makes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """All that a kernel needs beside its library; plain data.
+
+    Attributes:
+        name: of the function.
+        library: file name of its library, in the same folder.
+        inputs: number of tensors that it takes.
+        outputs: tensors that it makes.
+        between_bytes: of each tensor that it writes and reads itself [bytes].
+        shared_bytes, thread_bytes: of scratch memory, and of that of each thread [bytes].
+    """
+
+    name: str
+    library: str
+    inputs: int
+    outputs: tuple[Layout, ...]
+    between_bytes: tuple[int, ...]
+    shared_bytes: int
+    thread_bytes: int
+
+
+class Kernel:
+    """Runs a region.
+
+    Args:
+        description: of the kernel.
+        folder: where its library is.
+    """
+
+    def __init__(self, description: Description, folder: Path) -> None:
+        self.description = description
+        self._function = load(folder / description.library, description.name)
+        self.made = [
+            (out.shape, out.strides, to_torch_dtype(DType(out.dtype)))
+            for out in description.outputs
+        ]
+        count = description.inputs + len(self.made) + len(description.between_bytes)
+        self._pointers = ctypes.c_void_p * count
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs of the region.
+
+        Raises:
+            IndexError: an index was outside of what it looks up.
+        """
+        own, threads = self.description, torch.get_num_threads()
+        made = [torch.empty_strided(s, t, dtype=d) for s, t, d in self.made]
+        held = [torch.empty(size, dtype=torch.uint8) for size in own.between_bytes]
+        size = own.shared_bytes + threads * own.thread_bytes + ALIGN
+        scratch = torch.empty(size, dtype=torch.uint8)
+        pointers = self._pointers(*[t.data_ptr() for t in (*inputs, *made, *held)])
+        start = -(-scratch.data_ptr() // ALIGN) * ALIGN
+        if self._function(pointers, start, threads):
+            raise IndexError("an index is outside of the dim that it looks up")
+        return made
+
+
+ALIGN = 64
+"""Alignment of scratch memory: a cache line [bytes]."""
+
+
+def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
+    """Plan, generate and compile a region; from the folder's cache if it was done before.
+
+    Args:
+        region: what to compute.
+        host: what it runs on.
+        folder: where libraries are kept.
+    """
+    name = f"region_{region.digest}"
+    kept = folder / f"{name}_{host.threads}.json"
+    if kept.exists():
+        return read_kernel(kept)
+    points = lower(region)
+    source = emit(stitched(points, host), name)
+    library = build([source], folder)
+    description = Description(
+        name=name,
+        library=library.name,
+        inputs=len(region.program.inputs),
+        outputs=tuple(
+            Layout(
+                dtype=region.program.type_of(value).dtype.value,
+                shape=region.program.type_of(value).shape,
+                strides=strides,
+            )
+            for value, strides in zip(region.outputs, region.output_strides, strict=True)
+        ),
+        between_bytes=tuple(b.num_bytes for b in points.buffers if b.name.startswith("mid")),
+        shared_bytes=source.shared_bytes,
+        thread_bytes=source.thread_bytes,
+    )
+    scratch = kept.with_suffix(f".{library.stem}.tmp")
+    scratch.write_text(json.dumps(asdict(description)))
+    scratch.replace(kept)
+    return Kernel(description, folder)
+
+
+def read_kernel(path: Path) -> Kernel:
+    """A kernel that was compiled before.
+
+    Raises:
+        InputError: the file is none.
+    """
+    try:
+        plain = json.loads(path.read_text())
+        plain["outputs"] = tuple(
+            Layout(dtype=out["dtype"], shape=tuple(out["shape"]), strides=tuple(out["strides"]))
+            for out in plain["outputs"]
+        )
+        plain["between_bytes"] = tuple(plain["between_bytes"])
+        description = Description(**plain)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            need="the description of a kernel",
+            got=f"{path}: {error}",
+            hint="delete the file; the kernel is compiled anew",
+        ) from error
+    return Kernel(description, path.parent)

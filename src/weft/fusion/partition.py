@@ -1,0 +1,219 @@
+"""Which nodes of a graph form regions: memory-intensive, convex, and worth a kernel."""
+
+from __future__ import annotations
+
+import operator as python_operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.fx.node import map_arg
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.operator_support import OperatorSupportBase
+
+from weft.capture.dtypes import from_torch_dtype
+from weft.capture.region import program_of_nodes
+from weft.core.errors import WeftError
+from weft.fusion.region import Region
+
+__all__ = ["Candidate", "candidates"]
+
+aten = torch.ops.aten
+
+_VIEWS = frozenset(
+    {
+        *(aten.view.default, aten.reshape.default, aten._unsafe_view.default),
+        *(aten.permute.default, aten.transpose.int, aten.t.default, aten.alias.default),
+        *(aten.expand.default, aten.unsqueeze.default, aten.squeeze.default),
+        *(aten.squeeze.dim, aten.squeeze.dims, aten.slice.Tensor, aten.select.int),
+        *(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int),
+        *(aten.as_strided.default, aten.detach.default, aten.lift_fresh_copy.default),
+        *(aten.diagonal.default, aten.unfold.default),
+    }
+)
+"""Operators that move nothing where they stand alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A region of a graph.
+
+    Attributes:
+        nodes: its nodes, in order.
+        inputs: nodes outside that it reads.
+        outputs: nodes inside that others read.
+        region: the same as a region.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node, ...]
+    outputs: tuple[fx.Node, ...]
+    region: Region
+
+
+def candidates(module: fx.GraphModule) -> list[Candidate]:
+    """All regions of a graph that could be compiled, the first one first."""
+    partitioner = CapabilityBasedPartitioner(module, _Support(), allows_single_node_partition=True)
+    order = {node: number for number, node in enumerate(module.graph.nodes)}
+    found: list[Candidate] = []
+    for partition in partitioner.propose_partitions():
+        nodes = _peeled(sorted(partition.nodes, key=order.__getitem__))
+        if sum(not _is_view(node) for node in nodes) >= LEAST:
+            candidate = _candidate(nodes)
+            if candidate is not None:
+                found.append(candidate)
+    return sorted(found, key=lambda c: order[c.nodes[0]])
+
+
+LEAST = 1
+"""Operators that compute, below which a region is left alone."""
+
+
+class _Support(OperatorSupportBase):
+    """Knows single nodes; asks for each kind of node once."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, bool] = {}
+
+    def is_node_supported(self, submodules: object, node: fx.Node) -> bool:
+        if node.op != "call_function":
+            return False
+        if node.target is python_operator.getitem:
+            source = node.args[0]
+            return isinstance(source, fx.Node) and self.is_node_supported(submodules, source)
+        if not isinstance(node.target, OpOverload):
+            return False
+        key = _key(node)
+        if key is None:
+            return False
+        if key not in self._known:
+            self._known[key] = _is_stitchable(node)
+        return self._known[key]
+
+
+def _key(node: fx.Node) -> object:
+    """Equal for nodes that are alike; None if a tensor is not what kernels take."""
+    parts: list[object] = [node.target]
+
+    def note(value: object) -> bool:
+        tensors = value if isinstance(value, list | tuple) else [value]
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor) or not _is_taken(tensor):
+                return False
+            parts.append((tuple(tensor.shape), tensor.stride(), tensor.dtype))
+        return True
+
+    if not note(node.meta.get("val")):
+        return None
+    for source in node.all_input_nodes:
+        if not note(source.meta.get("val")):
+            return None
+    parts.append(map_arg((node.args, tuple(sorted(node.kwargs.items()))), lambda _: None))
+    return repr(parts)
+
+
+def _is_taken(tensor: Tensor) -> bool:
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+        return False
+    if not all(isinstance(n, int) for n in (*tensor.shape, *tensor.stride())):
+        return False
+    try:
+        from_torch_dtype(tensor.dtype)
+    except WeftError:
+        return False
+    return 0 < tensor.numel() < 2**31
+
+
+def _is_stitchable(node: fx.Node) -> bool:
+    """Whether a node alone could be a region."""
+    several = isinstance(node.meta["val"], list | tuple)
+    outputs = list(node.users) if several else [node]
+    nodes = [node, *outputs] if several else [node]
+    if not outputs:
+        return False
+    try:
+        _region(nodes, _inputs(nodes), outputs)
+    except WeftError:
+        return False
+    return True
+
+
+def _is_view(node: fx.Node) -> bool:
+    if node.target is python_operator.getitem:
+        source = node.args[0]
+        return isinstance(source, fx.Node) and _is_view(source)
+    return node.target in _VIEWS
+
+
+def _peeled(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    """Without views that others read: these take the view themselves, for nothing."""
+    kept = dict.fromkeys(nodes)
+    changed = True
+    while changed:
+        changed = False
+        for node in reversed(list(kept)):
+            if not _is_view(node):
+                continue
+            outside = any(user not in kept for user in node.users)
+            if outside or not node.users:
+                del kept[node]
+                changed = True
+    return list(kept)
+
+
+def _candidate(nodes: Sequence[fx.Node]) -> Candidate | None:
+    inside = set(nodes)
+    outputs = [n for n in nodes if any(user not in inside for user in n.users)]
+    if not outputs or any(not isinstance(n.meta["val"], Tensor) for n in outputs):
+        return None
+    if any(_overlaps(output.meta["val"]) for output in outputs):
+        return None
+    inputs = _inputs(nodes)
+    return Candidate(
+        nodes=tuple(nodes),
+        inputs=tuple(inputs),
+        outputs=tuple(outputs),
+        region=_region(nodes, inputs, outputs),
+    )
+
+
+def _inputs(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+    inside = set(nodes)
+    found: dict[fx.Node, None] = {}
+    for node in nodes:
+        for source in node.all_input_nodes:
+            if source not in inside:
+                found[source] = None
+    return list(found)
+
+
+def _region(
+    nodes: Sequence[fx.Node], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
+) -> Region:
+    """The region of some nodes.
+
+    Raises:
+        WeftError: an operator cannot be stitched.
+    """
+    program, values = program_of_nodes(nodes, inputs, outputs, "region")
+    return Region(
+        program=program,
+        outputs=values,
+        input_strides=tuple(tuple(node.meta["val"].stride()) for node in inputs),
+        output_strides=tuple(tuple(node.meta["val"].stride()) for node in outputs),
+    )
+
+
+def _overlaps(tensor: Tensor) -> bool:
+    """Whether elements share memory."""
+    reach = 1
+    for size, stride in sorted(
+        zip(tensor.shape, tensor.stride(), strict=True), key=lambda pair: pair[1]
+    ):
+        if size > 1:
+            if stride < reach:
+                return True
+            reach = stride * size
+    return False
