@@ -1,7 +1,8 @@
 """How memory-bound operators become kernels.
 
-`torch.compile(model, backend="weft")` finds the regions of a graph that wait for memory, plans which
-of their operators share a pass over it, generates the kernels, and leaves the rest to Inductor.
+`torch.compile(model, backend="weft")` finds the regions of a graph that wait for memory, plans
+which of their operators share a pass over it, generates the kernels, and leaves the rest to
+Inductor.
 """
 
 from weft.fusion.cost import Host

@@ -22,9 +22,14 @@ FLAGS = (
 )
 
 
+HEADERS = ("vec.h", "square.h")
+"""What generated code needs before it, in this order."""
+
+
 @cache
 def _header() -> str:
-    return (files("weft.fusion.emit") / "vec.h").read_text()
+    folder = files("weft.fusion.emit")
+    return "\n".join((folder / name).read_text() for name in HEADERS)
 
 
 def build(sources: Sequence[Source], folder: Path) -> Path:

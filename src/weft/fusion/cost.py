@@ -12,7 +12,7 @@ from math import ceil, prod
 
 from weft.fusion.emit.expressions import expression, power
 from weft.fusion.points import Address, Const, Kind, Point, Points
-from weft.fusion.schedule import LANES, Outer, Phase, inner_axes
+from weft.fusion.schedule import LANES, Nest, Phase, crossing_accesses
 
 __all__ = ["Host", "phase_seconds", "weights"]
 
@@ -96,9 +96,9 @@ class _Phase:
         size = self._points.sizes[axis]
         return min(self._block.get(axis, size), size)
 
-    def _nest_vectors(self, nest: object) -> float:
+    def _nest_vectors(self, nest: Nest) -> float:
         """Vector instructions of a nest for one value of the outer axes."""
-        axes, lines = nest.axes, self._lines(nest)  # type: ignore[attr-defined]
+        axes, lines = nest.axes, self._lines(nest)
         if not axes:
             return 2.0 * sum(lines.values())
         lane = axes[-1]
@@ -106,7 +106,7 @@ class _Phase:
         vectors = ceil(self._extent(lane) / LANES)
         inside = sum(cost for number, cost in lines.items() if self._walks(number, lane))
         outside = sum(lines.values()) - inside
-        reduces = [n for n in nest.points if self._points.points[n].over]  # type: ignore[attr-defined]
+        reduces = [n for n in nest.points if self._points.points[n].over]
         finish = 12.0 * len(reduces)
         return trips * (vectors * inside + outside + 4.0) + finish
 
@@ -114,17 +114,17 @@ class _Phase:
         point = self._points.points[number]
         return lane in point.axes or lane in point.over
 
-    def _lines(self, nest: object) -> dict[int, float]:
+    def _lines(self, nest: Nest) -> dict[int, float]:
         """Points that a nest computes or reads, with their vector instructions."""
         points, found = self._points.points, dict[int, float]()
-        lane = nest.axes[-1] if nest.axes else -1  # type: ignore[attr-defined]
+        lane = nest.axes[-1] if nest.axes else -1
 
         def need(number: int, is_root: bool) -> None:
             if number in found:
                 return
             point = points[number]
             if point.kind is Kind.LOAD:
-                found[number] = self._access(point.address, lane)
+                found[number] = self._access(nest, point.buffer, point.address)
             elif point.kind in (Kind.IOTA,):
                 found[number] = 1.0
             elif point.kind is Kind.LOOKUP:
@@ -140,15 +140,17 @@ class _Phase:
                 for read in point.reads:
                     need(read, False)
 
-        for number in nest.points:  # type: ignore[attr-defined]
+        for number in nest.points:
             need(number, True)
-        for at, store in enumerate(nest.stores):  # type: ignore[attr-defined]
+        for at, store in enumerate(nest.stores):
             need(store.point, False)
-            found[-1 - at] = self._access(store.address, lane) * 1.5
+            found[-1 - at] = self._access(nest, store.buffer, store.address) * 1.5
         return found
 
-    def _access(self, address: Address, lane: int) -> float:
-        stride = address.stride(lane)
+    def _access(self, nest: Nest, buffer: int, address: Address) -> float:
+        stride = address.stride(nest.axes[-1]) if nest.axes else 0
+        if (buffer, address) in crossing_accesses(self._points, nest):
+            return 6.0
         return 0.5 if stride in (0, 1) else 2.0 * LANES
 
     def _bytes(self) -> float:
@@ -178,8 +180,3 @@ class _Phase:
     def _touched(self, buffer: int, axes: Sequence[int]) -> float:
         size = self._points.buffers[buffer].dtype.num_bytes
         return float(self._points.num_elements(axes) * size)
-
-
-def tile_axes(points: Points, axes: Sequence[int], outer: Sequence[Outer]) -> tuple[int, ...]:
-    """Axes of a point that a tile holds."""
-    return inner_axes(axes, outer)

@@ -25,9 +25,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from weft.fusion.points import Buffer, Kind, Point, Points, Store
+from weft.fusion.points import Address, Buffer, Kind, Point, Points, Store
 
-__all__ = ["Nest", "Outer", "Phase", "Schedule", "phase_of"]
+__all__ = ["Nest", "Outer", "Phase", "Schedule", "crossing_accesses", "phase_of"]
 
 LANES = 16
 """Elements of a vector: 512 bits of float32. Narrower machines take two or four registers."""
@@ -110,6 +110,34 @@ def inner_axes(point_axes: Sequence[int], outer: Sequence[Outer]) -> tuple[int, 
 def is_across(point: Point, outer: Collection[Outer]) -> bool:
     """Whether a reduction adds up over axes that threads share out."""
     return point.kind is Kind.REDUCE and any(own.axis in point.over for own in outer)
+
+
+def crossing_accesses(points: Points, nest: Nest) -> frozenset[tuple[int, Address]]:
+    """Loads and stores whose elements lie together along the axis before the last one.
+
+    They are transposed in squares. There are none where a sum needs the loops in another order.
+    """
+    if len(nest.axes) < 2:
+        return frozenset()
+    other, lane = nest.axes[-2:]
+    sums = [points.points[n] for n in nest.points if points.points[n].kind is Kind.REDUCE]
+    if any((other in point.over) != (lane in point.over) for point in sums):
+        return frozenset()
+    found = {(store.buffer, store.address) for store in nest.stores}
+    stack, seen = [*nest.points, *(store.point for store in nest.stores)], set[int]()
+    while stack:
+        number = stack.pop()
+        if number not in seen:
+            seen.add(number)
+            point = points.points[number]
+            if point.kind is Kind.LOAD:
+                found.add((point.buffer, point.address))
+            stack.extend(point.reads)
+    return frozenset(
+        (buffer, address)
+        for buffer, address in found
+        if address.stride(other) == 1 and abs(address.stride(lane)) > 1
+    )
 
 
 CHEAP = 3.0

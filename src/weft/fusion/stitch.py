@@ -17,6 +17,8 @@ __all__ = ["PLANNERS", "Stitcher", "stitched"]
 BLOCKS = (64, 256, 1024, 4096)
 """Blocks in which an axis may be shared out, in elements. Derived: a cache line of four vectors, up
 to what fills a first-level cache with a few tensors."""
+SQUARES = 64
+"""Block of an axis along which a tensor is transposed. Derived: a few squares of sixteen."""
 MOST_SUBSETS = 4
 """Shared axes up to which all subsets of them are tried as outer axes; else beginnings only."""
 PLANNERS = ("beam", "greedy", "none")
@@ -96,8 +98,11 @@ class Stitcher:
             subsets = [c for n in range(1, len(axes) + 1) for c in combinations(axes, n)]
         else:
             subsets = [tuple(axes[:n]) for n in range(1, len(axes) + 1)]
+        crossed = self._crossed(pattern, fastest)
         for chosen in subsets:
-            whole = [Outer(axis) for axis in chosen if axis != fastest]
+            whole = [
+                Outer(axis, SQUARES if axis in crossed else 1) for axis in chosen if axis != fastest
+            ]
             if fastest not in chosen:
                 yield tuple(whole)
                 continue
@@ -105,6 +110,21 @@ class Stitcher:
             for block in BLOCKS:
                 if LANES <= block < 2 * size:
                     yield (*whole, Outer(fastest, block))
+
+    def _crossed(self, pattern: Pattern, fastest: int) -> set[int]:
+        """Axes along which elements lie together that are far apart along the fastest one."""
+        places = {place for number in pattern for place in self.tasks.tasks[number].loads}
+        places |= {
+            (store.buffer, store.address)
+            for number in pattern
+            for store in self.tasks.tasks[number].stores
+        }
+        return {
+            axis
+            for _, address in places
+            for axis, stride in address.strides
+            if stride == 1 and axis != fastest and address.stride(fastest) > 1
+        }
 
     # --- the whole -------------------------------------------------------------------------
 

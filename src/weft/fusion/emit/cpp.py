@@ -17,6 +17,13 @@ ALIGN = 64
 """Bytes to which parts of the scratch memory are aligned: a cache line."""
 
 
+ROUND = 256
+"""Outer values of a round. Derived: sums of n numbers in 256s lose about as many digits as sums of
+256 and of n / 256, at the cost of one more addition in 256."""
+MOST_IN_ROUNDS = 65_536
+"""Elements up to which sums are made in rounds: larger ones are not added to so often."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Generated code.
@@ -101,11 +108,11 @@ class _Writer:
             plain = PLAIN[VECTOR[own.dtype]]
             count = points.num_elements(own.axes)
             start = self._room(count, plain)
-            lines.append(f"    {plain}* const sum{point} = ({plain}*)(mine + {start});")
-            lines.append(
-                f"    for (int64_t k = 0; k < {count}; k++) sum{point}[k] = "
-                f"{identity(own.op, plain)};"
-            )
+            lines += self._begin_sum(f"sum{point}", start, count, own.op, plain)
+            if self._in_rounds(point, phase):
+                lines += self._begin_sum(
+                    f"round{point}", self._room(count, plain), count, own.op, plain
+                )
             where[point] = Where(
                 across=f"({plain}*)(own_scratch + {start})",
                 strides=self._dense(self._schedule.in_order(own.axes)),
@@ -134,6 +141,7 @@ class _Writer:
         self._lines += lines
         self._lines.append(f"    const int64_t from = {total} * t / num;")
         self._lines.append(f"    const int64_t until = {total} * (t + 1) / num;")
+        rounds = [point for point in phase.across if self._in_rounds(point, phase)]
         self._lines.append("    for (int64_t o = from; o < until; o++) {")
         self._lines += self._outer_values(phase.outer)
         for point in sorted(self._kept(phase)):
@@ -142,11 +150,40 @@ class _Writer:
                 self._lines.append(f"      {plain} n{point};")
         blocked = frozenset(inside)
         for nest in phase.nests:
-            writer = NestWriter(self._schedule, phase, nest, where, blocked)
+            writer = NestWriter(self._schedule, phase, nest, where, blocked, frozenset(rounds))
             self._lines += ["      " + line for line in writer.run()]
+        self._lines += self._end_round(rounds)
         self._lines += ["    }", "    }"]
         for point in phase.across:
             self._where[point] = where[point]
+
+    def _begin_sum(self, name: str, start: int, count: int, op: str, plain: str) -> list[str]:
+        return [
+            f"    {plain}* const {name} = ({plain}*)(mine + {start});",
+            f"    for (int64_t k = 0; k < {count}; k++) {name}[k] = {identity(op, plain)};",
+        ]
+
+    def _in_rounds(self, point: int, phase: Phase) -> bool:
+        """Whether a sum over many outer values is made in rounds, which keeps it accurate."""
+        own, sizes = self._points.points[point], self._points.sizes
+        times = prod(
+            -(-sizes[outer.axis] // outer.block) for outer in phase.outer if outer.axis in own.over
+        )
+        few = self._points.num_elements(own.axes) <= MOST_IN_ROUNDS
+        return own.op == "sum" and own.dtype.is_float and few and times > 2 * ROUND
+
+    def _end_round(self, rounds: Sequence[int]) -> list[str]:
+        """After so many outer values, what they add up to is added to the sum."""
+        if not rounds:
+            return []
+        lines = [f"      if ((o - from) % {ROUND} == {ROUND - 1} || o == until - 1) {{"]
+        for point in rounds:
+            count = self._points.num_elements(self._points.points[point].axes)
+            lines.append(
+                f"      for (int64_t k = 0; k < {count}; k++) "
+                f"{{ sum{point}[k] += round{point}[k]; round{point}[k] = 0; }}"
+            )
+        return [*lines, "      }"]
 
     def _kept(self, phase: Phase) -> set[int]:
         """Points with a number or a tile buffer."""

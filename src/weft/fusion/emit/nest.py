@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.fusion.emit.expressions import VECTOR, identity
-from weft.fusion.emit.values import Values, Where
+from weft.fusion.emit.values import Square, Values, Where
 from weft.fusion.points import Kind, Store
-from weft.fusion.schedule import LANES, Nest, Phase, Schedule, inner_axes
+from weft.fusion.schedule import LANES, Nest, Phase, Schedule, crossing_accesses, inner_axes
 
 __all__ = ["NestWriter"]
 
@@ -27,6 +27,7 @@ class NestWriter:
         schedule, phase, nest: what to write.
         where: where results of other nests are found, and those of this one are put.
         blocked: outer axes that are walked in blocks.
+        rounds: sums over outer axes that are made in rounds.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class NestWriter:
         nest: Nest,
         where: Mapping[int, Where],
         blocked: frozenset[int],
+        rounds: frozenset[int] = frozenset(),
     ) -> None:
+        self._rounds = rounds
         self._values = Values(schedule, phase, nest, where, blocked)
         self._points = schedule.points.points
         self._sizes = schedule.points.sizes
@@ -46,6 +49,7 @@ class NestWriter:
         self._blocked = blocked
         self._reduced = [n for n in nest.points if self._points[n].kind is Kind.REDUCE]
         self._is_turned = self._may_turn()
+        self._crossing = crossing_accesses(schedule.points, nest)
 
     def run(self) -> list[str]:
         """The lines."""
@@ -55,6 +59,8 @@ class NestWriter:
         weight = self._values.weight
         unroll = 4 if weight <= HEAVY / 4 else 2 if weight <= HEAVY else 1
         self._values.forget()
+        if self._crossing:
+            return ["{", *self._begin_in_memory(), *self._in_squares(), "}"]
         bodies = [self._body(u, is_rest=False) for u in range(unroll)]
         rest = self._body(0, is_rest=True)
         lines = self._turned(bodies, rest) if self._is_turned else self._straight(bodies, rest)
@@ -127,6 +133,67 @@ class NestWriter:
             [around(bodies, False)], around(bodies[:1], False), around([rest], True), len(bodies)
         )
         return [*lines, *("}" for _ in outside)]
+
+    def _in_squares(self) -> list[str]:
+        """Sixteen values of the last axis times sixteen of the one before it at a time.
+
+        What lies in memory along the axis before the last is read and written in vectors along
+        that, and transposed in registers.
+        """
+        *outside, _, _ = self._nest.axes
+        opened = [n for n in self._reduced if self._depth(n) < len(self._nest.axes)]
+        assert all(self._depth(n) <= len(outside) for n in opened)
+        lines: list[str] = []
+        for depth, axis in enumerate([*outside, -1]):
+            for number in opened:
+                if self._depth(number) == depth:
+                    lines += self._registers(number, 1)
+            if axis >= 0:
+                lines.append(self._loop(axis))
+        lines += self._square_loops()
+        for depth in reversed(range(len(outside) + 1)):
+            if depth < len(outside):
+                lines.append("}")
+            for number in opened:
+                if self._depth(number) == depth:
+                    lines += self._finish(number, 1)
+        return lines
+
+    def _square_loops(self) -> list[str]:
+        other, lane = self._nest.axes[-2:]
+        (low, high), (lane_low, lane_high) = self._bounds(other), self._bounds(lane)
+        body = self._body(0, is_rest=True)
+        before: list[str] = []
+        after: list[str] = []
+        for name, access in self._values.squares.items():
+            before.append(f"{VECTOR[access.dtype]} {name}[{LANES}];")
+            corner, stride = self._corner(access), access.stride
+            if access.is_load:
+                before.append(f"load_square({name}, {corner}, {stride}, rest, rows);")
+            else:
+                after.append(f"store_square({corner}, {stride}, {name}, rest, rows);")
+        return [
+            f"for (int64_t q = {low}; q < {high}; q += {LANES}) {{",
+            f"const int rows = {high} - q < {LANES} ? int({high} - q) : {LANES};",
+            f"for (int64_t c = {lane_low}; c < {lane_high}; c += {LANES}) {{",
+            f"const int rest = {lane_high} - c < {LANES} ? int({lane_high} - c) : {LANES};",
+            f"const int64_t a{lane} = c;",
+            *before,
+            "for (int k = 0; k < rows; k++) {",
+            f"const int64_t a{other} = q + k;",
+            *self._values.before,
+            *body,
+            "}",
+            *after,
+            "}",
+            "}",
+        ]
+
+    def _corner(self, access: Square) -> str:
+        """Pointer to the first element of a square."""
+        other = self._nest.axes[-2]
+        pointer = self._values.pointer(access.buffer, access.address)
+        return pointer.replace(f"a{other} * 1", "q")
 
     def _lane_loop(
         self, bodies: list[list[str]], single: list[str], rest: list[str], unroll: int = 0
@@ -227,14 +294,17 @@ class NestWriter:
 
     def _place(self, number: int) -> str:
         """Element of the buffer of a reduction."""
-        name = self._where[number].buffer or f"sum{number}"
+        name = self._where[number].buffer or self._sum_name(number)
         return f"{name}[{self._values.index(self._where[number], without=-1)}]"
+
+    def _sum_name(self, number: int) -> str:
+        return f"{'round' if number in self._rounds else 'sum'}{number}"
 
     def _lanes_of_buffer(self, number: int) -> str:
         """Pointer to the elements of a reduction's buffer that the lanes are."""
         where = self._where[number]
         assert where.strides.get(self._lane_axis) == 1, "sums of lanes lie next to one another"
-        name = where.buffer or f"sum{number}"
+        name = where.buffer or self._sum_name(number)
         base = self._values.index(where, without=self._lane_axis)
         return f"{name} + {base} + {self._values.step_in(where, self._lane_axis)}"
 
@@ -309,6 +379,9 @@ class NestWriter:
         stride = store.address.stride(self._lane_axis)
         assert stride, "a store walks the lanes of its nest"
         value = self._values.value(store.point, lines, is_rest, own.dtype)
+        if (store.buffer, store.address) in self._crossing:
+            name = self._values.square(store.buffer, store.address, own.dtype, is_load=False)
+            return f"{name}[k] = {value};"
         base = self._values.base(store.buffer, store.address)
         a, tail = f"a{self._lane_axis}", ", rest" if is_rest else ""
         if stride == 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from weft.fusion.emit.expressions import PLAIN, STORED, VECTOR, expression, literal, power
 from weft.fusion.points import Address, Const, Kind, Point, Ref, Store
-from weft.fusion.schedule import Nest, Phase, Schedule
+from weft.fusion.schedule import Nest, Phase, Schedule, crossing_accesses
 from weft.program.types import DType
 
 __all__ = ["Values", "Where"]
@@ -31,6 +31,24 @@ class Where:
     strides: Mapping[int, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Square:
+    """Sixteen vectors that are transposed on their way from or to memory.
+
+    Attributes:
+        buffer, address: where they lie.
+        stride: elements from one lane to the next.
+        dtype: of the elements.
+        is_load: whether they are read.
+    """
+
+    buffer: int
+    address: Address
+    stride: int
+    dtype: DType
+    is_load: bool
+
+
 class Values:
     """Writes what computes values, each once in a body.
 
@@ -42,6 +60,7 @@ class Values:
     Attributes:
         before: lines that do not depend on the innermost loop.
         weight: vector instructions written so far.
+        squares: by name, what is transposed.
     """
 
     def __init__(
@@ -64,12 +83,15 @@ class Values:
         self._inside: dict[int, str] = {}
         self._outside: dict[object, str] = {}
         self._count = 0
+        self._crossing = crossing_accesses(schedule.points, nest)
         self.before: list[str] = []
         self.weight = 0.0
+        self.squares: dict[str, Square] = {}
 
     def forget(self) -> None:
         """Begin the nest anew."""
         self.before, self._outside, self._count, self.weight = [], {}, 0, 0.0
+        self.squares = {}
 
     def begin_body(self) -> None:
         """Begin another body of the innermost loop."""
@@ -178,7 +200,24 @@ class Values:
         ]
         return self._applied(own, args, VECTOR[own.dtype])
 
+    def square(self, buffer: int, address: Address, dtype: DType, *, is_load: bool) -> str:
+        """Name of sixteen vectors that are transposed."""
+        key = ("square", buffer, address)
+        if key not in self._outside:
+            self._outside[key] = self._name("s")
+            self.squares[self._outside[key]] = Square(
+                buffer=buffer,
+                address=address,
+                stride=address.stride(self._lane_axis),
+                dtype=dtype,
+                is_load=is_load,
+            )
+        return self._outside[key]
+
     def _loaded(self, buffer: int, address: Address, rest: bool) -> str:
+        if (buffer, address) in self._crossing:
+            dtype = self._schedule.buffers[buffer].dtype
+            return f"{self.square(buffer, address, dtype, is_load=True)}[k]"
         base, a = self.base(buffer, address), f"a{self._lane_axis}"
         stride, tail = address.stride(self._lane_axis), ", rest" if rest else ""
         if stride == 1:
