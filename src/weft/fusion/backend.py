@@ -22,7 +22,7 @@ from torch._inductor.fx_passes.post_grad import stable_topological_sort
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from weft.core.errors import WeftError
-from weft.fusion.compile import FLAGS
+from weft.fusion.compile import generation
 from weft.fusion.cost import Host
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
 from weft.fusion.partition import Candidate, candidates
@@ -63,8 +63,8 @@ def _kernel(key: str) -> Kernel:
 
 
 def folder() -> Path:
-    """Where kernels are kept: beside those of Inductor."""
-    return Path(cache_dir()) / "weft"
+    """Where kernels are kept: beside those of Inductor, by the version of what made them."""
+    return Path(cache_dir()) / "weft" / generation()
 
 
 def compile_graph(module: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> object:
@@ -110,7 +110,7 @@ class Stitch(CustomGraphPass):
 
     def uuid(self) -> str:
         """Tells versions of the pass apart, for Inductor's caches."""
-        return f"weft stitch {FLAGS} {self._strict} {torch.get_num_threads()}"
+        return f"weft stitch {generation()} {self._strict} {torch.get_num_threads()}"
 
     def __call__(self, graph: fx.Graph) -> None:
         """Replace regions of a graph."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from weft.core.errors import RunError
 from weft.fusion.emit.cpp import Source
 
-__all__ = ["FLAGS", "build", "load"]
+__all__ = ["FLAGS", "build", "generation", "load"]
 
 FLAGS = (
     *("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fopenmp"),
@@ -65,6 +65,17 @@ def build(sources: Sequence[Source], folder: Path) -> Path:
             )
         made.replace(path)
     return path
+
+
+@cache
+def generation() -> str:
+    """Tells versions of the code that makes kernels apart, and what it makes them with."""
+    parts = [_compiler(), *FLAGS]
+    for folder in (files("weft.fusion"), files("weft.fusion.emit")):
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+            if entry.name.endswith((".py", ".h")):
+                parts.append(entry.read_text())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 @cache

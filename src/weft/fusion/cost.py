@@ -7,7 +7,7 @@ longer of the two. What is read twice in a tile comes from the caches the second
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 
 from weft.fusion.emit.expressions import expression, power
@@ -25,6 +25,8 @@ class Host:
         threads: that share out the work.
         vector_ns: of a vector instruction on one thread [ns].
         barrier_ns: of a barrier [ns].
+        fork_ns: to have threads begin and end [ns].
+        single_share: what one thread alone gets of what memory delivers to all.
         levels: of the memory hierarchy, all threads together: bytes of tensors up to which it
             holds them, and bytes that it delivers in a nanosecond.
         tile_bytes: what one thread's tiles may fill before they leave its own cache [bytes].
@@ -32,9 +34,17 @@ class Host:
 
     threads: int
     vector_ns: float = 0.25
-    barrier_ns: float = 2000.0
+    barrier_ns: float = 1000.0
+    fork_ns: float = 3000.0
+    single_share: float = 0.6
     levels: tuple[tuple[float, float], ...] = ((1e6, 150.0), (24e6, 60.0), (1e18, 20.0))
     tile_bytes: float = 1e6
+
+    @property
+    def alone(self) -> Host:
+        """One thread, which waits for nobody."""
+        levels = tuple((limit, rate * self.single_share) for limit, rate in self.levels)
+        return replace(self, threads=1, barrier_ns=0.0, fork_ns=0.0, levels=levels)
 
     def bytes_per_ns(self, footprint: float) -> float:
         """What memory delivers where tensors of so many bytes are used over and over."""

@@ -44,6 +44,7 @@ class Description:
         outputs: tensors that it makes.
         between_bytes: of each tensor that it writes and reads itself [bytes].
         shared_bytes, thread_bytes: of scratch memory, and of that of each thread [bytes].
+        threads: that share out the work.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Description:
     between_bytes: tuple[int, ...]
     shared_bytes: int
     thread_bytes: int
+    threads: int
 
 
 class Kernel:
@@ -70,6 +72,7 @@ class Kernel:
             (out.shape, out.strides, to_torch_dtype(DType(out.dtype)))
             for out in description.outputs
         ]
+        self._threads = description.threads
         count = description.inputs + len(self.made) + len(description.between_bytes)
         self._pointers = ctypes.c_void_p * count
 
@@ -79,13 +82,15 @@ class Kernel:
         Raises:
             IndexError: an index was outside of what it looks up.
         """
-        own, threads = self.description, torch.get_num_threads()
+        own, threads = self.description, self._threads
         made = [torch.empty_strided(s, t, dtype=d) for s, t, d in self.made]
         held = [torch.empty(size, dtype=torch.uint8) for size in own.between_bytes]
-        size = own.shared_bytes + threads * own.thread_bytes + ALIGN
-        scratch = torch.empty(size, dtype=torch.uint8)
+        size = own.shared_bytes + threads * own.thread_bytes
+        start = 0
+        if size:
+            scratch = torch.empty(size + ALIGN, dtype=torch.uint8)
+            start = -(-scratch.data_ptr() // ALIGN) * ALIGN
         pointers = self._pointers(*[t.data_ptr() for t in (*inputs, *made, *held)])
-        start = -(-scratch.data_ptr() // ALIGN) * ALIGN
         if self._function(pointers, start, threads):
             raise IndexError("an index is outside of the dim that it looks up")
         return made
@@ -125,6 +130,7 @@ def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
         between_bytes=tuple(b.num_bytes for b in points.buffers if b.name.startswith("mid")),
         shared_bytes=source.shared_bytes,
         thread_bytes=source.thread_bytes,
+        threads=host.threads if source.is_parallel else 1,
     )
     scratch = kept.with_suffix(f".{library.stem}.tmp")
     scratch.write_text(json.dumps(asdict(description)))

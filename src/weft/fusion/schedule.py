@@ -83,6 +83,7 @@ class Schedule:
         shared: where each point that a later phase reads is written.
         buffers: of the region, and behind them those of shared points.
         axis_order: all axes, those that move fastest in memory last.
+        threads: 1 where the work is too little to be shared out; else those it was planned for.
     """
 
     points: Points
@@ -90,6 +91,7 @@ class Schedule:
     shared: Mapping[int, Store]
     buffers: tuple[Buffer, ...]
     axis_order: tuple[int, ...]
+    threads: int
 
     def in_order(self, axes: Sequence[int]) -> tuple[int, ...]:
         """Axes, those that move fastest in memory last."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from weft.fusion.cost import Host, phase_seconds
+from weft.fusion.cost import Host, footprint, phase_seconds
 from weft.fusion.explore import Pattern, Scores, by_beam, greedily, in_sequence
 from weft.fusion.points import Address, Buffer, Kind, Points, Store
 from weft.fusion.schedule import LANES, Outer, Phase, Schedule, phase_of
@@ -17,6 +17,9 @@ __all__ = ["PLANNERS", "Stitcher", "stitched"]
 BLOCKS = (64, 256, 1024, 4096)
 """Blocks in which an axis may be shared out, in elements. Derived: a cache line of four vectors, up
 to what fills a first-level cache with a few tensors."""
+ALONE_BYTES = 4e6
+"""Bytes of all tensors up to which one thread might do as well as all. Derived: it takes a hundred
+times as long to read them as to have threads begin."""
 SQUARES = 64
 """Block of an axis along which a tensor is transposed. Derived: a few squares of sixteen."""
 MOST_SUBSETS = 4
@@ -33,8 +36,14 @@ def stitched(points: Points, host: Host, planner: str = "beam") -> Schedule:
         host: what it runs on.
         planner: one of `PLANNERS`.
     """
-    stitcher = Stitcher(tasks_of(points), host)
-    return stitcher.schedule(stitcher.best(planner))
+    tasks, best = tasks_of(points), list[tuple[float, Stitcher, list[Pattern]]]()
+    hosts = [host] if footprint(points) > ALONE_BYTES or host.threads == 1 else [host, host.alone]
+    for own in hosts:
+        stitcher = Stitcher(tasks, own)
+        plan = stitcher.best(planner)
+        best.append((stitcher.seconds(plan), stitcher, plan))
+    _, stitcher, plan = min(best, key=lambda entry: entry[0])
+    return stitcher.schedule(plan)
 
 
 @dataclass
@@ -58,7 +67,7 @@ class Stitcher:
 
     def seconds(self, plan: Collection[Pattern]) -> float:
         """Time of a plan [s]."""
-        return sum(self.phase(pattern)[0] for pattern in plan)
+        return self.host.fork_ns * 1e-9 + sum(self.phase(pattern)[0] for pattern in plan)
 
     def phase(self, pattern: Pattern) -> tuple[float, tuple[Outer, ...]]:
         """Time of a pattern on its best outer axes, and these."""
@@ -148,6 +157,7 @@ class Stitcher:
             shared=shared,
             buffers=tuple(buffers),
             axis_order=self.tasks.axis_order,
+            threads=self.host.threads,
         )
 
     def _read_later(self, pattern: Pattern, outer: Sequence[Outer]) -> list[int]:

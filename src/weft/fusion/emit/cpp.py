@@ -34,6 +34,7 @@ class Source:
         shared_bytes: of scratch memory [bytes].
         thread_bytes: of scratch memory for each thread [bytes].
         num_buffers: buffers that it is given.
+        is_parallel: whether it has threads share out the work.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Source:
     shared_bytes: int
     thread_bytes: int
     num_buffers: int
+    is_parallel: bool
 
 
 def emit(schedule: Schedule, name: str) -> Source:
@@ -70,26 +72,29 @@ class _Writer:
             head.append(f"  {own}* const {buffer.name} = ({own}*)(scratch + {self._shared});")
             self._shared += _aligned(buffer.num_bytes)
         self._lines.append("  int wrong = 0;")
-        self._lines.append("  #pragma omp parallel num_threads(threads) reduction(|:wrong)")
+        if self._schedule.threads > 1:
+            self._lines.append("  #pragma omp parallel num_threads(threads) reduction(|:wrong)")
         self._lines.append("  {")
-        self._lines.append("    const int64_t t = omp_get_thread_num();")
-        self._lines.append("    const int64_t num = omp_get_num_threads();")
+        several = self._schedule.threads > 1
+        self._lines.append(f"    const int64_t t = {'omp_get_thread_num()' if several else 0};")
+        self._lines.append(f"    const int64_t num = {'omp_get_num_threads()' if several else 1};")
         for point, store in self._schedule.shared.items():
             self._where[point] = Where(memory=store)
         for number, phase in enumerate(self._schedule.phases):
-            if number:
+            if number and self._schedule.threads > 1:
                 self._lines.append("    #pragma omp barrier")
             self._phase(number, phase)
         self._lines += ["  }", "  return wrong;", "}"]
         head.append("  char* const own_scratch = scratch + OWN;")
         body = "\n".join([*head, *self._lines]).replace("OWN", str(self._shared))
-        body = body.replace("THREAD_BYTES", str(max(self._thread, ALIGN)))
+        body = body.replace("THREAD_BYTES", str(self._thread))
         return Source(
             text=body + "\n",
             name=self._name,
             shared_bytes=self._shared,
-            thread_bytes=max(self._thread, ALIGN),
+            thread_bytes=self._thread,
             num_buffers=len(given),
+            is_parallel=self._schedule.threads > 1,
         )
 
     def _room(self, count: int, plain: str) -> int:
