@@ -72,9 +72,8 @@ def generation() -> str:
     """Tells versions of the code that makes kernels apart, and what it makes them with."""
     parts = [_compiler(), *FLAGS]
     for folder in (files("weft.fusion"), files("weft.fusion.emit")):
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-            if entry.name.endswith((".py", ".h")):
-                parts.append(entry.read_text())
+        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+        parts += [entry.read_text() for entry in entries if entry.name.endswith((".py", ".h"))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

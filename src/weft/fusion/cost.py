@@ -82,6 +82,38 @@ def phase_seconds(points: Points, phase: Phase, host: Host, weight: Mapping[int,
     return _Phase(points, phase, host, weight).run() * 1e-9
 
 
+def phase_bytes(points: Points, phase: Phase) -> float:
+    """Bytes that a phase reads and writes, each place once [bytes]."""
+    seen: dict[tuple[int, Address], float] = {}
+
+    def visit(number: int) -> None:
+        point = points.points[number]
+        if point.buffer >= 0:
+            seen[point.buffer, point.address] = _touched(points, point.buffer, point.axes)
+        for read in point.reads:
+            visit(read)
+
+    done: set[int] = set()
+    for nest in phase.nests:
+        for number in (*nest.points, *(store.point for store in nest.stores)):
+            if number not in done:
+                done.add(number)
+                visit(number)
+        for store in nest.stores:
+            axes = [axis for axis, _ in store.address.strides]
+            seen[-1 - store.buffer, store.address] = STORED * _touched(points, store.buffer, axes)
+    return sum(seen.values())
+
+
+STORED = 1.5
+"""What a store counts beside a load. Derived: a line is read before it is written, but processors
+tell lines that are written whole in part."""
+
+
+def _touched(points: Points, buffer: int, axes: Sequence[int]) -> float:
+    return float(points.num_elements(axes) * points.buffers[buffer].dtype.num_bytes)
+
+
 class _Phase:
     def __init__(
         self, points: Points, phase: Phase, host: Host, weight: Mapping[int, float]
@@ -99,7 +131,7 @@ class _Phase:
         compute = busy * (vectors * self._host.vector_ns + 3.0)
         even = self._outer / (busy * self._host.threads)
         rate = self._host.bytes_per_ns(footprint(self._points))
-        memory = self._bytes() / rate / max(even, 1.0 / self._host.threads)
+        memory = phase_bytes(self._points, self._phase) / rate / max(even, 1.0 / self._host.threads)
         return max(compute, memory) + 0.2 * min(compute, memory) + self._host.barrier_ns
 
     def _extent(self, axis: int) -> int:
@@ -162,31 +194,3 @@ class _Phase:
         if (buffer, address) in crossing_accesses(self._points, nest):
             return 6.0
         return 0.5 if stride in (0, 1) else 2.0 * LANES
-
-    def _bytes(self) -> float:
-        """Bytes from and to memory: each place once, with lines of which little is used."""
-        seen: dict[tuple[int, Address], float] = {}
-        points = self._points.points
-
-        def visit(number: int) -> None:
-            point = points[number]
-            if point.buffer >= 0:
-                seen[point.buffer, point.address] = self._touched(point.buffer, point.axes)
-            for read in point.reads:
-                visit(read)
-
-        done: set[int] = set()
-        for nest in self._phase.nests:
-            for number in (*nest.points, *(store.point for store in nest.stores)):
-                if number not in done:
-                    done.add(number)
-                    visit(number)
-            for store in nest.stores:
-                axes = [axis for axis, _ in store.address.strides]
-                key = (-1 - store.buffer, store.address)
-                seen[key] = self._points.num_elements(axes) * 4.0 * 1.5
-        return sum(seen.values())
-
-    def _touched(self, buffer: int, axes: Sequence[int]) -> float:
-        size = self._points.buffers[buffer].dtype.num_bytes
-        return float(self._points.num_elements(axes) * size)

@@ -18,7 +18,7 @@ from weft.fusion.cost import Host
 from weft.fusion.emit.cpp import emit
 from weft.fusion.lower import lower
 from weft.fusion.region import Region
-from weft.fusion.stitch import stitched
+from weft.fusion.stitch import planned, scheduled
 from weft.program.types import DType
 
 __all__ = ["Kernel", "Layout", "compile_region"]
@@ -45,6 +45,7 @@ class Description:
         between_bytes: of each tensor that it writes and reads itself [bytes].
         shared_bytes, thread_bytes: of scratch memory, and of that of each thread [bytes].
         threads: that share out the work.
+        plan: the fusion plan, as JSON.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Description:
     shared_bytes: int
     thread_bytes: int
     threads: int
+    plan: str
 
 
 class Kernel:
@@ -113,7 +115,8 @@ def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
     if kept.exists():
         return read_kernel(kept)
     points = lower(region)
-    source = emit(stitched(points, host), name)
+    plan = planned(region, points, host)
+    source = emit(scheduled(points, plan), name)
     library = build([source], folder)
     description = Description(
         name=name,
@@ -130,7 +133,8 @@ def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
         between_bytes=tuple(b.num_bytes for b in points.buffers if b.name.startswith("mid")),
         shared_bytes=source.shared_bytes,
         thread_bytes=source.thread_bytes,
-        threads=host.threads if source.is_parallel else 1,
+        threads=plan.threads,
+        plan=plan.to_json(),
     )
     scratch = kept.with_suffix(f".{library.stem}.tmp")
     scratch.write_text(json.dumps(asdict(description)))

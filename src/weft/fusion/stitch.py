@@ -6,13 +6,19 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from weft.fusion.cost import Host, footprint, phase_seconds
+from weft.core.errors import InputError
+from weft.fusion.cost import Host, footprint, phase_bytes, phase_seconds
 from weft.fusion.explore import Pattern, Scores, by_beam, greedily, in_sequence
+from weft.fusion.plan import FusionPlan, PlannedPhase
 from weft.fusion.points import Address, Buffer, Kind, Points, Store
+from weft.fusion.region import Region
 from weft.fusion.schedule import LANES, Outer, Phase, Schedule, phase_of
 from weft.fusion.tasks import Tasks, tasks_of
+from weft.program.graph import Value
+from weft.program.operators import Kind as OperatorKind
+from weft.program.operators import operator
 
-__all__ = ["PLANNERS", "Stitcher", "stitched"]
+__all__ = ["PLANNERS", "Stitcher", "planned", "scheduled"]
 
 BLOCKS = (64, 256, 1024, 4096)
 """Blocks in which an axis may be shared out, in elements. Derived: a cache line of four vectors, up
@@ -28,22 +34,57 @@ PLANNERS = ("beam", "greedy", "none")
 """Ways to choose patterns: the search, its ablation, and one pattern for each task."""
 
 
-def stitched(points: Points, host: Host, planner: str = "beam") -> Schedule:
-    """The schedule of a region.
+def planned(region: Region, points: Points, host: Host, planner: str = "beam") -> FusionPlan:
+    """Decide how to compute a region.
 
     Args:
+        region: what to compute.
         points: of the region.
         host: what it runs on.
         planner: one of `PLANNERS`.
+
+    Raises:
+        InputError: there is no such planner.
     """
-    tasks, best = tasks_of(points), list[tuple[float, Stitcher, list[Pattern]]]()
-    hosts = [host] if footprint(points) > ALONE_BYTES or host.threads == 1 else [host, host.alone]
-    for own in hosts:
+    if planner not in PLANNERS:
+        raise InputError(
+            need=f"one of {', '.join(PLANNERS)}", got=repr(planner), hint="beam is the default"
+        )
+    tasks = tasks_of(points)
+    small = footprint(points) <= ALONE_BYTES and host.threads > 1
+    found: list[tuple[float, Stitcher, list[Pattern]]] = []
+    for own in (host, host.alone) if small else (host,):
         stitcher = Stitcher(tasks, own)
-        plan = stitcher.best(planner)
-        best.append((stitcher.seconds(plan), stitcher, plan))
-    _, stitcher, plan = min(best, key=lambda entry: entry[0])
-    return stitcher.schedule(plan)
+        patterns = stitcher.best(planner)
+        found.append((stitcher.seconds(patterns), stitcher, patterns))
+    seconds, stitcher, patterns = min(found, key=lambda entry: entry[0])
+    program = region.program
+    computing = [
+        number
+        for number, node in enumerate(program.nodes)
+        if operator(node.op).kind not in (OperatorKind.INPUT, OperatorKind.VIEW)
+    ]
+    unfused = sum(
+        program.type_of(value).num_bytes
+        for number in computing
+        for value in (Value(number), *program.operands(number))
+    )
+    return FusionPlan(
+        region=region.digest,
+        planner=planner,
+        threads=stitcher.host.threads,
+        phases=tuple(map(stitcher.planned_phase, in_sequence(tasks, patterns))),
+        seconds=seconds,
+        bound_s=region.num_bytes / host.bytes_per_ns(footprint(points)) * 1e-9,
+        unfused_bytes=float(unfused),
+        once_bytes=float(region.num_bytes),
+        operators=len(computing),
+    )
+
+
+def scheduled(points: Points, plan: FusionPlan) -> Schedule:
+    """The schedule that a plan means."""
+    return _Scheduler(tasks_of(points), plan).run()
 
 
 @dataclass
@@ -77,22 +118,8 @@ class Stitcher:
         return self._phases[pattern]
 
     def _timed(self, pattern: Pattern, outer: tuple[Outer, ...]) -> float:
-        phase = self._nested(pattern, outer, ())
+        phase = _nested(self.tasks, pattern, outer)
         return phase_seconds(self.tasks.points, phase, self.host, self.tasks.weight)
-
-    def _nested(self, pattern: Pattern, outer: tuple[Outer, ...], extra: Sequence[Store]) -> Phase:
-        own = [self.tasks.tasks[number] for number in sorted(pattern)]
-        members = {point for task in own for point in task.cone}
-        members |= {task.reduce for task in own if task.reduce >= 0}
-        stores = [store for task in own for store in task.stores]
-        return phase_of(
-            self.tasks.points,
-            members,
-            [*stores, *extra],
-            outer,
-            self.tasks.axis_order,
-            self.tasks.weight,
-        )
 
     def _outers(self, pattern: Pattern) -> Iterator[tuple[Outer, ...]]:
         """Ways to share out a pattern's work."""
@@ -135,29 +162,53 @@ class Stitcher:
             if stride == 1 and axis != fastest and address.stride(fastest) > 1
         }
 
-    # --- the whole -------------------------------------------------------------------------
+    def planned_phase(self, pattern: Pattern) -> PlannedPhase:
+        """A pattern as a phase of a plan."""
+        seconds, outer = self.phase(pattern)
+        phase = _nested(self.tasks, pattern, outer)
+        return PlannedPhase(
+            tasks=tuple(sorted(pattern)),
+            outer=tuple((own.axis, own.block) for own in outer),
+            seconds=seconds,
+            num_bytes=phase_bytes(self.tasks.points, phase),
+        )
 
-    def schedule(self, plan: Collection[Pattern]) -> Schedule:
-        """The schedule of a plan."""
-        points = self.tasks.points
-        buffers = list(points.buffers)
+
+def _nested(
+    tasks: Tasks, pattern: Collection[int], outer: tuple[Outer, ...], extra: Sequence[Store] = ()
+) -> Phase:
+    """A pattern's tasks in nests; `extra` is written beside what they write."""
+    own = [tasks.tasks[number] for number in sorted(pattern)]
+    members = {point for task in own for point in task.cone}
+    members |= {task.reduce for task in own if task.reduce >= 0}
+    stores = [store for task in own for store in task.stores]
+    return phase_of(tasks.points, members, [*stores, *extra], outer, tasks.axis_order, tasks.weight)
+
+
+class _Scheduler:
+    def __init__(self, tasks: Tasks, plan: FusionPlan) -> None:
+        self._tasks = tasks
+        self._plan = plan
+        self._buffers = list(tasks.points.buffers)
+
+    def run(self) -> Schedule:
         shared: dict[int, Store] = {}
         phases: list[Phase] = []
-        for pattern in in_sequence(self.tasks, plan):
-            _, outer = self.phase(pattern)
+        for planned_phase in self._plan.phases:
+            pattern = frozenset(planned_phase.tasks)
+            outer = tuple(Outer(axis, block) for axis, block in planned_phase.outer)
             extra: list[Store] = []
             for number in self._read_later(pattern, outer):
-                store = self._kept_in_memory(number, buffers)
-                shared[number] = store
+                shared[number] = store = self._kept_in_memory(number)
                 extra.append(store)
-            phases.append(self._nested(pattern, outer, extra))
+            phases.append(_nested(self._tasks, pattern, outer, extra))
         return Schedule(
-            points=points,
+            points=self._tasks.points,
             phases=tuple(phases),
             shared=shared,
-            buffers=tuple(buffers),
-            axis_order=self.tasks.axis_order,
-            threads=self.host.threads,
+            buffers=tuple(self._buffers),
+            axis_order=self._tasks.axis_order,
+            threads=self._plan.threads,
         )
 
     def _read_later(self, pattern: Pattern, outer: Sequence[Outer]) -> list[int]:
@@ -165,27 +216,27 @@ class Stitcher:
         split = {own.axis for own in outer}
         found: list[int] = []
         for number in sorted(pattern):
-            task = self.tasks.tasks[number]
+            task = self._tasks.tasks[number]
             if task.reduce < 0 or task.over & split:
                 continue
             if any(
                 number in other.reads
-                for at, other in enumerate(self.tasks.tasks)
+                for at, other in enumerate(self._tasks.tasks)
                 if at not in pattern
             ):
                 found.append(task.reduce)
         return found
 
-    def _kept_in_memory(self, number: int, buffers: list[Buffer]) -> Store:
-        point = self.tasks.points.points[number]
+    def _kept_in_memory(self, number: int) -> Store:
+        point = self._tasks.points.points[number]
         assert point.kind is Kind.REDUCE
         strides: list[tuple[int, int]] = []
         step = 1
-        for axis in reversed(self.tasks.axis_order):
+        for axis in reversed(self._tasks.axis_order):
             if axis in point.axes:
                 strides.append((axis, step))
-                step *= self.tasks.points.sizes[axis]
-        buffers.append(Buffer(name=f"kept{number}", dtype=point.dtype, num_elements=step))
+                step *= self._tasks.points.sizes[axis]
+        self._buffers.append(Buffer(name=f"kept{number}", dtype=point.dtype, num_elements=step))
         return Store(
-            point=number, buffer=len(buffers) - 1, address=Address(0, tuple(sorted(strides)))
+            point=number, buffer=len(self._buffers) - 1, address=Address(0, tuple(sorted(strides)))
         )

@@ -34,7 +34,6 @@ class Source:
         shared_bytes: of scratch memory [bytes].
         thread_bytes: of scratch memory for each thread [bytes].
         num_buffers: buffers that it is given.
-        is_parallel: whether it has threads share out the work.
     """
 
     text: str
@@ -42,7 +41,6 @@ class Source:
     shared_bytes: int
     thread_bytes: int
     num_buffers: int
-    is_parallel: bool
 
 
 def emit(schedule: Schedule, name: str) -> Source:
@@ -94,7 +92,6 @@ class _Writer:
             shared_bytes=self._shared,
             thread_bytes=self._thread,
             num_buffers=len(given),
-            is_parallel=self._schedule.threads > 1,
         )
 
     def _room(self, count: int, plain: str) -> int:
