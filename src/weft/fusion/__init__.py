@@ -6,7 +6,17 @@ Inductor.
 """
 
 from weft.fusion.cost import Host
+from weft.fusion.explain import Explanation, explain
 from weft.fusion.kernel import Kernel, compile_region
+from weft.fusion.plan import FusionPlan
 from weft.fusion.region import Region
 
-__all__ = ["Host", "Kernel", "Region", "compile_region"]
+__all__ = [
+    "Explanation",
+    "FusionPlan",
+    "Host",
+    "Kernel",
+    "Region",
+    "compile_region",
+    "explain",
+]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from weft.core.errors import WeftError
 from weft.fusion.compile import generation
 from weft.fusion.cost import Host
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
-from weft.fusion.partition import Candidate, candidates
+from weft.fusion.partition import Candidate, candidates, is_view
+from weft.fusion.region import Region
 
-__all__ = ["compile_graph"]
+__all__ = ["Observed", "compile_graph"]
 
 _log = logging.getLogger("weft.fusion")
 
@@ -62,23 +64,46 @@ def _kernel(key: str) -> Kernel:
     return _kernels[key]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the pass saw in a graph: a region, or operators that it leaves alone.
+
+    Attributes:
+        region: one that it looked at.
+        left: why Inductor compiles it; empty if weft does.
+        others: operators outside of all regions.
+    """
+
+    region: Region | None = None
+    left: str = ""
+    others: tuple[str, ...] = ()
+
+
 def folder() -> Path:
     """Where kernels are kept: beside those of Inductor, by the version of what made them."""
     return Path(cache_dir()) / "weft" / generation()
 
 
-def compile_graph(module: fx.GraphModule, example_inputs: Sequence[Any], **options: Any) -> object:
+def compile_graph(
+    module: fx.GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    observer: Callable[[Observed], None] = lambda _: None,
+    **options: object,
+) -> object:
     """The back end, as torch.compile calls it.
 
     Args:
         module: what Dynamo captured.
         example_inputs: what it was called with.
+        observer: told of each region and of what is in none.
         **options: `options={"strict": True}` of torch.compile makes an error of a region that
             cannot be compiled; the others are Inductor's.
     """
-    given = dict(options.get("options") or {})
+    asked = options.get("options")
+    given: dict[str, Any] = dict(asked) if isinstance(asked, dict) else {}
     strict = bool(given.pop("strict", False))
-    stitch = Stitch(strict=strict)
+    stitch = Stitch(strict=strict, observer=observer)
     return compile_fx(
         module,
         list(example_inputs),
@@ -103,10 +128,14 @@ class Stitch(CustomGraphPass):
 
     Args:
         strict: whether a region that cannot be compiled is an error.
+        observer: told of each region and of what is in none.
     """
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(
+        self, *, strict: bool, observer: Callable[[Observed], None] = lambda _: None
+    ) -> None:
         self._strict = strict
+        self._observer = observer
 
     def uuid(self) -> str:
         """Tells versions of the pass apart, for Inductor's caches."""
@@ -117,7 +146,11 @@ class Stitch(CustomGraphPass):
         module = graph.owning_module
         assert module is not None
         replaced: dict[fx.Node, fx.Node] = {}
-        for candidate in candidates(module):
+        found = candidates(module)
+        inside = {node for candidate in found for node in candidate.nodes}
+        others = [n for n in graph.nodes if n.op == "call_function" and n not in inside]
+        self._observer(Observed(others=tuple(str(n.target) for n in others if not is_view(n))))
+        for candidate in found:
             key = self._compiled(candidate)
             if key is not None:
                 replaced |= _replace(graph, candidate, key, replaced)
@@ -137,13 +170,13 @@ class Stitch(CustomGraphPass):
         """Key of a region's kernel; None if it has none."""
         host = Host(threads=torch.get_num_threads())
         key = f"region_{candidate.region.digest}_{host.threads}"
-        if key in _kernels:
-            return key
         try:
-            _kernels[key] = compile_region(candidate.region, host, folder())
+            if key not in _kernels:
+                _kernels[key] = compile_region(candidate.region, host, folder())
         except (WeftError, KeyError, AssertionError) as error:
             if self._strict:
                 raise
+            self._observer(Observed(region=candidate.region, left=str(error)))
             _log.warning(
                 "weft: left to Inductor: %d operators from %s on: %s",
                 len(candidate.nodes),
@@ -151,6 +184,7 @@ class Stitch(CustomGraphPass):
                 error,
             )
             return None
+        self._observer(Observed(region=candidate.region))
         return key
 
 

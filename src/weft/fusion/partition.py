@@ -18,7 +18,7 @@ from weft.capture.region import program_of_nodes
 from weft.core.errors import WeftError
 from weft.fusion.region import Region
 
-__all__ = ["Candidate", "candidates"]
+__all__ = ["Candidate", "candidates", "is_view"]
 
 aten = torch.ops.aten
 
@@ -60,7 +60,7 @@ def candidates(module: fx.GraphModule) -> list[Candidate]:
     found: list[Candidate] = []
     for partition in partitioner.propose_partitions():
         nodes = _peeled(sorted(partition.nodes, key=order.__getitem__))
-        if sum(not _is_view(node) for node in nodes) >= LEAST:
+        if sum(not is_view(node) for node in nodes) >= LEAST:
             candidate = _candidate(nodes)
             if candidate is not None:
                 found.append(candidate)
@@ -140,10 +140,11 @@ def _is_stitchable(node: fx.Node) -> bool:
     return True
 
 
-def _is_view(node: fx.Node) -> bool:
+def is_view(node: fx.Node) -> bool:
+    """Whether a node moves nothing where it stands alone."""
     if node.target is python_operator.getitem:
         source = node.args[0]
-        return isinstance(source, fx.Node) and _is_view(source)
+        return isinstance(source, fx.Node) and is_view(source)
     return node.target in _VIEWS
 
 
@@ -154,7 +155,7 @@ def _peeled(nodes: Sequence[fx.Node]) -> list[fx.Node]:
     while changed:
         changed = False
         for node in reversed(list(kept)):
-            if not _is_view(node):
+            if not is_view(node):
                 continue
             outside = any(user not in kept for user in node.users)
             if outside or not node.users:

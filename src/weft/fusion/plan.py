@@ -37,6 +37,7 @@ class FusionPlan:
         region: digest of the region that it is for.
         planner: who decided, see `weft.fusion.stitch.PLANNERS`.
         threads: that share out the work; 1 where it is too little.
+        streams: whether outputs are stored past the caches.
         phases: in order.
         seconds: predicted for all [s].
         bound_s: of reading every input and writing every output once [s].
@@ -48,6 +49,7 @@ class FusionPlan:
     region: str
     planner: str
     threads: int
+    streams: bool
     phases: tuple[PlannedPhase, ...]
     seconds: float
     bound_s: float

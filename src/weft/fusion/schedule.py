@@ -84,6 +84,7 @@ class Schedule:
         buffers: of the region, and behind them those of shared points.
         axis_order: all axes, those that move fastest in memory last.
         threads: 1 where the work is too little to be shared out; else those it was planned for.
+        streams: whether outputs are stored past the caches.
     """
 
     points: Points
@@ -92,6 +93,7 @@ class Schedule:
     buffers: tuple[Buffer, ...]
     axis_order: tuple[int, ...]
     threads: int
+    streams: bool = False
 
     def in_order(self, axes: Sequence[int]) -> tuple[int, ...]:
         """Axes, those that move fastest in memory last."""

@@ -73,6 +73,7 @@ def planned(region: Region, points: Points, host: Host, planner: str = "beam") -
         region=region.digest,
         planner=planner,
         threads=stitcher.host.threads,
+        streams=footprint(points) > host.levels[-2][0],
         phases=tuple(map(stitcher.planned_phase, in_sequence(tasks, patterns))),
         seconds=seconds,
         bound_s=region.num_bytes / host.bytes_per_ns(footprint(points)) * 1e-9,
@@ -209,6 +210,7 @@ class _Scheduler:
             buffers=tuple(self._buffers),
             axis_order=self._tasks.axis_order,
             threads=self._plan.threads,
+            streams=self._plan.streams,
         )
 
     def _read_later(self, pattern: Pattern, outer: Sequence[Outer]) -> list[int]:

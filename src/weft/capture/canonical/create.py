@@ -110,7 +110,14 @@ def _arange(
     return emit("iota", length, number_of(start, made), number_of(step, made), made.value)
 
 
+def _iota(
+    emit: Emit, length: int, *, start: int, step: int, dtype: torch.dtype, **_: object
+) -> Value:
+    return emit("iota", length, start, step, from_torch_dtype(dtype).value)
+
+
 CREATE: Rules = {
+    torch.ops.prims.iota.default: _iota,
     aten.full.default: _full,
     aten.zeros.default: _filled(0),
     aten.ones.default: _filled(1),

@@ -82,6 +82,8 @@ class _Writer:
             if number and self._schedule.threads > 1:
                 self._lines.append("    #pragma omp barrier")
             self._phase(number, phase)
+        if self._schedule.streams:
+            self._lines.append("    end_streams();")
         self._lines += ["  }", "  return wrong;", "}"]
         head.append("  char* const own_scratch = scratch + OWN;")
         body = "\n".join([*head, *self._lines]).replace("OWN", str(self._shared))

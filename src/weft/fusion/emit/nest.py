@@ -48,6 +48,8 @@ class NestWriter:
         self._where = where
         self._blocked = blocked
         self._reduced = [n for n in nest.points if self._points[n].kind is Kind.REDUCE]
+        self._streams = schedule.streams
+        self._buffers = schedule.buffers
         self._is_turned = self._may_turn()
         self._crossing = crossing_accesses(schedule.points, nest)
 
@@ -171,7 +173,11 @@ class NestWriter:
             if access.is_load:
                 before.append(f"load_square({name}, {corner}, {stride}, rest, rows);")
             else:
-                after.append(f"store_square({corner}, {stride}, {name}, rest, rows);")
+                past = self._streams and self._is_output(access.buffer)
+                after.append(
+                    f"store_square<{'true' if past else 'false'}>({corner}, {stride}, {name}, "
+                    "rest, rows);"
+                )
         return [
             f"for (int64_t q = {low}; q < {high}; q += {LANES}) {{",
             f"const int rows = {high} - q < {LANES} ? int({high} - q) : {LANES};",
@@ -374,6 +380,9 @@ class NestWriter:
             lines.append(self._stored(store, lines, is_rest))
         return lines
 
+    def _is_output(self, buffer: int) -> bool:
+        return self._buffers[buffer].name.startswith("out")
+
     def _stored(self, store: Store, lines: list[str], is_rest: bool) -> str:
         own = self._points[store.point]
         stride = store.address.stride(self._lane_axis)
@@ -385,5 +394,6 @@ class NestWriter:
         base = self._values.base(store.buffer, store.address)
         a, tail = f"a{self._lane_axis}", ", rest" if is_rest else ""
         if stride == 1:
-            return f"store({base} + {a}, {value}{tail});"
+            past = self._streams and not is_rest and self._is_output(store.buffer)
+            return f"{'stream' if past else 'store'}({base} + {a}, {value}{tail});"
         return f"store_apart({base} + {a} * {stride}, {stride}, {value}{tail});"

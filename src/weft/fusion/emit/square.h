@@ -33,11 +33,14 @@ INLINE void load_square(V* x, const T* p, int64_t stride, int lanes, int rows) {
   for (int j = 0; j < LANES; j++) x[j] = j < lanes ? load(p + j * stride, rows) : V{};
   transpose(x);
 }
-template <class V, class T>
+template <bool past, class V, class T>
 INLINE void store_square(T* p, int64_t stride, V* x, int lanes, int rows) {
   transpose(x);
   if (rows == LANES && lanes == LANES) {
-    for (int j = 0; j < LANES; j++) store(p + j * stride, x[j]);
+    for (int j = 0; j < LANES; j++) {
+      if constexpr (past) stream(p + j * stride, x[j]);
+      else store(p + j * stride, x[j]);
+    }
     return;
   }
   for (int j = 0; j < lanes; j++) store(p + j * stride, x[j], rows);

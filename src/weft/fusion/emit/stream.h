@@ -1,0 +1,29 @@
+// Stores past the caches, for what is too large to be found there again.
+#pragma once
+
+namespace weft {
+
+template <class T, class V> INLINE void stream(T* p, V v) { store(p, v); }
+#ifdef __AVX512F__
+INLINE void stream(float* p, vf v) {
+  if (((uintptr_t)p & 63) == 0) _mm512_stream_ps(p, (__m512)v);
+  else store(p, v);
+}
+#elif defined(__AVX2__)
+INLINE void stream(float* p, vf v) {
+  if (((uintptr_t)p & 31) != 0) return store(p, v);
+  __m256 halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  _mm256_stream_ps(p, halves[0]);
+  _mm256_stream_ps(p + 8, halves[1]);
+}
+#endif
+
+// Before others read what was stored past the caches.
+INLINE void end_streams() {
+#if defined(__AVX512F__) || defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
+}  // namespace weft
