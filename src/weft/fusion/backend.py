@@ -66,17 +66,18 @@ def _kernel(key: str) -> Kernel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What the pass saw in a graph: a region, or operators that it leaves alone.
+    """What the pass saw: a graph, or one of its regions, which follow it in order.
 
     Attributes:
-        region: one that it looked at.
+        order: of a graph, names of operators that are in no region, and numbers of regions where
+            they begin.
+        region: a region.
         left: why Inductor compiles it; empty if weft does.
-        others: operators outside of all regions.
     """
 
+    order: tuple[str | int, ...] = ()
     region: Region | None = None
     left: str = ""
-    others: tuple[str, ...] = ()
 
 
 def folder() -> Path:
@@ -147,9 +148,7 @@ class Stitch(CustomGraphPass):
         assert module is not None
         replaced: dict[fx.Node, fx.Node] = {}
         found = candidates(module)
-        inside = {node for candidate in found for node in candidate.nodes}
-        others = [n for n in graph.nodes if n.op == "call_function" and n not in inside]
-        self._observer(Observed(others=tuple(str(n.target) for n in others if not is_view(n))))
+        self._observer(Observed(order=_order(graph, found)))
         for candidate in found:
             key = self._compiled(candidate)
             if key is not None:
@@ -163,6 +162,7 @@ class Stitch(CustomGraphPass):
         found = candidates(module)
         if len(found) != 1 or set(found[0].nodes) != set(nodes):
             return None
+        self._observer(Observed(order=(0,)))
         key = self._compiled(found[0])
         return None if key is None else _Whole(module, found[0], _kernel(key))
 
@@ -186,6 +186,22 @@ class Stitch(CustomGraphPass):
             return None
         self._observer(Observed(region=candidate.region))
         return key
+
+
+def _order(graph: fx.Graph, found: Sequence[Candidate]) -> tuple[str | int, ...]:
+    """Operators outside of regions, and regions where they begin."""
+    region_of = {node: n for n, candidate in enumerate(found) for node in candidate.nodes}
+    order: dict[str | int, None] = {}
+    names: list[str | int] = []
+    for node in graph.nodes:
+        number = region_of.get(node)
+        if number is not None:
+            if number not in order:
+                order[number] = None
+                names.append(number)
+        elif node.op == "call_function" and not is_view(node):
+            names.append(str(node.target))
+    return tuple(names)
 
 
 def _replace(

@@ -66,11 +66,18 @@ class Explanation:
 
     Attributes:
         regions: in the order in which they were compiled.
-        others: operators that stay with Inductor, with how often they occur.
+        graphs: of each graph, names of operators that stay with Inductor, and numbers of regions
+            where they begin.
     """
 
     regions: tuple[ExplainedRegion, ...]
-    others: tuple[tuple[str, int], ...]
+    graphs: tuple[tuple[str | int, ...], ...]
+
+    @property
+    def others(self) -> list[tuple[str, int]]:
+        """Operators that stay with Inductor, with how often they occur."""
+        names = (name for graph in self.graphs for name in graph if isinstance(name, str))
+        return Counter(names).most_common()
 
     def __str__(self) -> str:
         lines = [
@@ -125,13 +132,14 @@ def explain(function: Callable[..., object], *args: object, **kwargs: object) ->
         result = torch.compile(function, backend=observed, dynamic=False)(*args, **kwargs)
         _backward(result)
     torch._dynamo.reset()
-    others: Counter[str] = Counter()
+    graphs: list[tuple[str | int, ...]] = []
     regions: list[ExplainedRegion] = []
     for one in seen:
-        others.update(one.others)
-        if one.region is not None:
+        if one.region is None:
+            graphs.append(tuple(n if isinstance(n, str) else n + len(regions) for n in one.order))
+        else:
             regions.append(explain_region(one.region, one.left))
-    return Explanation(regions=tuple(regions), others=tuple(others.most_common()))
+    return Explanation(regions=tuple(regions), graphs=tuple(graphs))
 
 
 def _backward(result: object) -> None:

@@ -59,11 +59,12 @@ def candidates(module: fx.GraphModule) -> list[Candidate]:
     order = {node: number for number, node in enumerate(module.graph.nodes)}
     found: list[Candidate] = []
     for partition in partitioner.propose_partitions():
-        nodes = _peeled(sorted(partition.nodes, key=order.__getitem__))
-        if sum(not is_view(node) for node in nodes) >= LEAST:
-            candidate = _candidate(nodes)
-            if candidate is not None:
-                found.append(candidate)
+        whole = _peeled(sorted(partition.nodes, key=order.__getitem__))
+        for nodes in _connected(whole):
+            if sum(not is_view(node) for node in nodes) >= LEAST:
+                candidate = _candidate(nodes)
+                if candidate is not None:
+                    found.append(candidate)
     return sorted(found, key=lambda c: order[c.nodes[0]])
 
 
@@ -162,6 +163,49 @@ def _peeled(nodes: Sequence[fx.Node]) -> list[fx.Node]:
                 del kept[node]
                 changed = True
     return list(kept)
+
+
+SHARED = 0.25
+"""Elements of a tensor that two parts of a region both read, over the larger one's largest tensor,
+from which on they stay together. Derived: less is not worth waiting for one another."""
+
+
+def _connected(nodes: Sequence[fx.Node]) -> list[list[fx.Node]]:
+    """Parts that have something in common: results, or a tensor of some size that both read.
+
+    What has not would run later than it could, and keep its inputs alive until then.
+    """
+    part = {node: number for number, node in enumerate(nodes)}
+    size = {number: _largest(node) for node, number in part.items()}
+
+    def join(one: int, other: int) -> None:
+        if one != other:
+            size[one] = max(size[one], size[other])
+            for node, number in part.items():
+                if number == other:
+                    part[node] = one
+
+    for node in nodes:
+        for source in node.all_input_nodes:
+            if source in part:
+                join(part[source], part[node])
+    for source in _inputs(nodes):
+        readers = [node for node in source.users if node in part]
+        for other in readers[1:]:
+            first, second = part[readers[0]], part[other]
+            if _largest(source) >= SHARED * max(size[first], size[second]):
+                join(first, second)
+    groups: dict[int, list[fx.Node]] = {}
+    for node in nodes:
+        groups.setdefault(part[node], []).append(node)
+    return list(groups.values())
+
+
+def _largest(node: fx.Node) -> int:
+    """Elements of the largest tensor of a node."""
+    value = node.meta.get("val")
+    tensors = value if isinstance(value, list | tuple) else [value]
+    return max((t.numel() for t in tensors if isinstance(t, Tensor)), default=0)
 
 
 def _candidate(nodes: Sequence[fx.Node]) -> Candidate | None:

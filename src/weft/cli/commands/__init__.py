@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from weft.cli.command import Command
-from weft.cli.commands import bench, capture, demo, machine, plan, run, score, show
+from weft.cli.commands import bench, capture, demo, fuse, machine, plan, run, score, show
 
 __all__ = ["COMMANDS"]
 
@@ -15,5 +15,6 @@ COMMANDS: tuple[Command, ...] = (
     score.COMMAND,
     run.COMMAND,
     show.COMMAND,
+    fuse.COMMAND,
     bench.COMMAND,
 )
