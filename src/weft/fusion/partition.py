@@ -216,6 +216,8 @@ def _candidate(nodes: Sequence[fx.Node]) -> Candidate | None:
     if any(_overlaps(output.meta["val"]) for output in outputs):
         return None
     inputs = _inputs(nodes)
+    if not inputs:
+        return None  # constants: Inductor folds them
     return Candidate(
         nodes=tuple(nodes),
         inputs=tuple(inputs),
