@@ -17,16 +17,16 @@ from weft.fusion.compile import build, load
 from weft.fusion.cost import Host
 from weft.fusion.emit.cpp import emit
 from weft.fusion.lower import lower
-from weft.fusion.region import Region
+from weft.fusion.region import Region, Strides
 from weft.fusion.stitch import planned, scheduled
-from weft.program.types import DType
+from weft.program.types import DType, TensorType
 
 __all__ = ["Kernel", "Layout", "compile_region"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A tensor that a kernel makes."""
+    """A tensor that a kernel takes or makes."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class Description:
     Attributes:
         name: of the function.
         library: file name of its library, in the same folder.
-        inputs: number of tensors that it takes.
+        inputs: tensors that it takes.
         outputs: tensors that it makes.
         between_bytes: of each tensor that it writes and reads itself [bytes].
         shared_bytes, thread_bytes: of scratch memory, and of that of each thread [bytes].
@@ -50,7 +50,7 @@ class Description:
 
     name: str
     library: str
-    inputs: int
+    inputs: tuple[Layout, ...]
     outputs: tuple[Layout, ...]
     between_bytes: tuple[int, ...]
     shared_bytes: int
@@ -75,15 +75,24 @@ class Kernel:
             for out in description.outputs
         ]
         self._threads = description.threads
-        count = description.inputs + len(self.made) + len(description.between_bytes)
+        self._taken = [(given.shape, given.strides) for given in description.inputs]
+        count = len(self._taken) + len(self.made) + len(description.between_bytes)
         self._pointers = ctypes.c_void_p * count
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of the region.
 
         Raises:
+            InputError: a tensor has another shape or other strides than the kernel was made for.
             IndexError: an index was outside of what it looks up.
         """
+        for tensor, (shape, strides) in zip(inputs, self._taken, strict=True):
+            if tensor.shape != shape or tensor.stride() != strides:
+                raise InputError(
+                    need=f"a tensor of shape {shape} with strides {strides}",
+                    got=f"{tuple(tensor.shape)} with {tensor.stride()}",
+                    hint="compile the function again for tensors that lie like this",
+                )
         own, threads = self.description, self._threads
         made = [torch.empty_strided(s, t, dtype=d) for s, t, d in self.made]
         held = [torch.empty(size, dtype=torch.uint8) for size in own.between_bytes]
@@ -114,20 +123,19 @@ def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
     kept = folder / f"{name}_{host.threads}.json"
     if kept.exists():
         return read_kernel(kept)
-    points = lower(region)
+    points, program = lower(region), region.program
     plan = planned(region, points, host)
     source = emit(scheduled(points, plan), name)
     library = build([source], folder)
     description = Description(
         name=name,
         library=library.name,
-        inputs=len(region.program.inputs),
+        inputs=tuple(
+            _layout(program.nodes[given.node].outputs[0], strides)
+            for given, strides in zip(program.inputs, region.input_strides, strict=True)
+        ),
         outputs=tuple(
-            Layout(
-                dtype=region.program.type_of(value).dtype.value,
-                shape=region.program.type_of(value).shape,
-                strides=strides,
-            )
+            _layout(program.type_of(value), strides)
             for value, strides in zip(region.outputs, region.output_strides, strict=True)
         ),
         between_bytes=tuple(b.num_bytes for b in points.buffers if b.name.startswith("mid")),
@@ -142,6 +150,10 @@ def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
     return Kernel(description, folder)
 
 
+def _layout(of: TensorType, strides: Strides) -> Layout:
+    return Layout(dtype=of.dtype.value, shape=of.shape, strides=strides)
+
+
 def read_kernel(path: Path) -> Kernel:
     """A kernel that was compiled before.
 
@@ -150,10 +162,11 @@ def read_kernel(path: Path) -> Kernel:
     """
     try:
         plain = json.loads(path.read_text())
-        plain["outputs"] = tuple(
-            Layout(dtype=out["dtype"], shape=tuple(out["shape"]), strides=tuple(out["strides"]))
-            for out in plain["outputs"]
-        )
+        for key in ("inputs", "outputs"):
+            plain[key] = tuple(
+                Layout(dtype=one["dtype"], shape=tuple(one["shape"]), strides=tuple(one["strides"]))
+                for one in plain[key]
+            )
         plain["between_bytes"] = tuple(plain["between_bytes"])
         description = Description(**plain)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -68,8 +68,8 @@ def candidates(module: fx.GraphModule) -> list[Candidate]:
     return sorted(found, key=lambda c: order[c.nodes[0]])
 
 
-LEAST = 1
-"""Operators that compute, below which a region is left alone."""
+LEAST = 2
+"""Operators that compute, below which a region is left alone: one Inductor compiles as well."""
 
 
 class _Support(OperatorSupportBase):
