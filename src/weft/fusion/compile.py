@@ -22,7 +22,7 @@ FLAGS = (
 )
 
 
-HEADERS = ("vec.h", "stream.h", "square.h")
+HEADERS = ("registers.h", "vec.h", "functions.h", "stream.h", "square.h")
 """What generated code needs before it, in this order."""
 
 

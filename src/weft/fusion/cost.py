@@ -85,23 +85,22 @@ def phase_seconds(points: Points, phase: Phase, host: Host, weight: Mapping[int,
 def phase_bytes(points: Points, phase: Phase) -> float:
     """Bytes that a phase reads and writes, each place once [bytes]."""
     seen: dict[tuple[int, Address], float] = {}
-
-    def visit(number: int) -> None:
-        point = points.points[number]
-        if point.buffer >= 0:
-            seen[point.buffer, point.address] = _touched(points, point.buffer, point.axes)
-        for read in point.reads:
-            visit(read)
-
     done: set[int] = set()
+    stack: list[int] = []
     for nest in phase.nests:
-        for number in (*nest.points, *(store.point for store in nest.stores)):
-            if number not in done:
-                done.add(number)
-                visit(number)
+        stack += [*nest.points, *(store.point for store in nest.stores)]
         for store in nest.stores:
             axes = [axis for axis, _ in store.address.strides]
             seen[-1 - store.buffer, store.address] = STORED * _touched(points, store.buffer, axes)
+    while stack:
+        number = stack.pop()
+        if number in done:
+            continue
+        done.add(number)
+        point = points.points[number]
+        if point.buffer >= 0:
+            seen[point.buffer, point.address] = _touched(points, point.buffer, point.axes)
+        stack.extend(point.reads)
     return sum(seen.values())
 
 

@@ -21,7 +21,7 @@ from weft.fusion.cost import Host, footprint
 from weft.fusion.points import Address
 from weft.fusion.tasks import Task, Tasks
 
-__all__ = ["Pattern", "Scores", "by_beam", "greedily", "in_sequence"]
+__all__ = ["Pattern", "Scores", "by_beam", "greedily", "in_sequence", "is_acyclic"]
 
 TOP = 3
 """Candidates of a vertex and plans of the beam. Source: the paper's k = 3 and beam of 3."""
@@ -131,7 +131,7 @@ def by_beam(scores: Scores) -> list[list[Pattern]]:
         grown = list(beam)
         for pattern, gain in candidates.beginning_with(number):
             for total, plan in beam:
-                if not any(pattern & other for other in plan) and _is_acyclic(
+                if not any(pattern & other for other in plan) and is_acyclic(
                     scores.tasks, (*plan, pattern)
                 ):
                     grown.append((total + gain, (*plan, pattern)))
@@ -156,7 +156,7 @@ def greedily(scores: Scores) -> list[Pattern]:
             )
             if apart > joined and (best is None or apart - joined > best[0]):
                 rest = [p for at, p in enumerate(plan) if at not in (first, second)]
-                if _is_acyclic(scores.tasks, (*rest, plan[first] | plan[second])):
+                if is_acyclic(scores.tasks, (*rest, plan[first] | plan[second])):
                     best = (apart - joined, first, second)
         if best is None:
             return plan
@@ -243,7 +243,7 @@ def in_sequence(tasks: Tasks, plan: Collection[Pattern]) -> list[Pattern]:
     return order
 
 
-def _is_acyclic(tasks: Tasks, plan: Collection[Pattern]) -> bool:
+def is_acyclic(tasks: Tasks, plan: Collection[Pattern]) -> bool:
     """Whether patterns, and tasks that are in none, can be put in an order."""
     try:
         in_sequence(tasks, _completed(tasks, list(plan)))

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from weft.core.errors import InputError
 from weft.fusion.cost import Host, footprint, phase_bytes, phase_seconds
-from weft.fusion.explore import Pattern, Scores, by_beam, greedily, in_sequence
+from weft.fusion.explore import Pattern, Scores, by_beam, greedily, in_sequence, is_acyclic
 from weft.fusion.plan import FusionPlan, PlannedPhase
 from weft.fusion.points import Address, Buffer, Kind, Points, Store
 from weft.fusion.region import Region
@@ -30,6 +30,11 @@ SQUARES = 64
 """Block of an axis along which a tensor is transposed. Derived: a few squares of sixteen."""
 MOST_SUBSETS = 4
 """Shared axes up to which all subsets of them are tried as outer axes; else beginnings only."""
+MENDED = 4
+"""Plans that are mended: those of the beam, and the one with a pattern for each task."""
+MOST_TRIALS = 200
+"""Moves that are tried on a plan. Derived: enough for all of regions of ten tasks; more take longer
+than a plan of hundreds of operators may."""
 PLANNERS = ("beam", "greedy", "none")
 """Ways to choose patterns: the search, its ablation, and one pattern for each task."""
 
@@ -104,8 +109,34 @@ class Stitcher:
         alone = [frozenset({number}) for number in range(len(self.tasks.tasks))]
         if planner == "none":
             return alone
-        plans = [greedily(scores)] if planner == "greedy" else by_beam(scores)
-        return min([*plans, alone], key=self.seconds)
+        if planner == "greedy":
+            return min([greedily(scores), alone], key=self.seconds)
+        plans = sorted([*by_beam(scores), alone], key=self.seconds)
+        return min((self._mended(scores, plan) for plan in plans[:MENDED]), key=self.seconds)
+
+    def _mended(self, scores: Scores, plan: Sequence[Pattern]) -> list[Pattern]:
+        """A plan with tasks moved as long as the latency-evaluator says that this gains.
+
+        The delta-evaluator knows no nests; what it gets wrong is mostly one task.
+        """
+        best, trials = list(plan), 0
+        while True:
+            better: tuple[float, list[Pattern]] | None = None
+            now = self.seconds(best)
+            for moved in _moves(best):
+                trials += 1
+                if trials > MOST_TRIALS:
+                    break
+                changed = [pattern for pattern in moved if pattern not in best]
+                if any(scores.nanoseconds(pattern) is None for pattern in changed):
+                    continue
+                seconds = self.seconds(moved)
+                is_better = seconds < min(now, better[0] if better else now) * (1 - 1e-9)
+                if is_better and is_acyclic(self.tasks, moved):
+                    better = (seconds, moved)
+            if better is None:
+                return best
+            best = better[1]
 
     def seconds(self, plan: Collection[Pattern]) -> float:
         """Time of a plan [s]."""
@@ -173,6 +204,21 @@ class Stitcher:
             seconds=seconds,
             num_bytes=phase_bytes(self.tasks.points, phase),
         )
+
+
+def _moves(plan: Sequence[Pattern]) -> Iterator[list[Pattern]]:
+    """Plans that differ by two patterns joined, or by one task that is somewhere else."""
+    for first, second in combinations(plan, 2):
+        yield [*(p for p in plan if p not in (first, second)), first | second]
+    for pattern in plan:
+        if len(pattern) == 1:
+            continue
+        rest = [p for p in plan if p != pattern]
+        for task in sorted(pattern):
+            alone = frozenset({task})
+            yield [*rest, pattern - alone, alone]
+            for other in rest:
+                yield [*(p for p in rest if p != other), pattern - alone, other | alone]
 
 
 def _nested(
