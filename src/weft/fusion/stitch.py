@@ -32,9 +32,9 @@ MOST_SUBSETS = 4
 """Shared axes up to which all subsets of them are tried as outer axes; else beginnings only."""
 MENDED = 4
 """Plans that are mended: those of the beam, and the one with a pattern for each task."""
-MOST_TRIALS = 200
-"""Moves that are tried on a plan. Derived: enough for all of regions of ten tasks; more take longer
-than a plan of hundreds of operators may."""
+TRIALS = {12: 300, 10**9: 25}
+"""By number of tasks, moves that are tried on a plan. Derived: enough for all moves of the small; of
+the large ones each takes milliseconds."""
 PLANNERS = ("beam", "greedy", "none")
 """Ways to choose patterns: the search, its ablation, and one pattern for each task."""
 
@@ -120,12 +120,13 @@ class Stitcher:
         The delta-evaluator knows no nests; what it gets wrong is mostly one task.
         """
         best, trials = list(plan), 0
+        most = next(n for tasks, n in TRIALS.items() if len(self.tasks.tasks) <= tasks)
         while True:
             better: tuple[float, list[Pattern]] | None = None
             now = self.seconds(best)
             for moved in _moves(best):
                 trials += 1
-                if trials > MOST_TRIALS:
+                if trials > most:
                     break
                 changed = [pattern for pattern in moved if pattern not in best]
                 if any(scores.nanoseconds(pattern) is None for pattern in changed):
