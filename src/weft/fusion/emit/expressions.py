@@ -127,11 +127,19 @@ def expression(op: str, words: tuple[str, ...], num_args: int, dtype: DType) -> 
             call = {"not": "inverse({0})", "and": "both({0}, {1})", "or": "either({0}, {1})"}
             return call[name], 1.0
         return {"not": "(~{0})", "and": "({0} & {1})", "or": "({0} | {1})"}[name], 1.0
+    if dtype is DType.BOOL and op in _OF_MASKS:
+        return _OF_MASKS[op], 1.0
     if op == "clamp.default":
         if num_args == 3:
             return "minimum(maximum({0}, {1}), {2})", 4.0
         return "minimum({0}, {1})", 2.0  # the lower bound is None
     return EXPRESSIONS[op]
+
+
+_OF_MASKS: Mapping[str, str] = MappingProxyType(
+    {"mul.Tensor": "both({0}, {1})", "add.Tensor": "either({0}, {1})"}
+)
+"""Arithmetic of masks, as ATen does it."""
 
 
 def _typed(formula: str) -> str:
