@@ -6,7 +6,7 @@ longer of the two. What is read twice in a tile comes from the caches the second
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
@@ -84,14 +84,21 @@ def phase_seconds(points: Points, phase: Phase, host: Host, weight: Mapping[int,
 
 def phase_bytes(points: Points, phase: Phase) -> float:
     """Bytes that a phase reads and writes, each place once [bytes]."""
-    seen: dict[tuple[int, Address], float] = {}
+    return sum(
+        (STORED if is_store else 1.0) * _touched(points, buffer, address)
+        for buffer, address, is_store in _places(points, phase)
+    )
+
+
+def _places(points: Points, phase: Phase) -> list[tuple[int, Address, bool]]:
+    """Where a phase reads, and where it writes."""
+    found: dict[tuple[int, Address, bool], None] = {}
     done: set[int] = set()
     stack: list[int] = []
+    made = {number for nest in phase.nests for number in nest.points}
     for nest in phase.nests:
         stack += [*nest.points, *(store.point for store in nest.stores)]
-        for store in nest.stores:
-            axes = [axis for axis, _ in store.address.strides]
-            seen[-1 - store.buffer, store.address] = STORED * _touched(points, store.buffer, axes)
+        found.update(dict.fromkeys((s.buffer, s.address, True) for s in nest.stores))
     while stack:
         number = stack.pop()
         if number in done:
@@ -99,9 +106,10 @@ def phase_bytes(points: Points, phase: Phase) -> float:
         done.add(number)
         point = points.points[number]
         if point.buffer >= 0:
-            seen[point.buffer, point.address] = _touched(points, point.buffer, point.axes)
-        stack.extend(point.reads)
-    return sum(seen.values())
+            found[point.buffer, point.address, False] = None
+        if not point.over or number in made:  # what others add up comes from elsewhere
+            stack.extend(point.reads)
+    return list(found)
 
 
 STORED = 1.5
@@ -109,8 +117,17 @@ STORED = 1.5
 tell lines that are written whole in part."""
 
 
-def _touched(points: Points, buffer: int, axes: Sequence[int]) -> float:
-    return float(points.num_elements(axes) * points.buffers[buffer].dtype.num_bytes)
+def _touched(points: Points, buffer: int, address: Address) -> float:
+    count = points.num_elements([axis for axis, _ in address.strides])
+    # Buffers behind those of the region hold results of reductions.
+    size = points.buffers[buffer].dtype.num_bytes if buffer < len(points.buffers) else 4
+    return float(count * size)
+
+
+LINE_BYTES = 64
+"""A cache line. Derived: of every x86-64 processor."""
+JUMP_BYTES = 128
+"""Bytes of a run that a jump to the next one costs. Derived: prefetchers fetch lines in pairs."""
 
 
 class _Phase:
@@ -130,7 +147,7 @@ class _Phase:
         compute = busy * (vectors * self._host.vector_ns + 3.0)
         even = self._outer / (busy * self._host.threads)
         rate = self._host.bytes_per_ns(footprint(self._points))
-        memory = phase_bytes(self._points, self._phase) / rate / max(even, 1.0 / self._host.threads)
+        memory = self._weighted_bytes() / rate / max(even, 1.0 / self._host.threads)
         return max(compute, memory) + 0.2 * min(compute, memory) + self._host.barrier_ns
 
     def _extent(self, axis: int) -> int:
@@ -193,3 +210,30 @@ class _Phase:
         if (buffer, address) in crossing_accesses(self._points, nest):
             return 6.0
         return 0.5 if stride in (0, 1) else 2.0 * LANES
+
+    def _weighted_bytes(self) -> float:
+        """Bytes of a phase, more where they come in short runs [bytes]."""
+        total = 0.0
+        for buffer, address, is_store in _places(self._points, self._phase):
+            run = self._run_bytes(buffer, address)
+            factor = max(1.0 + JUMP_BYTES / run, LINE_BYTES / run)
+            own = STORED if is_store else 1.0
+            total += own * factor * _touched(self._points, buffer, address)
+        return total
+
+    def _run_bytes(self, buffer: int, address: Address) -> float:
+        """How far a tile walks through a tensor without jumping [bytes]."""
+        buffers = self._points.buffers
+        size = buffers[buffer].dtype.num_bytes if buffer < len(buffers) else 4
+        whole = {own.axis for own in self._phase.outer if own.block == 1}
+        run = float(size)
+        by_stride = sorted((abs(stride), axis) for axis, stride in address.strides)
+        for at, (stride, axis) in enumerate(by_stride):
+            if axis in whole:
+                # Consecutive outer values walk on where nothing faster was left out.
+                is_last = axis == self._phase.outer[-1].axis
+                return max(run, 4096.0) if is_last and at == len(by_stride) - 1 else run
+            if stride * size > 4 * run:
+                return run
+            run = max(run, float(stride * size * self._extent(axis)))
+        return run

@@ -33,7 +33,7 @@ MOST_SUBSETS = 4
 MENDED = 4
 """Plans that are mended: those of the beam, and the one with a pattern for each task."""
 TRIALS = {12: 300, 10**9: 25}
-"""By number of tasks, moves that are tried on a plan. Derived: enough for all moves of small regions;
+"""By number of tasks, moves that are tried on a plan. Derived: enough for all of small ones;
 in large ones each takes milliseconds."""
 PLANNERS = ("beam", "greedy", "none")
 """Ways to choose patterns: the search, its ablation, and one pattern for each task."""

@@ -1,9 +1,9 @@
 // Exponentials, logarithms and their kin of sixteen elements; after registers.h and vec.h.
 //
 // Polynomials are minimax approximations; benchmarks/vec/fit_polynomials.py finds their
-// coefficients and the relative errors stated beside them. How far whole functions are off, in units
-// in the last place, the tests assert. What is not written here for doubles goes through the C
-// library, lane by lane.
+// coefficients and the relative errors stated beside them. How far whole functions are off, in
+// units in the last place, the tests assert. What is not written here for doubles goes through the
+// C library, lane by lane.
 #pragma once
 
 namespace weft {
@@ -58,10 +58,13 @@ INLINE vd exponential(vd x) {
 INLINE float exponential(float x) { return std::exp(x); }
 INLINE double exponential(double x) { return std::exp(x); }
 
-// The exponential of -|x|, which never overflows, over one more than it.
+// 1 / (1 + e) and e / (1 + e) for the exponential e of -|x|, which never overflows. The second is
+// e - e e / (1 + e), too, where errors of the sum and the quotient weigh less.
 INLINE vf logistic(vf x) {
   vf e = exponential_below(-absolute(x));
-  return choose(lt(x, vf{}), e, all(1.0f)) / (e + 1.0f);
+  vm negative = lt(x, vf{});
+  vf share = choose(negative, e, all(1.0f)) / (e + 1.0f);
+  return choose(negative, fma(e, -share, e), share);
 }
 INLINE vd logistic(vd x) {
   vd e = exponential(-absolute(x));
@@ -264,6 +267,27 @@ INLINE vd power(vd x, vd y) {
 }
 INLINE float power(float x, float y) { return std::pow(x, y); }
 INLINE double power(double x, double y) { return std::pow(x, y); }
+
+INLINE vi product(vi a, vi b) { return a * b; }
+INLINE vl product(vl a, vl b) { return a * b; }
+INLINE int32_t product(int32_t a, int32_t b) { return int32_t(uint32_t(a) * uint32_t(b)); }
+INLINE int64_t product(int64_t a, int64_t b) { return int64_t(uint64_t(a) * uint64_t(b)); }
+// Of whole numbers: the last bits of what is exact, and 0 where that is a fraction, as in ATen.
+template <class V> INLINE V whole_power(V x, V y) {
+  const V zero{}, one = number<V>(1), minus = number<V>(-1);
+  V found = one, square = x;
+  for (V rest = y; any_lane(gt(rest, zero)); rest = rest >> 1) {
+    found = choose(ne(rest & one, zero), product(found, square), found);
+    square = product(square, square);
+  }
+  V sign = choose(ne(y & one, zero), minus, one);
+  V fraction = choose(eq(x, one), one, choose(eq(x, minus), sign, zero));
+  return choose(lt(y, zero), fraction, found);
+}
+INLINE vi power(vi x, vi y) { return whole_power(x, y); }
+INLINE vl power(vl x, vl y) { return whole_power(x, y); }
+INLINE int32_t power(int32_t x, int32_t y) { return whole_power(x, y); }
+INLINE int64_t power(int64_t x, int64_t y) { return whole_power(x, y); }
 
 template <class V> INLINE V gelu_tanh_backward(V grad, V x) {
   const V one = number<V>(1.0), half = number<V>(0.5), slope = number<V>(0.7978845608028654);

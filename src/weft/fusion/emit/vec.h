@@ -164,6 +164,10 @@ template <class H, class I> INLINE void keep(void* p, two<H> v, mask<two<I>> m) 
 #endif
 INLINE vm eq(vm a, vm b) { return inverse(one_of(a, b)); }
 INLINE vm ne(vm a, vm b) { return one_of(a, b); }
+INLINE vm lt(vm a, vm b) { return both(inverse(a), b); }
+INLINE vm le(vm a, vm b) { return either(inverse(a), b); }
+INLINE vm gt(vm a, vm b) { return both(a, inverse(b)); }
+INLINE vm ge(vm a, vm b) { return either(a, inverse(b)); }
 INLINE vm maximum(vm a, vm b) { return either(a, b); }
 INLINE vm minimum(vm a, vm b) { return both(a, b); }
 template <class H> INLINE two<H> split(two<H> x, two<H>& exponent) {
@@ -373,6 +377,7 @@ template <class T> INLINE bool ge(T a, T b) { return a >= b; }
 INLINE bool both(bool a, bool b) { return a && b; }
 INLINE bool either(bool a, bool b) { return a || b; }
 INLINE bool inverse(bool a) { return !a; }
+INLINE bool any_lane(bool m) { return m; }
 template <class T> INLINE T choose(bool m, T a, T b) { return m ? a : b; }
 template <class T> INLINE T maximum(T a, T b) { return (a > b || a != a) ? a : b; }
 template <class T> INLINE T minimum(T a, T b) { return (a < b || a != a) ? a : b; }
