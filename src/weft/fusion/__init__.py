@@ -3,15 +3,35 @@
 `torch.compile(model, backend="weft")` finds the regions of a graph that wait for memory, plans
 which of their operators share a pass over it, generates the kernels, and leaves the rest to
 Inductor.
+
+Names load when they are first used: Inductor is loaded only where it is asked for.
 """
 
-from weft.fusion.cost import Host
-from weft.fusion.explain import Explanation, explain
-from weft.fusion.kernel import Kernel, compile_region
-from weft.fusion.plan import FusionPlan
-from weft.fusion.region import Region
+from __future__ import annotations
 
-__all__ = [
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from weft.fusion.cost import Host as Host
+    from weft.fusion.explanation import Explanation as Explanation
+    from weft.fusion.explanation import explain as explain
+    from weft.fusion.kernel import Kernel as Kernel
+    from weft.fusion.kernel import compile_region as compile_region
+    from weft.fusion.plan import FusionPlan as FusionPlan
+    from weft.fusion.region import Region as Region
+
+_HOME = {
+    "Explanation": "weft.fusion.explanation",
+    "FusionPlan": "weft.fusion.plan",
+    "Host": "weft.fusion.cost",
+    "Kernel": "weft.fusion.kernel",
+    "Region": "weft.fusion.region",
+    "compile_region": "weft.fusion.kernel",
+    "explain": "weft.fusion.explanation",
+}
+
+__all__ = [  # sorted, as a test checks
     "Explanation",
     "FusionPlan",
     "Host",
@@ -20,3 +40,11 @@ __all__ = [
     "compile_region",
     "explain",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'weft.fusion' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = found
+    return found

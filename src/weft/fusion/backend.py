@@ -22,7 +22,6 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.fx_passes.post_grad import stable_topological_sort
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from weft.core.errors import WeftError
 from weft.fusion.compile import generation
 from weft.fusion.cost import Host
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
@@ -173,7 +172,7 @@ class Stitch(CustomGraphPass):
         try:
             if key not in _kernels:
                 _kernels[key] = compile_region(candidate.region, host, folder())
-        except (WeftError, KeyError, AssertionError) as error:
+        except Exception as error:  # whatever went wrong, Inductor can do without
             if self._strict:
                 raise
             self._observer(Observed(region=candidate.region, left=str(error)))
@@ -244,9 +243,9 @@ class _Whole:
         kernel: of the region.
     """
 
-    _boxed_call = True
-
     def __init__(self, module: fx.GraphModule, candidate: Candidate, kernel: Kernel) -> None:
+        # Of the instance, not of the class: what wraps it copies the instance's attributes.
+        self._boxed_call = True
         nodes = list(module.graph.nodes)
         given = {n: at for at, n in enumerate(n for n in nodes if n.op == "placeholder")}
         self._kernel = kernel

@@ -71,9 +71,9 @@ def _weight(point: Point) -> float:
     if point.op == "pow.Tensor_Scalar":
         exponent = point.args[1]
         assert isinstance(exponent, Const)
-        return (power(float(exponent.value)) or ("", 160.0))[1]
+        return (power(float(exponent.value)) or ("", 100.0))[1]
     if point.op == "pow.Scalar":
-        return 160.0
+        return 100.0
     return expression(point.op, point.words, len(point.args), point.dtype)[1]
 
 
@@ -169,6 +169,9 @@ class _Phase:
         return trips * (vectors * inside + outside + 4.0) + finish
 
     def _walks(self, number: int, lane: int) -> bool:
+        """Whether a point, or a store, whose number is below zero, walks the lanes."""
+        if number < 0:
+            return True
         point = self._points.points[number]
         return lane in point.axes or lane in point.over
 

@@ -89,10 +89,12 @@ class Dims:
         return self._made(False, [dim for dim in dims if self._size[dim]])
 
     def _made(self, is_product: bool, dims: Sequence[int]) -> int:
-        sizes = [self._size[dim] for dim in dims]
+        kept = [dim for dim in dims if not is_product or self._size[dim] > 1]
+        if len(kept) == 1:
+            return kept[0]
+        sizes = [self._size[dim] for dim in kept]
         number = self.new(prod(sizes) if is_product else sum(sizes))
         if self._size[number] > 1:
-            kept = [dim for dim in dims if not is_product or self._size[dim] > 1]
             self._set_form(number, _Form(is_product, tuple(kept)))
         return number
 

@@ -7,10 +7,21 @@ from itertools import product
 from math import prod
 from types import MappingProxyType
 
-from weft.fusion.index import Box, Part
+import numpy as np
+
+from weft.core.errors import VerifyError
+from weft.fusion.index import Box, Misfit, Part
 from weft.fusion.points import Address, Buffer, Const, Kind, Point, Points, PointTable, Ref, Store
 from weft.fusion.region import Region, row_major
-from weft.fusion.relate import Instance, Relations, matching_groups, reduced_dims, relate
+from weft.fusion.relate import (
+    Instance,
+    Relations,
+    joined_dim,
+    matching_groups,
+    reduced_dims,
+    relate,
+    slice_arguments,
+)
 from weft.program.graph import Value
 from weft.program.operators import Kind as OperatorKind
 from weft.program.operators import operator
@@ -20,8 +31,19 @@ __all__ = ["lower"]
 
 
 def lower(region: Region) -> Points:
-    """The points of a region."""
-    return _Lowering(region, relate(region)).run()
+    """The points of a region.
+
+    Raises:
+        VerifyError: an operator has arguments that stitching does not know.
+    """
+    try:
+        return _Lowering(region, relate(region)).run()
+    except Misfit as error:
+        raise VerifyError(
+            need="operators that loops over tensors in memory can follow",
+            got=str(error),
+            hint="leave the operator outside of the region",
+        ) from error
 
 
 class _Lowering:
@@ -108,6 +130,7 @@ class _Lowering:
     def _load(self, instance: Instance, box: Box, strides: Sequence[int]) -> int:
         assert instance.source is not None
         address = Address.of(box, strides)
+        address = Address(address.offset + instance.source.offset, address.strides)
         return self._table.add(
             Point(
                 kind=Kind.LOAD,
@@ -131,17 +154,28 @@ class _Lowering:
                 words.append(arg)
             elif isinstance(arg, int | float):
                 args.append(Const.of(arg))
-        if instance.node.op == "cast":
+        op = instance.node.op
+        if op == "cast":
             return self._cast(args[0], instance)
-        return self._table.map(instance.node.op, args, instance.dtype, tuple(words))
+        if op in _SCALED and len(args) == 3:
+            args = [args[0], self._table.map("mul.Scalar", args[1:], instance.dtype)]
+        if op == "clamp.default":
+            return self._clamped(instance, args[0])
+        if op in ("logical_and.default", "logical_or.default"):
+            args = [self._in_type(arg, DType.BOOL) for arg in args]
+        return self._table.map(op, args, instance.dtype, tuple(words))
+
+    def _clamped(self, instance: Instance, found: Ref) -> Ref:
+        """Bounds, of which either may be missing."""
+        bounds = (*instance.node.args[1:], None, None)[:2]
+        for op, bound in zip(("maximum.Scalar", "minimum.Scalar"), bounds, strict=True):
+            if isinstance(bound, int | float):
+                found = self._table.map(op, (found, Const.of(bound)), instance.dtype)
+        return found
 
     def _cast(self, arg: Ref, instance: Instance) -> Ref:
         if isinstance(arg, Const):
-            as_float = instance.dtype.is_float
-            as_bool = instance.dtype is DType.BOOL
-            return Const.of(
-                bool(arg.value) if as_bool else float(arg.value) if as_float else int(arg.value)
-            )
+            return Const.of(rounded(arg.value, instance.dtype))
         if self._table.points[arg].dtype is instance.dtype:
             return arg
         source = self._table.points[arg].dtype.value
@@ -175,8 +209,7 @@ class _Lowering:
         return self._point(instance.operands[0], tuple(part for _, part in own))
 
     def _slice(self, instance: Instance, box: Box) -> Ref:
-        _, dim, start, _, step = instance.node.args
-        assert isinstance(dim, int) and isinstance(start, int) and isinstance(step, int)
+        dim, start, step = slice_arguments(instance.node.args)
         wanted = Part(
             start + step * box[dim].offset,
             tuple((axis, step * stride) for axis, stride in box[dim].axes),
@@ -184,8 +217,7 @@ class _Lowering:
         return self._point(instance.operands[0], _replaced(box, dim, wanted))
 
     def _cat(self, instance: Instance, box: Box) -> Ref:
-        dim = instance.node.args[1]
-        assert isinstance(dim, int)
+        dim = joined_dim(instance.node.args)
         start = box[dim].offset
         for operand in instance.operands:
             size = operand.shape[dim]
@@ -195,18 +227,19 @@ class _Lowering:
         raise AssertionError("a part beyond the end of a concatenation")
 
     def _slice_backward(self, instance: Instance, box: Box) -> Ref:
-        _, _, dim, first, _, _ = instance.node.args
-        assert isinstance(dim, int) and isinstance(first, int)
-        operand = instance.operands[0]
-        start = box[dim].offset - first
-        if not 0 <= start < operand.shape[dim]:
+        dim, first, step = slice_arguments(instance.node.args[1:])
+        operand, part = instance.operands[0], box[dim]
+        start, phase = divmod(part.offset - first, step)
+        inside = 0 <= start < operand.shape[dim] and not phase
+        if not inside or any(stride % step for _, stride in part.axes):
             return Const.of(0.0 if instance.dtype.is_float else 0)
-        return self._point(operand, _replaced(box, dim, Part(start, box[dim].axes)))
+        own = Part(start, tuple((axis, stride // step) for axis, stride in part.axes))
+        return self._point(operand, _replaced(box, dim, own))
 
     def _full(self, instance: Instance, box: Box) -> Ref:
         value = instance.node.args[1]
         assert isinstance(value, int | float)
-        return Const.of(value)
+        return Const.of(rounded(value, instance.dtype))
 
     def _iota(self, instance: Instance, box: Box) -> Ref:
         _, start, step, _ = instance.node.args
@@ -242,7 +275,7 @@ class _Lowering:
         return self._combined(op, found, instance.dtype)
 
     def _reduced(self, op: str, refs: list[Ref], axes: tuple[int, ...], dtype: DType) -> Ref:
-        whole = self._combined(op, refs, dtype)
+        whole = self._combined(op, [self._in_type(ref, dtype) for ref in refs], dtype)
         own = self._table.points[whole].axes if isinstance(whole, int) else ()
         inside = [axis for axis in axes if axis in own]
         found = whole
@@ -253,6 +286,13 @@ class _Lowering:
         if op != "sum" or times == 1:
             return found
         return self._table.map("mul.Scalar", (found, Const.of(times)), dtype)
+
+    def _in_type(self, ref: Ref, dtype: DType) -> Ref:
+        """A summand in the type of the sum."""
+        if isinstance(ref, Const):
+            return Const.of(rounded(ref.value, dtype))
+        own = self._table.points[ref].dtype
+        return ref if own is dtype else self._table.map("cast", (ref,), dtype, (own.value,))
 
     def _combined(self, op: str, refs: list[Ref], dtype: DType) -> Ref:
         pair = {"sum": "add.Tensor", "amax": "maximum.default", "amin": "minimum.default"}[op]
@@ -283,6 +323,35 @@ class _Lowering:
         )
 
 
+def rounded(value: float | int | bool, dtype: DType) -> float | int | bool:
+    """A number as an element type holds it.
+
+    Example:
+        >>> rounded(0.1, DType.BF16), rounded(2.9, DType.I32)
+        (0.10009765625, 2)
+    """
+    if dtype is DType.BOOL:
+        return bool(value)
+    if dtype.is_float:
+        number = np.float64(value)
+        with np.errstate(over="ignore"):
+            if dtype is DType.F64:
+                return float(number)
+            if dtype is DType.F16:
+                return float(np.float16(number))
+            single = np.float32(number)
+        if dtype is DType.F32 or not np.isfinite(single):
+            return float(single)
+        bits = int(single.view(np.uint32))
+        bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+        return float(np.uint32(bits).view(np.float32))
+    if isinstance(value, float) and not np.isfinite(value):
+        return 0  # undefined, as it is for processors
+    whole, size = int(value), 8 * dtype.num_bytes
+    whole %= 2**size
+    return whole if dtype is DType.U8 or whole < 2 ** (size - 1) else whole - 2**size
+
+
 def joined(parts: Sequence[Part], sizes: Sequence[int]) -> Part:
     """A part of the product of dims, from a part of each.
 
@@ -304,6 +373,9 @@ def _replaced(box: Box, dim: int, part: Part) -> Box:
 def _without(box: Box, dims: Sequence[int]) -> list[Part]:
     return [part for number, part in enumerate(box) if number not in dims]
 
+
+_SCALED = frozenset({"add.Tensor", "sub.Tensor"})
+"""Operators whose second operand may be multiplied by a number first."""
 
 _RULES: Mapping[str, Callable[[_Lowering, Instance, Box], Ref]] = MappingProxyType(
     {

@@ -16,6 +16,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 from weft.capture.dtypes import from_torch_dtype
 from weft.capture.region import program_of_nodes
 from weft.core.errors import WeftError
+from weft.fusion.lower import lower
 from weft.fusion.region import Region
 
 __all__ = ["Candidate", "candidates", "is_view"]
@@ -135,8 +136,8 @@ def _is_stitchable(node: fx.Node) -> bool:
     if not outputs:
         return False
     try:
-        _region(nodes, _inputs(nodes), outputs)
-    except WeftError:
+        lower(_region(nodes, _inputs(nodes), outputs))
+    except (WeftError, AssertionError):
         return False
     return True
 

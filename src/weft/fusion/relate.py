@@ -22,10 +22,17 @@ __all__ = ["Instance", "Relations", "Source", "relate"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an instance reads from memory: an input, or a value that is written whole before."""
+    """What an instance reads from memory: an input, or a value that is written whole before.
+
+    Attributes:
+        value: which.
+        strides: of the instance's dims, in elements.
+        offset: of its first element.
+    """
 
     value: Value
     strides: Strides
+    offset: int = 0
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -219,6 +226,8 @@ class _Relator:
             except Misfit:
                 if node.op == "view":
                     return self._as_view(operand, made)
+                if node.op == "slice":
+                    return self._as_slice(operand, made)
                 operands[position] = own = self._reload(operand.value)
                 relation(self.dims, node.args, made, own, position)
         if node.op == "cat":
@@ -230,15 +239,25 @@ class _Relator:
         """A view that loops cannot follow: of a tensor in memory it is one for nothing."""
         source = operand.source
         if source is not None and source.strides == row_major(operand.shape):
-            return self._new(made.value, made.shape, Source(source.value, row_major(made.shape)))
+            rows = row_major(made.shape)
+            return self._new(made.value, made.shape, Source(source.value, rows, source.offset))
         reloaded = self._reload(operand.value, made.shape)
         reloaded.value = made.value
         return reloaded
 
+    def _as_slice(self, operand: Instance, made: Instance) -> Instance:
+        """A slice that loops cannot follow: of a tensor in memory it is an address."""
+        own = operand if operand.source is not None else self._reload(operand.value)
+        assert own.source is not None
+        dim, start, step = slice_arguments(made.node.args)
+        strides = own.source.strides
+        offset = own.source.offset + start * strides[dim]
+        strides = (*strides[:dim], step * strides[dim], *strides[dim + 1 :])
+        return self._new(made.value, made.shape, Source(own.source.value, strides, offset))
+
     def _join(self, made: Instance, operands: list[Instance], args: tuple[Arg, ...]) -> None:
         """Have the joined dim of a concatenation consist of those of its operands."""
-        dim = args[1]
-        assert isinstance(dim, int)
+        dim = joined_dim(args)
         row = self.dims.row([operand.dims[dim] for operand in operands])
         try:
             with self.dims.attempt():
@@ -321,8 +340,7 @@ def _permute(
 def _slice(
     dims: Dims, args: tuple[Arg, ...], made: Instance, operand: Instance, position: int
 ) -> None:
-    _, dim, start, _, step = args
-    assert isinstance(dim, int) and isinstance(start, int) and isinstance(step, int)
+    dim, start, step = slice_arguments(args)
     _same_but(dims, made, operand, dim)
     size, own = made.shape[dim], operand.shape[dim]
     if step == 1:
@@ -340,6 +358,13 @@ def _slice(
     dims.unify(dims.product([rows, columns]), operand.dims[dim])
 
 
+def slice_arguments(args: tuple[Arg, ...]) -> tuple[int, int, int]:
+    """Dim, start and step of a slice."""
+    dim, start, step = args[1], args[2], args[4] if len(args) > 4 else 1
+    assert isinstance(dim, int) and isinstance(start, int) and isinstance(step, int)
+    return dim, start, step
+
+
 def _cut(dims: Dims, whole: int, start: int, part: int, size: int) -> None:
     """Have a part of a dim begin at an element of it."""
     length = dims.size(part)
@@ -350,20 +375,41 @@ def _cut(dims: Dims, whole: int, start: int, part: int, size: int) -> None:
 def _slice_backward(
     dims: Dims, args: tuple[Arg, ...], made: Instance, operand: Instance, position: int
 ) -> None:
-    _, _, dim, start, _, step = args
-    if step != 1:
-        raise Misfit("gradients of strided slices")
-    assert isinstance(dim, int) and isinstance(start, int)
+    dim, start, step = slice_arguments(args[1:])
     _same_but(dims, made, operand, dim)
-    _cut(dims, made.dims[dim], start, operand.dims[dim], made.shape[dim])
+    whole, part, size = made.dims[dim], operand.dims[dim], made.shape[dim]
+    if step == 1:
+        _cut(dims, whole, start, part, size)
+        return
+    # Rows of `step` elements, of which one column is taken from the gradient, and what is left.
+    (first, phase), full = divmod(start, step), size // step
+    length = operand.shape[dim]
+    in_rows = min(length, full - first)
+    rows, columns, left = dims.new(full), dims.new(step), dims.new(size - full * step)
+    _cut(dims, columns, phase, dims.new(1), step)
+    dims.unify(whole, dims.row([dims.product([rows, columns]), left]))
+    inside = dims.new(in_rows)
+    if in_rows:
+        _cut(dims, rows, first, inside, full)
+    if length > in_rows:
+        _cut(dims, left, phase, dims.new(1), size - full * step)
+        part_in_rows = dims.row([inside, dims.new(1)])
+        dims.unify(part, part_in_rows)
+    else:
+        dims.unify(part, inside)
 
 
 def _cat(
     dims: Dims, args: tuple[Arg, ...], made: Instance, operand: Instance, position: int
 ) -> None:
-    dim = args[1]
+    _same_but(dims, made, operand, joined_dim(args))
+
+
+def joined_dim(args: tuple[Arg, ...]) -> int:
+    """The dim of a concatenation."""
+    dim = args[1] if len(args) > 1 else 0
     assert isinstance(dim, int)
-    _same_but(dims, made, operand, dim)
+    return dim
 
 
 def _reduce(

@@ -11,7 +11,7 @@ from weft.report.markup import Markup, join, tag
 from weft.report.page import Figure, Page, Section, html_table, write_page
 from weft.report.plot.frame import figure, legend
 from weft.report.table import Table
-from weft.workflow.fuse_model import Fused, FusedRegion
+from weft.workflow.fused import Fused, FusedRegion
 
 __all__ = ["fusion_plain", "fusion_table", "write_fusion_page"]
 

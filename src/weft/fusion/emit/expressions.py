@@ -66,7 +66,7 @@ EXPRESSIONS: Mapping[str, tuple[str, float]] = MappingProxyType(
         "neg.default": ("(-{0})", 1.0),
         "abs.default": ("absolute({0})", 1.0),
         "sign.default": (
-            "choose(gt({0}, T0), T1, choose(lt({0}, T0), -T1, {0}))",
+            "choose(gt({0}, T0), T1, choose(lt({0}, T0), -T1, T0))",
             3.0,
         ),
         "sqrt.default": ("root({0})", 6.0),
@@ -74,17 +74,17 @@ EXPRESSIONS: Mapping[str, tuple[str, float]] = MappingProxyType(
         "reciprocal.default": ("(T1 / {0})", 4.0),
         "exp.default": ("exponential({0})", 14.0),
         "log.default": ("logarithm({0})", 18.0),
-        "log1p.default": ("logarithm1p({0})", 120.0),
-        "sin.default": ("sine({0})", 120.0),
-        "cos.default": ("cosine({0})", 120.0),
-        "tanh.default": ("tangent({0})", 30.0),
+        "log1p.default": ("logarithm1p({0})", 32.0),
+        "sin.default": ("sine({0})", 28.0),
+        "cos.default": ("cosine({0})", 28.0),
+        "tanh.default": ("tangent({0})", 24.0),
         "tanh_backward.default": ("({0} * (T1 - {1} * {1}))", 3.0),
-        "erf.default": ("error_function({0})", 30.0),
-        "sigmoid.default": ("logistic({0})", 20.0),
+        "erf.default": ("error_function({0})", 17.0),
+        "sigmoid.default": ("logistic({0})", 22.0),
         "sigmoid_backward.default": ("({0} * (T1 - {1}) * {1})", 3.0),
         "relu.default": ("maximum({0}, T0)", 1.0),
         "threshold_backward.default": ("choose(le({1}, {2}), T0, {0})", 1.0),
-        "silu.default": ("({0} * logistic({0}))", 21.0),
+        "silu.default": ("({0} * logistic({0}))", 23.0),
         "maximum.default": ("maximum({0}, {1})", 2.0),
         "minimum.default": ("minimum({0}, {1})", 2.0),
         "maximum.Scalar": ("maximum({0}, {1})", 2.0),
@@ -114,8 +114,8 @@ def expression(op: str, words: tuple[str, ...], num_args: int, dtype: DType) -> 
     if op == "gelu.default":
         if words and words[0] == "tanh":
             inner = f"{_SQRT_2_OVER_PI} * ({{0}} + 0.044715 * {{0}} * {{0}} * {{0}})"
-            return f"(C(0.5) * {{0}} * (T1 + tangent({_typed(inner)})))", 40.0
-        return f"(C(0.5) * {{0}} * (T1 + error_function({{0}} * C({_SQRT_HALF}))))", 34.0
+            return f"(C(0.5) * {{0}} * (T1 + tangent({_typed(inner)})))", 31.0
+        return f"(C(0.5) * {{0}} * (T1 + error_function({{0}} * C({_SQRT_HALF}))))", 21.0
     if op == "gelu_backward.default":
         return _gelu_backward(words)
     if op == "silu_backward.default":
@@ -149,7 +149,7 @@ def _typed(formula: str) -> str:
 
 def _gelu_backward(words: tuple[str, ...]) -> tuple[str, float]:
     if words and words[0] == "tanh":
-        return "gelu_tanh_backward({0}, {1})", 60.0
+        return "gelu_tanh_backward({0}, {1})", 40.0
     cdf = f"(C(0.5) * (T1 + error_function({{1}} * C({_SQRT_HALF}))))"
     pdf = f"(exponential(C(-0.5) * {{1}} * {{1}}) * C({_INV_SQRT_2PI}))"
     return f"({{0}} * ({cdf} + {{1}} * {pdf}))", 50.0

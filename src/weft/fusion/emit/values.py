@@ -293,22 +293,28 @@ class Values:
             is_mask = at == (0 if own.op == "where.self" else 1)
             return DType.BOOL if is_mask else own.dtype
         others = [self._points[other].dtype for other in own.args if isinstance(other, int)]
-        return others[0] if others else own.dtype
+        if others:
+            return others[0]
+        if own.dtype is not DType.BOOL or own.op.startswith(("logical", "bitwise", "constant")):
+            return own.dtype
+        # Two constants are compared: as what holds both.
+        values = [other.value for other in own.args if isinstance(other, Const)]
+        return DType.F64 if any(isinstance(value, float) for value in values) else DType.I64
 
     def _applied(self, own: Point, args: Sequence[str], result: str) -> str:
         if own.op == "cast":
             inner = f"to<{result}>::from({args[0]})"
             if own.dtype in (DType.BF16, DType.F16):
                 return f"rounded({inner}, {STORED[own.dtype]}{{}})"
-            return inner
+            return self._wrapped(inner, own.dtype, result)
         plain = PLAIN.get(result, result)
         text, weight = "", 0.0
         if own.op == "pow.Tensor_Scalar":
             exponent = own.args[1]
             assert isinstance(exponent, Const)
-            text, weight = power(float(exponent.value)) or ("power({0}, {1})", 160.0)
+            text, weight = power(float(exponent.value)) or ("power({0}, {1})", 100.0)
         elif own.op == "pow.Scalar":
-            text, weight = "power({0}, {1})", 160.0
+            text, weight = "power({0}, {1})", 100.0
         else:
             text, weight = expression(own.op, own.words, len(args), own.dtype)
         self.weight += weight
@@ -321,4 +327,11 @@ class Values:
             before, _, after = text.partition("C(")
             inside, _, behind = after.partition(")")
             text = before + wide.format(literal(float(inside), plain)) + behind
-        return text.format(*args)
+        return self._wrapped(text.format(*args), own.dtype, result)
+
+    def _wrapped(self, text: str, dtype: DType, result: str) -> str:
+        """A result that is computed in a wider type than its own."""
+        if dtype is not DType.U8:
+            return text
+        mask = literal(255, PLAIN.get(result, result))
+        return f"({text} & all({mask}))" if result in PLAIN else f"({text} & {mask})"

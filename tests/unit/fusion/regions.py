@@ -1,0 +1,27 @@
+"""Regions built by hand."""
+
+from weft.fusion.region import Region, row_major
+from weft.program.builder import Builder
+from weft.program.graph import Role
+from weft.program.types import TensorType
+
+
+def region(build, *inputs, input_strides=None, output_strides=None):
+    """The region that `build(add, *values)` makes of inputs like "f32[2,3]"."""
+    builder = Builder("region")
+    given = [
+        builder.input(f"in{number}", Role.BATCH, TensorType.parse(text))
+        for number, text in enumerate(inputs)
+    ]
+    made = build(builder.add, *given)
+    outputs = made if isinstance(made, tuple) else (made,)
+
+    def rows(values):
+        return tuple(row_major(builder.type_of(value).shape) for value in values)
+
+    return Region(
+        program=builder.build(outputs[0]),
+        outputs=outputs,
+        input_strides=input_strides or rows(given),
+        output_strides=output_strides or rows(outputs),
+    )
