@@ -22,8 +22,8 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.fx_passes.post_grad import stable_topological_sort
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
+from weft.fusion.calibrate import calibrated
 from weft.fusion.compile import generation
-from weft.fusion.cost import Host
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
 from weft.fusion.partition import Candidate, candidates, is_view
 from weft.fusion.region import Region
@@ -167,7 +167,7 @@ class Stitch(CustomGraphPass):
 
     def _compiled(self, candidate: Candidate) -> str | None:
         """Key of a region's kernel; None if it has none."""
-        host = Host(threads=torch.get_num_threads())
+        host = calibrated(torch.get_num_threads(), folder())
         key = f"region_{candidate.region.digest}_{host.threads}"
         try:
             if key not in _kernels:

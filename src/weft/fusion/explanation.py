@@ -12,8 +12,8 @@ from torch._functorch import config as functorch
 from torch._inductor import config
 
 from weft.core.units import format_bytes, format_seconds
-from weft.fusion.backend import Observed, compile_graph
-from weft.fusion.cost import Host
+from weft.fusion.backend import Observed, compile_graph, folder
+from weft.fusion.calibrate import calibrated
 from weft.fusion.emit.cpp import emit
 from weft.fusion.lower import lower
 from weft.fusion.plan import FusionPlan
@@ -158,7 +158,7 @@ def explain_region(region: Region, left: str = "") -> ExplainedRegion:
         left: why it is left to Inductor, if it is.
     """
     points = lower(region)
-    plan = planned(region, points, Host(threads=torch.get_num_threads()))
+    plan = planned(region, points, calibrated(torch.get_num_threads(), folder()))
     schedule = scheduled(points, plan)
     views = {"input", "view", "permute", "expand"}
     return ExplainedRegion(
