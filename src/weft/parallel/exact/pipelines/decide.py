@@ -42,6 +42,9 @@ class Desk:
     _costs: dict[tuple[Placing, str], list[StageCost]] = field(
         default_factory=dict[tuple[Placing, str], "list[StageCost]"], repr=False, compare=False
     )
+    _solutions: dict[tuple[float, float], Solution] = field(
+        default_factory=dict[tuple[float, float], Solution], repr=False, compare=False
+    )
 
     def costs(self, placing: Placing, recomputation: str) -> list[StageCost]:
         """Cost of each piece of the whole program, worked out once.
@@ -83,8 +86,11 @@ class Desk:
         )
 
     def solution(self, placing: Placing) -> Solution:
-        """The programme's solution."""
-        return self.strategist.model.solve(placing.price_s_per_byte, placing.hidden)
+        """The programme's solution, worked out once."""
+        key = (placing.price_s_per_byte, placing.hidden)
+        if key not in self._solutions:
+            self._solutions[key] = self.strategist.model.solve(*key)
+        return self._solutions[key]
 
     @cached_property
     def bound_s(self) -> float:

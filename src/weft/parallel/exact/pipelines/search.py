@@ -41,6 +41,7 @@ from weft.parallel.exact.pipelines.partition import Runs, Tightest, tightest
 from weft.parallel.exact.pipelines.rough import Rough
 from weft.parallel.exact.pipelines.unequal import Unequal
 from weft.parallel.kept import unplaceable
+from weft.parallel.pipeline.estimate import StageCost
 from weft.parallel.pipeline.pinned import allowed_cuts
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import Alternative, Level
@@ -351,8 +352,12 @@ class PipelineSearch:
         if not any(self._worthwhile(desk, placing, schedule) for placing in free.values()):
             return []
         found: list[Found] = []
+        tried: list[Sequence[StageCost]] = []
         for placing in free.values():
-            found += self._staged(desk, placing, schedule)
+            costs = desk.costs(placing, "")
+            if costs not in tried:
+                found += self._staged(desk, placing, schedule)
+                tried.append(costs)
         if all(not one.fits or one.repeats for one in found) and self._may_come_near(found, FAR):
             found += self._cheaper(desk, list(free.values())[-1], schedule)
         if self._request.level is Level.BEST and self._may_come_near(found, NEAR):
