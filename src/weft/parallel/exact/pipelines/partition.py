@@ -206,7 +206,7 @@ class Runs:
         saved = self._saved[lesser][greater]
         opening = self._opening[greater] - self._opening[lesser]
         first, last = self._first[at[0]], self._last[at]
-        wanted = saved[first] + opening[first] + missing - ROUNDING * saved[-1]
+        wanted: Floats = saved[first] + opening[first] + missing - ROUNDING * saved[-1]
         reached = np.maximum(np.searchsorted(saved, wanted), first + 1)
         enough = reached <= last
         reached = np.minimum(reached, last)

@@ -151,8 +151,17 @@ class PipelineSearch:
     @property
     def _worth_s(self) -> float:
         """A step has to be shorter than this to be of interest; infinite if all are [s]."""
-        fitting = (found.prediction.step_s for found in self.found if found.fits)
-        return min([*fitting, self._most_s])
+        return min(_least_s(self.found), self._most_s)
+
+    @property
+    def _rough_of_best_s(self) -> float:
+        """What the closed form says of the best so far, 0 if there is none [s].
+
+        Of schedules with several stages to a group it may be above what the simulator says: there
+        no transfer is hidden.
+        """
+        best = min(self.found, key=lambda found: found.rank, default=None)
+        return 0.0 if best is None or not best.fits else best.staging.rough_s
 
     def _break(self, error: InfeasibleError) -> None:
         self.broken = self.broken or error
@@ -359,7 +368,7 @@ class PipelineSearch:
                 found += self._staged(desk, placing, schedule)
                 tried.append(costs)
         if all(not one.fits or one.repeats for one in found) and self._may_come_near(found, FAR):
-            found += self._cheaper(desk, list(free.values())[-1], schedule)
+            found += self._cheaper(desk, list(free.values())[-1], schedule, found)
         if self._request.level is Level.BEST and self._may_come_near(found, NEAR):
             for degrees in degrees_of(config, desk.rows.schemes):
                 try:
@@ -404,27 +413,37 @@ class PipelineSearch:
 
     def _may_come_near(self, found: Sequence[Found], times: float) -> bool:
         """Whether what was found for a configuration is not so much slower than the best so far."""
-        fitting = [one.prediction.step_s for one in found if one.fits]
-        return not fitting or min(fitting) <= times * self._worth_s
+        least = _least_s(found)
+        return least == inf or least <= times * self._worth_s
 
-    def _cheaper(self, desk: Desk, free: Placing, schedule: str) -> list[Found]:
-        """What fits where memory has a price, up to the lowest price at which something does.
+    def _cheaper(
+        self, desk: Desk, free: Placing, schedule: str, without: Sequence[Found]
+    ) -> list[Found]:
+        """What fits where memory has a price, up to the first price that gains nothing.
 
         Splitting more may cost less than computing twice.
+
+        Args:
+            desk: where placements are decided.
+            free: how, if memory has no price.
+            schedule: look at this schedule only, if it is given.
+            without: what was found where memory has no price.
         """
         solution = desk.solution(free)
         unit = solution.objective_s / max(solution.num_bytes, 1.0)
         all_found: list[Found] = []
+        least = _least_s(without)
         for ratio in PRICES:
             found = self._staged(desk, replace(free, price_s_per_byte=ratio * unit), schedule)
             all_found += found
-            if any(one.fits for one in found):
+            if least < inf and _least_s(found) >= least:
                 break
+            least = min(least, _least_s(found))
         return all_found
 
     def _staged(self, desk: Desk, placing: Placing, schedule: str) -> list[Found]:
         """The best stages for each of the most promising schedules."""
-        config, best = desk.config, self._worth_s
+        config, near_s = desk.config, NEAR * max(self._worth_s, self._rough_of_best_s)
         by_option = [desk.costs(placing, "")] * len(RECOMPUTATIONS)
         tried = self._worthwhile(desk, placing, schedule)
         bounds = desk.rows.stage_bounds
@@ -441,7 +460,7 @@ class PipelineSearch:
                 limit_bytes=self._limit,
             )
             for staging in ways[: SIMULATED[self._request.level]]
-            if staging.rough_s <= NEAR * best
+            if staging.rough_s <= near_s
         ]
 
     def _worthwhile(self, desk: Desk, placing: Placing, schedule: str) -> list[tuple[str, int]]:
@@ -465,3 +484,8 @@ class PipelineSearch:
             rows = self.rows_of(config.micro_batches)
             return Desk(rows, config, self._limit, self._request.level)
         return self._kept
+
+
+def _least_s(found: Sequence[Found]) -> float:
+    """The shortest step of those that fit; infinite if none does [s]."""
+    return min((one.prediction.step_s for one in found if one.fits), default=inf)
