@@ -123,7 +123,7 @@ class Rows:
             micro_batches: parts of the batch.
         """
         part, device = self.part, slowest_device(self.machine)
-        tables = {mesh: StrategyTable(part, mesh, device) for mesh in grids}
+        tables = {mesh: StrategyTable(part, mesh, device) for mesh in dict.fromkeys(grids)}
         varies, times = varying_nodes(part), Counter(self.whole.origin)
         seconds = sum(
             times[number]
