@@ -45,7 +45,7 @@ class Search(Protocol):
     notes: tuple[str, ...]
 
     def free(self) -> list[Proposal]:
-        """The first of the proposals: plans made without regard to memory."""
+        """The first of the proposals: without a price of memory, some with recomputation."""
         ...
 
     def proposals(self, most_s: float = inf) -> list[Proposal]:
@@ -232,8 +232,8 @@ def _of_one_stage(
 ) -> _OneStage:
     """Plans of one stage.
 
-    On a large machine a pipeline mostly wins, so plans that do not fit are made to fit only once
-    it is known how fast that is; unless time is limited, since then it might run out before.
+    On a large machine a pipeline often wins, so placements that save memory are looked for only
+    once it is known how fast that is; unless time is limited, since then it might run out before.
     """
     if request.pinning.num_stages > 1:
         return _OneStage()

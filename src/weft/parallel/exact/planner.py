@@ -84,14 +84,19 @@ class _Search:
         self._begin(0)
 
     def free(self) -> list[Proposal]:
-        """What the programmes of the meshes find without regard to memory."""
+        """What the meshes' programmes find without regard to memory, with recomputation if need be.
+
+        Recomputation is looked at only where the step without it is shorter than one that fits.
+        """
         found: list[Proposal] = []
         for search in self._in_order():
-            self._progress(f"mesh {search.mesh}, without regard to memory")
+            self._progress(f"mesh {search.mesh}, memory without a price")
             self._begin(self._searches.index(search))
-            if not self._in_time(search, found, search.free):
-                break
+            look = partial(search.recomputed, _least_s(found))
+            in_time = self._in_time(search, found, look)
             found += search.proposals
+            if not in_time:
+                break
         return found
 
     def proposals(self, most_s: float = inf) -> list[Proposal]:
@@ -165,7 +170,7 @@ class _Search:
         """
         if time.perf_counter() > self._limits.deadline_s:
             return False
-        best_s = min((p.prediction.step_s for p in found if p.fits), default=inf)
+        best_s = _least_s(found)
         try:
             if self._request.level is Level.FAST and search.least_s > HOPELESS * best_s:
                 return True
@@ -178,3 +183,8 @@ class _Search:
         left = f"time limit: {missing} of {len(self._searches)} mesh shapes not searched to the end"
         self.notes = (left,)
         self._progress(left)
+
+
+def _least_s(found: Sequence[Proposal]) -> float:
+    """The shortest step of those that fit; infinite if none does [s]."""
+    return min((p.prediction.step_s for p in found if p.fits), default=inf)

@@ -170,6 +170,19 @@ class MeshSearch:
         cheap = self._propose("cheap", solution)
         return cheap if cheap.fits else self._propose("full", solution)
 
+    def recomputed(self, most_s: float) -> None:
+        """`free`, and the best of it with recomputation, if it does not fit and is fast enough.
+
+        Args:
+            most_s: a step that is of no interest [s].
+
+        Raises:
+            TimeoutError: the deadline passed; what was found until then is in `proposals`.
+        """
+        proposal, solution = min(self.free().values(), key=lambda found: found[0].rank)
+        if not proposal.fits and proposal.prediction.step_s < most_s:
+            self.recomputing(solution)
+
     def search(self, most_s: float = inf) -> Proposal:
         """The fastest plan found whose simulated peak fits; the smallest if none does.
 

@@ -238,27 +238,35 @@ class PipelineSearch:
                 continue
             if plan is not None:
                 self._chosen = found
-                return plan if found.rows is None else self._no_slower(plan)
+                return self._no_slower(plan, self._rivals(found))
             self._too_large.append(found)
         return None
 
-    def _no_slower(self, plan: PipelinePlan) -> PipelinePlan:
-        """A plan by branches, or the best along the order of execution if that is faster.
+    def _rivals(self, found: Found) -> list[Found]:
+        """What may be faster than the best by its pieces, once it is built.
 
-        Pieces do not tell which gradients a stage that holds a whole branch can leave for later.
+        Pieces do not tell which gradients a stage that holds a whole branch can leave for later,
+        nor, where all of them are one stage, what its gathers of weights hide behind.
         """
-        in_order = (found for found in self.found if found.rows is None and found.fits)
-        found = min(in_order, key=lambda found: found.rank, default=None)
-        if found is None:
-            return plan
-        try:
-            other = self.built(found)
-        except InfeasibleError:
-            return plan
-        if other is None or other.prediction.step_s >= plan.prediction.step_s:
-            return plan
-        self._chosen = found
-        return other
+        others = [one for one in self.found if one.fits and one.rows is None]
+        if found.rows is not None:
+            return sorted(others, key=lambda one: one.rank)[:1]
+        if found.config.groups > 1:
+            return []
+        most_s = NEAR * found.prediction.step_s
+        near = [one for one in others if one.config == found.config and one is not found]
+        return [one for one in near if one.prediction.step_s <= most_s]
+
+    def _no_slower(self, plan: PipelinePlan, rivals: Sequence[Found]) -> PipelinePlan:
+        """A plan, or that of a rival that is faster."""
+        for found in rivals:
+            try:
+                other = self.built(found)
+            except InfeasibleError:
+                continue
+            if other is not None and other.prediction.step_s < plan.prediction.step_s:
+                self._chosen, plan = found, other
+        return plan
 
     def best_after_all(self) -> PipelinePlan | None:
         """The best pipeline; more configurations are worked out while none that is built fits."""
@@ -436,7 +444,7 @@ class PipelineSearch:
         for ratio in PRICES:
             found = self._staged(desk, replace(free, price_s_per_byte=ratio * unit), schedule)
             all_found += found
-            if least < inf and _least_s(found) >= least:
+            if least <= _least_s(found) < inf:
                 break
             least = min(least, _least_s(found))
         return all_found
