@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise, product
 from math import inf
 
@@ -129,6 +130,39 @@ def check(
         assert stage_bytes(by_option, range(i, j), options, stages - number) <= limits[number]
         seconds = stage_seconds(by_option, range(i, j), options)
         assert found.seconds[number] == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("seed", GRAPHS)
+def test_stages_of_pieces_that_keep_unlike_fit_and_take_as_long_as_said(seed: int) -> None:
+    alike, stages, limits = problem(seed)
+    generator = np.random.default_rng(seed)
+    kept = [sorted(generator.integers(0, 9, size=3).tolist(), reverse=True) for _ in alike[0]]
+    by_option = [
+        [
+            piece(3 * c.time.forward_s, float(of[o]), c.state_bytes)
+            for c, of in zip(costs, kept, strict=True)
+        ]
+        for o, costs in enumerate(alike)
+    ]
+    in_flight = [float(stages - s) for s in range(stages)]
+    found = partition(Runs(by_option, stages), in_flight, limits, MICRO_BATCHES)
+    if found is not None:
+        check(found, by_option, stages, limits)
+        return
+    for seconds in all_partitions([by_option[-1]] * 3, stages, limits):
+        assert max(seconds) == inf
+
+
+@pytest.mark.parametrize("seed", GRAPHS)
+def test_runs_of_pieces_that_repeat_cost_what_they_cost_one_by_one(seed: int) -> None:
+    by_option, stages, limits = problem(seed)
+    again = [[*costs, *costs, *costs] for costs in by_option]
+    apart = [[replace(cost) for cost in costs] for costs in again]
+    in_flight = [float(stages - s) for s in range(stages)]
+    found, other = (
+        partition(Runs(costs, stages), in_flight, limits, MICRO_BATCHES) for costs in (again, apart)
+    )
+    assert found == other
 
 
 @pytest.mark.parametrize("seed", GRAPHS)

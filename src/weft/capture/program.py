@@ -14,6 +14,7 @@ from weft.capture.source import describe, first_line, line_of_error
 from weft.capture.stack import Stack, cut, find_stack
 from weft.capture.trace import Trace, first_batch, make_model, trace
 from weft.capture.workload import Workload
+from weft.core.collector import collector_paused
 from weft.core.errors import CaptureError, WeftError
 from weft.program.annotation import Annotation
 from weft.program.graph import Program
@@ -69,12 +70,13 @@ def capture(workload: Workload) -> Program:
         weight, bias, optimizer.step, batch.x, seed
     """
     try:
-        model = make_model(workload)
-        batch, stack = first_batch(workload), find_stack(model, _MIN_DEPTH)
-        program = None if stack is None else _by_replication(workload, model, batch, stack)
-        if program is None:
-            program = _by_full_trace(workload, make_model(workload) if stack else model, batch)
-        verify(program)
+        with collector_paused():
+            model = make_model(workload)
+            batch, stack = first_batch(workload), find_stack(model, _MIN_DEPTH)
+            program = None if stack is None else _by_replication(workload, model, batch, stack)
+            if program is None:
+                program = _by_full_trace(workload, make_model(workload) if stack else model, batch)
+            verify(program)
     except WeftError as error:
         raise error.within(workload.name) from error.__cause__
     except RecursionError as error:

@@ -7,13 +7,13 @@ that what is predicted is what is run. Slots hold local tensors; each is written
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
 from weft.parallel.placement import Mesh, Sharding
 from weft.parallel.plan import Strategy
-from weft.program.graph import Arg, Phase
+from weft.program.graph import Arg, Phase, values_in
 from weft.program.types import TensorType
 
 __all__ = [
@@ -49,6 +49,7 @@ class Run:
         strategy: the node's shardings, for operators that must know where they are
             (an index range, a random mask, a lookup in a split table).
         phase: forward, backward or update; a recomputed forward node runs in backward.
+        reads: slots among the arguments, in order.
     """
 
     node: int
@@ -57,6 +58,11 @@ class Run:
     outputs: tuple[int, ...]
     strategy: Strategy
     phase: Phase
+    reads: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        reads = tuple([value.node for value in values_in(self.args)])
+        object.__setattr__(self, "reads", reads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,15 +6,15 @@ is slower than the best of them that fits is never returned.
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from typing import Protocol
 
+from weft.core.collector import collector_paused
 from weft.core.errors import InfeasibleError
 from weft.core.units import format_bytes
 from weft.machine.topology import smallest_machine, with_nodes
@@ -44,8 +44,17 @@ class Search(Protocol):
 
     notes: tuple[str, ...]
 
-    def proposals(self) -> list[Proposal]:
-        """Plans with their predictions, in any order, whether they fit or not."""
+    def free(self) -> list[Proposal]:
+        """The first of the proposals: without a price of memory, some with recomputation."""
+        ...
+
+    def proposals(self, most_s: float = inf) -> list[Proposal]:
+        """Plans with their predictions, in any order, whether they fit or not.
+
+        Args:
+            most_s: where plans made without regard to memory are slower than this, none is made
+                to fit, since something else is known to be faster [s].
+        """
         ...
 
     def close(self) -> None:
@@ -125,11 +134,11 @@ def plan_request(
         RuleError: an operator has no sharding rule.
     """
     started = time.perf_counter()
-    with _collector_paused():
+    with collector_paused(), ExitStack() as open_until_chosen:
         _require_stages(request)
         folding = fold(request.program, request.pinning.marks)
         alike = _Alike(folding, views_of(request.program, folding))
-        whole = _of_one_stage(request, planner, alike, progress)
+        whole = _of_one_stage(request, planner, alike, progress, open_until_chosen)
         pipelines = PipelineOutcome()
         if _may_gain(request, whole.first):
             left_s = request.time_limit_s - (time.perf_counter() - started)
@@ -139,6 +148,7 @@ def plan_request(
             known_s = first.prediction.step_s if first is not None and first.fits else inf
             least = 2 if roomy else 1
             pipelines = planner.pipelines(later, alike.views, progress, least, CLOSE * known_s)
+        whole = whole.made_to_fit(pipelines.plan)
         if pipelines.plan is None:
             _require_fit(request, planner, alike, whole, pipelines, progress)
         chosen = _faster(whole, pipelines)
@@ -165,12 +175,14 @@ class _OneStage:
         experts: names of those that were written by hand.
         left_undone: lines for people.
         broken: why there is none.
+        under_way: the search, if it has not yet tried to make plans fit that do not.
     """
 
     order: Sequence[Proposal] = ()
     experts: frozenset[str] = frozenset()
     left_undone: tuple[str, ...] = ()
     broken: InfeasibleError | None = None
+    under_way: Search | None = None
 
     @property
     def first(self) -> Proposal | None:
@@ -181,6 +193,20 @@ class _OneStage:
     def best(self) -> Candidate | None:
         """The best one, built."""
         return best_of(self.order) if self.order else None
+
+    def made_to_fit(self, pipeline: PipelinePlan | None) -> _OneStage:
+        """With what the search makes room for, where that may be faster than a pipeline."""
+        if self.under_way is None:
+            return self
+        most_s = inf if pipeline is None else CLOSE * pipeline.prediction.step_s
+        experts = [proposal for proposal in self.order if proposal.name in self.experts]
+        searched = self.under_way.proposals(most_s)
+        return replace(
+            self,
+            order=ranked([*searched, *experts]),
+            left_undone=self.under_way.notes,
+            under_way=None,
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -198,13 +224,32 @@ Derived: on 16,384 devices the best level's further nine mesh shapes take minute
 
 
 def _of_one_stage(
-    request: PlanRequest, planner: Planner, alike: _Alike, progress: Progress
+    request: PlanRequest,
+    planner: Planner,
+    alike: _Alike,
+    progress: Progress,
+    open_until_chosen: ExitStack,
 ) -> _OneStage:
+    """Plans of one stage.
+
+    On a large machine a pipeline often wins, so placements that save memory are looked for only
+    once it is known how fast that is; unless time is limited, since then it might run out before.
+    """
     if request.pinning.num_stages > 1:
         return _OneStage()
     large = _may_split(request) and request.machine.num_devices > MOST_DEVICES
     own = replace(request, level=Level.FAST) if large else request
     try:
+        if large and request.time_limit_s == inf:
+            search = planner.start(own, alike.folding, alike.views, progress)
+            open_until_chosen.enter_context(closing(search))
+            progress("simulating the experts' plans")
+            experts = expert_proposals(own, alike.views)
+            return _OneStage(
+                order=ranked([*search.free(), *experts]),
+                experts=frozenset(proposal.name for proposal in experts),
+                under_way=search,
+            )
         outcome = _look(own, planner, alike, progress)
     except InfeasibleError as error:
         if not request.pinning or not _may_split(request):
@@ -348,22 +393,6 @@ def _look(request: PlanRequest, planner: Planner, alike: _Alike, progress: Progr
         progress("simulating the experts' plans")
         experts = expert_proposals(request, alike.views)
         return _Outcome(searched=search.proposals(), experts=experts, notes=search.notes)
-
-
-@contextmanager
-def _collector_paused() -> Generator[None]:
-    """Run a block without the cyclic garbage collector.
-
-    A search makes millions of objects and hardly a cycle, and each full collection would walk
-    all objects of the process.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _infeasible(

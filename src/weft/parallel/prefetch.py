@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
-from weft.program.graph import Phase, values_in
+from weft.program.graph import Phase
 from weft.program.operators import Kind, operator
 
 __all__ = ["is_view", "prefetch_weights", "slots_read", "slots_written", "with_last_use"]
@@ -85,7 +85,7 @@ def slots_read(instruction: Instruction) -> tuple[int, ...]:
     """Slots that an instruction reads."""
     if isinstance(instruction, Collective):
         return (instruction.source,)
-    return tuple([value.node for value in values_in(instruction.args)])
+    return instruction.reads
 
 
 def slots_written(instruction: Instruction) -> tuple[int, ...]:

@@ -109,9 +109,11 @@ class Schemes:
         stage = 1 if degrees.zero == 2 else degrees.zero
         key = (size, stage, degrees.tp > 1, degrees.ep > 1)
         if key not in self._outermost:
+            batch = _batch_pins(self.program, size, outer)
+            _require_rows(self.program, batch, size)
             used = self._used(degrees)
             kept = storage(self.program, degrees.zero, size, outer, used)
-            pinned = {**_batch_pins(self.program, size, outer), **kept.pinned}
+            pinned = {**batch, **kept.pinned}
             axis = self._filled(size, pinned, outer, kept)
             self._outermost[key] = axis, kept.gathered
         return self._outermost[key]
@@ -232,6 +234,18 @@ def _batch_pins(
         if source.role is Role.BATCH or (source.role is Role.RECEIVED and cuts):
             pinned[source.node] = 0
     return pinned
+
+
+def _require_rows(program: Program, pinned: Mapping[int, Placement], size: int) -> None:
+    """Check that the batch divides, before all that follows from it is written."""
+    for node in pinned:
+        shape = program.nodes[node].outputs[0].shape
+        if shape[0] % size:
+            raise InputError(
+                need=f"a batch that {size} data-parallel devices divide",
+                got=f"{program.input_by_node[node].name} with {shape[0]} rows",
+                hint="change the batch size or the data-parallel degree",
+            )
 
 
 def _has_rows(program: Program, node: int, size: int) -> bool:

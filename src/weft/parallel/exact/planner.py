@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 
 from weft.parallel.candidate import Proposal
@@ -82,14 +83,30 @@ class _Search:
         self.notes: tuple[str, ...] = ()
         self._begin(0)
 
-    def proposals(self) -> list[Proposal]:
+    def free(self) -> list[Proposal]:
+        """What the meshes' programmes find without regard to memory, with recomputation if need be.
+
+        Recomputation is looked at only where the step without it is shorter than one that fits.
+        """
+        found: list[Proposal] = []
+        for search in self._in_order():
+            self._progress(f"mesh {search.mesh}, memory without a price")
+            self._begin(self._searches.index(search))
+            look = partial(search.recomputed, _least_s(found))
+            in_time = self._in_time(search, found, look)
+            found += search.proposals
+            if not in_time:
+                break
+        return found
+
+    def proposals(self, most_s: float = inf) -> list[Proposal]:
         """Search the meshes in turn, until time is up."""
         found: list[Proposal] = []
         for number, search in enumerate(self._in_order(), start=1):
             self._progress(f"mesh {search.mesh} ({number} of {len(self._searches)})")
             if number < len(self._searches) and len(self._open) == 1:
                 self._begin(number)
-            in_time = self._search(search, found)
+            in_time = self._in_time(search, found, partial(search.search, most_s))
             found += search.proposals
             if not in_time:
                 self._out_of_time(len(self._searches) - number + 1)
@@ -140,21 +157,24 @@ class _Search:
 
     def _begin(self, number: int) -> None:
         search = self._searches[number]
-        search.start()
-        self._open.append(search)
+        if search not in self._open:
+            search.start()
+            self._open.append(search)
 
-    def _search(self, search: MeshSearch, found: Sequence[Proposal]) -> bool:
-        """Search a mesh to the end; False if there was no time for that.
+    def _in_time(
+        self, search: MeshSearch, found: Sequence[Proposal], look: Callable[[], object]
+    ) -> bool:
+        """Look at a mesh; False if there was no time for that.
 
         At the fast level a mesh that promises less than what was found is passed over.
         """
         if time.perf_counter() > self._limits.deadline_s:
             return False
-        best_s = min((p.prediction.step_s for p in found if p.fits), default=inf)
+        best_s = _least_s(found)
         try:
             if self._request.level is Level.FAST and search.least_s > HOPELESS * best_s:
                 return True
-            search.search()
+            look()
         except TimeoutError:
             return False
         return True
@@ -163,3 +183,8 @@ class _Search:
         left = f"time limit: {missing} of {len(self._searches)} mesh shapes not searched to the end"
         self.notes = (left,)
         self._progress(left)
+
+
+def _least_s(found: Sequence[Proposal]) -> float:
+    """The shortest step of those that fit; infinite if none does [s]."""
+    return min((p.prediction.step_s for p in found if p.fits), default=inf)

@@ -91,6 +91,7 @@ class MeshSearch:
     proposals: list[Proposal] = field(default_factory=list, init=False)
     _bounds: dict[float, float] = field(default_factory=dict[float, float], init=False)
     _hidden: float = field(default=0.0, init=False)
+    _most_s: float = field(default=inf, init=False)
     _proposed: dict[tuple[str, tuple[int, ...], float], Proposal] = field(
         default_factory=dict, init=False
     )
@@ -154,24 +155,64 @@ class MeshSearch:
             price_s_per_byte: what one byte of memory costs [s/byte].
             hidden: share of hideable communication that is taken to cost nothing.
         """
+        solution = self._solution(price_s_per_byte, hidden)
+        return self._propose("", solution), solution
+
+    def _solution(self, price_s_per_byte: float, hidden: float) -> Solution:
+        """The programme's, which says how fast a plan is at best that keeps within the limit."""
         solution = self.solver.solution(price_s_per_byte, hidden)
         bound_s = solution.bound_s - price_s_per_byte * self.limits.memory_limit_bytes
         self._bounds[hidden] = max(self._bounds.get(hidden, 0.0), bound_s)
-        return self._propose("", solution), solution
+        return solution
 
     def recomputing(self, solution: Solution) -> Proposal:
         """The least recomputation with which a solution fits; the most if none does."""
         cheap = self._propose("cheap", solution)
         return cheap if cheap.fits else self._propose("full", solution)
 
-    def search(self) -> Proposal:
+    def recomputed(self, most_s: float) -> None:
+        """`free`, and the best of it with recomputation, if it does not fit and is fast enough.
+
+        Args:
+            most_s: a step that is of no interest [s].
+
+        Raises:
+            TimeoutError: the deadline passed; what was found until then is in `proposals`.
+        """
+        proposal, solution = min(self.free().values(), key=lambda found: found[0].rank)
+        if not proposal.fits and proposal.prediction.step_s < most_s:
+            self.recomputing(solution)
+
+    def search(self, most_s: float = inf) -> Proposal:
         """The fastest plan found whose simulated peak fits; the smallest if none does.
+
+        At the best level all of `free` make room where they have to, so that nothing is missed
+        that the fast level finds. At the fast level recomputation is tried only where no price
+        makes a plan fit.
+
+        Args:
+            most_s: a step that is of no interest, for which no room is made [s].
+
+        Raises:
+            TimeoutError: the deadline passed; what was found until then is in `proposals`.
+        """
+        found = self.free()
+        best = min(found, key=lambda hidden: (found[hidden][0].rank, hidden))
+        for hidden in found if self.limits.level is Level.BEST else (best,):
+            proposal, solution = found[hidden]
+            simulated_share = proposal.prediction.step_s / solution.objective_s
+            self._hidden = hidden
+            self._most_s = most_s / min(simulated_share, 1.0)
+            if proposal.prediction.step_s <= most_s:
+                self._make_room(proposal, solution)
+        return min(self.proposals, key=lambda p: p.rank)
+
+    def free(self) -> dict[float, tuple[Proposal, Solution]]:
+        """Without regard to memory, the best plan by share of communication taken to be hidden.
 
         The programme takes most of what can hide to be hidden. Where the simulator hides less,
         it is solved again with all communication charged in full, and the simulator chooses; at
-        the best level it always is, and both make room where they have to, so that nothing is
-        missed that the fast level finds. At the fast level recomputation is tried only where no
-        price makes a plan fit.
+        the best level it always is.
 
         Raises:
             TimeoutError: the deadline passed; what was found until then is in `proposals`.
@@ -182,11 +223,7 @@ class MeshSearch:
             agrees = proposal.prediction.step_s <= AGREES * solution.objective_s
             if agrees and self.limits.level is not Level.BEST:
                 break
-        best = min(found, key=lambda hidden: (found[hidden][0].rank, hidden))
-        for hidden in found if self.limits.level is Level.BEST else (best,):
-            self._hidden = hidden
-            self._make_room(*found[hidden])
-        return min(self.proposals, key=lambda p: p.rank)
+        return found
 
     def _make_room(self, first: Proposal, free: Solution) -> None:
         """Where the free plan does not fit, raise the price of memory or recompute."""
@@ -263,7 +300,11 @@ class MeshSearch:
         """
         hopeless = HOPELESS * self.limits.memory_limit_bytes
         for ratio in PRICES:
-            proposal, solution = self.at_price(ratio * self._unit_price(free), self._hidden)
+            price = ratio * self._unit_price(free)
+            self._solution(price, self._hidden)
+            if self._bounds[self._hidden] > self._most_s:
+                break
+            proposal, solution = self.at_price(price, self._hidden)
             if proposal.fits:
                 return solution
             if ratio == DEAREST and proposal.prediction.peak_bytes > hopeless:
@@ -274,7 +315,10 @@ class MeshSearch:
         """The free plan with recomputation; if it still does not fit, smaller ones too."""
         if self.recomputing(free).fits:
             return
-        _, small = self.at_price(DEAREST * self._unit_price(free), self._hidden)
+        small = self._solution(DEAREST * self._unit_price(free), self._hidden)
+        if small.objective_s > self._most_s:
+            return
+        self._propose("", small)
         saved = free.num_bytes - small.num_bytes
         if self.recomputing(small).fits and saved > 0:
             price = (small.objective_s - free.objective_s) / saved

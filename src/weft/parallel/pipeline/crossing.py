@@ -81,9 +81,10 @@ def crossing_seconds(
     """
     lies = layouts(staged, plan.plans)
     known: dict[object, tuple[Piece, ...]] = {}
+    seconds: dict[tuple[object, ...], float] = {}
 
     def taking_s(stage: StageProgram, phase: Phase) -> float:
-        messages: list[Message] = []
+        sent: list[tuple[object, int, int, int]] = []
         for parcel in stage.sends:
             if parcel.phase is not phase or parcel.once:
                 continue
@@ -97,11 +98,16 @@ def crossing_seconds(
                 plan.ranks_of(number % plan.num_groups).start
                 for number in (parcel.source, parcel.target)
             )
-            messages += [
-                (first + p.source, second + p.target, p.num_elements * whole.dtype.num_bytes)
+            sent.append((key, whole.dtype.num_bytes, first, second))
+        all_of_it = tuple(sent)
+        if all_of_it not in seconds:
+            messages = [
+                (first + p.source, second + p.target, p.num_elements * num_bytes)
+                for key, num_bytes, first, second in sent
                 for p in known[key]
             ]
-        return messages_s(messages, machine)
+            seconds[all_of_it] = messages_s(messages, machine)
+        return seconds[all_of_it]
 
     return [
         (taking_s(stage, Phase.FORWARD), taking_s(stage, Phase.BACKWARD)) for stage in staged.stages

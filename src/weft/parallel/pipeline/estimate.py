@@ -25,7 +25,6 @@ from weft.parallel.pipeline.timing import StageTime, pipeline_time
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.prefetch import slots_read, slots_written
 from weft.parallel.recompute import Expanded, expand
-from weft.parallel.serialize import plan_digest
 from weft.program.graph import Phase, Role
 
 __all__ = [
@@ -97,7 +96,7 @@ def estimate_pipeline(
     costs: list[StageCost] = []
     for number, (first, decided) in enumerate(zip(staged.alike, plan.plans, strict=True)):
         lies = nodes[number % plan.num_groups]
-        key = (first, _decision(decided), lies)
+        key = (first, decided.mesh, decided.strategies, decided.copies, decided.recompute, lies)
         if key not in known:
             found = staged.segments(number, decided)
             stage = staged.stages[number]
@@ -173,11 +172,6 @@ def sending_s(load: Load, machine: Machine, first: int, second: int) -> float:
         return 0.0
     link = link_between(machine, first, second)
     return link.latency_s.value * load.parcels + load.num_bytes / link.bytes_per_s.value
-
-
-def _decision(plan: ParallelPlan) -> str:
-    """Digest of what a plan decides, whichever of several stages that are alike it is for."""
-    return plan_digest(replace(plan, program_digest=""))
 
 
 @dataclass(frozen=True, slots=True)

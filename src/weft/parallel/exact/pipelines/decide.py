@@ -16,6 +16,7 @@ from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.kept import require_kept
 from weft.parallel.loop import Loop
 from weft.parallel.pipeline.estimate import StageCost
+from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
 from weft.parallel.propagate import combine
 from weft.parallel.reshard import Resharding
@@ -42,6 +43,12 @@ class Desk:
     _costs: dict[tuple[Placing, str], list[StageCost]] = field(
         default_factory=dict[tuple[Placing, str], "list[StageCost]"], repr=False, compare=False
     )
+    _of_pieces: dict[Mesh, dict[object, StageCost]] = field(
+        default_factory=dict[Mesh, "dict[object, StageCost]"], repr=False, compare=False
+    )
+    _solutions: dict[tuple[float, float], Solution] = field(
+        default_factory=dict[tuple[float, float], Solution], repr=False, compare=False
+    )
 
     def costs(self, placing: Placing, recomputation: str) -> list[StageCost]:
         """Cost of each piece of the whole program, worked out once.
@@ -55,7 +62,9 @@ class Desk:
         """
         key = (placing, recomputation)
         if key not in self._costs:
-            self._costs[key] = piece_costs(self.rows, self.slicer(placing), recomputation)
+            slicer = self.slicer(placing)
+            known = self._of_pieces.setdefault(slicer.mesh, {})
+            self._costs[key] = piece_costs(self.rows, slicer, recomputation, known)
         return self._costs[key]
 
     @cached_property
@@ -83,8 +92,11 @@ class Desk:
         )
 
     def solution(self, placing: Placing) -> Solution:
-        """The programme's solution."""
-        return self.strategist.model.solve(placing.price_s_per_byte, placing.hidden)
+        """The programme's solution, worked out once."""
+        key = (placing.price_s_per_byte, placing.hidden)
+        if key not in self._solutions:
+            self._solutions[key] = self.strategist.model.solve(*key)
+        return self._solutions[key]
 
     @cached_property
     def bound_s(self) -> float:

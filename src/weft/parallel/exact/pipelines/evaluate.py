@@ -84,8 +84,7 @@ def stagings(
             continue
         pinned = allowed is not None and any(of != (0, number - 1) for of in allowed)
         if schedule == "zero-bubble":
-            waiting = [list(map(_keeping_what_waits, costs)) for costs in by_option]
-            own = Runs(waiting, number, hops, any_length=pinned)
+            own = Runs(_keeping_what_waits(by_option), number, hops, any_length=pinned)
         else:
             own = runs.get(number) or Runs(by_option, number, hops, any_length=pinned)
             runs[number] = own
@@ -115,10 +114,20 @@ def _hops(costs: Sequence[StageCost], config: Config, machine: Machine) -> list[
     ]
 
 
-def _keeping_what_waits(cost: StageCost) -> StageCost:
-    """A piece all of whose micro-batches under way wait for the gradients of weights, at most."""
-    time = cost.time
-    return replace(cost, time=replace(time, kept_bytes=time.kept_bytes + time.waiting_bytes))
+def _keeping_what_waits(by_option: Sequence[Sequence[StageCost]]) -> list[list[StageCost]]:
+    """Pieces all of whose micro-batches under way wait for the gradients of weights, at most."""
+    known: dict[int, StageCost] = {}
+    lists: dict[int, list[StageCost]] = {}
+    for costs in by_option:
+        if id(costs) in lists:
+            continue
+        for cost in costs:
+            if id(cost) not in known:
+                time = cost.time
+                kept = time.kept_bytes + time.waiting_bytes
+                known[id(cost)] = replace(cost, time=replace(time, kept_bytes=kept))
+        lists[id(costs)] = [known[id(cost)] for cost in costs]
+    return [lists[id(costs)] for costs in by_option]
 
 
 def schedules(config: Config, num_pieces: int, level: Level) -> list[tuple[str, int]]:

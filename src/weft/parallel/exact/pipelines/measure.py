@@ -123,7 +123,7 @@ class Rows:
             micro_batches: parts of the batch.
         """
         part, device = self.part, slowest_device(self.machine)
-        tables = {mesh: StrategyTable(part, mesh, device) for mesh in grids}
+        tables = {mesh: StrategyTable(part, mesh, device) for mesh in dict.fromkeys(grids)}
         varies, times = varying_nodes(part), Counter(self.whole.origin)
         seconds = sum(
             times[number]
@@ -290,7 +290,9 @@ def batch_rules(part: Program, size: int, settled: Set[Value]) -> dict[int, Rule
     return kept
 
 
-def piece_costs(rows: Rows, slicer: Slicer, recomputation: str) -> list[StageCost]:
+def piece_costs(
+    rows: Rows, slicer: Slicer, recomputation: str, known: dict[object, StageCost] | None = None
+) -> list[StageCost]:
     """Cost of each piece of the whole program under a decision.
 
     Where layers run again as a whole, a piece that begins inside of one keeps nothing of what
@@ -300,8 +302,9 @@ def piece_costs(rows: Rows, slicer: Slicer, recomputation: str) -> list[StageCos
         rows: the program of one micro-batch.
         slicer: makes plans of pieces.
         recomputation: one of `weft.parallel.recompute.RECOMPUTATIONS`.
+        known: what pieces cost under other decisions on the same grid; what is found is added.
     """
-    known: dict[object, StageCost] = {}
+    known = {} if known is None else known
     costs: list[StageCost] = []
     for piece, stage in enumerate(rows.stages):
         expanded = rows.expanded(piece, recomputation)

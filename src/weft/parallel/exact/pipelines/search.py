@@ -41,6 +41,7 @@ from weft.parallel.exact.pipelines.partition import Runs, Tightest, tightest
 from weft.parallel.exact.pipelines.rough import Rough
 from weft.parallel.exact.pipelines.unequal import Unequal
 from weft.parallel.kept import unplaceable
+from weft.parallel.pipeline.estimate import StageCost
 from weft.parallel.pipeline.pinned import allowed_cuts
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import Alternative, Level
@@ -150,8 +151,17 @@ class PipelineSearch:
     @property
     def _worth_s(self) -> float:
         """A step has to be shorter than this to be of interest; infinite if all are [s]."""
-        fitting = (found.prediction.step_s for found in self.found if found.fits)
-        return min([*fitting, self._most_s])
+        return min(_least_s(self.found), self._most_s)
+
+    @property
+    def _rough_of_best_s(self) -> float:
+        """What the closed form says of the best so far, 0 if there is none [s].
+
+        Of schedules with several stages to a group it may be above what the simulator says: there
+        no transfer is hidden.
+        """
+        best = min(self.found, key=lambda found: found.rank, default=None)
+        return 0.0 if best is None or not best.fits else best.staging.rough_s
 
     def _break(self, error: InfeasibleError) -> None:
         self.broken = self.broken or error
@@ -228,27 +238,35 @@ class PipelineSearch:
                 continue
             if plan is not None:
                 self._chosen = found
-                return plan if found.rows is None else self._no_slower(plan)
+                return self._no_slower(plan, self._rivals(found))
             self._too_large.append(found)
         return None
 
-    def _no_slower(self, plan: PipelinePlan) -> PipelinePlan:
-        """A plan by branches, or the best along the order of execution if that is faster.
+    def _rivals(self, found: Found) -> list[Found]:
+        """What may be faster than the best by its pieces, once it is built.
 
-        Pieces do not tell which gradients a stage that holds a whole branch can leave for later.
+        Pieces do not tell which gradients a stage that holds a whole branch can leave for later,
+        nor, where all of them are one stage, what its gathers of weights hide behind.
         """
-        in_order = (found for found in self.found if found.rows is None and found.fits)
-        found = min(in_order, key=lambda found: found.rank, default=None)
-        if found is None:
-            return plan
-        try:
-            other = self.built(found)
-        except InfeasibleError:
-            return plan
-        if other is None or other.prediction.step_s >= plan.prediction.step_s:
-            return plan
-        self._chosen = found
-        return other
+        others = [one for one in self.found if one.fits and one.rows is None]
+        if found.rows is not None:
+            return sorted(others, key=lambda one: one.rank)[:1]
+        if found.config.groups > 1:
+            return []
+        most_s = NEAR * found.prediction.step_s
+        near = [one for one in others if one.config == found.config and one is not found]
+        return [one for one in near if one.prediction.step_s <= most_s]
+
+    def _no_slower(self, plan: PipelinePlan, rivals: Sequence[Found]) -> PipelinePlan:
+        """A plan, or that of a rival that is faster."""
+        for found in rivals:
+            try:
+                other = self.built(found)
+            except InfeasibleError:
+                continue
+            if other is not None and other.prediction.step_s < plan.prediction.step_s:
+                self._chosen, plan = found, other
+        return plan
 
     def best_after_all(self) -> PipelinePlan | None:
         """The best pipeline; more configurations are worked out while none that is built fits."""
@@ -351,10 +369,14 @@ class PipelineSearch:
         if not any(self._worthwhile(desk, placing, schedule) for placing in free.values()):
             return []
         found: list[Found] = []
+        tried: list[Sequence[StageCost]] = []
         for placing in free.values():
-            found += self._staged(desk, placing, schedule)
+            costs = desk.costs(placing, "")
+            if costs not in tried:
+                found += self._staged(desk, placing, schedule)
+                tried.append(costs)
         if all(not one.fits or one.repeats for one in found) and self._may_come_near(found, FAR):
-            found += self._cheaper(desk, list(free.values())[-1], schedule)
+            found += self._cheaper(desk, list(free.values())[-1], schedule, found)
         if self._request.level is Level.BEST and self._may_come_near(found, NEAR):
             for degrees in degrees_of(config, desk.rows.schemes):
                 try:
@@ -399,27 +421,37 @@ class PipelineSearch:
 
     def _may_come_near(self, found: Sequence[Found], times: float) -> bool:
         """Whether what was found for a configuration is not so much slower than the best so far."""
-        fitting = [one.prediction.step_s for one in found if one.fits]
-        return not fitting or min(fitting) <= times * self._worth_s
+        least = _least_s(found)
+        return least == inf or least <= times * self._worth_s
 
-    def _cheaper(self, desk: Desk, free: Placing, schedule: str) -> list[Found]:
-        """What fits where memory has a price, up to the lowest price at which something does.
+    def _cheaper(
+        self, desk: Desk, free: Placing, schedule: str, without: Sequence[Found]
+    ) -> list[Found]:
+        """What fits where memory has a price, up to the first price that gains nothing.
 
         Splitting more may cost less than computing twice.
+
+        Args:
+            desk: where placements are decided.
+            free: how, if memory has no price.
+            schedule: look at this schedule only, if it is given.
+            without: what was found where memory has no price.
         """
         solution = desk.solution(free)
         unit = solution.objective_s / max(solution.num_bytes, 1.0)
         all_found: list[Found] = []
+        least = _least_s(without)
         for ratio in PRICES:
             found = self._staged(desk, replace(free, price_s_per_byte=ratio * unit), schedule)
             all_found += found
-            if any(one.fits for one in found):
+            if least <= _least_s(found) < inf:
                 break
+            least = min(least, _least_s(found))
         return all_found
 
     def _staged(self, desk: Desk, placing: Placing, schedule: str) -> list[Found]:
         """The best stages for each of the most promising schedules."""
-        config, best = desk.config, self._worth_s
+        config, near_s = desk.config, NEAR * max(self._worth_s, self._rough_of_best_s)
         by_option = [desk.costs(placing, "")] * len(RECOMPUTATIONS)
         tried = self._worthwhile(desk, placing, schedule)
         bounds = desk.rows.stage_bounds
@@ -436,7 +468,7 @@ class PipelineSearch:
                 limit_bytes=self._limit,
             )
             for staging in ways[: SIMULATED[self._request.level]]
-            if staging.rough_s <= NEAR * best
+            if staging.rough_s <= near_s
         ]
 
     def _worthwhile(self, desk: Desk, placing: Placing, schedule: str) -> list[tuple[str, int]]:
@@ -460,3 +492,8 @@ class PipelineSearch:
             rows = self.rows_of(config.micro_batches)
             return Desk(rows, config, self._limit, self._request.level)
         return self._kept
+
+
+def _least_s(found: Sequence[Found]) -> float:
+    """The shortest step of those that fit; infinite if none does [s]."""
+    return min((one.prediction.step_s for one in found if one.fits), default=inf)
