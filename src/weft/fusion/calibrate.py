@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from itertools import pairwise
 from math import sqrt
 from pathlib import Path
