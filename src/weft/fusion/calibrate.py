@@ -156,11 +156,10 @@ def _runner(region: Region, source: Source, library: Path, threads: int) -> Call
     shape = region.program.nodes[0].outputs[0].shape
     # NumPy's memory: this may run while torch makes fake tensors only.
     x, y = np.ones(shape, np.float32), np.ones(shape, np.float32)
-    scratch = torch.empty(
-        source.shared_bytes + threads * source.thread_bytes + 64, dtype=torch.uint8
-    )
-    pointers = (ctypes.c_void_p * 2)(x.data_ptr(), y.data_ptr())
-    start = -(-scratch.data_ptr() // 64) * 64
+    size = source.shared_bytes + threads * source.thread_bytes
+    scratch = np.empty(size + 64, np.uint8)
+    pointers = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
+    start = -(-scratch.ctypes.data // 64) * 64
 
     def run() -> None:
         function(pointers, start, threads)
