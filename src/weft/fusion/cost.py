@@ -236,7 +236,7 @@ class _Phase:
                 # Consecutive outer values walk on where nothing faster was left out.
                 is_last = axis == self._phase.outer[-1].axis
                 return max(run, 4096.0) if is_last and at == len(by_stride) - 1 else run
-            if stride * size > 4 * run:
+            if stride * size > 2 * run:
                 return run
             run = max(run, float(stride * size * self._extent(axis)))
         return run
