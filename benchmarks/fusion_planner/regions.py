@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from weft.fusion.region import Region, row_major
+from weft.fusion.region import Region
 from weft.program.builder import Builder
 from weft.program.graph import Role, Value
+from weft.program.random import row_major_strides
 from weft.program.types import DType, TensorType
 
 __all__ = ["random_region"]
@@ -81,6 +82,6 @@ def random_region(seed: int, operators: int, rows: int = 512, columns: int = 768
     return Region(
         program=builder.build(outputs[0]),
         outputs=tuple(outputs),
-        input_strides=tuple(row_major(shape) for shape in shapes),
-        output_strides=tuple(row_major(builder.type_of(v).shape) for v in outputs),
+        input_strides=tuple(row_major_strides(shape) for shape in shapes),
+        output_strides=tuple(row_major_strides(builder.type_of(v).shape) for v in outputs),
     )

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from weft.capture.dtypes import to_torch_dtype
-from weft.fusion.region import Region, row_major
+from weft.fusion.region import Region
 from weft.program.builder import Builder
 from weft.program.graph import Role, Value, map_values, values_in
+from weft.program.random import row_major_strides
 from weft.program.text import to_text
 from weft.program.types import DType
 
@@ -99,7 +100,10 @@ def rebuilt(program, outputs, strides, given, output_strides, loose=frozenset())
         node = program.nodes[number]
         if node.op == "input" or number in loose:
             of = node.outputs[0]
-            own = laid.get(number) or (row_major(of.shape), Given(memory=1000 + number, offset=0))
+            own = laid.get(number) or (
+                row_major_strides(of.shape),
+                Given(memory=1000 + number, offset=0),
+            )
             kept_strides.append(own[0])
             kept_given.append(own[1])
             new[number] = builder.input(f"in{len(kept_given) - 1}", Role.BATCH, of)

@@ -15,7 +15,7 @@ from tests.property.fused_regions import cases
 from weft.fusion import kernel as kernel_module
 from weft.fusion.compile import build
 from weft.fusion.kernel import Kernel, compile_region
-from weft.fusion.region import row_major
+from weft.program.random import row_major_strides
 
 
 class Emitted(Exception):
@@ -142,7 +142,7 @@ def _smaller(case):
     for value, _ in rows:
         if program.nodes[value.node].op != "input":
             for operand in program.operands(value.node):
-                strides = row_major(program.type_of(operand).shape)
+                strides = row_major_strides(program.type_of(operand).shape)
                 rest = [row for row in rows if row[0] not in (value, operand)]
                 tries.append(([*rest, (operand, strides)], frozenset()))
     for number, node in enumerate(program.nodes):

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.property.fused_case import Case, Given, rebuilt
 from weft.core.errors import VerifyError
-from weft.fusion.region import row_major
 from weft.program.builder import Builder
 from weft.program.graph import Role, Value
 from weft.program.promotion import broadcast
+from weft.program.random import row_major_strides
 from weft.program.types import DType, TensorType
 
 SIZES = (1, 2, 3, 4, 6, 8, 16, 17, 32, 33, 64, 257)
@@ -122,7 +122,7 @@ class Grower:
     def laid_out(self, shape):
         """Strides: mostly in rows; else of permuted dims, with gaps, or of repeated rows."""
         if self.chance(60):
-            return row_major(shape)
+            return row_major_strides(shape)
         order = self.draw(st.permutations(range(len(shape))))
         strides, step = [0] * len(shape), 1
         for dim in order:
@@ -135,9 +135,9 @@ class Grower:
     def dense(self, shape):
         """Strides of an output: of permuted dims."""
         if self.chance(70):
-            return row_major(shape)
+            return row_major_strides(shape)
         order = self.draw(st.permutations(range(len(shape))))
-        rows = row_major(tuple(shape[d] for d in order))
+        rows = row_major_strides(tuple(shape[d] for d in order))
         return tuple(rows[order.index(d)] for d in range(len(shape)))
 
     # --- partners --------------------------------------------------------------------------

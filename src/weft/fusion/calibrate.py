@@ -21,10 +21,11 @@ from weft.fusion.compile import build, load
 from weft.fusion.cost import Host, phase_bytes
 from weft.fusion.emit.cpp import Source, emit
 from weft.fusion.lower import lower
-from weft.fusion.region import Region, row_major
+from weft.fusion.region import Region
 from weft.fusion.stitch import planned, scheduled
 from weft.program.builder import Builder
 from weft.program.graph import Role, Value
+from weft.program.random import row_major_strides
 from weft.program.types import DType, TensorType
 
 __all__ = ["calibrated", "measure_host"]
@@ -142,7 +143,7 @@ def _chain() -> Region:
 
 
 def _region(builder: Builder, last: Value, shape: tuple[int, ...]) -> Region:
-    rows = row_major(shape)
+    rows = row_major_strides(shape)
     return Region(
         program=builder.build(last),
         outputs=(last,),

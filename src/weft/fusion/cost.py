@@ -6,7 +6,7 @@ longer of the two. What is read twice in a tile comes from the caches the second
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
@@ -119,15 +119,27 @@ tell lines that are written whole in part."""
 
 def _touched(points: Points, buffer: int, address: Address) -> float:
     count = points.num_elements([axis for axis, _ in address.strides])
+    return float(count * _element_bytes(points, buffer))
+
+
+def _element_bytes(points: Points, buffer: int) -> int:
     # Buffers behind those of the region hold results of reductions.
-    size = points.buffers[buffer].dtype.num_bytes if buffer < len(points.buffers) else 4
-    return float(count * size)
+    return points.buffers[buffer].dtype.num_bytes if buffer < len(points.buffers) else 4
 
 
 LINE_BYTES = 64
 """A cache line. Derived: of every x86-64 processor."""
 JUMP_BYTES = 128
 """Bytes of a run that a jump to the next one costs. Derived: prefetchers fetch lines in pairs."""
+
+
+def _access(
+    lane: int, buffer: int, address: Address, crossing: Collection[tuple[int, Address]]
+) -> float:
+    """Vector instructions of a load, along the last axis of its nest."""
+    if (buffer, address) in crossing:
+        return 6.0
+    return 0.5 if address.stride(lane) in (0, 1) else 2.0 * LANES
 
 
 class _Phase:
@@ -179,14 +191,15 @@ class _Phase:
         """Points that a nest computes or reads, with their vector instructions."""
         points, found = self._points.points, dict[int, float]()
         lane = nest.axes[-1] if nest.axes else -1
+        crossing = crossing_accesses(self._points, nest)
 
         def need(number: int, is_root: bool) -> None:
             if number in found:
                 return
             point = points[number]
             if point.kind is Kind.LOAD:
-                found[number] = self._access(nest, point.buffer, point.address)
-            elif point.kind in (Kind.IOTA,):
+                found[number] = _access(lane, point.buffer, point.address, crossing)
+            elif point.kind is Kind.IOTA:
                 found[number] = 1.0
             elif point.kind is Kind.LOOKUP:
                 found[number] = 2.0 * LANES
@@ -205,14 +218,8 @@ class _Phase:
             need(number, True)
         for at, store in enumerate(nest.stores):
             need(store.point, False)
-            found[-1 - at] = self._access(nest, store.buffer, store.address) * 1.5
+            found[-1 - at] = _access(lane, store.buffer, store.address, crossing) * 1.5
         return found
-
-    def _access(self, nest: Nest, buffer: int, address: Address) -> float:
-        stride = address.stride(nest.axes[-1]) if nest.axes else 0
-        if (buffer, address) in crossing_accesses(self._points, nest):
-            return 6.0
-        return 0.5 if stride in (0, 1) else 2.0 * LANES
 
     def _weighted_bytes(self) -> float:
         """Bytes of a phase, more where they come in short runs [bytes]."""
@@ -226,8 +233,7 @@ class _Phase:
 
     def _run_bytes(self, buffer: int, address: Address) -> float:
         """How far a tile walks through a tensor without jumping [bytes]."""
-        buffers = self._points.buffers
-        size = buffers[buffer].dtype.num_bytes if buffer < len(buffers) else 4
+        size = _element_bytes(self._points, buffer)
         whole = {own.axis for own in self._phase.outer if own.block == 1}
         run = float(size)
         by_stride = sorted((abs(stride), axis) for axis, stride in address.strides)

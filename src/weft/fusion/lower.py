@@ -12,7 +12,7 @@ import numpy as np
 from weft.core.errors import VerifyError
 from weft.fusion.index import Box, Misfit, Part
 from weft.fusion.points import Address, Buffer, Const, Kind, Point, Points, PointTable, Ref, Store
-from weft.fusion.region import Region, row_major
+from weft.fusion.region import Region
 from weft.fusion.relate import (
     Instance,
     Relations,
@@ -25,6 +25,7 @@ from weft.fusion.relate import (
 from weft.program.graph import Value
 from weft.program.operators import Kind as OperatorKind
 from weft.program.operators import operator
+from weft.program.random import row_major_strides
 from weft.program.types import DType, TensorType
 
 __all__ = ["lower"]
@@ -72,10 +73,10 @@ class _Lowering:
             outputs.append(self._buffer(f"out{number}", program.type_of(value), strides))
         for number, value in enumerate(self._relations.written):
             own = program.type_of(value)
-            self._buffer_of[value] = self._buffer(f"mid{number}", own, row_major(own.shape))
+            self._buffer_of[value] = self._buffer(f"mid{number}", own, row_major_strides(own.shape))
         stores: list[Store] = []
         for value, instance in self._relations.written.items():
-            strides = row_major(instance.shape)
+            strides = row_major_strides(instance.shape)
             stores += self._stores(instance, self._buffer_of[value], strides)
         for buffer, instance, strides in zip(
             outputs, self._relations.outputs, region.output_strides, strict=True

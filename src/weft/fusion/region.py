@@ -13,28 +13,13 @@ from weft.core.errors import VerifyError
 from weft.program.graph import Program, Value
 from weft.program.operators import Kind, operator
 
-__all__ = ["STITCHED", "Region", "Strides", "row_major"]
+__all__ = ["STITCHED", "Region", "Strides"]
 
 Strides = tuple[int, ...]
 """Of each dim, elements from one index to the next."""
 
 STITCHED = frozenset({"full", "iota", "sum", "amax", "amin", "slice_backward", "gather.default"})
 """Operators that stitching knows beside those of element-wise and view kind."""
-
-
-def row_major(shape: tuple[int, ...]) -> Strides:
-    """Strides of a contiguous tensor.
-
-    Example:
-        >>> row_major((2, 3, 4))
-        (12, 4, 1)
-    """
-    strides: list[int] = []
-    step = 1
-    for size in reversed(shape):
-        strides.insert(0, step)
-        step *= max(size, 1)
-    return tuple(strides)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from weft.fusion.index import Dims, Misfit
-from weft.fusion.region import Region, Strides, row_major
+from weft.fusion.region import Region, Strides
 from weft.program.graph import Arg, Node, Value
 from weft.program.operators import Kind, operator
+from weft.program.random import row_major_strides
 from weft.program.types import DType
 
 __all__ = ["Instance", "Relations", "Source", "relate"]
@@ -210,7 +211,7 @@ class _Relator:
         if node.op == "input" and shape is None:
             return self._load(value)
         self.written.setdefault(value, self.instance(value))
-        return self._new(value, own, Source(value, row_major(own)))
+        return self._new(value, own, Source(value, row_major_strides(own)))
 
     def _compute(self, number: int, node: Node) -> Instance:
         value = Value(number)
@@ -238,8 +239,8 @@ class _Relator:
     def _as_view(self, operand: Instance, made: Instance) -> Instance:
         """A view that loops cannot follow: of a tensor in memory it is one for nothing."""
         source = operand.source
-        if source is not None and source.strides == row_major(operand.shape):
-            rows = row_major(made.shape)
+        if source is not None and source.strides == row_major_strides(operand.shape):
+            rows = row_major_strides(made.shape)
             return self._new(made.value, made.shape, Source(source.value, rows, source.offset))
         reloaded = self._reload(operand.value, made.shape)
         reloaded.value = made.value

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from weft.fusion.points import Address, Buffer, Kind, Point, Points, Store
 
@@ -98,11 +97,6 @@ class Schedule:
     def in_order(self, axes: Sequence[int]) -> tuple[int, ...]:
         """Axes, those that move fastest in memory last."""
         return tuple(axis for axis in self.axis_order if axis in axes)
-
-    @cached_property
-    def across(self) -> tuple[int, ...]:
-        """Reductions that add up in buffers of each thread."""
-        return tuple(point for phase in self.phases for point in phase.across)
 
 
 def inner_axes(point_axes: Sequence[int], outer: Sequence[Outer]) -> tuple[int, ...]:
@@ -187,10 +181,6 @@ class _Nesting:
         self._outer = outer
         self._rank = {axis: at for at, axis in enumerate(axis_order)}
         self._weight = weight
-        self._inner = {
-            number: tuple(sorted(inner_axes(point.axes, outer), key=lambda axis: self._rank[axis]))
-            for number, point in enumerate(points.points)
-        }
         self._nest: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._readers: dict[int, list[int]] = {number: [] for number in self._members}
 
@@ -219,14 +209,18 @@ class _Nesting:
     def _is_reduce(self, number: int) -> bool:
         return self._points.points[number].kind is Kind.REDUCE
 
+    def _walked(self, axes: Collection[int]) -> tuple[int, ...]:
+        """Those of some axes that nests walk, the fastest in memory last."""
+        return inner_axes(sorted(axes, key=self._rank.__getitem__), self._outer)
+
     def _place(self, number: int) -> tuple[int, tuple[int, ...]]:
         """Level and axes of the nest that computes a point, or adds it up."""
         point = self._points.points[number]
-        own = self._inner[point.reads[0]] if self._is_reduce(number) else self._inner[number]
         if self._is_reduce(number):
             # It runs over all of its axes, also those that its operand does not vary along.
-            axes = {*own, *inner_axes(point.over, self._outer)}
-            own = tuple(sorted(axes, key=lambda axis: self._rank[axis]))
+            own = self._walked({*self._points.points[point.reads[0]].axes, *point.over})
+        else:
+            own = self._walked(point.axes)
         level = 0
         for read in point.reads:
             if read not in self._own:
@@ -242,7 +236,7 @@ class _Nesting:
             axes = {axis for axis, _ in store.address.strides} | set(
                 self._points.points[store.point].axes
             )
-            own = inner_axes(sorted(axes, key=lambda axis: self._rank[axis]), self._outer)
+            own = self._walked(axes)
             level = 0
             if store.point in self._own:
                 at, walked = self._nest[store.point]

@@ -7,7 +7,7 @@ reductions, and tensors that have to be written whole before they are read.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from weft.fusion.cost import weights
@@ -26,7 +26,7 @@ class Task:
         space: axes over which it is repeated, a reduction's own included.
         over: axes that a reduction sums over.
         cone: maps and lookups that it computes.
-        loads: places that it reads: buffer and address, or -1 and a reduction.
+        loads: places that it reads: buffer and address.
         reads: tasks whose results it needs; some may be in its phase.
         after: tasks whose stores it reads, which may not be.
     """
@@ -69,7 +69,6 @@ class _Finder:
     def __init__(self, points: Points) -> None:
         self._points = points
         self._reduces = [n for n, p in enumerate(points.points) if p.kind is Kind.REDUCE]
-        self._writers: dict[int, list[int]] = {}
 
     def run(self) -> Tasks:
         """Reductions in the order of points, then stores; sorted by what needs what."""
@@ -171,13 +170,8 @@ def _in_order(tasks: Sequence[Task]) -> tuple[Task, ...]:
         visit(at)
     new = {old: at for at, old in enumerate(order)}
     return tuple(
-        Task(
-            reduce=tasks[old].reduce,
-            stores=tasks[old].stores,
-            space=tasks[old].space,
-            over=tasks[old].over,
-            cone=tasks[old].cone,
-            loads=tasks[old].loads,
+        replace(
+            tasks[old],
             reads=frozenset(new[other] for other in tasks[old].reads),
             after=frozenset(new[other] for other in tasks[old].after),
         )

@@ -1,8 +1,9 @@
 """Regions built by hand."""
 
-from weft.fusion.region import Region, row_major
+from weft.fusion.region import Region
 from weft.program.builder import Builder
 from weft.program.graph import Role
+from weft.program.random import row_major_strides
 from weft.program.types import TensorType
 
 
@@ -17,7 +18,7 @@ def region(build, *inputs, input_strides=None, output_strides=None):
     outputs = made if isinstance(made, tuple) else (made,)
 
     def rows(values):
-        return tuple(row_major(builder.type_of(value).shape) for value in values)
+        return tuple(row_major_strides(builder.type_of(value).shape) for value in values)
 
     return Region(
         program=builder.build(outputs[0]),

@@ -33,14 +33,12 @@ class Source:
         name: of its function: (void* const* buffers, char* scratch, int threads) -> what was wrong.
         shared_bytes: of scratch memory [bytes].
         thread_bytes: of scratch memory for each thread [bytes].
-        num_buffers: buffers that it is given.
     """
 
     text: str
     name: str
     shared_bytes: int
     thread_bytes: int
-    num_buffers: int
 
 
 def emit(schedule: Schedule, name: str) -> Source:
@@ -70,16 +68,16 @@ class _Writer:
             head.append(f"  {own}* const {buffer.name} = ({own}*)(scratch + {self._shared});")
             self._shared += _aligned(buffer.num_bytes)
         self._lines.append("  int wrong = 0;")
-        if self._schedule.threads > 1:
+        several = self._schedule.threads > 1
+        if several:
             self._lines.append("  #pragma omp parallel num_threads(threads) reduction(|:wrong)")
         self._lines.append("  {")
-        several = self._schedule.threads > 1
         self._lines.append(f"    const int64_t t = {'omp_get_thread_num()' if several else 0};")
         self._lines.append(f"    const int64_t num = {'omp_get_num_threads()' if several else 1};")
         for point, store in self._schedule.shared.items():
             self._where[point] = Where(memory=store)
         for number, phase in enumerate(self._schedule.phases):
-            if number and self._schedule.threads > 1:
+            if number and several:
                 self._lines.append("    #pragma omp barrier")
             self._phase(number, phase)
         if self._schedule.streams:
@@ -93,7 +91,6 @@ class _Writer:
             name=self._name,
             shared_bytes=self._shared,
             thread_bytes=self._thread,
-            num_buffers=len(given),
         )
 
     def _room(self, count: int, plain: str) -> int:

@@ -40,7 +40,7 @@ class NestWriter:
         rounds: frozenset[int] = frozenset(),
     ) -> None:
         self._rounds = rounds
-        self._values = Values(schedule, phase, nest, where, blocked)
+        self._values = Values(schedule, nest, where, blocked)
         self._points = schedule.points.points
         self._sizes = schedule.points.sizes
         self._phase = phase

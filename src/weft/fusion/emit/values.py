@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from weft.fusion.emit.expressions import PLAIN, STORED, VECTOR, expression, literal, power
 from weft.fusion.points import Address, Const, Kind, Point, Ref, Store
-from weft.fusion.schedule import Nest, Phase, Schedule, crossing_accesses
+from weft.fusion.schedule import Nest, Schedule, crossing_accesses
 from weft.program.types import DType
 
 __all__ = ["Values", "Where"]
@@ -53,7 +53,7 @@ class Values:
     """Writes what computes values, each once in a body.
 
     Args:
-        schedule, phase, nest: what to write.
+        schedule, nest: what to write.
         where: where results of other nests are found, and those of this one are put.
         blocked: outer axes that are walked in blocks.
 
@@ -66,16 +66,12 @@ class Values:
     def __init__(
         self,
         schedule: Schedule,
-        phase: Phase,
         nest: Nest,
         where: Mapping[int, Where],
         blocked: frozenset[int],
     ) -> None:
         self._schedule = schedule
         self._points = schedule.points.points
-        self._sizes = schedule.points.sizes
-        self._phase = phase
-        self._nest = nest
         self._where = where
         self._blocked = blocked
         self._lane_axis = nest.axes[-1] if nest.axes else -1
