@@ -28,7 +28,7 @@ from weft.program.graph import Role, Value
 from weft.program.random import row_major_strides
 from weft.program.types import DType, TensorType
 
-__all__ = ["calibrated", "measure_host"]
+__all__ = ["calibrated", "is_disturbed", "measure_host"]
 
 FOOTPRINTS = (1e6, 8e6, 32e6, 128e6)
 """Bytes of the tensors with which memory is measured: within second-level caches, within the last
@@ -39,8 +39,12 @@ PATIENCE_S = 0.15
 """How long a kernel is timed; the shortest run counts, so other processes disturb little [s]."""
 
 
-DISTURBED_NS = 50_000.0
-"""To have threads begin takes microseconds; where it takes this long, they wait for others [ns]."""
+FORK_NS = (200.0, 50_000.0)
+"""To have threads begin takes microseconds: where it seems to take less or much more, other
+processes held one of them up [ns]."""
+FASTER = 1.25
+"""A further level of memory that seems this much faster than a nearer one was measured in quieter
+moments than that."""
 
 _log = logging.getLogger("weft.fusion")
 
@@ -57,7 +61,7 @@ def calibrated(threads: int, folder: Path) -> Host:
     if path.exists():
         return _read(path)
     host = measure_host(threads, folder)
-    if host.fork_ns > DISTURBED_NS:
+    if is_disturbed(host):
         _log.warning(
             "weft: other processes use this machine's processors: kernels are planned with figures "
             "of another machine until a process finds it quiet"
@@ -70,6 +74,14 @@ def calibrated(threads: int, folder: Path) -> Host:
     aside.write_text(json.dumps(plain, indent=1))
     aside.replace(path)
     return host
+
+
+def is_disturbed(host: Host) -> bool:
+    """Whether other processes had a hand in what was measured."""
+    least, most = FORK_NS
+    late = host.threads > 1 and not least <= host.fork_ns <= most
+    rates = [rate for _, rate in host.levels]
+    return late or any(further > FASTER * nearer for nearer, further in pairwise(rates))
 
 
 def _read(path: Path) -> Host:

@@ -118,9 +118,9 @@ def explain(function: Callable[..., object], *args: object, **kwargs: object) ->
         **kwargs: the same, by name.
 
     Example:
-        >>> found = explain(lambda x: torch.softmax(x * 0.125, -1), torch.ones(64, 100))
-        >>> len(found.regions), len(found.regions[0].phases)
-        (1, 1)
+        >>> found = explain(lambda x: torch.relu(x * 2 + 1).sum(-1), torch.ones(64, 100))
+        >>> [region.operators for region in found.regions]
+        [('mul.Scalar', 'add.Scalar', 'relu.default', 'sum')]
     """
     seen: list[Observed] = []
 
