@@ -6,10 +6,12 @@ import ctypes
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._C._dynamo.guards import _empty_strided_cpu as _empty  # Inductor's: half the time
 
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import InputError
@@ -59,8 +61,12 @@ class Description:
     plan: str
 
 
+ALIGN = 64
+"""Alignment of memory between phases and of threads: a cache line [bytes]."""
+
+
 class Kernel:
-    """Runs a region.
+    """Runs a region; several threads may call it at once.
 
     Args:
         description: of the kernel.
@@ -70,14 +76,20 @@ class Kernel:
     def __init__(self, description: Description, folder: Path) -> None:
         self.description = description
         self._function = load(folder / description.library, description.name)
-        self.made = [
+        self.made = tuple(
             (out.shape, out.strides, to_torch_dtype(DType(out.dtype)))
             for out in description.outputs
-        ]
+        )
+        self._taken = tuple((given.shape, given.strides) for given in description.inputs)
         self._threads = description.threads
-        self._taken = [(given.shape, given.strides) for given in description.inputs]
-        count = len(self._taken) + len(self.made) + len(description.between_bytes)
-        self._pointers = ctypes.c_void_p * count
+        # One piece of memory: tensors that it writes and reads itself, then its scratch.
+        *self._between, at = accumulate(map(_aligned, description.between_bytes), initial=0)
+        self._scratch_at = at
+        at += description.shared_bytes + self._threads * description.thread_bytes
+        self._own_shape = (at + ALIGN,) if at else None
+        self._pointers = ctypes.c_void_p * (
+            len(self._taken) + len(self.made) + len(self._between)
+        )
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of the region.
@@ -93,22 +105,21 @@ class Kernel:
                     got=f"{tuple(tensor.shape)} with {tensor.stride()}",
                     hint="compile the function again for tensors that lie like this",
                 )
-        own, threads = self.description, self._threads
-        made = [torch.empty_strided(s, t, dtype=d) for s, t, d in self.made]
-        held = [torch.empty(size, dtype=torch.uint8) for size in own.between_bytes]
-        size = own.shared_bytes + threads * own.thread_bytes
+        made = [_empty(*layout) for layout in self.made]
+        pointers = [tensor.data_ptr() for tensor in inputs]
+        pointers += [tensor.data_ptr() for tensor in made]
         start = 0
-        if size:
-            scratch = torch.empty(size + ALIGN, dtype=torch.uint8)
-            start = -(-scratch.data_ptr() // ALIGN) * ALIGN
-        pointers = self._pointers(*[t.data_ptr() for t in (*inputs, *made, *held)])
-        if self._function(pointers, start, threads):
+        if self._own_shape is not None:
+            own = _empty(self._own_shape, (1,), torch.uint8)
+            start = _aligned(own.data_ptr())
+            pointers += [start + at for at in self._between]
+        if self._function(self._pointers(*pointers), start + self._scratch_at, self._threads):
             raise IndexError("an index is outside of the dim that it looks up")
         return made
 
 
-ALIGN = 64
-"""Alignment of scratch memory: a cache line [bytes]."""
+def _aligned(size: int) -> int:
+    return -(-size // ALIGN) * ALIGN
 
 
 def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
