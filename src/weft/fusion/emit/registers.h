@@ -461,6 +461,15 @@ INLINE rh narrow(rf x, f16) {
 #endif
 INLINE rf rounded(rf x, f16 t) { return widen(narrow(x, t), t); }
 
+// Of numbers that have no more digits than a bf16, the upper half is the bf16.
+struct exact_bf16 {};
+INLINE rh narrow(rf x, exact_bf16) { return shorts_of((ri)((ru)x >> 16)); }
+
+// An element of two bytes in the lower half of an integer, the upper one being zero.
+INLINE ri half_bits(rf x, bf16) { return (ri)(rounded_bits(x) >> 16); }
+INLINE ri half_bits(rf x, exact_bf16) { return (ri)((ru)x >> 16); }
+INLINE ri half_bits(rf x, f16 t) { return widened(narrow(x, t)); }
+
 // --- memory ------------------------------------------------------------------------------------
 
 template <class R> INLINE void fetch(const void* p, R& r) { std::memcpy(&r, p, sizeof r); }

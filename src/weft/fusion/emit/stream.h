@@ -9,6 +9,10 @@ INLINE void stream(float* p, vf v) {
   if (((uintptr_t)p & 63) == 0) _mm512_stream_ps(p, (__m512)v);
   else store(p, v);
 }
+INLINE void stream(int32_t* p, vi v) {
+  if (((uintptr_t)p & 63) == 0) _mm512_stream_si512((__m512i*)p, (__m512i)v);
+  else keep(p, v);
+}
 #elif defined(__AVX2__)
 INLINE void stream(float* p, vf v) {
   if (((uintptr_t)p & 31) != 0) return store(p, v);
@@ -16,6 +20,11 @@ INLINE void stream(float* p, vf v) {
   std::memcpy(halves, &v, sizeof v);
   _mm256_stream_ps(p, halves[0]);
   _mm256_stream_ps(p + 8, halves[1]);
+}
+INLINE void stream(int32_t* p, vi v) {
+  vf bits;
+  std::memcpy(&bits, &v, sizeof v);
+  stream((float*)p, bits);
 }
 #endif
 

@@ -40,6 +40,7 @@ class Square:
         stride: elements from one lane to the next.
         dtype: of the elements.
         is_load: whether they are read.
+        exact: in C++, as what numbers are stored that are rounded already; empty if they are not.
     """
 
     buffer: int
@@ -47,6 +48,12 @@ class Square:
     stride: int
     dtype: DType
     is_load: bool
+    exact: str = ""
+
+    @property
+    def is_in_pairs(self) -> bool:
+        """Whether two squares are written at a time, so that lines of memory are written whole."""
+        return not self.is_load and self.dtype in (DType.BF16, DType.F16)
 
 
 class Values:
@@ -196,7 +203,9 @@ class Values:
         ]
         return self._applied(own, args, VECTOR[own.dtype])
 
-    def square(self, buffer: int, address: Address, dtype: DType, *, is_load: bool) -> str:
+    def square(
+        self, buffer: int, address: Address, dtype: DType, *, is_load: bool, exact: str = ""
+    ) -> str:
         """Name of sixteen vectors that are transposed."""
         key = ("square", buffer, address)
         if key not in self._outside:
@@ -207,6 +216,7 @@ class Values:
                 stride=address.stride(self._lane_axis),
                 dtype=dtype,
                 is_load=is_load,
+                exact=exact,
             )
         return self._outside[key]
 

@@ -130,6 +130,10 @@ LIFT_AS(widen, bf16)
 LIFT_AS(widen, f16)
 LIFT_AS(narrow, bf16)
 LIFT_AS(narrow, f16)
+LIFT_AS(narrow, exact_bf16)
+LIFT_AS(half_bits, bf16)
+LIFT_AS(half_bits, f16)
+LIFT_AS(half_bits, exact_bf16)
 LIFT_AS(rounded, bf16)
 LIFT_AS(rounded, f16)
 #undef LIFT_1
@@ -265,6 +269,9 @@ IN_MEMORY(bool, vm, vb, of_bool, to_bool)
 IN_MEMORY(bf16, vf, vh, of_bf16, to_bf16)
 IN_MEMORY(f16, vf, vh, of_f16, to_f16)
 #undef IN_MEMORY
+// Numbers that are rounded already.
+INLINE void store_exact(bf16* p, vf v) { keep(p, narrow(v, exact_bf16{})); }
+INLINE void store_exact(bf16* p, vf v, int n) { write_as(p, narrow(v, exact_bf16{}), n); }
 
 // One element, as a plain number.
 INLINE float one(const float* p) { return *p; }
