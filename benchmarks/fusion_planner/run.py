@@ -119,7 +119,7 @@ def _regrets(wanted: int, host: Host) -> list[Regret]:
             continue
         stitcher = Stitcher(tasks, host)
         best, scores = best_of_all(stitcher), Scores(tasks, host)
-        beam = stitcher.seconds(stitcher.best("beam"))
+        beam = stitcher.seconds(stitcher.best("beam")[0])
         greedy = stitcher.seconds(greedily(scores))
         found.append(Regret(beam=beam / best - 1, greedy=greedy / best - 1, tasks=len(tasks.tasks)))
     return found

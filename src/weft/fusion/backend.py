@@ -24,7 +24,9 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from weft.fusion.calibrate import calibrated
 from weft.fusion.compile import generation
+from weft.fusion.cost import Host
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
+from weft.fusion.measure import fastest, slower_than_inductor
 from weft.fusion.partition import Candidate, candidates, is_view
 from weft.fusion.region import Region
 
@@ -98,12 +100,13 @@ def compile_graph(
         example_inputs: what it was called with.
         observer: told of each region and of what is in none.
         **options: `options={"strict": True}` of torch.compile makes an error of a region that
-            cannot be compiled; the others are Inductor's.
+            cannot be compiled; with `{"measure": True}` the best plans of each region and what
+            Inductor makes of it are timed, and the fastest is taken; the others are Inductor's.
     """
     asked = options.get("options")
     given: dict[str, Any] = dict(asked) if isinstance(asked, dict) else {}
-    strict = bool(given.pop("strict", False))
-    stitch = Stitch(strict=strict, observer=observer)
+    strict, measure = bool(given.pop("strict", False)), bool(given.pop("measure", False))
+    stitch = Stitch(strict=strict, measure=measure, observer=observer)
     return compile_fx(
         module,
         list(example_inputs),
@@ -128,18 +131,26 @@ class Stitch(CustomGraphPass):
 
     Args:
         strict: whether a region that cannot be compiled is an error.
+        measure: whether plans and Inductor's kernels are timed, and the fastest is taken.
         observer: told of each region and of what is in none.
     """
 
     def __init__(
-        self, *, strict: bool, observer: Callable[[Observed], None] = lambda _: None
+        self,
+        *,
+        strict: bool,
+        measure: bool = False,
+        observer: Callable[[Observed], None] = lambda _: None,
     ) -> None:
         self._strict = strict
+        self._measure = measure
         self._observer = observer
 
     def uuid(self) -> str:
         """Tells versions of the pass apart, for Inductor's caches."""
-        return f"weft stitch {generation()} {self._strict} {torch.get_num_threads()}"
+        return (
+            f"weft stitch {generation()} {self._strict} {self._measure} {torch.get_num_threads()}"
+        )
 
     def __call__(self, graph: fx.Graph) -> None:
         """Replace regions of a graph."""
@@ -168,10 +179,11 @@ class Stitch(CustomGraphPass):
     def _compiled(self, candidate: Candidate) -> str | None:
         """Key of a region's kernel; None if it has none."""
         host = calibrated(torch.get_num_threads(), folder())
-        key = f"region_{candidate.region.digest}_{host.threads}"
+        key = f"region_{candidate.region.digest}_{host.threads}" + "_measured" * self._measure
         try:
             if key not in _kernels:
-                _kernels[key] = compile_region(candidate.region, host, folder())
+                make = fastest if self._measure else _planned
+                _kernels[key] = make(candidate, host, folder())
         except Exception as error:  # whatever went wrong, Inductor can do without
             if self._strict:
                 raise
@@ -183,8 +195,14 @@ class Stitch(CustomGraphPass):
                 error,
             )
             return None
-        self._observer(Observed(region=candidate.region))
-        return key
+        slower = slower_than_inductor(_kernels[key].description)
+        self._observer(Observed(region=candidate.region, left=slower))
+        return None if slower else key
+
+
+def _planned(candidate: Candidate, host: Host, folder: Path) -> Kernel:
+    """The kernel of the plan that is predicted to take least."""
+    return compile_region(candidate.region, host, folder)
 
 
 def _order(graph: fx.Graph, found: Sequence[Candidate]) -> tuple[str | int, ...]:

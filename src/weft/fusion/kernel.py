@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import Tensor
-from torch._C._dynamo.guards import _empty_strided_cpu as _empty  # Inductor's: half the time
+from torch._C._dynamo import guards
 
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import InputError
 from weft.fusion.compile import build, load
 from weft.fusion.cost import Host
-from weft.fusion.emit.cpp import emit
+from weft.fusion.emit.cpp import Source, emit
 from weft.fusion.lower import lower
+from weft.fusion.plan import FusionPlan
+from weft.fusion.points import Points
 from weft.fusion.region import Region, Strides
 from weft.fusion.stitch import planned, scheduled
 from weft.program.types import DType, TensorType
@@ -48,6 +52,8 @@ class Description:
         shared_bytes, thread_bytes: of scratch memory, and of that of each thread [bytes].
         threads: that share out the work.
         plan: the fusion plan, as JSON.
+        measured: of all that was timed beside it, by name, the shortest run [s]; empty if nothing
+            was.
     """
 
     name: str
@@ -59,7 +65,11 @@ class Description:
     thread_bytes: int
     threads: int
     plan: str
+    measured: Mapping[str, float] = field(default_factory=dict[str, float])
 
+
+_empty: Any = vars(guards)["_empty_strided_cpu"]
+"""What Inductor's code allocates with, in half the time of `torch.empty_strided`."""
 
 ALIGN = 64
 """Alignment of memory between phases and of threads: a cache line [bytes]."""
@@ -87,9 +97,7 @@ class Kernel:
         self._scratch_at = at
         at += description.shared_bytes + self._threads * description.thread_bytes
         self._own_shape = (at + ALIGN,) if at else None
-        self._pointers = ctypes.c_void_p * (
-            len(self._taken) + len(self.made) + len(self._between)
-        )
+        self._pointers = ctypes.c_void_p * (len(self._taken) + len(self.made) + len(self._between))
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of the region.
@@ -134,12 +142,28 @@ def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
     kept = folder / f"{name}_{host.threads}.json"
     if kept.exists():
         return read_kernel(kept)
-    points, program = lower(region), region.program
+    points = lower(region)
     plan = planned(region, points, host)
     source = emit(scheduled(points, plan), name)
-    library = build([source], folder)
-    description = Description(
-        name=name,
+    description = describe(region, points, plan, source, build([source], folder))
+    keep_description(description, kept)
+    return Kernel(description, folder)
+
+
+def describe(
+    region: Region, points: Points, plan: FusionPlan, source: Source, library: Path
+) -> Description:
+    """All that calls of a compiled function need.
+
+    Args:
+        region, points: what it computes.
+        plan: how.
+        source: its code.
+        library: which holds it.
+    """
+    program = region.program
+    return Description(
+        name=source.name,
         library=library.name,
         inputs=tuple(
             _layout(program.nodes[given.node].outputs[0], strides)
@@ -155,10 +179,13 @@ def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
         threads=plan.threads,
         plan=plan.to_json(),
     )
-    scratch = kept.with_suffix(f".{library.stem}.tmp")
+
+
+def keep_description(description: Description, path: Path) -> None:
+    """Put a description where other processes find it, at once."""
+    scratch = path.with_suffix(f".{uuid4().hex}.tmp")
     scratch.write_text(json.dumps(asdict(description)))
-    scratch.replace(kept)
-    return Kernel(description, folder)
+    scratch.replace(path)
 
 
 def _layout(of: TensorType, strides: Strides) -> Layout:

@@ -18,7 +18,7 @@ from weft.program.graph import Value
 from weft.program.operators import Kind as OperatorKind
 from weft.program.operators import operator
 
-__all__ = ["PLANNERS", "Stitcher", "planned", "scheduled"]
+__all__ = ["PLANNERS", "Stitcher", "planned", "ranked", "scheduled"]
 
 BLOCKS = (64, 256, 1024, 4096)
 """Blocks in which an axis may be shared out, in elements. Derived: a cache line of four vectors, up
@@ -51,19 +51,34 @@ def planned(region: Region, points: Points, host: Host, planner: str = "beam") -
     Raises:
         InputError: there is no such planner.
     """
+    return ranked(region, points, host, planner)[0]
+
+
+def ranked(region: Region, points: Points, host: Host, planner: str = "beam") -> list[FusionPlan]:
+    """All plans that the search ends with, the one that is predicted to take least first.
+
+    Args, raises: as of `planned`.
+    """
     if planner not in PLANNERS:
         raise InputError(
             need=f"one of {', '.join(PLANNERS)}", got=repr(planner), hint="beam is the default"
         )
     tasks = tasks_of(points)
     small = footprint(points) <= ALONE_BYTES and host.threads > 1
-    found: list[tuple[float, Stitcher, list[Pattern]]] = []
-    for own in (host, host.alone) if small else (host,):
-        stitcher = Stitcher(tasks, own)
-        patterns = stitcher.best(planner)
-        found.append((stitcher.seconds(patterns), stitcher, patterns))
-    seconds, stitcher, patterns = min(found, key=lambda entry: entry[0])
-    program = region.program
+    stitchers = [Stitcher(tasks, own) for own in ((host, host.alone) if small else (host,))]
+    plans = [
+        _plan(region, planner, stitcher, patterns)
+        for stitcher in stitchers
+        for patterns in stitcher.best(planner)
+    ]
+    distinct = {(plan.threads, plan.phases): plan for plan in plans}
+    return sorted(distinct.values(), key=lambda plan: plan.seconds)
+
+
+def _plan(
+    region: Region, planner: str, stitcher: Stitcher, patterns: Sequence[Pattern]
+) -> FusionPlan:
+    host, points, program = stitcher.host, stitcher.tasks.points, region.program
     computing = [
         number
         for number, node in enumerate(program.nodes)
@@ -77,10 +92,10 @@ def planned(region: Region, points: Points, host: Host, planner: str = "beam") -
     return FusionPlan(
         region=region.digest,
         planner=planner,
-        threads=stitcher.host.threads,
+        threads=host.threads,
         streams=footprint(points) > host.levels[-2][0],
-        phases=tuple(map(stitcher.planned_phase, in_sequence(tasks, patterns))),
-        seconds=seconds,
+        phases=tuple(map(stitcher.planned_phase, in_sequence(stitcher.tasks, patterns))),
+        seconds=stitcher.seconds(patterns),
         bound_s=region.num_bytes / host.bytes_per_ns(footprint(points)) * 1e-9,
         unfused_bytes=float(unfused),
         once_bytes=float(region.num_bytes),
@@ -103,16 +118,17 @@ class Stitcher:
         default_factory=dict["Pattern", "tuple[float, tuple[Outer, ...]]"]
     )
 
-    def best(self, planner: str) -> list[Pattern]:
-        """The patterns of the plan that takes least, by the latency-evaluator."""
+    def best(self, planner: str) -> list[list[Pattern]]:
+        """Plans to choose from, the one that takes least by the latency-evaluator first."""
         scores = Scores(self.tasks, self.host)
         alone = [frozenset({number}) for number in range(len(self.tasks.tasks))]
         if planner == "none":
-            return alone
+            return [alone]
         if planner == "greedy":
-            return min([greedily(scores), alone], key=self.seconds)
+            return sorted([greedily(scores), alone], key=self.seconds)
         plans = sorted([*by_beam(scores), alone], key=self.seconds)
-        return min((self._mended(scores, plan) for plan in plans[:MENDED]), key=self.seconds)
+        mended = [self._mended(scores, plan) for plan in plans[:MENDED]]
+        return sorted([*mended, *plans], key=self.seconds)
 
     def _mended(self, scores: Scores, plan: Sequence[Pattern]) -> list[Pattern]:
         """A plan with tasks moved as long as the latency-evaluator says that this gains.

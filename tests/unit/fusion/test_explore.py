@@ -42,7 +42,7 @@ def test_plans_of_small_regions_are_the_best_of_all(seed):
     if len(tasks.tasks) > 7:
         pytest.skip(f"{len(tasks.tasks)} tasks have too many plans to try all")
     stitcher = Stitcher(tasks, HOST)
-    found, best = stitcher.seconds(stitcher.best("beam")), best_of_all(stitcher)
+    found, best = stitcher.seconds(stitcher.best("beam")[0]), best_of_all(stitcher)
     assert found == pytest.approx(best, rel=1e-9)
 
 
