@@ -22,6 +22,7 @@ from weft.fusion.relate import (
     relate,
     slice_arguments,
 )
+from weft.fusion.simplify import simplified
 from weft.program.graph import Value
 from weft.program.operators import Kind as OperatorKind
 from weft.program.operators import operator
@@ -38,7 +39,7 @@ def lower(region: Region) -> Points:
         VerifyError: an operator has arguments that stitching does not know.
     """
     try:
-        return _Lowering(region, relate(region)).run()
+        return simplified(_Lowering(region, relate(region)).run())
     except Misfit as error:
         raise VerifyError(
             need="operators that loops over tensors in memory can follow",

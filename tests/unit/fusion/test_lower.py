@@ -44,6 +44,29 @@ def test_what_is_computed_twice_is_one_point():
     assert ops(lower(region(twice, "f32[5]"))) == {"exp.default": 1, "mul.Tensor": 1}
 
 
+def gate(add, x):
+    return add("sigmoid.default", x)
+
+
+def silu(add, x):
+    return add("div.Tensor", x, add("add.Scalar", add("exp.default", add("neg.default", x)), 1))
+
+
+def test_beside_its_sigmoid_silu_is_a_product():
+    points = lower(region(lambda add, x: add("mul.Tensor", silu(add, x), gate(add, x)), "f32[5]"))
+    assert ops(points) == {"sigmoid.default": 1, "mul.Tensor": 2}
+
+
+def test_without_one_and_of_another_number_silu_stays_as_it_is():
+    alone = lower(region(silu, "f32[5]"))
+    assert ops(alone)["div.Tensor"] == 1
+
+    def apart(add, x):
+        return add("mul.Tensor", silu(add, add("mul.Scalar", x, 2.0)), gate(add, x))
+
+    assert ops(lower(region(apart, "f32[5]")))["div.Tensor"] == 1
+
+
 def test_a_transposition_is_an_address():
     def moved(add, x):
         return add("exp.default", add("permute", x, (1, 0)))
