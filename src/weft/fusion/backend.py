@@ -178,10 +178,11 @@ class Stitch(CustomGraphPass):
 
     def _compiled(self, candidate: Candidate) -> str | None:
         """Key of a region's kernel; None if it has none."""
-        host = calibrated(torch.get_num_threads(), folder())
-        key = f"region_{candidate.region.digest}_{host.threads}" + "_measured" * self._measure
+        threads = torch.get_num_threads()
+        key = f"region_{candidate.region.digest}_{threads}" + "_measured" * self._measure
         try:
             if key not in _kernels:
+                host = calibrated(threads, folder())
                 make = fastest if self._measure else _planned
                 _kernels[key] = make(candidate, host, folder())
         except Exception as error:  # whatever went wrong, Inductor can do without

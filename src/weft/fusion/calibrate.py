@@ -39,6 +39,8 @@ PATIENCE_S = 0.15
 """How long a kernel is timed; the shortest run counts, so other processes disturb little [s]."""
 
 
+SECOND_LEVEL = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+"""Where Linux tells the size of a cache, such as "1024K"."""
 FORK_NS = (200.0, 50_000.0)
 """To have threads begin takes microseconds: where it seems to take less or much more, other
 processes held one of them up [ns]."""
@@ -133,7 +135,17 @@ def measure_host(threads: int, folder: Path) -> Host:
         fork_ns=fork * 1e9,
         single_share=min(alone, 1.0),
         levels=tuple(zip((*limits, 1e18), rates[: len(FOOTPRINTS)], strict=True)),
+        tile_bytes=_second_level_bytes() / 2,
     )
+
+
+def _second_level_bytes() -> float:
+    """A core's cache of the second level, as Linux tells it; else that of most cores."""
+    try:
+        told = SECOND_LEVEL.read_text().strip()
+        return float(told.removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return 2 * Host(threads=1).tile_bytes
 
 
 def _copy(num_bytes: int) -> Region:

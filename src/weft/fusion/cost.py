@@ -29,7 +29,8 @@ class Host:
         single_share: what one thread alone gets of what memory delivers to all.
         levels: of the memory hierarchy, all threads together: bytes of tensors up to which it
             holds them, and bytes that it delivers in a nanosecond.
-        tile_bytes: what one thread's tiles may fill before they leave its own cache [bytes].
+        tile_bytes: what one thread's tiles may fill before they leave its own cache: half of one
+            of the second level [bytes].
     """
 
     threads: int
@@ -38,7 +39,7 @@ class Host:
     fork_ns: float = 3000.0
     single_share: float = 0.6
     levels: tuple[tuple[float, float], ...] = ((1e6, 150.0), (24e6, 60.0), (1e18, 20.0))
-    tile_bytes: float = 1e6
+    tile_bytes: float = 512e3
 
     @property
     def alone(self) -> Host:
@@ -159,7 +160,8 @@ class _Phase:
         compute = busy * (vectors * self._host.vector_ns + 3.0)
         even = self._outer / (busy * self._host.threads)
         rate = self._host.bytes_per_ns(footprint(self._points))
-        memory = self._weighted_bytes() / rate / max(even, 1.0 / self._host.threads)
+        num_bytes = self._weighted_bytes() + self._spilled_bytes()
+        memory = num_bytes / rate / max(even, 1.0 / self._host.threads)
         return max(compute, memory) + 0.2 * min(compute, memory) + self._host.barrier_ns
 
     def _extent(self, axis: int) -> int:
@@ -230,6 +232,27 @@ class _Phase:
             own = STORED if is_store else 1.0
             total += own * factor * _touched(self._points, buffer, address)
         return total
+
+    def _spilled_bytes(self) -> float:
+        """Bytes that later nests have to fetch again, because tiles left a core's own cache."""
+        loaded, kept, fetched = dict[tuple[int, Address], float](), dict[int, float](), 0.0
+        for nest in self._phase.nests:
+            for number in self._lines(nest):
+                point = self._points.points[number] if number >= 0 else None
+                if point is None:
+                    continue
+                if point.kind is Kind.LOAD:
+                    own = _touched(self._points, point.buffer, point.address)
+                    loaded[point.buffer, point.address] = own
+                    fetched += own
+                elif number in self._phase.kept:
+                    own = self._points.num_elements(point.axes) * point.dtype.num_bytes
+                    kept[number] = float(own)
+                    fetched += own
+        once = sum(loaded.values())
+        if (once + sum(kept.values())) / self._outer <= self._host.tile_bytes:
+            return 0.0
+        return fetched - once
 
     def _run_bytes(self, buffer: int, address: Address) -> float:
         """How far a tile walks through a tensor without jumping [bytes]."""

@@ -171,6 +171,12 @@ SHARED = 0.25
 from which on they stay together. Derived: less is not worth waiting for one another."""
 
 
+SMALL = 2**20
+"""Elements of a tensor up to which two parts that share any input at all stay together: a call less
+is worth more than what is kept alive for a moment. Derived: a call takes some ten microseconds, as
+does reading four megabytes from a cache."""
+
+
 def _connected(nodes: Sequence[fx.Node]) -> list[list[fx.Node]]:
     """Parts that have something in common: results, or a tensor of some size that both read.
 
@@ -194,7 +200,8 @@ def _connected(nodes: Sequence[fx.Node]) -> list[list[fx.Node]]:
         readers = [node for node in source.users if node in part]
         for other in readers[1:]:
             first, second = part[readers[0]], part[other]
-            if _largest(source) >= SHARED * max(size[first], size[second]):
+            largest = max(size[first], size[second])
+            if largest <= SMALL or _largest(source) >= SHARED * largest:
                 join(first, second)
     groups: dict[int, list[fx.Node]] = {}
     for node in nodes:
