@@ -26,7 +26,15 @@ from dataclasses import dataclass
 
 from weft.fusion.points import Address, Buffer, Kind, Point, Points, Store
 
-__all__ = ["Nest", "Outer", "Phase", "Schedule", "crossing_accesses", "phase_of"]
+__all__ = [
+    "Nest",
+    "Outer",
+    "Phase",
+    "Schedule",
+    "crossing_accesses",
+    "fetched_ahead",
+    "phase_of",
+]
 
 LANES = 16
 """Elements of a vector: 512 bits of float32. Narrower machines take two or four registers."""
@@ -108,6 +116,57 @@ def inner_axes(point_axes: Sequence[int], outer: Sequence[Outer]) -> tuple[int, 
 def is_across(point: Point, outer: Collection[Outer]) -> bool:
     """Whether a reduction adds up over axes that threads share out."""
     return point.kind is Kind.REDUCE and any(own.axis in point.over for own in outer)
+
+
+AHEAD_BYTES = 131_072
+"""Bytes of a place for one outer value up to which those of the next are fetched meanwhile.
+Derived: with what is at work on, a few such places fill half of a core's second-level cache."""
+OWN_CACHE_BYTES = 1_000_000
+"""Bytes of all tensors up to which they are in a core's own cache anyway. Derived: the second-level
+cache of most cores."""
+
+
+def fetched_ahead(schedule: Schedule, phase: Phase, nest: Nest) -> dict[tuple[int, Address], int]:
+    """Places that a nest reads again, with the distance to those of the next outer value.
+
+    The first nest that reads a place waits for memory while a later one computes; with
+    prefetches in the later one, memory works while it does. Distances are in elements.
+    """
+    points = schedule.points
+    if sum(buffer.num_bytes for buffer in points.buffers) <= OWN_CACHE_BYTES:
+        return {}
+    at = phase.nests.index(nest)
+    if not at or not nest.axes or not phase.outer or phase.outer[-1].block > 1:
+        return {}
+    readings = [_read_places(points, phase, other) for other in phase.nests[: at + 1]]
+    before = [sum(place in reading for reading in readings[:-1]) for place in readings[-1]]
+    found: dict[tuple[int, Address], int] = {}
+    for place, times in zip(readings[-1], before, strict=True):
+        buffer, address = place
+        far = address.stride(phase.outer[-1].axis)
+        inside = [axis for axis, _ in address.strides if axis in nest.axes]
+        size = points.num_elements(inside) * points.buffers[buffer].dtype.num_bytes
+        if times == 1 and far and address.stride(nest.axes[-1]) == 1 and size <= AHEAD_BYTES:
+            found[place] = far
+    return found
+
+
+def _read_places(points: Points, phase: Phase, nest: Nest) -> list[tuple[int, Address]]:
+    """Places that a nest loads from, each once."""
+    found: dict[tuple[int, Address], None] = {}
+    stack, seen = [*nest.points, *(store.point for store in nest.stores)], set[int]()
+    roots = set(nest.points)
+    while stack:
+        number = stack.pop()
+        if number in seen:
+            continue
+        seen.add(number)
+        point = points.points[number]
+        if point.kind is Kind.LOAD:
+            found[point.buffer, point.address] = None
+        if number in roots or not (number in phase.kept or point.over):
+            stack.extend(point.reads)
+    return list(found)
 
 
 def crossing_accesses(points: Points, nest: Nest) -> frozenset[tuple[int, Address]]:

@@ -10,22 +10,28 @@ __all__ = ["simplified"]
 
 
 def simplified(points: Points) -> Points:
-    """Points with quotients by a sigmoid's denominator as products with the sigmoid.
+    """Points with what is known already in place of what is computed anew.
 
-    SiLU is `x / (1 + exp(-x))` forward, and its gradient needs `sigmoid(x)`. Where a region has
-    both, `x * sigmoid(x)` saves an exponential and a division; no result is off by more, and none
-    overflows on the way.
+    *SiLU beside its gate.* Forward it is `x / (1 + exp(-x))`, and its gradient needs `sigmoid(x)`.
+    Where a region has both, `x * sigmoid(x)` saves an exponential and a division.
+
+    *Softmax beside its logarithm.* The gradient of a cross-entropy needs `exp(a - log(s))`, where
+    `s` is the sum of `exp(a)` and `a` at most 0: that is `exp(a) / s`.
+
+    No result is off by more than it was, and none overflows on the way.
     """
-    gates = {p.args[0] for p in points.points if p.kind is Kind.MAP and p.op == "sigmoid.default"}
-    if not gates:
-        return points
     table, moved = PointTable(), dict[int, int]()
+    gates = {p.args[0] for p in points.points if p.kind is Kind.MAP and p.op == "sigmoid.default"}
     for number, point in enumerate(points.points):
         args = tuple(moved.get(arg, arg) if isinstance(arg, int) else arg for arg in point.args)
-        numerator = _numerator_of_silu(points, point)
-        if numerator is not None and numerator in gates:
-            gate = table.map("sigmoid.default", (moved[numerator],), point.dtype)
-            moved[number] = table.map("mul.Tensor", (moved[numerator], gate), point.dtype)
+        gated, softmax = _numerator_of_silu(points, point), _softmax(points, point)
+        if gated is not None and gated in gates:
+            gate = table.map("sigmoid.default", (moved[gated],), point.dtype)
+            moved[number] = table.map("mul.Tensor", (moved[gated], gate), point.dtype)
+        elif softmax is not None:
+            power, total = (moved[found] for found in softmax)
+            share = table.map("reciprocal.default", (total,), point.dtype)
+            moved[number] = table.map("mul.Tensor", (power, share), point.dtype)
         else:
             moved[number] = table.add(replace(point, args=args))
     return _without_dead(
@@ -37,26 +43,51 @@ def simplified(points: Points) -> Points:
     )
 
 
+def _args_of(points: Points, ref: Ref, op: str) -> tuple[Ref, ...]:
+    """Operands of a point, if it is an element-wise operator of this name without further words."""
+    if isinstance(ref, Const):
+        return ()
+    made = points.points[ref]
+    is_that = made.kind is Kind.MAP and made.op.partition(".")[0] == op and not made.words
+    return made.args if is_that else ()
+
+
 def _numerator_of_silu(points: Points, point: Point) -> int | None:
     """x, if a point is `x / (1 + exp(-x))`."""
-
-    def args_of(ref: Ref, op: str) -> tuple[Ref, ...]:
-        if isinstance(ref, Const):
-            return ()
-        made = points.points[ref]
-        is_that = made.kind is Kind.MAP and made.op.partition(".")[0] == op
-        return made.args if is_that else ()
-
     if point.kind is not Kind.MAP or point.op != "div.Tensor" or point.words:
         return None
     numerator, denominator = point.args
-    summands = args_of(denominator, "add")
+    summands = _args_of(points, denominator, "add")
     ones = [arg.value for arg in summands if isinstance(arg, Const)]
     powers = [arg for arg in summands if isinstance(arg, int)]
     if not isinstance(numerator, int) or ones != [1] or len(powers) != 1:
         return None
-    negatives = [arg for exponent in args_of(powers[0], "exp") for arg in args_of(exponent, "neg")]
+    exponents = _args_of(points, powers[0], "exp")
+    negatives = [arg for exponent in exponents for arg in _args_of(points, exponent, "neg")]
     return numerator if numerator in negatives else None
+
+
+def _softmax(points: Points, point: Point) -> tuple[int, int] | None:
+    """`exp(a)` and its sum, if a point is `exp(a - log(sum))` and a is less the largest one."""
+    if point.kind is not Kind.MAP or point.op != "exp.default":
+        return None
+    difference = _args_of(points, point.args[0], "sub")
+    if len(difference) != 2:
+        return None
+    raised, logarithm = difference
+    (total,) = _args_of(points, logarithm, "log") or (None,)
+    own = _args_of(points, raised, "sub")
+    if not isinstance(total, int) or len(own) != 2 or not isinstance(own[1], int):
+        return None
+    summed, largest = points.points[total], points.points[own[1]]
+    (power,) = summed.args if summed.op == "sum" and summed.kind is Kind.REDUCE else (None,)
+    is_softmax = (
+        isinstance(power, int)
+        and _args_of(points, power, "exp") == (raised,)
+        and largest.kind is Kind.REDUCE
+        and (largest.op, largest.args, largest.over) == ("amax", (own[0],), summed.over)
+    )
+    return (power, total) if is_softmax and isinstance(power, int) else None
 
 
 def _without_dead(points: Points) -> Points:

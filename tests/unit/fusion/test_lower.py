@@ -67,6 +67,28 @@ def test_without_one_and_of_another_number_silu_stays_as_it_is():
     assert ops(lower(region(apart, "f32[5]")))["div.Tensor"] == 1
 
 
+def log_softmax_and(power_of):
+    """A log-softmax of rows, and the exponential of what a function makes of it."""
+
+    def both(add, x):
+        raised = add("sub.Tensor", x, add("amax", x, (1,), True))
+        total = add("sum", add("exp.default", raised), (1,), True)
+        found = add("sub.Tensor", raised, add("log.default", total))
+        return add("mul.Tensor", found, add("exp.default", power_of(add, found)))
+
+    return region(both, "f32[5,7]")
+
+
+def test_beside_its_logarithm_a_softmax_needs_no_second_exponential():
+    points = lower(log_softmax_and(lambda add, found: found))
+    assert ops(points)["exp.default"] == ops(points)["reciprocal.default"] == 1
+
+
+def test_of_something_else_it_does():
+    points = lower(log_softmax_and(lambda add, found: add("mul.Scalar", found, 2.0)))
+    assert ops(points)["exp.default"] == 2
+
+
 def test_a_transposition_is_an_address():
     def moved(add, x):
         return add("exp.default", add("permute", x, (1, 0)))

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from weft.fusion.emit.expressions import STORED, VECTOR, identity
 from weft.fusion.emit.values import Square, Values, Where
 from weft.fusion.points import Kind, Store
-from weft.fusion.schedule import LANES, Nest, Phase, Schedule, crossing_accesses, inner_axes
+from weft.fusion.schedule import (
+    LANES,
+    Nest,
+    Phase,
+    Schedule,
+    crossing_accesses,
+    fetched_ahead,
+    inner_axes,
+)
 from weft.program.types import DType
 
 __all__ = ["NestWriter"]
@@ -44,7 +52,7 @@ class NestWriter:
         rounds: frozenset[int] = frozenset(),
     ) -> None:
         self._rounds = rounds
-        self._values = Values(schedule, nest, where, blocked)
+        self._values = Values(schedule, nest, where, blocked, fetched_ahead(schedule, phase, nest))
         self._points = schedule.points.points
         self._sizes = schedule.points.sizes
         self._phase = phase

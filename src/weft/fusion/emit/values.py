@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from weft.fusion.emit.expressions import PLAIN, STORED, VECTOR, expression, literal, power
 from weft.fusion.points import Address, Const, Kind, Point, Ref, Store
@@ -63,6 +64,8 @@ class Values:
         schedule, nest: what to write.
         where: where results of other nests are found, and those of this one are put.
         blocked: outer axes that are walked in blocks.
+        ahead: places that are fetched for the next outer value where they are read, with how far
+            that is [elements].
 
     Attributes:
         before: lines that do not depend on the innermost loop.
@@ -76,8 +79,10 @@ class Values:
         nest: Nest,
         where: Mapping[int, Where],
         blocked: frozenset[int],
+        ahead: Mapping[tuple[int, Address], int] = MappingProxyType({}),
     ) -> None:
         self._schedule = schedule
+        self._ahead = ahead
         self._points = schedule.points.points
         self._where = where
         self._blocked = blocked
@@ -184,6 +189,9 @@ class Values:
                 return f"load({where.buffer} + {base} + {low}{tail})"
             return f"load_apart({where.buffer} + {base} + {low} * {stride}, {stride}{tail})"
         if own.kind is Kind.LOAD:
+            if (own.buffer, own.address) in self._ahead and not rest:
+                base, far = self.base(own.buffer, own.address), self._ahead[own.buffer, own.address]
+                lines.append(f"__builtin_prefetch({base} + {a} + {far});")
             return self._loaded(own.buffer, own.address, rest)
         if own.kind is Kind.IOTA:
             base = " + ".join(
