@@ -11,6 +11,7 @@ import numpy as np
 
 from weft.core.errors import VerifyError
 from weft.fusion.index import Box, Misfit, Part
+from weft.fusion.lookups import with_lookups_first
 from weft.fusion.points import Address, Buffer, Const, Kind, Point, Points, PointTable, Ref, Store
 from weft.fusion.region import Region
 from weft.fusion.relate import (
@@ -39,6 +40,7 @@ def lower(region: Region) -> Points:
         VerifyError: an operator has arguments that stitching does not know.
     """
     try:
+        region = with_lookups_first(region)
         return simplified(_Lowering(region, relate(region)).run())
     except Misfit as error:
         raise VerifyError(

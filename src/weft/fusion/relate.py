@@ -210,6 +210,12 @@ class _Relator:
         node = self._program.nodes[value.node]
         if node.op == "input" and shape is None:
             return self._load(value)
+        if node.op == "view":
+            operand = self.instance(self._program.operands(value.node)[0])
+            source = operand.source
+            if source is not None and source.strides == row_major_strides(operand.shape):
+                rows = row_major_strides(own)
+                return self._new(value, own, Source(source.value, rows, source.offset))
         self.written.setdefault(value, self.instance(value))
         return self._new(value, own, Source(value, row_major_strides(own)))
 

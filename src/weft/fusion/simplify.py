@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import permutations
 
-from weft.fusion.points import Const, Kind, Point, Points, PointTable, Ref
+from weft.fusion.points import Address, Const, Kind, Point, Points, PointTable, Ref
+from weft.program.types import DType
 
 __all__ = ["simplified"]
 
@@ -18,6 +21,9 @@ def simplified(points: Points) -> Points:
     *Softmax beside its logarithm.* The gradient of a cross-entropy needs `exp(a - log(s))`, where
     `s` is the sum of `exp(a)` and `a` at most 0: that is `exp(a) / s`.
 
+    *The sum of a row with one entry.* The same gradient sums rows that are `w` where the index is
+    the target and 0 elsewhere: that is `w`, if there is such an index.
+
     No result is off by more than it was, and none overflows on the way.
     """
     table, moved = PointTable(), dict[int, int]()
@@ -25,6 +31,7 @@ def simplified(points: Points) -> Points:
     for number, point in enumerate(points.points):
         args = tuple(moved.get(arg, arg) if isinstance(arg, int) else arg for arg in point.args)
         gated, softmax = _numerator_of_silu(points, point), _softmax(points, point)
+        entry = _row_of_one_entry(points, point)
         if gated is not None and gated in gates:
             gate = table.map("sigmoid.default", (moved[gated],), point.dtype)
             moved[number] = table.map("mul.Tensor", (moved[gated], gate), point.dtype)
@@ -32,6 +39,8 @@ def simplified(points: Points) -> Points:
             power, total = (moved[found] for found in softmax)
             share = table.map("reciprocal.default", (total,), point.dtype)
             moved[number] = table.map("mul.Tensor", (power, share), point.dtype)
+        elif entry is not None:
+            moved[number] = _one_entry(table, entry, moved)
         else:
             moved[number] = table.add(replace(point, args=args))
     return _without_dead(
@@ -88,6 +97,69 @@ def _softmax(points: Points, point: Point) -> tuple[int, int] | None:
         and (largest.op, largest.args, largest.over) == ("amax", (own[0],), summed.over)
     )
     return (power, total) if is_softmax and isinstance(power, int) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A row that is `value * weight` at one index and 0 elsewhere."""
+
+    index: int
+    length: int
+    value: Const
+    zero: Const
+    weight: int | None
+    dtype: DType
+
+
+def _row_of_one_entry(points: Points, point: Point) -> _Row | None:
+    """The row that a point sums up, if it has one entry."""
+    if point.kind is not Kind.REDUCE or point.op != "sum" or len(point.over) != 1:
+        return None
+    (axis,), (summand,) = point.over, point.args
+    factors = _args_of(points, summand, "mul")
+    row = factors[0] if factors else summand
+    weight = factors[1] if factors else None
+    chosen = _args_of(points, row, "where")
+    if len(chosen) != 3 or isinstance(weight, Const):
+        return None
+    condition, value, zero = chosen
+    if not isinstance(value, Const) or not isinstance(zero, Const) or zero.value != 0:
+        return None
+    for index, counted in permutations(_args_of(points, condition, "eq"), 2):
+        if isinstance(index, Const) or isinstance(counted, Const):
+            continue
+        numbers = points.points[counted]
+        rows = [axis not in points.points[n].axes for n in (index, weight) if n is not None]
+        if numbers.kind is Kind.IOTA and numbers.address == Address(0, ((axis, 1),)) and all(rows):
+            return _Row(
+                index=index,
+                length=points.sizes[axis],
+                value=value,
+                zero=zero,
+                weight=weight,
+                dtype=point.dtype,
+            )
+    return None
+
+
+def _one_entry(table: PointTable, row: _Row, moved: Mapping[int, int]) -> int:
+    """The sum of a row with one entry; no number where the weight is none or infinite."""
+    index = moved[row.index]
+    inside = table.map(
+        "logical_and.default",
+        (
+            table.map("ge.Scalar", (index, Const.of(0)), DType.BOOL),
+            table.map("lt.Scalar", (index, Const.of(row.length)), DType.BOOL),
+        ),
+        DType.BOOL,
+    )
+    value = table.map("where.self", (inside, row.value, row.zero), row.dtype)
+    if row.weight is None:
+        return value
+    weight = moved[row.weight]
+    entry = table.map("mul.Tensor", (value, weight), row.dtype)
+    rest = table.map("mul.Tensor", (weight, row.zero), row.dtype)
+    return table.map("add.Tensor", (entry, rest), row.dtype)
 
 
 def _without_dead(points: Points) -> Points:

@@ -89,6 +89,52 @@ def test_of_something_else_it_does():
     assert ops(points)["exp.default"] == 2
 
 
+def loss_of_rows(add, x, index):
+    found = add("sub.Tensor", x, add("amax", x, (1,), True))
+    return add("gather.default", found, 1, index)
+
+
+def test_what_is_looked_up_is_computed_of_what_is_looked_up():
+    points = lower(region(loss_of_rows, "f32[5,90]", "i64[5,1]"))
+    assert not between(points)
+    (looked_up,) = of_kind(points, Kind.LOOKUP)
+    assert points.buffers[looked_up.buffer].name == "in0"
+    assert looked_up.limit == 90
+
+
+def test_through_a_view_of_an_input_too():
+    def flat(add, x, index):
+        return loss_of_rows(add, add("view", x, (15, 90)), index)
+
+    points = lower(region(flat, "f32[3,5,90]", "i64[15,1]"))
+    assert not between(points)
+    (looked_up,) = of_kind(points, Kind.LOOKUP)
+    assert points.buffers[looked_up.buffer].name == "in0"
+
+
+def test_where_most_is_looked_up_it_is_computed_once_and_written():
+    points = lower(region(loss_of_rows, "f32[5,90]", "i64[5,80]"))
+    assert between(points)
+
+
+def row_of_one(add, index, weight):
+    numbers = add("iota", 7, 0, 1, "i64")
+    one, zero = (add("full", (), value, "f32") for value in (-1.0, 0.0))
+    row = add("where.self", add("eq.Tensor", index, numbers), one, zero)
+    return add("sum", add("mul.Tensor", row, weight), (1,), True)
+
+
+def test_the_sum_of_a_row_with_one_entry_is_that():
+    points = lower(region(row_of_one, "i64[5,1]", "f32[5,1]"))
+    assert not of_kind(points, Kind.REDUCE)
+    assert not of_kind(points, Kind.IOTA)
+
+
+def test_where_its_weight_varies_along_the_row_it_is_summed():
+    points = lower(region(row_of_one, "i64[5,1]", "f32[5,7]"))
+    assert of_kind(points, Kind.REDUCE)
+
+
 def test_a_transposition_is_an_address():
     def moved(add, x):
         return add("exp.default", add("permute", x, (1, 0)))
