@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from weft.fusion.cost import Host as Host
-    from weft.fusion.explanation import Explanation as Explanation
+    from weft.fusion.explained import Explanation as Explanation
     from weft.fusion.explanation import explain as explain
     from weft.fusion.kernel import Kernel as Kernel
     from weft.fusion.kernel import compile_region as compile_region
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weft.fusion.region import Region as Region
 
 _HOME = {
-    "Explanation": "weft.fusion.explanation",
+    "Explanation": "weft.fusion.explained",
     "FusionPlan": "weft.fusion.plan",
     "Host": "weft.fusion.cost",
     "Kernel": "weft.fusion.kernel",

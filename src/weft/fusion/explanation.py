@@ -1,110 +1,26 @@
-"""What the back end makes of a function: its regions, their plans and their code."""
+"""`weft.fusion.explain`: what the back end makes of a function."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch._functorch import config as functorch
 from torch._inductor import config
 
-from weft.core.units import format_bytes, format_seconds
 from weft.fusion.backend import Observed, compile_graph, folder
 from weft.fusion.calibrate import calibrated
 from weft.fusion.emit.cpp import emit
+from weft.fusion.explained import ExplainedPhase, ExplainedRegion, Explanation
 from weft.fusion.lower import lower
 from weft.fusion.plan import FusionPlan
 from weft.fusion.region import Region
 from weft.fusion.schedule import Schedule
 from weft.fusion.stitch import planned, scheduled
 
-__all__ = ["ExplainedPhase", "ExplainedRegion", "Explanation", "explain"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainedPhase:
-    """A phase in words.
-
-    Attributes:
-        shared_out: what threads share out.
-        nests: of each nest, its loops and what they make.
-        seconds: predicted [s].
-        num_bytes: read and written [bytes].
-    """
-
-    shared_out: str
-    nests: tuple[str, ...]
-    seconds: float
-    num_bytes: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainedRegion:
-    """A region, its plan and its code.
-
-    Attributes:
-        operators: what computes in it, in order.
-        plan: how it is computed.
-        phases: the plan in words.
-        source: generated C++, without the header.
-        left: why it was left to Inductor; empty if it was not.
-    """
-
-    operators: tuple[str, ...]
-    plan: FusionPlan
-    phases: tuple[ExplainedPhase, ...]
-    source: str
-    left: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """All regions of all graphs of a function.
-
-    Attributes:
-        regions: in the order in which they were compiled.
-        graphs: of each graph, names of operators that stay with Inductor, and numbers of regions
-            where they begin.
-    """
-
-    regions: tuple[ExplainedRegion, ...]
-    graphs: tuple[tuple[str | int, ...], ...]
-
-    @property
-    def others(self) -> list[tuple[str, int]]:
-        """Operators that stay with Inductor, with how often they occur."""
-        names = (name for graph in self.graphs for name in graph if isinstance(name, str))
-        return Counter(names).most_common()
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.regions)} region{'s' * (len(self.regions) != 1)}; Inductor keeps "
-            + (", ".join(f"{op} {count}" for op, count in self.others) or "nothing")
-        ]
-        for number, region in enumerate(self.regions):
-            lines += _region_lines(number, region)
-        return "\n".join(lines)
-
-
-def _region_lines(number: int, region: ExplainedRegion) -> list[str]:
-    plan = region.plan
-    phases = f"{len(plan.phases)} phase{'s' * (len(plan.phases) != 1)}"
-    took, bound = format_seconds(plan.seconds), format_seconds(plan.bound_s)
-    moved, unfused = format_bytes(plan.num_bytes), format_bytes(plan.unfused_bytes)
-    lines = [
-        f"region {number}: {plan.operators} operators in {phases}, {took} predicted",
-        f"  bound     {bound} to read and write all once",
-        f"  moves     {moved}; {unfused} if each operator was a kernel",
-    ]
-    if region.left:
-        lines.append(f"  left      to Inductor: {region.left}")
-    for at, phase in enumerate(region.phases):
-        lines.append(f"  phase {at}   {phase.shared_out}, {format_seconds(phase.seconds)}")
-        lines += [f"            {nest}" for nest in phase.nests]
-    return lines
+__all__ = ["explain"]
 
 
 def explain(function: Callable[..., object], *args: object, **kwargs: object) -> Explanation:
@@ -157,12 +73,18 @@ def explain_region(region: Region, left: str = "") -> ExplainedRegion:
         region: what to compute.
         left: why it is left to Inductor, if it is.
     """
-    points = lower(region)
-    plan = planned(region, points, calibrated(torch.get_num_threads(), folder()))
-    schedule = scheduled(points, plan)
     views = {"input", "view", "permute", "expand"}
+    operators = tuple(n.op for n in region.program.nodes if n.op not in views)
+    try:
+        points = lower(region)
+        plan = planned(region, points, calibrated(torch.get_num_threads(), folder()))
+        schedule = scheduled(points, plan)
+    except Exception:  # as where it was compiled, which said why
+        if not left:
+            raise
+        return ExplainedRegion(operators=operators, plan=None, left=left)
     return ExplainedRegion(
-        operators=tuple(n.op for n in region.program.nodes if n.op not in views),
+        operators=operators,
         plan=plan,
         phases=tuple(
             _explained_phase(schedule, plan, number) for number in range(len(plan.phases))

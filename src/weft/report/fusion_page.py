@@ -7,18 +7,19 @@ from itertools import groupby
 from pathlib import Path
 
 from weft.core.units import format_bytes, format_seconds
+from weft.fusion.explained import ExplainedRegion, Explanation
+from weft.fusion.plan import FusionPlan
 from weft.report.markup import Markup, join, tag
 from weft.report.page import Figure, Page, Section, html_table, write_page
 from weft.report.plot.frame import figure, legend
 from weft.report.table import Table
-from weft.workflow.fused import Fused, FusedRegion
 
 __all__ = ["fusion_plain", "fusion_table", "write_fusion_page"]
 
 _WIDTH, _BOX, _HEIGHT, _GAP = 940.0, 104.0, 34.0, 8.0
 
 
-def fusion_table(fused: Fused) -> Table:
+def fusion_table(fused: Explanation) -> Table:
     """The regions, for people."""
     return Table(
         caption=fused.name,
@@ -28,17 +29,21 @@ def fusion_table(fused: Fused) -> Table:
                 str(number),
                 str(len(region.operators)),
                 str(len(region.phases)) + (" (left to Inductor)" if region.left else ""),
-                format_seconds(region.seconds),
-                format_seconds(region.bound_s),
-                format_bytes(region.num_bytes),
-                format_bytes(region.unfused_bytes),
+                *_figures(region.plan),
             )
             for number, region in enumerate(fused.regions)
         ),
     )
 
 
-def fusion_plain(fused: Fused) -> dict[str, object]:
+def _figures(plan: FusionPlan | None) -> tuple[str, str, str, str]:
+    if plan is None:
+        return ("", "", "", "")
+    moved, unfused = format_bytes(plan.num_bytes), format_bytes(plan.unfused_bytes)
+    return (format_seconds(plan.seconds), format_seconds(plan.bound_s), moved, unfused)
+
+
+def fusion_plain(fused: Explanation) -> dict[str, object]:
     """The same as JSON values."""
     return {
         "model": fused.name,
@@ -46,10 +51,10 @@ def fusion_plain(fused: Fused) -> dict[str, object]:
             {
                 "operators": list(region.operators),
                 "phases": len(region.phases),
-                "predicted_s": region.seconds,
-                "bound_s": region.bound_s,
-                "bytes": region.num_bytes,
-                "unfused_bytes": region.unfused_bytes,
+                "predicted_s": region.plan.seconds if region.plan else None,
+                "bound_s": region.plan.bound_s if region.plan else None,
+                "bytes": region.plan.num_bytes if region.plan else None,
+                "unfused_bytes": region.plan.unfused_bytes if region.plan else None,
                 "left": region.left,
             }
             for region in fused.regions
@@ -58,26 +63,30 @@ def fusion_plain(fused: Fused) -> dict[str, object]:
     }
 
 
-def write_fusion_page(fused: Fused, path: Path) -> None:
+def write_fusion_page(fused: Explanation, path: Path) -> None:
     """Write the page.
 
     Raises:
         FileError: the file cannot be written.
     """
-    operators = sum(len(region.operators) for region in fused.regions)
-    phases = sum(len(region.phases) for region in fused.regions)
-    saved = 1.0 - fused.num_bytes / fused.unfused_bytes if fused.unfused_bytes else 0.0
+    kernels = [region for region in fused.regions if not region.left]
+    operators = sum(len(region.operators) for region in kernels)
+    phases = sum(len(region.phases) for region in kernels)
+    plans = [region.plan for region in kernels if region.plan is not None]
+    moved, unfused = (sum(p.num_bytes for p in plans), sum(p.unfused_bytes for p in plans))
+    saved = 1.0 - moved / unfused if unfused else 0.0
     write_page(
         Page(
             title=f"fusion of {fused.name}",
             kicker=f"how weft fuses {fused.name}",
-            sentence=f"{operators} memory-bound operators become {len(fused.regions)} kernels, "
+            sentence=f"{operators} memory-bound operators become {len(kernels)} "
+            f"kernel{'s' * (len(kernels) != 1)}, "
             f"which move {saved:.0%} fewer bytes.",
             figures=(
-                Figure(value=str(len(fused.regions)), meaning="kernels"),
+                Figure(value=str(len(kernels)), meaning="kernels"),
                 Figure(value=str(phases), meaning="phases in them"),
-                Figure(value=format_bytes(fused.num_bytes), meaning="moved"),
-                Figure(value=format_bytes(fused.unfused_bytes), meaning="moved without fusion"),
+                Figure(value=format_bytes(moved), meaning="moved"),
+                Figure(value=format_bytes(unfused), meaning="moved without fusion"),
             ),
             picture=Section(
                 heading="The fused graph",
@@ -96,7 +105,7 @@ def write_fusion_page(fused: Fused, path: Path) -> None:
     )
 
 
-def _graph(number: int, fused: Fused) -> Markup:
+def _graph(number: int, fused: Explanation) -> Markup:
     """The kernels of a graph as boxes, in rows; equal neighbours are one."""
     boxes: list[tuple[str, str, str]] = []
     for name, group in groupby(fused.graphs[number]):
@@ -130,7 +139,7 @@ def _box(box: tuple[str, str, str], left: float, top: float) -> Markup:
     )
 
 
-def _region(number: int, region: FusedRegion) -> Section:
+def _region(number: int, region: ExplainedRegion) -> Section:
     rows = tuple(
         (
             str(at),
@@ -146,7 +155,7 @@ def _region(number: int, region: FusedRegion) -> Section:
         f"{op} {count}" if count > 1 else op for op, count in Counter(region.operators).items()
     )
     left = f" Left to Inductor: {region.left}" if region.left else ""
-    code = tag("details", tag("summary", "generated C++"), tag("pre", region.source))
+    code = tag("details", tag("summary", "generated code"), tag("pre", region.source))
     return Section(
         heading=f"Region {number}",
         text=f"{names}.{left}",

@@ -26,7 +26,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _execute(args: argparse.Namespace, console: Console) -> None:
     with console.progress() as progress:
         fused = fuse_recipe(args.recipe, progress=progress)
-    console.line(fused.words)
+    console.line(str(fused))
     console.table(fusion_table(fused))
     if args.html is not None:
         write_fusion_page(fused, Path(args.html))
