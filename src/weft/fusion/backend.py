@@ -22,7 +22,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.fx_passes.post_grad import stable_topological_sort
 from torch._ops import OpOverload
 
-from weft.fusion.cache import folder
+from weft.fusion.cache import explained, folder
 from weft.fusion.calibrate import calibrated
 from weft.fusion.compile import generation
 from weft.fusion.dynamic import keep_recipe
@@ -151,8 +151,8 @@ class Stitch(CustomGraphPass):
         self._observer(Observed(order=_order(graph, found)))
         for candidate in found:
             key = self._compiled(candidate)
-            if key is not None:
-                call = self._call(candidate, key, sizes)
+            call = None if key is None else self._call(candidate, key, sizes)
+            if call is not None:
                 replaced |= _replace(graph, candidate, call, replaced)
         stable_topological_sort(graph)
         graph.eliminate_dead_code()
@@ -169,40 +169,48 @@ class Stitch(CustomGraphPass):
 
     def _call(
         self, candidate: Candidate, key: str, sizes: Mapping[Symbol, fx.Node]
-    ) -> Callable[[list[fx.Node]], tuple[OpOverload, tuple[Any, ...]]]:
+    ) -> Callable[[list[fx.Node]], tuple[OpOverload, tuple[Any, ...]]] | None:
         """What is called in place of a region, with which arguments, given its inputs."""
         if not candidate.is_symbolic:
             return lambda inputs: (torch.ops.weft.stitched.default, (inputs, key))
-        recipe, symbols = recipe_of(
-            candidate.nodes,
-            candidate.inputs,
-            candidate.outputs,
-            threads=torch.get_num_threads(),
-            strict=self._strict,
-        )
-        told, name = [sizes[symbol] for symbol in symbols], keep_recipe(recipe)
+        try:
+            recipe, symbols = recipe_of(
+                candidate.nodes,
+                candidate.inputs,
+                candidate.outputs,
+                threads=torch.get_num_threads(),
+                strict=self._strict,
+            )
+            told, name = [sizes[symbol] for symbol in symbols], keep_recipe(recipe)
+        except Exception as error:  # whatever went wrong, Inductor can do without
+            return self._left(candidate, error)
         return lambda inputs: (torch.ops.weft.stitched_for.default, (inputs, told, name))
 
     def _compiled(self, candidate: Candidate) -> str | None:
         """Key of a region's kernel; None if it has none."""
-        host = calibrated(torch.get_num_threads(), folder())
-        key = f"region_{candidate.region.digest}_{host.threads}"
+        threads = torch.get_num_threads()
+        key = f"region_{candidate.region.digest}_{threads}"
         try:
             if key not in _kernels:
+                host = calibrated(threads, folder())
                 _kernels[key] = compile_region(candidate.region, host, folder())
         except Exception as error:  # whatever went wrong, Inductor can do without
-            if self._strict:
-                raise
-            self._observer(Observed(region=candidate.region, left=str(error)))
-            _log.warning(
-                "weft: left to Inductor: %d operators from %s on: %s",
-                len(candidate.nodes),
-                candidate.nodes[0],
-                error,
-            )
-            return None
+            return self._left(candidate, error)
         self._observer(Observed(region=candidate.region))
         return key
+
+    def _left(self, candidate: Candidate, error: Exception) -> None:
+        """Say that a region is left to Inductor, and why; strictly, that is an error."""
+        why = explained(error)
+        if self._strict:
+            raise why
+        self._observer(Observed(region=candidate.region, left=str(why)))
+        _log.warning(
+            "weft: left to Inductor: %d operators from %s on: %s",
+            len(candidate.nodes),
+            candidate.nodes[0],
+            why,
+        )
 
 
 def _order(graph: fx.Graph, found: Sequence[Candidate]) -> tuple[str | int, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor, fx
 
 from weft.capture.region import Like, program_of_nodes
 from weft.core.errors import InputError
-from weft.fusion.cache import folder
+from weft.fusion.cache import explained, folder
 from weft.fusion.calibrate import calibrated
 from weft.fusion.kernel import compile_region
 from weft.fusion.recipe import Recipe, graph_of
@@ -106,18 +106,20 @@ class Flexible:
             host = calibrated(self.recipe.threads, self._folder)
             return compile_region(region, host, self._folder)
         except Exception as error:  # whatever went wrong, torch can do without
-            if self.recipe.strict:
-                raise
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-            _log.warning(
-                "weft: run by torch, operator by operator: %d operators from %s on, for inputs of "
-                "shape %s: %s",
-                len(self.recipe.steps),
-                self.recipe.steps[0].target,
-                shapes,
-                error,
-            )
-            return self._eager(sizes)
+            return self._refused(explained(error), inputs, sizes)
+
+    def _refused(self, why: Exception, inputs: Sequence[Tensor], sizes: Sequence[int]) -> Run:
+        if self.recipe.strict:
+            raise why
+        _log.warning(
+            "weft: run by torch, operator by operator: %d operators from %s on, for inputs of "
+            "shape %s: %s",
+            len(self.recipe.steps),
+            self.recipe.steps[0].target,
+            ", ".join(str(tuple(tensor.shape)) for tensor in inputs),
+            why,
+        )
+        return self._eager(sizes)
 
     def _region(self, inputs: Sequence[Tensor], sizes: Sequence[int]) -> Region:
         graph = graph_of(self.recipe, sizes)
