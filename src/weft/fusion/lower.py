@@ -159,7 +159,7 @@ class _Lowering:
         if op == "cast":
             return self._in_type(args[0], instance.dtype)
         if instance.dtype.is_float:
-            args = [self._unrounded(arg) for arg in args]
+            args = [arg if isinstance(arg, Const) else self._unrounded(arg) for arg in args]
         if op in _SCALED and len(args) == 3:
             args = [args[0], self._table.map("mul.Scalar", args[1:], instance.dtype)]
         if op == "clamp.default":
@@ -291,16 +291,14 @@ class _Lowering:
         own = self._table.points[ref].dtype
         return ref if own is dtype else self._table.map("cast", (ref,), dtype, (own.value,))
 
-    def _unrounded(self, ref: Ref) -> Ref:
+    def _unrounded(self, point: int) -> int:
         """What a value was before it was rounded to 16 bits, which registers have room for."""
-        if isinstance(ref, Const):
-            return ref
-        own = self._table.points[ref]
+        own = self._table.points[point]
         if own.op != "cast" or own.dtype not in (DType.BF16, DType.F16):
-            return ref
+            return point
         (before,) = own.args
         assert isinstance(before, int)
-        return before if self._table.points[before].dtype in _SINGLE else ref
+        return before if self._table.points[before].dtype in _SINGLE else point
 
     def _combined(self, op: str, refs: list[Ref], dtype: DType) -> Ref:
         pair = {"sum": "add.Tensor", "amax": "maximum.default", "amin": "minimum.default"}[op]
