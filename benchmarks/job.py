@@ -26,6 +26,7 @@ from weft.parallel.plan import ParallelPlan
 from weft.parallel.plan_files import load_plan, save_plan
 from weft.program.graph import Program
 from weft.runtime import World, deploy, guard, joined, launch
+from weft.runtime.inductor import Compiler
 from weft.workflow.recipe import load_workload
 
 __all__ = [
@@ -53,7 +54,7 @@ class Job:
         plan: what to run; its mesh has as many devices as there are ranks.
         steps: how many steps.
         keeps_state: whether the final state is wanted as whole tensors.
-        compile: whether Inductor compiles the step.
+        compile: who compiles the step, if anybody.
     """
 
     recipe: str
@@ -61,7 +62,7 @@ class Job:
     plan: ParallelPlan | PipelinePlan
     steps: int
     keeps_state: bool = False
-    compile: bool = False
+    compile: Compiler | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

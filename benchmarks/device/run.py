@@ -98,7 +98,7 @@ def _loss_error(recipes: Sequence[str], machine: Machine, *, double: bool) -> fl
         for r in recipes
     ]
     if not double:
-        jobs.append(replace(jobs[0], compile=True))
+        jobs.append(replace(jobs[0], compile="inductor"))
     return _worst_loss(jobs)
 
 
@@ -134,11 +134,11 @@ def _timed(recipes: Sequence[str], machine: Machine) -> list[Row]:
     for recipe in recipes:
         decided = _plan(recipe, machine)
         eager = Job(recipe=recipe, plan=decided, steps=TIMED_STEPS)
-        jobs = (eager, replace(eager, compile=True))
+        jobs = (eager, replace(eager, compile="inductor"))
         rows += [
             Row(
                 recipe=recipe,
-                compiled=job.compile,
+                compiled=job.compile is not None,
                 predicted_s=decided.prediction.step_s,
                 measured_s=median(outcome.seconds[WARM_UP:]),
             )

@@ -47,7 +47,7 @@ class Clipped(AdamW):
 
 def main(about: dict) -> None:
     recipe, steps, norm = about.pop("recipe"), about.pop("steps"), about.pop("clip", 0.0)
-    compiled = about.pop("compile", False)
+    compiled = about.pop("compile", None)
     workload, program = workload_of(recipe, double=True), program_of(recipe, double=True)
     rows = about.pop("rows", 0)
     if norm:

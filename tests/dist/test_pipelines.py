@@ -205,7 +205,7 @@ def test_a_pipeline_follows_one_process(name):
 @pytest.mark.dist
 @pytest.mark.parametrize("name", COMPILED)
 def test_a_compiled_pipeline_follows_one_process(name):
-    follows_one_process(dict(COMPILED[name], steps=3, compile=True), timeout_s=580)
+    follows_one_process(dict(COMPILED[name], steps=3, compile="inductor"), timeout_s=580)
 
 
 def follows_one_process(case, *, timeout_s):

@@ -16,19 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sympy import Symbol
 from torch import Tensor, fx
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.fx_passes.post_grad import stable_topological_sort
-from torch._inductor.runtime.cache_dir_utils import cache_dir
+from torch._ops import OpOverload
 
+from weft.fusion.cache import explained, folder
 from weft.fusion.calibrate import calibrated
 from weft.fusion.compile import generation
 from weft.fusion.cost import Host
+from weft.fusion.dynamic import keep_recipe
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
 from weft.fusion.measure import fastest, slower_than_inductor
 from weft.fusion.partition import Candidate, candidates, is_view
+from weft.fusion.recipe import recipe_of
 from weft.fusion.region import Region
+from weft.fusion.sizes import at_hand, is_size, sources, unknown
 
 __all__ = ["Observed", "compile_graph"]
 
@@ -79,11 +84,6 @@ class Observed:
     order: tuple[str | int, ...] = ()
     region: Region | None = None
     left: str = ""
-
-
-def folder() -> Path:
-    """Where kernels are kept: beside those of Inductor, by the version of what made them."""
-    return Path(cache_dir()) / "weft" / generation()
 
 
 def compile_graph(
@@ -157,48 +157,75 @@ class Stitch(CustomGraphPass):
         module = graph.owning_module
         assert module is not None
         replaced: dict[fx.Node, fx.Node] = {}
+        sizes = sources(graph)
+        at_hand(graph, sizes)
         found = candidates(module)
         self._observer(Observed(order=_order(graph, found)))
         for candidate in found:
             key = self._compiled(candidate)
-            if key is not None:
-                replaced |= _replace(graph, candidate, key, replaced)
+            call = None if key is None else self._call(candidate, key, sizes)
+            if call is not None:
+                replaced |= _replace(graph, candidate, call, replaced)
         stable_topological_sort(graph)
         graph.eliminate_dead_code()
 
     def whole(self, module: fx.GraphModule) -> Callable[..., Any] | None:
         """The graph as one kernel, if it is one region."""
         nodes = [node for node in module.graph.nodes if node.op not in ("placeholder", "output")]
-        found = candidates(module)
+        found = [] if unknown(module.graph) else candidates(module)
         if len(found) != 1 or set(found[0].nodes) != set(nodes):
             return None
         self._observer(Observed(order=(0,)))
         key = self._compiled(found[0])
         return None if key is None else _Whole(module, found[0], _kernel(key))
 
+    def _call(
+        self, candidate: Candidate, key: str, sizes: Mapping[Symbol, fx.Node]
+    ) -> Callable[[list[fx.Node]], tuple[OpOverload, tuple[Any, ...]]] | None:
+        """What is called in place of a region, with which arguments, given its inputs."""
+        if not candidate.is_symbolic:
+            return lambda inputs: (torch.ops.weft.stitched.default, (inputs, key))
+        try:
+            recipe, symbols = recipe_of(
+                candidate.nodes,
+                candidate.inputs,
+                candidate.outputs,
+                threads=torch.get_num_threads(),
+                strict=self._strict,
+            )
+            told, name = [sizes[symbol] for symbol in symbols], keep_recipe(recipe)
+        except Exception as error:  # whatever went wrong, Inductor can do without
+            return self._left(candidate, error)
+        return lambda inputs: (torch.ops.weft.stitched_for.default, (inputs, told, name))
+
     def _compiled(self, candidate: Candidate) -> str | None:
         """Key of a region's kernel; None if it has none."""
         threads = torch.get_num_threads()
-        key = f"region_{candidate.region.digest}_{threads}" + "_measured" * self._measure
+        measure = self._measure and not candidate.is_symbolic  # else what holds at one size only
+        key = f"region_{candidate.region.digest}_{threads}" + "_measured" * measure
         try:
             if key not in _kernels:
                 host = calibrated(threads, folder())
-                make = fastest if self._measure else _planned
+                make = fastest if measure else _planned
                 _kernels[key] = make(candidate, host, folder())
         except Exception as error:  # whatever went wrong, Inductor can do without
-            if self._strict:
-                raise
-            self._observer(Observed(region=candidate.region, left=str(error)))
-            _log.warning(
-                "weft: left to Inductor: %d operators from %s on: %s",
-                len(candidate.nodes),
-                candidate.nodes[0],
-                error,
-            )
-            return None
+            return self._left(candidate, error)
         slower = slower_than_inductor(_kernels[key].description)
         self._observer(Observed(region=candidate.region, left=slower))
         return None if slower else key
+
+    def _left(self, candidate: Candidate, error: Exception) -> None:
+        """Say that a region is left to Inductor, and why; strictly, that is an error."""
+        why = explained(error)
+        if self._strict:
+            raise why
+        self._observer(Observed(region=candidate.region, left=str(why)))
+        _log.warning(
+            "weft: left to Inductor: %d operators from %s on: %s",
+            len(candidate.nodes),
+            candidate.nodes[0],
+            why,
+        )
 
 
 def _planned(candidate: Candidate, host: Host, folder: Path) -> Kernel:
@@ -217,28 +244,31 @@ def _order(graph: fx.Graph, found: Sequence[Candidate]) -> tuple[str | int, ...]
             if number not in order:
                 order[number] = None
                 names.append(number)
-        elif node.op == "call_function" and not is_view(node):
+        elif node.op == "call_function" and not is_view(node) and not is_size(node):
             names.append(str(node.target))
     return tuple(names)
 
 
 def _replace(
-    graph: fx.Graph, candidate: Candidate, key: str, replaced: Mapping[fx.Node, fx.Node]
+    graph: fx.Graph,
+    candidate: Candidate,
+    call_on: Callable[[list[fx.Node]], tuple[OpOverload, tuple[Any, ...]]],
+    replaced: Mapping[fx.Node, fx.Node],
 ) -> dict[fx.Node, fx.Node]:
     """Put the call of a kernel in place of a region.
 
     Args:
         graph: which holds it.
         candidate: the region.
-        key: of the kernel.
+        call_on: operator and arguments of the call, given the region's inputs.
         replaced: nodes of regions before it, with what has taken their place.
 
     Returns:
         The same for this one.
     """
-    inputs = [replaced.get(node, node) for node in candidate.inputs]
+    target, args = call_on([replaced.get(node, node) for node in candidate.inputs])
     with graph.inserting_after(candidate.nodes[-1]):
-        call = graph.call_function(torch.ops.weft.stitched.default, (inputs, key))
+        call = graph.call_function(target, args)
     call.meta["val"] = [output.meta["val"] for output in candidate.outputs]
     made: dict[fx.Node, fx.Node] = {}
     after = call

@@ -160,7 +160,9 @@ class _Lowering:
                 args.append(Const.of(arg))
         op = instance.node.op
         if op == "cast":
-            return self._cast(args[0], instance)
+            return self._in_type(args[0], instance.dtype)
+        if instance.dtype.is_float:
+            args = [arg if isinstance(arg, Const) else self._unrounded(arg) for arg in args]
         if op in _SCALED and len(args) == 3:
             args = [args[0], self._table.map("mul.Scalar", args[1:], instance.dtype)]
         if op == "clamp.default":
@@ -176,14 +178,6 @@ class _Lowering:
             if isinstance(bound, int | float):
                 found = self._table.map(op, (found, Const.of(bound)), instance.dtype)
         return found
-
-    def _cast(self, arg: Ref, instance: Instance) -> Ref:
-        if isinstance(arg, Const):
-            return Const.of(rounded(arg.value, instance.dtype))
-        if self._table.points[arg].dtype is instance.dtype:
-            return arg
-        source = self._table.points[arg].dtype.value
-        return self._table.map("cast", (arg,), instance.dtype, (source,))
 
     def _operand(self, operand: Instance, box: Box) -> Ref:
         """What a box of a result reads of an operand, dims of size 1 being repeated."""
@@ -292,11 +286,22 @@ class _Lowering:
         return self._table.map("mul.Scalar", (found, Const.of(times)), dtype)
 
     def _in_type(self, ref: Ref, dtype: DType) -> Ref:
-        """A summand in the type of the sum."""
+        """A value in another type; without rounding on the way from one float to another."""
         if isinstance(ref, Const):
             return Const.of(rounded(ref.value, dtype))
+        if dtype.is_float and self._table.points[ref].dtype is not dtype:
+            ref = self._unrounded(ref)
         own = self._table.points[ref].dtype
         return ref if own is dtype else self._table.map("cast", (ref,), dtype, (own.value,))
+
+    def _unrounded(self, point: int) -> int:
+        """What a value was before it was rounded to 16 bits, which registers have room for."""
+        own = self._table.points[point]
+        if own.op != "cast" or own.dtype not in (DType.BF16, DType.F16):
+            return point
+        (before,) = own.args
+        assert isinstance(before, int)
+        return before if self._table.points[before].dtype in _SINGLE else point
 
     def _combined(self, op: str, refs: list[Ref], dtype: DType) -> Ref:
         pair = {"sum": "add.Tensor", "amax": "maximum.default", "amin": "minimum.default"}[op]
@@ -325,6 +330,10 @@ class _Lowering:
                 limit=looked_up.shape[dim],
             )
         )
+
+
+_SINGLE = (DType.F32, DType.BF16, DType.F16)
+"""Types that registers hold as float32."""
 
 
 def rounded(value: float | int | bool, dtype: DType) -> float | int | bool:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import operator as python_operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
+from sympy import Symbol
 from torch import Tensor, fx
 from torch._ops import OpOverload
-from torch.fx.node import map_arg
+from torch.fx.node import Argument, map_aggregate
 from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
+from torch.utils._pytree import tree_leaves
 
 from weft.capture.dtypes import from_torch_dtype
-from weft.capture.region import program_of_nodes
-from weft.core.errors import WeftError
+from weft.capture.region import Like, program_of_nodes
+from weft.core.errors import InputError, WeftError
 from weft.fusion.lower import lower
 from weft.fusion.region import Region
+from weft.fusion.sizes import hint, is_size, layout, size_of, symbols_of, unknown
 
 __all__ = ["Candidate", "candidates", "is_view"]
 
@@ -45,18 +49,22 @@ class Candidate:
         nodes: its nodes, in order.
         inputs: nodes outside that it reads.
         outputs: nodes inside that others read.
-        region: the same as a region.
+        region: the same as a region, at the sizes that were seen when the graph was captured.
+        is_symbolic: whether it will be run at others too.
     """
 
     nodes: tuple[fx.Node, ...]
     inputs: tuple[fx.Node, ...]
     outputs: tuple[fx.Node, ...]
     region: Region
+    is_symbolic: bool
 
 
 def candidates(module: fx.GraphModule) -> list[Candidate]:
     """All regions of a graph that could be compiled, the first one first."""
-    partitioner = CapabilityBasedPartitioner(module, _Support(), allows_single_node_partition=True)
+    partitioner = CapabilityBasedPartitioner(
+        module, _Support(set(unknown(module.graph))), allows_single_node_partition=True
+    )
     order = {node: number for number, node in enumerate(module.graph.nodes)}
     found: list[Candidate] = []
     for partition in partitioner.propose_partitions():
@@ -76,7 +84,8 @@ LEAST = 2
 class _Support(OperatorSupportBase):
     """Knows single nodes; asks for each kind of node once."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: set[Symbol]) -> None:
+        self._sizes = sizes
         self._known: dict[object, bool] = {}
 
     def is_node_supported(self, submodules: object, node: fx.Node) -> bool:
@@ -87,45 +96,67 @@ class _Support(OperatorSupportBase):
             return isinstance(source, fx.Node) and self.is_node_supported(submodules, source)
         if not isinstance(node.target, OpOverload):
             return False
-        key = _key(node)
-        if key is None:
+        try:
+            key = _key(node, self._sizes)
+        except InputError:
             return False
         if key not in self._known:
             self._known[key] = _is_stitchable(node)
         return self._known[key]
 
 
-def _key(node: fx.Node) -> object:
-    """Equal for nodes that are alike; None if a tensor is not what kernels take."""
+def _key(node: fx.Node, sizes: set[Symbol]) -> object:
+    """Equal for nodes that are alike.
+
+    Raises:
+        InputError: a tensor or a number is not what kernels take.
+    """
     parts: list[object] = [node.target]
-
-    def note(value: object) -> bool:
-        tensors = value if isinstance(value, list | tuple) else [value]
-        for tensor in tensors:
-            if not isinstance(tensor, Tensor) or not _is_taken(tensor):
-                return False
-            parts.append((tuple(tensor.shape), tensor.stride(), tensor.dtype))
-        return True
-
-    if not note(node.meta.get("val")):
-        return None
-    for source in node.all_input_nodes:
-        if not note(source.meta.get("val")):
-            return None
-    parts.append(map_arg((node.args, tuple(sorted(node.kwargs.items()))), lambda _: None))
+    values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
+    for value in tree_leaves(values):
+        if not isinstance(value, Tensor | torch.SymInt | torch.SymFloat):
+            raise _not_taken(value)
+        _require_known(value, sizes)
+        if isinstance(value, Tensor):
+            if not _is_taken(value):
+                raise _not_taken(value)
+            parts.append((*layout(value), value.dtype))
+    args = (node.args, tuple(sorted(node.kwargs.items())))
+    for arg in tree_leaves(args):
+        _require_known(arg, sizes)
+    parts.append(map_aggregate(args, _without_tensors))
     return repr(parts)
+
+
+def _require_known(value: object, sizes: set[Symbol]) -> None:
+    """That a size follows from those of the graph's inputs, by operations that are known."""
+    if not symbols_of(value) <= sizes:
+        raise _not_taken(value)
+    many = (*value.shape, *value.stride()) if isinstance(value, Tensor) else (value,)
+    for one in many:
+        if isinstance(one, torch.SymInt | torch.SymFloat):
+            size_of(one, lambda _: 0)
+
+
+def _not_taken(value: object) -> InputError:
+    return InputError(need="a tensor in this host's memory, of known dims", got=str(value))
+
+
+def _without_tensors(arg: Argument) -> Argument:
+    """An argument of a node as it was when the graph was captured; nothing for tensors."""
+    if isinstance(arg, fx.Node):
+        return hint(arg.meta["val"]) if is_size(arg) else None
+    return hint(arg)
 
 
 def _is_taken(tensor: Tensor) -> bool:
     if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
         return False
-    if not all(isinstance(n, int) for n in (*tensor.shape, *tensor.stride())):
-        return False
     try:
         from_torch_dtype(tensor.dtype)
     except WeftError:
         return False
-    return 0 < tensor.numel() < 2**31
+    return 0 < prod(layout(tensor)[0]) < 2**31
 
 
 def _is_stitchable(node: fx.Node) -> bool:
@@ -213,7 +244,7 @@ def _largest(node: fx.Node) -> int:
     """Elements of the largest tensor of a node."""
     value = node.meta.get("val")
     tensors = value if isinstance(value, list | tuple) else [value]
-    return max((t.numel() for t in tensors if isinstance(t, Tensor)), default=0)
+    return max((prod(layout(t)[0]) for t in tensors if isinstance(t, Tensor)), default=0)
 
 
 def _candidate(nodes: Sequence[fx.Node]) -> Candidate | None:
@@ -231,6 +262,7 @@ def _candidate(nodes: Sequence[fx.Node]) -> Candidate | None:
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         region=_region(nodes, inputs, outputs),
+        is_symbolic=any(symbols_of(node.meta["val"]) for node in (*nodes, *inputs)),
     )
 
 
@@ -239,7 +271,7 @@ def _inputs(nodes: Sequence[fx.Node]) -> list[fx.Node]:
     found: dict[fx.Node, None] = {}
     for node in nodes:
         for source in node.all_input_nodes:
-            if source not in inside:
+            if source not in inside and not is_size(source):
                 found[source] = None
     return list(found)
 
@@ -252,21 +284,29 @@ def _region(
     Raises:
         WeftError: an operator cannot be stitched.
     """
-    program, values = program_of_nodes(nodes, inputs, outputs, "region")
+    likes: dict[fx.Node, Like | int | float] = {}
+    for node in inputs:
+        shape, strides = layout(node.meta["val"])
+        likes[node] = Like(shape=shape, strides=strides, dtype=node.meta["val"].dtype)
+    program, values = program_of_nodes(nodes, {**likes, **_sizes(nodes)}, outputs, "region")
     return Region(
         program=program,
         outputs=values,
-        input_strides=tuple(tuple(node.meta["val"].stride()) for node in inputs),
-        output_strides=tuple(tuple(node.meta["val"].stride()) for node in outputs),
+        input_strides=tuple(layout(node.meta["val"])[1] for node in inputs),
+        output_strides=tuple(layout(node.meta["val"])[1] for node in outputs),
     )
+
+
+def _sizes(nodes: Sequence[fx.Node]) -> dict[fx.Node, int | float]:
+    """Sizes that nodes read, as they were when the graph was captured."""
+    read = (source for node in nodes for source in node.all_input_nodes)
+    return {source: hint(source.meta["val"]) for source in read if is_size(source)}
 
 
 def _overlaps(tensor: Tensor) -> bool:
     """Whether elements share memory."""
     reach = 1
-    for size, stride in sorted(
-        zip(tensor.shape, tensor.stride(), strict=True), key=lambda pair: pair[1]
-    ):
+    for size, stride in sorted(zip(*layout(tensor), strict=True), key=lambda pair: pair[1]):
         if size > 1:
             if stride < reach:
                 return True

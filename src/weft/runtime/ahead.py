@@ -19,7 +19,7 @@ from weft.core.errors import RunError
 from weft.parallel.pipeline.segments import Part
 from weft.program.types import TensorType
 from weft.runtime.failure import patient_work
-from weft.runtime.inductor import compile_module, examples
+from weft.runtime.inductor import Compiler, compile_module, examples
 from weft.runtime.pieces import Key
 from weft.runtime.stage import SegmentCall, StageRun
 from weft.runtime.world import World
@@ -36,12 +36,15 @@ def silent(_: str) -> None:
     """Tell nobody."""
 
 
-def compile_stages(stages: Mapping[int, StageRun], world: World, tell: Tell) -> None:
+def compile_stages(
+    stages: Mapping[int, StageRun], world: World, compiler: Compiler, tell: Tell
+) -> None:
     """Compile the segments of all stages of this rank, and wait for the other ranks to do so.
 
     Args:
         stages: by number; each uses what was compiled from now on.
         world: the ranks.
+        compiler: who compiles them.
         tell: told on rank 0 of each graph that is compiled, and of ranks that are waited for.
 
     Raises:
@@ -54,7 +57,7 @@ def compile_stages(stages: Mapping[int, StageRun], world: World, tell: Tell) -> 
             line = f"compiling {number + 1} of {len(graphs)}: {graph.name()}"
             _LOG.info("rank %d: %s", world.rank, line)
             said(line)
-            _compile(graph, world.device)
+            _compile(graph, world.device, compiler)
 
 
 @dataclass
@@ -109,12 +112,13 @@ def _graphs(stages: Mapping[int, StageRun]) -> list[_Graph]:
     return list(found.values())
 
 
-def _compile(graph: _Graph, device: torch.device) -> None:
+def _compile(graph: _Graph, device: torch.device, compiler: Compiler) -> None:
     first, key = graph.users[0]
     try:
         compiled = compile_module(
             lambda: graph.stages[first].module(key, row_major=True),
             [examples(graph.types, device)],
+            compiler,
         )
     except RunError as error:
         raise error.within(graph.name()) from error.__cause__

@@ -20,7 +20,7 @@ from weft.parallel.validate import require_program, validate
 from weft.program.graph import Program
 from weft.runtime.ahead import Tell, silent
 from weft.runtime.failure import patient_work
-from weft.runtime.inductor import compile_module, examples
+from weft.runtime.inductor import Compiler, compile_module, examples
 from weft.runtime.lower import eager_module, in_place_module
 from weft.runtime.own_state import StateSource, own_state, state_at_hand, state_of_workload
 from weft.runtime.pipeline import PipelineStep, deploy_pipeline
@@ -36,7 +36,7 @@ def deploy(
     plan: ParallelPlan,
     workload: Workload,
     *,
-    compile: bool = False,
+    compile: Compiler | None = None,
     world: World | None = None,
     program: Program | None = None,
     tell: Tell = silent,
@@ -46,7 +46,7 @@ def deploy(
     plan: PipelinePlan,
     workload: Workload,
     *,
-    compile: bool = False,
+    compile: Compiler | None = None,
     world: World | None = None,
     program: Program | None = None,
     tell: Tell = silent,
@@ -55,7 +55,7 @@ def deploy(
     plan: ParallelPlan | PipelinePlan,
     workload: Workload,
     *,
-    compile: bool = False,  # noqa: A002 - the word that torch uses for it
+    compile: Compiler | None = None,  # noqa: A002 - the word that torch uses for it
     world: World | None = None,
     program: Program | None = None,
     tell: Tell = silent,
@@ -69,8 +69,9 @@ def deploy(
     Args:
         plan: made for the workload's program and as many devices as there are ranks.
         workload: what to train.
-        compile: whether Inductor compiles the step, which takes minutes for a large model. Of a
-            pipeline it compiles each part of a stage by itself.
+        compile: who compiles the step, if anybody, which takes minutes for a large model: "weft",
+            which is Inductor with weft's kernels for memory-bound operators, or "inductor" alone.
+            Of a pipeline each part of a stage is compiled by itself.
         world: the ranks; those that torchrun started if left out.
         program: the captured workload, if it is at hand; captured here if left out.
         tell: told on rank 0 what is being compiled.
@@ -100,7 +101,7 @@ def assemble(
     state: Mapping[str, Tensor],
     *,
     seed: int,
-    compile: bool = False,  # noqa: A002 - the word that torch uses for it
+    compile: Compiler | None = None,  # noqa: A002 - the word that torch uses for it
     world: World,
 ) -> Step:
     """`deploy` for a program and a whole state that are at hand.
@@ -111,7 +112,7 @@ def assemble(
         state: whole parameters, buffers and optimizer state by input name, in the model's own
             shapes, equal on all ranks.
         seed: what the seeds of the steps are made from.
-        compile: whether Inductor compiles the step.
+        compile: who compiles the step, if anybody.
         world: the ranks.
 
     Raises:
@@ -128,7 +129,7 @@ def _assembled(
     source: StateSource,
     *,
     seed: int,
-    compile: bool,  # noqa: A002 - the word that torch uses for it
+    compile: Compiler | None,  # noqa: A002 - the word that torch uses for it
     world: World,
     tell: Tell,
 ) -> Step:
@@ -156,8 +157,10 @@ def _assembled(
         world=world,
         place=place,
         devices=devices,
-        advance=_compiled(deployment, place, world, tell) if compile else _eager(deployment, place),
-        in_place=compile,
+        advance=_eager(deployment, place)
+        if compile is None
+        else _compiled(deployment, place, world, compile, tell),
+        in_place=compile is not None,
         state=state,
         built_whole=built_whole,
     )
@@ -167,8 +170,10 @@ def _eager(deployment: Deployment, place: Place) -> Advance:
     return cast("Advance", eager_module(deployment.local, deployment.program, place))
 
 
-def _compiled(deployment: Deployment, place: Place, world: World, tell: Tell) -> Advance:
-    """The step through Inductor; the ranks wait for each other once it is compiled."""
+def _compiled(
+    deployment: Deployment, place: Place, world: World, compiler: Compiler, tell: Tell
+) -> Advance:
+    """The compiled step; the ranks wait for each other once it is compiled."""
     local = deployment.local
 
     def build() -> fx.GraphModule:
@@ -178,7 +183,7 @@ def _compiled(deployment: Deployment, place: Place, world: World, tell: Tell) ->
     with patient_work(world, "compile", said):
         said(f"compiling the step ({len(local.instructions)} instructions)")
         types = [local.slots[source.slot] for source in local.inputs]
-        compiled = compile_module(build, examples(types, place.device))
+        compiled = compile_module(build, examples(types, place.device), compiler)
 
     def advance(inputs: list[Tensor | None]) -> tuple[Tensor, ...]:
         return tuple(compiled(*inputs))

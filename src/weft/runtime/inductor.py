@@ -1,4 +1,4 @@
-"""The step through Inductor.
+"""The step through Inductor, with or without weft's own kernels.
 
 Inductor keeps compiled kernels in a folder that runs share. A run that is killed while the
 linker writes leaves a torn library there, on which every later run would fail; such a library
@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, fx
@@ -21,7 +21,10 @@ from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import RunError
 from weft.program.types import TensorType
 
-__all__ = ["compile_module", "examples"]
+__all__ = ["Compiler", "compile_module", "examples"]
+
+Compiler: TypeAlias = Literal["weft", "inductor"]
+"""Who compiles a step: Inductor alone, or Inductor with kernels of `weft.fusion`."""
 
 Compiled: TypeAlias = Callable[..., tuple[Tensor, ...]]
 
@@ -30,7 +33,9 @@ _TORN = re.compile(r"ImportError: (\S+\.so): (?:file too short|invalid ELF heade
 
 
 def compile_module(
-    build: Callable[[], fx.GraphModule], given: Sequence[Tensor | list[Tensor]]
+    build: Callable[[], fx.GraphModule],
+    given: Sequence[Tensor | list[Tensor]],
+    compiler: Compiler,
 ) -> Compiled:
     """Compile a graph.
 
@@ -39,6 +44,7 @@ def compile_module(
             the compiler may change what it is given.
         given: tensors like the inputs, or a list of them where the graph takes a list. Types
             count, values do not.
+        compiler: who compiles it.
 
     Returns:
         A function of the inputs, one by one.
@@ -49,19 +55,26 @@ def compile_module(
     removed: set[Path] = set()
     while True:
         try:
-            compiled = torch._inductor.compile(build(), cast("list[Any]", list(given)))
-            return cast("Compiled", compiled)
+            return cast("Compiled", _compile(build(), list(given), compiler))
         except Exception as error:
             torn = _torn_library(str(error))
             if torn is None or torn in removed:
                 raise RunError(
-                    need="a step that Inductor compiles",
+                    need="a step that compiles",
                     got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
                     hint="run it eagerly, without compile; Inductor's own report is above",
                 ) from error
             _LOG.warning("compiling again what a killed run left torn: %s", torn)
             torn.unlink(missing_ok=True)
             removed.add(torn)
+
+
+def _compile(module: fx.GraphModule, given: list[Any], compiler: Compiler) -> object:
+    if compiler == "inductor":
+        return torch._inductor.compile(module, given)
+    from weft.fusion.backend import compile_graph  # loads all of Inductor
+
+    return compile_graph(module, given)
 
 
 def examples(types: Sequence[TensorType], device: torch.device) -> list[Tensor]:

@@ -32,6 +32,7 @@ from weft.runtime.ahead import Tell, compile_stages, silent
 from weft.runtime.boxes import storable
 from weft.runtime.clock import Clock
 from weft.runtime.grids import grid_devices
+from weft.runtime.inductor import Compiler
 from weft.runtime.own_state import StateSource, own_state, state_of_workload
 from weft.runtime.place import Layout
 from weft.runtime.post import Box, Post
@@ -52,7 +53,7 @@ def deploy_pipeline(
     plan: PipelinePlan,
     workload: Workload,
     *,
-    compile: bool = False,  # noqa: A002 - the word that torch uses for it
+    compile: Compiler | None = None,  # noqa: A002 - the word that torch uses for it
     world: World | None = None,
     program: Program | None = None,
     tell: Tell = silent,
@@ -62,7 +63,7 @@ def deploy_pipeline(
     Args:
         plan: made for the workload's program and as many devices as there are ranks.
         workload: what to train.
-        compile: whether Inductor compiles the parts of each stage.
+        compile: who compiles the parts of each stage, if anybody, see `deploy`.
         world: the ranks; those that torchrun started if left out.
         program: the captured workload, if it is at hand.
         tell: told on rank 0 what is being compiled.
@@ -91,9 +92,9 @@ def deploy_pipeline(
     require_agreement(world, "program", deployment.program_digest)
     require_agreement(world, "plan", deployment.plan_digest)
     source = state_of_workload(workload)
-    step = PipelineStep(deployment, plan, world, source, compiled=compile)
-    if compile:
-        step.compile(tell)
+    step = PipelineStep(deployment, plan, world, source, compiled=compile is not None)
+    if compile is not None:
+        step.compile(compile, tell)
     return step
 
 
@@ -172,16 +173,17 @@ class PipelineStep:
             plan.orders, self._group, plan.num_stages, plan.micro_batches, handlers
         )
 
-    def compile(self, tell: Tell) -> None:
+    def compile(self, compiler: Compiler, tell: Tell) -> None:
         """Compile the parts of this rank's stages; all ranks do so before the first step.
 
         Args:
+            compiler: who compiles them.
             tell: told on rank 0 what is being compiled.
 
         Raises:
             RunError: the compiler failed on this rank, or another rank failed meanwhile.
         """
-        compile_stages(self._stages, self.world, tell)
+        compile_stages(self._stages, self.world, compiler, tell)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Do one step.

@@ -35,6 +35,7 @@ from weft.runtime.ahead import Tell, silent
 from weft.runtime.checkpoint import load_checkpoint, open_folder, save_checkpoint
 from weft.runtime.deploy import deploy
 from weft.runtime.failure import Progress, guard
+from weft.runtime.inductor import Compiler
 from weft.runtime.rank_record import RankStep, gather_rank_steps, record_ranks
 from weft.runtime.step import Trainable
 from weft.runtime.world import World, gather_objects, joined, largest
@@ -114,7 +115,7 @@ def run_plan(
     schedule: Schedule,
     *,
     program: Program | None = None,
-    compile: bool = False,  # noqa: A002 - the word that torch uses for it
+    compile: Compiler | None = None,  # noqa: A002 - the word that torch uses for it
     log: RecordLog | None = None,
     on_step: Callable[[StepDone], None] | None = None,
     tell: Tell = silent,
@@ -127,7 +128,7 @@ def run_plan(
         workload: what to train.
         schedule: how long, and what to keep.
         program: the captured workload, if it is at hand.
-        compile: whether Inductor compiles the step.
+        compile: who compiles the step, if anybody, see `deploy`.
         log: where rank 0 records what it measures.
         on_step: called on rank 0 after each step.
         tell: told on rank 0 what is being compiled.

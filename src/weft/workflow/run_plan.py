@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 from weft.workflow.recipe import load_workload
 
 if TYPE_CHECKING:
+    from weft.runtime.inductor import Compiler
     from weft.runtime.train import Outcome, StepDone
 
-__all__ = ["RunSettings", "run_recipe"]
+__all__ = ["COMPILERS", "RunSettings", "run_recipe"]
+
+COMPILERS: tuple[Compiler, ...] = ("weft", "inductor")
+"""Who may compile a step, see `weft.deploy`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +31,7 @@ class RunSettings:
         checkpoint: folder for checkpoints; None for none.
         checkpoint_every: steps between checkpoints; 0 for one at the end only.
         resume: whether to go on from the newest checkpoint.
-        compile: whether Inductor compiles the step.
+        compile: who compiles the step, one of `COMPILERS`; None to run it as it is.
     """
 
     recipe: str
@@ -37,7 +41,7 @@ class RunSettings:
     checkpoint: Path | None = None
     checkpoint_every: int = 0
     resume: bool = False
-    compile: bool = False
+    compile: Compiler | None = None
 
 
 def run_recipe(

@@ -7,79 +7,20 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._pytree import tree_leaves
 
+from tests.unit.fusion.compared import assert_alike, copies, normal, trained
 from weft.core.errors import RunError
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what Dynamo and Inductor warn of themselves
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # what Dynamo and Inductor warn of themselves
+    pytest.mark.usefixtures("apart"),
+]
 
 BACKEND = "weft.fusion.backend"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("inductor")
-
-
-@pytest.fixture(autouse=True)
-def apart(monkeypatch, folder):
-    """Caches of these tests' own, and nothing left in Dynamo's."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Grows by one with each call of a kernel."""
-    from weft.fusion.kernel import Kernel
-
-    found = []
-    run = Kernel.__call__
-
-    def counted(self, inputs):
-        found.append(self)
-        return run(self, inputs)
-
-    monkeypatch.setattr(Kernel, "__call__", counted)
-    return found
-
-
 def compiled(f, **options):
     return torch.compile(f, backend="weft", options={"strict": True, **options})
-
-
-def assert_alike(got, wanted, rtol=2e-5, atol=1e-5):
-    ours, theirs = tree_leaves(got), tree_leaves(wanted)
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        if isinstance(other, torch.Tensor):
-            torch.testing.assert_close(
-                one, other, rtol=rtol, atol=atol, equal_nan=True, check_stride=True
-            )
-        else:
-            assert one == other
-
-
-def copies(values):
-    return [
-        v.detach().clone().requires_grad_(v.requires_grad) if isinstance(v, torch.Tensor) else v
-        for v in values
-    ]
-
-
-def trained(f, values):
-    """What a function makes, and the gradients of all that asks for one."""
-    out = f(*values)
-    grads = [v for v in values if isinstance(v, torch.Tensor) and v.requires_grad]
-    weight = torch.linspace(-1.0, 2.0, out.numel(), dtype=torch.float32).view(out.shape)
-    return out, torch.autograd.grad((out.float() * weight).sum(), grads)
-
-
-def normal(*shape, grad=True):
-    return torch.randn(*shape, requires_grad=grad)
 
 
 # --- inference and training ------------------------------------------------------------------

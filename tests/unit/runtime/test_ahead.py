@@ -61,7 +61,12 @@ def pipeline(blocks, chunks, **options):
         schedule="interleaved",
     )
     return deploy(
-        plan, workload(blocks), compile=True, world=alone(), program=program(blocks), **options
+        plan,
+        workload(blocks),
+        compile="inductor",
+        world=alone(),
+        program=program(blocks),
+        **options,
     )
 
 
@@ -70,7 +75,7 @@ def stand_in(monkeypatch):
     """In place of Inductor: the graphs as they are, and which there were."""
     built = []
 
-    def compile_module(build, given):
+    def compile_module(build, given, compiler):
         (inputs,) = given
         module = build()
         built.append((str(module.graph), tuple(map(str, inputs))))

@@ -11,7 +11,7 @@ from weft.cli.command import Command
 from weft.cli.commands.options import add_recipe, writable_file
 from weft.cli.console import Console
 from weft.core.units import format_bytes, format_seconds
-from weft.workflow.run_plan import RunSettings, run_recipe
+from weft.workflow.run_plan import COMPILERS, RunSettings, run_recipe
 
 if TYPE_CHECKING:
     from weft.runtime.train import Outcome, StepDone
@@ -31,7 +31,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-every", type=int, default=0, metavar="K", help="steps between checkpoints"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--compile", action="store_true", help="compile the step with Inductor")
+    parser.add_argument(
+        "--compile",
+        choices=COMPILERS,
+        help="compile the step: by Inductor with weft's kernels, or by Inductor alone",
+    )
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
