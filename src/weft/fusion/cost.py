@@ -30,6 +30,8 @@ class Host:
         levels: of the memory hierarchy, all threads together: bytes of tensors up to which it
             holds them, and bytes that it delivers in a nanosecond.
         tile_bytes: what one thread's tiles may fill before they leave its own cache [bytes].
+        alone_bytes: of all tensors up to which one thread might do as well as all [bytes].
+            Derived: it takes a hundred times as long to read them as to have threads begin.
     """
 
     threads: int
@@ -39,6 +41,7 @@ class Host:
     single_share: float = 0.6
     levels: tuple[tuple[float, float], ...] = ((1e6, 150.0), (24e6, 60.0), (1e18, 20.0))
     tile_bytes: float = 1e6
+    alone_bytes: float = 4e6
 
     @property
     def alone(self) -> Host:

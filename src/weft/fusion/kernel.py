@@ -21,7 +21,7 @@ from weft.fusion.region import Region, Strides
 from weft.fusion.stitch import planned, scheduled
 from weft.program.types import DType, TensorType
 
-__all__ = ["Kernel", "Layout", "compile_region"]
+__all__ = ["Kernel", "Layout", "checked", "compile_region", "layouts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +86,7 @@ class Kernel:
             InputError: a tensor has another shape or other strides than the kernel was made for.
             IndexError: an index was outside of what it looks up.
         """
-        for tensor, (shape, strides) in zip(inputs, self._taken, strict=True):
-            if tensor.shape != shape or tensor.stride() != strides:
-                raise InputError(
-                    need=f"a tensor of shape {shape} with strides {strides}",
-                    got=f"{tuple(tensor.shape)} with {tensor.stride()}",
-                    hint="compile the function again for tensors that lie like this",
-                )
+        checked(inputs, self._taken)
         own, threads = self.description, self._threads
         made = [torch.empty_strided(s, t, dtype=d) for s, t, d in self.made]
         held = [torch.empty(size, dtype=torch.uint8) for size in own.between_bytes]
@@ -105,6 +99,23 @@ class Kernel:
         if self._function(pointers, start, threads):
             raise IndexError("an index is outside of the dim that it looks up")
         return made
+
+
+def checked(
+    inputs: Sequence[Tensor], taken: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> None:
+    """Compare tensors with the shapes and strides that a kernel was made for.
+
+    Raises:
+        InputError: one has others.
+    """
+    for tensor, (shape, strides) in zip(inputs, taken, strict=True):
+        if tensor.shape != shape or tensor.stride() != strides:
+            raise InputError(
+                need=f"a tensor of shape {shape} with strides {strides}",
+                got=f"{tuple(tensor.shape)} with {tensor.stride()}",
+                hint="compile the function again for tensors that lie like this",
+            )
 
 
 ALIGN = 64
@@ -123,21 +134,15 @@ def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
     kept = folder / f"{name}_{host.threads}.json"
     if kept.exists():
         return read_kernel(kept)
-    points, program = lower(region), region.program
+    points, (inputs, outputs) = lower(region), layouts(region)
     plan = planned(region, points, host)
     source = emit(scheduled(points, plan), name)
     library = build([source], folder)
     description = Description(
         name=name,
         library=library.name,
-        inputs=tuple(
-            _layout(program.nodes[given.node].outputs[0], strides)
-            for given, strides in zip(program.inputs, region.input_strides, strict=True)
-        ),
-        outputs=tuple(
-            _layout(program.type_of(value), strides)
-            for value, strides in zip(region.outputs, region.output_strides, strict=True)
-        ),
+        inputs=inputs,
+        outputs=outputs,
         between_bytes=tuple(b.num_bytes for b in points.buffers if b.name.startswith("mid")),
         shared_bytes=source.shared_bytes,
         thread_bytes=source.thread_bytes,
@@ -148,6 +153,17 @@ def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
     scratch.write_text(json.dumps(asdict(description)))
     scratch.replace(kept)
     return Kernel(description, folder)
+
+
+def layouts(region: Region) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
+    """What a kernel for a region takes, and what it makes."""
+    program = region.program
+    taken = zip(program.inputs, region.input_strides, strict=True)
+    made = zip(region.outputs, region.output_strides, strict=True)
+    return (
+        tuple(_layout(program.nodes[given.node].outputs[0], strides) for given, strides in taken),
+        tuple(_layout(program.type_of(value), strides) for value, strides in made),
+    )
 
 
 def _layout(of: TensorType, strides: Strides) -> Layout:
