@@ -32,6 +32,7 @@ class Host:
         tile_bytes: what one thread's tiles may fill before they leave its own cache [bytes].
         alone_bytes: of all tensors up to which one thread might do as well as all [bytes].
             Derived: it takes a hundred times as long to read them as to have threads begin.
+        across_ns: of adding up what threads have summed, where that takes a step of its own [ns].
     """
 
     threads: int
@@ -42,6 +43,7 @@ class Host:
     levels: tuple[tuple[float, float], ...] = ((1e6, 150.0), (24e6, 60.0), (1e18, 20.0))
     tile_bytes: float = 1e6
     alone_bytes: float = 4e6
+    across_ns: float = 0.0
 
     @property
     def alone(self) -> Host:
@@ -163,7 +165,8 @@ class _Phase:
         even = self._outer / (busy * self._host.threads)
         rate = self._host.bytes_per_ns(footprint(self._points))
         memory = self._weighted_bytes() / rate / max(even, 1.0 / self._host.threads)
-        return max(compute, memory) + 0.2 * min(compute, memory) + self._host.barrier_ns
+        between = self._host.barrier_ns + (self._host.across_ns if self._phase.across else 0.0)
+        return max(compute, memory) + 0.2 * min(compute, memory) + between
 
     def _extent(self, axis: int) -> int:
         size = self._points.sizes[axis]

@@ -53,14 +53,14 @@ class Device:
     def host(self) -> Host:
         """The same for the evaluators: processors share out work, and a launch is a barrier.
 
-        A vector instruction is one of sixteen lanes; half of them count, since loads and addresses
-        take their share. A tile lives in half of a processor's registers.
+        A vector instruction is one of sixteen lanes. A tile lives in half of a processor's
+        registers. Sums over programs are added up by a kernel more.
         """
-        vectors_in_ns = self.lanes / 16 * self.clock_ghz / 2
         return Host(
             threads=self.processors,
-            vector_ns=1.0 / vectors_in_ns,
+            vector_ns=16 / self.lanes / self.clock_ghz,
             barrier_ns=self.launch_ns,
+            across_ns=self.launch_ns,
             fork_ns=self.launch_ns,
             levels=((self.cache_bytes, self.cache_bytes_per_ns), (1e18, self.memory_bytes_per_ns)),
             tile_bytes=self.registers * 4 / 2,

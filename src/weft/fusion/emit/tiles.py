@@ -25,6 +25,9 @@ WANTED = 2048
 float32, have enough loads under way to fill memory."""
 MOST_WORDS = 32_768
 """Registers for values of one program. Derived: half of a processor's, so that two are there."""
+LIMIT_WORDS = 53_248
+"""The same where nothing can be made smaller. Derived: 104 of each of 512 threads, of which as many as
+a processor has registers for take 128."""
 CHUNK_WORDS = 16_384
 """The same where an axis is walked in chunks anyway: smaller chunks cost little."""
 THREAD_WORDS = 48
@@ -35,7 +38,7 @@ LEAST_RUN_BYTES = 128
 BASE_REGISTERS = 24
 """Registers of a thread beside its values: addresses, masks, loops."""
 LEAST_LOOP = 64
-"""Elements of the smallest chunk."""
+"""Elements of the smallest chunk along the fastest axis."""
 MOST_WARPS = 16
 
 
@@ -212,19 +215,21 @@ class _Tiling:
             loopable = [
                 axis
                 for axis in self._inner
-                if axis not in self._carried and self._spans[axis] > LEAST_LOOP
+                if axis not in self._carried
+                and self._spans[axis] > (LEAST_LOOP if axis == self._inner[-1] else 1)
             ]
             if loopable:
-                axis = max(loopable, key=self._spans.__getitem__)
+                # The fastest axis last: rows stay whole as long as they can.
+                axis = max(loopable, key=lambda a: (a != self._inner[-1], self._spans[a]))
                 self._spans[axis] //= 2
                 self._looped.add(axis)
                 continue
             blocked = [axis for axis in self._shared if self._grid[axis] > 1]
             if not blocked:
-                if self._words() <= MOST_WORDS:
+                if self._words() <= LIMIT_WORDS:
                     return
                 raise VerifyError(
-                    need=f"values of a program in {MOST_WORDS} registers",
+                    need=f"values of a program in {LIMIT_WORDS} registers",
                     got=f"{self._words()}, for axes of {[self._sizes[a] for a in self._inner]}",
                     hint="leave the region to Inductor",
                 )

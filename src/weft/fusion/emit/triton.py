@@ -90,7 +90,7 @@ class _Writer:
         self._launches: list[Launch] = []
 
     def run(self) -> TritonSource:
-        phases = self._schedule.phases
+        phases = [_widened(phase, self._points, self._order) for phase in self._schedule.phases]
         for number, phase in enumerate(phases):
             own = {n for nest in phase.nests for n in nest.points}
             self._phase(self._with_totals(phase))
@@ -201,6 +201,24 @@ class _Writer:
                 inner = [a for a in self._order if a in own.axes and a not in split]
                 nests.append(Nest(axes=(*inner, *own.over), points=(total,), stores=()))
         return replace(phase, nests=(*nests, *phase.nests)) if nests else phase
+
+
+def _widened(phase: Phase, points: Points, axis_order: Sequence[int]) -> Phase:
+    """A phase whose grid has all axes that everything in it walks and nothing sums over.
+
+    Threads of a CPU share out long runs; programs are many, and hold less each.
+    """
+    wanted = [nest for nest in phase.nests if nest.stores or _sums(points, nest)]
+    over = {a for nest in phase.nests for n in _sums(points, nest) for a in points.points[n].over}
+    grid = {own.axis for own in phase.outer}
+    for axis in axis_order:
+        if axis not in over and all(axis in nest.axes for nest in wanted):
+            grid.add(axis)
+    return replace(phase, outer=tuple(Outer(axis) for axis in axis_order if axis in grid))
+
+
+def _sums(points: Points, nest: Nest) -> list[int]:
+    return [n for n in nest.points if points.points[n].kind is Kind.REDUCE]
 
 
 def _dense(axes: Sequence[int], points: Points) -> dict[int, int]:

@@ -26,7 +26,6 @@ COMPUTED: Mapping[DType, str] = MappingProxyType(
 )
 """The type in which elements are computed with."""
 
-_HALVES = MappingProxyType({DType.BF16: "tl.bfloat16", DType.F16: "tl.float16"})
 _PAIRS = MappingProxyType({"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="})
 
 EXPRESSIONS: Mapping[str, str] = MappingProxyType(
@@ -177,9 +176,11 @@ def cast(value: str, to: DType, source: DType) -> str:
     """A value in another element type."""
     if to is DType.BOOL:
         return f"({value} != 0)"
-    if to in _HALVES:
-        # Rounded once, from single precision, as torch does.
-        return f"{value}.to(tl.float32).to({_HALVES[to]}).to(tl.float32)"
+    # Rounded once, from single precision, as torch does.
+    if to is DType.BF16:
+        return f"to_bfloat16({value}.to(tl.float32))"
+    if to is DType.F16:
+        return f"{value}.to(tl.float32).to(tl.float16).to(tl.float32)"
     if to is DType.U8:
         return f"({value}.to(tl.int32) & 255)"
     return value if COMPUTED[to] == COMPUTED[source] else f"{value}.to({COMPUTED[to]})"

@@ -23,6 +23,7 @@ __all__ = [
     "sign",
     "smaller",
     "tangent",
+    "to_bfloat16",
 ]
 
 
@@ -136,3 +137,14 @@ def gelu_tanh_backward(grad, x):
     t = tangent(0.7978845608028654 * (x + 0.044715 * square * x))
     inner = 0.7978845608028654 * (1.0 + 0.134145 * square)
     return grad * (0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner)
+
+
+@triton.jit
+def to_bfloat16(x):
+    """The nearest bfloat16 of a float32, the even one of two, as a float32.
+
+    Written out: Triton's interpreter cuts off what bfloat16 does not hold.
+    """
+    bits = x.to(tl.int32, bitcast=True)
+    near = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
+    return tl.where(x == x, near.to(tl.float32, bitcast=True), x)  # noqa: PLR0124

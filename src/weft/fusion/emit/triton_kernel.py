@@ -49,11 +49,33 @@ class Part:
 
 @dataclass
 class _Scope:
-    """Statements at one depth of loops, and what they have made."""
+    """Statements at one depth of loops, and what they have made.
+
+    While a loop inside is being written, what it needs of this depth goes before it.
+    """
 
     loops: tuple[int, ...]
     lines: list[str | _Scope] = field(default_factory=list["str | _Scope"])
     names: dict[int, str] = field(default_factory=dict[int, str])
+    before: int | None = None
+
+    def add(self, *lines: str) -> None:
+        """More statements."""
+        for line in lines:
+            if self.before is None:
+                self.lines.append(line)
+            else:
+                self.lines.insert(self.before, line)
+                self.before += 1
+
+    def open(self, loop: str, inside: _Scope) -> None:
+        """A loop, which is not done yet."""
+        self.before = len(self.lines)
+        self.lines += [loop, inside]
+
+    def close(self) -> None:
+        """The loop is done."""
+        self.before = None
 
     def text(self, indent: int) -> list[str]:
         """The lines, with loops inside."""
@@ -126,8 +148,8 @@ class KernelWriter:
         """The values of the grid's axes, and the loop over blocks that a program does."""
         top, tiles, sizes = self._top, self._tiles, self._sizes
         program = "tl.program_id(0)" + (".to(tl.int64)" if self._is_wide else "")
-        top.lines.append(f"program = {program}")
-        top.lines.append(f"zero = tl.full({self._ones}, 0, tl.int32)")
+        top.add(f"program = {program}")
+        top.add(f"zero = tl.full({self._ones}, 0, tl.int32)")
         fixed = [own for own in tiles.grid if own.axis in tiles.fixed]
         rest = "program" if tiles.parts == 1 else f"program // {tiles.parts}"
         self._grid_values(top, fixed, rest)
@@ -143,11 +165,9 @@ class KernelWriter:
         part = f"program % {tiles.parts}"
         if tiles.steps > 1:
             self._step = _Scope(())
-            top.lines.append(f"first = {part} * {tiles.steps}")
-            top.lines.append(
-                f"for at in range(first, tl.minimum(first + {tiles.steps}, {total})):"
-            )
-            top.lines.append(self._step)
+            top.add(f"first = {part} * {tiles.steps}")
+            last = f"tl.minimum(first + {tiles.steps}, {total})"
+            top.open(f"for at in range(first, {last}):", self._step)
             part = "at"
         self._grid_values(self._step, walked, part)
 
@@ -156,7 +176,7 @@ class KernelWriter:
             count = -(-self._sizes[own.axis] // own.block)
             value = f"({rest})" if own is grid[0] else f"({rest}) % {count}"
             if own.block == 1:
-                scope.lines.append(f"i{own.axis} = {value}")
+                scope.add(f"i{own.axis} = {value}")
             else:
                 self._index(scope, own.axis, f"{value} * {own.block}")
             rest = f"({rest}) // {count}"
@@ -168,9 +188,9 @@ class KernelWriter:
         lanes = f"tl.arange(0, {span})" + (f"[{dims}]" if self._rank > 1 else "")
         if self._is_wide:
             lanes += ".to(tl.int64)"
-        scope.lines.append(f"i{axis} = {f'{start} + ' if start else ''}{lanes}")
+        scope.add(f"i{axis} = {f'{start} + ' if start else ''}{lanes}")
         if self._is_ragged(axis):
-            scope.lines.append(f"m{axis} = i{axis} < {self._sizes[axis]}")
+            scope.add(f"m{axis} = i{axis} < {self._sizes[axis]}")
 
     def _is_ragged(self, axis: int) -> bool:
         return axis in self._tiles.spans and self._sizes[axis] % self._tiles.spans[axis] != 0
@@ -238,7 +258,7 @@ class KernelWriter:
         scope = self._scope_of(number)
         if number not in scope.names:
             made = self._made(number)
-            scope.lines.append(f"v{number} = {made}")
+            scope.add(f"v{number} = {made}")
             scope.names[number] = f"v{number}"
         return scope.names[number]
 
@@ -281,9 +301,9 @@ class KernelWriter:
         inside = f"({index} >= 0) & ({index} < {own.limit})"
         own_mask = self._mask(self._points[ref].axes)
         padded = f" | ({own_mask} == 0)" if own_mask else ""
-        scope.lines.append(f'tl.device_assert(({inside}){padded}, "{OUTSIDE}")')
+        scope.add(f'tl.device_assert(({inside}){padded}, "{OUTSIDE}")')
         where = f"inside{number}"
-        scope.lines.append(f"{where} = {inside}" + (f" & {mask}" if mask else ""))
+        scope.add(f"{where} = {inside}" + (f" & {mask}" if mask else ""))
         place = self._place(own.buffer, own.address, f"{index} * {own.step}")
         text = f"tl.load({place}, mask={where}, other=0)"
         return _computed(text, self._whole.buffers[own.buffer].dtype)
@@ -303,15 +323,17 @@ class KernelWriter:
         for depth, axis in enumerate(loops):
             inner = _Scope(tuple(loops[: depth + 1]))
             span, size = self._tiles.spans[axis], self._sizes[axis]
-            scope.lines += [f"for c{axis} in range(0, {size}, {span}):", inner]
+            scope.open(f"for c{axis} in range(0, {size}, {span}):", inner)
             self._index(inner, axis, f"c{axis}")
             self._open.append(inner)
             scope = inner
         self._body(nest, sums, scope)
+        for opened in (self._step, *self._open):
+            opened.close()
         self._open.clear()
         for number in sums:
             if number not in self._phase.across:
-                self._step.lines.append(f"v{number} = {self._total(number, f's{number}')}")
+                self._step.add(f"v{number} = {self._total(number, f's{number}')}")
                 self._step.names[number] = f"v{number}"
 
     def _body(self, nest: Nest, sums: Sequence[int], scope: _Scope) -> None:
@@ -321,9 +343,9 @@ class KernelWriter:
             if number in self._phase.across or scope is not self._step:
                 part = value if self._is_late(number) else self._total(number, value)
                 name = f"s{number}"
-                scope.lines.append(f"{name} = {paired(own.op, own.dtype, name, part)}")
+                scope.add(f"{name} = {paired(own.op, own.dtype, name, part)}")
             else:
-                scope.lines.append(f"v{number} = {self._total(number, value)}")
+                scope.add(f"v{number} = {self._total(number, value)}")
                 scope.names[number] = f"v{number}"
         for store in nest.stores:
             self._store(store, scope)
@@ -349,7 +371,7 @@ class KernelWriter:
         own = self._points[number]
         axes = (*own.axes, *own.over) if self._is_late(number) else own.axes
         start = literal(begin(own.op, own.dtype), own.dtype, self._shape(axes))
-        scope.lines.append(f"s{number} = {start}")
+        scope.add(f"s{number} = {start}")
 
     def _total(self, number: int, value: str) -> str:
         """A sum along the dims of a tile."""
@@ -371,10 +393,11 @@ class KernelWriter:
         mask = self._mask(axes)
         tail = f", mask={mask}" if mask else ""
         stored = _stored(value, self._whole.buffers[buffer].dtype)
-        scope.lines.append(f"tl.store({place}, {stored}{tail})")
+        scope.add(f"tl.store({place}, {stored}{tail})")
 
     def _end(self) -> None:
         """Sums over the grid, each program's share."""
+        self._top.close()
         for number in self._phase.across:
             own, part = self._points[number], self._parts[number]
             late = self._is_late(number)
@@ -417,7 +440,8 @@ def _computed(text: str, dtype: DType) -> str:
 
 def _stored(value: str, dtype: DType) -> str:
     """A value as it is in memory."""
-    own = {DType.BF16: "tl.bfloat16", DType.F16: "tl.float16"}
     if dtype in (DType.BOOL, DType.U8):
         return f"{value}.to(tl.uint8)"
-    return f"{value}.to({own[dtype]})" if dtype in own else value
+    if dtype is DType.BF16:
+        return f"to_bfloat16({value}).to(tl.bfloat16)"
+    return f"{value}.to(tl.float16)" if dtype is DType.F16 else value
