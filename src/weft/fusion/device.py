@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from weft.core.errors import InputError
 from weft.fusion.cost import Host
 
-__all__ = ["A100", "DEVICES", "H100", "Device", "Usage", "blocks_per_processor", "device_like"]
+__all__ = ["A100", "DEVICES", "H100", "Device", "Usage", "blocks_per_processor", "device_like", "steps_apart"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +157,25 @@ def blocks_per_processor(usage: Usage, device: Device) -> int:
         warps // usage.warps,
         device.shared_bytes // shared,
     )
+
+
+def steps_apart(predicted: Usage, compiled: Usage, device: Device) -> int:
+    """How many steps of occupancy a kernel is from what was predicted.
+
+    A step is from one number of blocks on a processor to the next that some number of registers
+    leads to.
+
+    Example:
+        >>> wide = Usage(registers=64, shared_bytes=0, warps=8)
+        >>> steps_apart(wide, Usage(registers=80, shared_bytes=0, warps=8), H100)
+        1
+    """
+    ladder = {
+        blocks_per_processor(Usage(registers=r, shared_bytes=0, warps=predicted.warps), device)
+        for r in range(8, 256, 8)
+    }
+    low, high = sorted(blocks_per_processor(usage, device) for usage in (predicted, compiled))
+    return sum(low < step <= high for step in ladder)
 
 
 def _up(number: int, unit: int) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import InputError, RunError, VerifyError
-from weft.fusion.device import Device
+from weft.fusion.device import Device, Usage
 from weft.fusion.emit.triton import Launch, TritonSource, emit_triton
 from weft.fusion.kernel import Layout, checked, layouts
 from weft.fusion.lower import lower
@@ -80,6 +80,7 @@ class TritonKernel:
     def __init__(self, description: TritonDescription, folder: Path) -> None:
         self.description = description
         self._folder = folder
+        self._options: dict[str, dict[str, object]] = {}
         self.made = [
             (out.shape, out.strides, to_torch_dtype(DType(out.dtype)))
             for out in description.outputs
@@ -111,13 +112,37 @@ class TritonKernel:
         for launch in self.description.launches:
             function = getattr(module, launch.kernel)
             own = [given[name] for name in launch.buffers]
+            options = self._options.setdefault(launch.kernel, options_of(launch))
             try:
-                function[(launch.programs,)](
-                    *own, num_warps=launch.warps, debug=launch.checks, sanitize_overflow=False
-                )
+                compiled = function[(launch.programs,)](*own, **options)
             except AssertionError as error:  # the interpreter's way to say it
                 raise IndexError("an index is outside of the dim that it looks up") from error
+            if getattr(compiled, "n_spills", 0) and "maxnreg" not in options:
+                usage = Usage(registers=compiled.n_regs, shared_bytes=0, warps=launch.warps)
+                self._options[launch.kernel] = options_of(launch, usage)
         return made
+
+
+MOST_REGISTERS = 255
+"""Registers that a thread can have."""
+
+
+def options_of(launch: Launch, spilled: Usage | None = None) -> dict[str, object]:
+    """How Triton compiles a kernel.
+
+    Args:
+        launch: of the kernel.
+        spilled: what it took when registers were spilled: it may have half as many again then.
+            The compiler spills a few now and then for the sake of more blocks on a processor.
+    """
+    own: dict[str, object] = {
+        "num_warps": launch.warps,
+        "debug": launch.checks,
+        "sanitize_overflow": False,
+    }
+    if spilled is not None:
+        own["maxnreg"] = min(spilled.registers * 3 // 2 // 8 * 8, MOST_REGISTERS)
+    return own
 
 
 def emitted(

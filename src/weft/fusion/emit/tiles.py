@@ -35,7 +35,7 @@ THREAD_WORDS = 48
 what is being computed, half of a processor's warps fit."""
 LEAST_RUN_BYTES = 128
 """What programs read together along the axis that is fastest in memory: a line."""
-BASE_REGISTERS = 24
+BASE_REGISTERS = 8
 """Registers of a thread beside its values: addresses, masks, loops."""
 LEAST_LOOP = 64
 """Elements of the smallest chunk along the fastest axis."""
@@ -139,6 +139,12 @@ class _Tiling:
         self._made = reduces
         self._carried = {axis for n in reduces for axis in points.points[n].axes}
         self._looped: set[int] = set()
+        self._sole: dict[int, bool] = {}
+        for number in made:
+            for read in points.points[number].reads:
+                self._sole[read] = read not in self._sole
+        self._sole |= {store.point: False for nest in phase.nests for store in nest.stores}
+        self._sole |= {r: False for n in _maps(points, phase) for r in points.points[n].reads}
 
     def run(self) -> Tiles:
         self._widen_to_lines()
@@ -176,7 +182,9 @@ class _Tiling:
         most = self._device.processors * min(at_once, MOST_PARTS)
         parts = max(min(most // tiles.blocks(fixed, self._sizes), summed), 1)
         steps = ceil(summed / parts)
-        return replace(tiles, fixed=fixed, parts=ceil(summed / steps), steps=steps)
+        registers = _registers(self._words(across=steps > 1), tiles.warps)
+        parts = ceil(summed / steps)
+        return replace(tiles, fixed=fixed, parts=parts, steps=steps, registers=registers)
 
     # --- sizes -----------------------------------------------------------------------------
 
@@ -219,8 +227,8 @@ class _Tiling:
                 and self._spans[axis] > (LEAST_LOOP if axis == self._inner[-1] else 1)
             ]
             if loopable:
-                # The fastest axis last: rows stay whole as long as they can.
-                axis = max(loopable, key=lambda a: (a != self._inner[-1], self._spans[a]))
+                # The slowest first: what is read at once stays together.
+                axis = loopable[0]
                 self._spans[axis] //= 2
                 self._looped.add(axis)
                 continue
@@ -252,40 +260,60 @@ class _Tiling:
 
     # --- registers -------------------------------------------------------------------------
 
-    def _words(self) -> int:
-        """Registers for all values that are there at once, of a program, at most."""
+    def _words(self, *, across: bool = True) -> int:
+        """Registers for all values that are there at once, of a program, at most.
+
+        Args:
+            across: whether sums over the grid are kept from block to block.
+        """
         uses = self._order()
-        last = {number: at for at, (_, reads) in enumerate(uses) for number in reads}
-        live, most, kept = dict[int, int](), 0, self._sums()
-        for at, (number, reads) in enumerate(uses):
+        last = {number: at for at, (_, _, reads) in enumerate(uses) for number in reads}
+        sums = [self._sums(nest.points) for nest in self._phase.nests]
+        live, most = dict[int, int](), 0
+        for at, (nest, number, reads) in enumerate(uses):
+            # Element by element a result takes the place of an operand that nobody needs any more.
+            for read in reads:
+                if last[read] <= at:
+                    live.pop(read, None)
+            more = sums[nest]
             if number >= 0:
                 live[number] = self._value_words(number)
-            most = max(most, sum(live.values()))
-            for read in (*reads, number):
-                if last.get(read, -1) <= at:
-                    live.pop(read, None)
-        return most + kept
+                more += live[number] if self._points.points[number].op in LONG else 0
+            most = max(most, sum(live.values()) + more)
+        kept = sum(self._value_words(self._points.points[n].reads[0]) for n in self._phase.across)
+        # A tile that is turned is there twice, and has places of its own for each element.
+        turned = 2 * prod(self._spans.values()) if len(self._fastest()) > 1 else 0
+        return most + turned + (kept if across else 0)
 
-    def _sums(self) -> int:
-        """Of sums that loops add to."""
+    def _sums(self, numbers: Sequence[int]) -> int:
+        """Of sums that a nest's loops add to."""
         found = 0
-        for number in self._made:
+        for number in numbers:
             point = self._points.points[number]
-            if number in self._phase.across or self._looped & set(point.over):
+            if number not in self._phase.across and self._looped & set(point.over):
                 found += self._value_words(point.reads[0])
         return found
 
     def _value_words(self, number: int) -> int:
         point = self._points.points[number]
-        if point.dtype is DType.BOOL:
-            return 0  # masks are bits of a predicate
         own = prod(self._spans.get(axis, 1) for axis in point.axes)
+        if self._is_added_at_once(number):
+            own //= 2
+        if point.dtype is DType.BOOL:
+            # What is computed is a bit of a predicate; what is loaded is there early, in bytes.
+            return own // 2 if point.kind is Kind.LOAD else 0
         return own * (2 if point.dtype.num_bytes == 8 else 1)
 
-    def _order(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Points as kernels compute them, each with what it reads; -1 for stores."""
-        points, found = self._points.points, list[tuple[int, tuple[int, ...]]]()
+    def _is_added_at_once(self, number: int) -> bool:
+        """Whether a value is read from memory for one sum only, which takes it as it comes."""
+        point = self._points.points[number]
+        return point.kind is Kind.LOAD and self._sole.get(number, False)
+
+    def _order(self) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Points as kernels compute them: nest, number, -1 for stores, and what it reads."""
+        points, found = self._points.points, list[tuple[int, int, tuple[int, ...]]]()
         done: set[int] = set()
+        at = 0
 
         def need(number: int) -> None:
             if number in done:
@@ -295,14 +323,14 @@ class _Tiling:
             reads = () if self._is_given(number) else point.reads
             for read in reads:
                 need(read)
-            found.append((number, reads))
+            found.append((at, number, reads))
 
-        for nest in self._phase.nests:
+        for at, nest in enumerate(self._phase.nests):
             for number in nest.points:
                 need(number)
             for store in nest.stores:
                 need(store.point)
-                found.append((-1, (store.point,)))
+                found.append((at, -1, (store.point,)))
             # What walks a loop is computed again in the next one.
             done = {n for n in done if not self._looped & set(points[n].axes)}
         return found
@@ -317,7 +345,8 @@ class _Tiling:
         for number in self._made:
             point = self._points.points[number]
             rest = prod(self._spans.get(axis, 1) for axis in point.axes)
-            found = max(found, 4 * rest * min(warps, 4) if point.over else 0)
+            if prod(self._spans.get(axis, 1) for axis in point.over) > 1:
+                found = max(found, 4 * rest * min(warps, 4))
         fastest = self._fastest()
         if len(fastest) > 1:
             found = max(found, 4 * prod(self._spans.get(axis, 1) for axis in self._spans))
@@ -334,6 +363,13 @@ class _Tiling:
         }
 
 
+LONG = frozenset(
+    {
+        *("erf.default", "gelu.default", "gelu_backward.default", "log1p.default", "sin.default"),
+        *("cos.default", "pow.Tensor_Scalar"),
+    }
+)
+"""Functions that hold as much again as their result while they are computed."""
 MOST_PARTS = 4
 """Programs on a processor that each write their own sums: more would write more than they save."""
 
@@ -342,6 +378,24 @@ def _registers(words: int, warps: int) -> int:
     """Registers of a thread, as a compiler gives them: in eights, 255 at most."""
     wanted = BASE_REGISTERS + ceil(words / (32 * warps))
     return min(-(-wanted // 8) * 8, 255)
+
+
+def _maps(points: Points, phase: Phase) -> set[int]:
+    """Maps that a phase computes."""
+    made = {n for nest in phase.nests for n in nest.points}
+    stack = [*made, *(store.point for nest in phase.nests for store in nest.stores)]
+    found, done = set[int](), set[int]()
+    while stack:
+        number = stack.pop()
+        if number in done:
+            continue
+        done.add(number)
+        point = points.points[number]
+        if point.kind is not Kind.REDUCE:
+            found.add(number)
+        if point.kind is not Kind.REDUCE or number in made:
+            stack.extend(point.reads)
+    return found
 
 
 def _power_of_two(number: int) -> int:
