@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from weft.fusion.device import Device
+from weft.fusion.device import Device, Usage
 from weft.fusion.emit.tiles import Tiles, tiles_of
 from weft.fusion.emit.triton_kernel import KernelWriter, Part
 from weft.fusion.points import Address, Buffer, Kind, Point, Points, Store
@@ -46,6 +46,11 @@ class Launch:
     registers: int
     shared_bytes: int
     checks: bool
+
+    @property
+    def usage(self) -> Usage:
+        """What a program takes, as predicted."""
+        return Usage(registers=self.registers, shared_bytes=self.shared_bytes, warps=self.warps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
