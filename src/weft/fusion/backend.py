@@ -24,6 +24,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from weft.fusion.calibrate import calibrated
 from weft.fusion.compile import generation
+from weft.fusion.gpu import TritonKernel, compile_for, device_of, key_of, read_triton_kernel
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
 from weft.fusion.partition import Candidate, candidates, is_view
 from weft.fusion.region import Region
@@ -32,7 +33,7 @@ __all__ = ["Observed", "compile_graph"]
 
 _log = logging.getLogger("weft.fusion")
 
-_kernels: dict[str, Kernel] = {}
+_kernels: dict[str, Kernel | TritonKernel] = {}
 
 _library = torch.library.Library("weft", "FRAGMENT")
 _library.define(
@@ -52,14 +53,16 @@ def _stitched_fake(inputs: Sequence[Tensor], key: str) -> list[Tensor]:
     ]
 
 
-_library.impl("stitched", _stitched, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("stitched", _stitched, _device)
 torch.library.register_fake("weft::stitched", _stitched_fake, lib=_library)
 
 
-def _kernel(key: str) -> Kernel:
+def _kernel(key: str) -> Kernel | TritonKernel:
     """A kernel by its key: the name of its description in the cache folder."""
     if key not in _kernels:
-        _kernels[key] = read_kernel(folder() / f"{key}.json")
+        read = read_triton_kernel if "_sm" in key else read_kernel
+        _kernels[key] = read(folder() / f"{key}.json")
     return _kernels[key]
 
 
@@ -167,11 +170,8 @@ class Stitch(CustomGraphPass):
 
     def _compiled(self, candidate: Candidate) -> str | None:
         """Key of a region's kernel; None if it has none."""
-        host = calibrated(torch.get_num_threads(), folder())
-        key = f"region_{candidate.region.digest}_{host.threads}"
         try:
-            if key not in _kernels:
-                _kernels[key] = compile_region(candidate.region, host, folder())
+            key = _compile(candidate)
         except Exception as error:  # whatever went wrong, Inductor can do without
             if self._strict:
                 raise
@@ -185,6 +185,22 @@ class Stitch(CustomGraphPass):
             return None
         self._observer(Observed(region=candidate.region))
         return key
+
+
+def _compile(candidate: Candidate) -> str:
+    """Key of a region's kernel, for the device that its tensors are on."""
+    region = candidate.region
+    if candidate.device.type == "cuda":
+        device = device_of(candidate.device)
+        key = key_of(region, device)
+        if key not in _kernels:
+            _kernels[key] = compile_for(region, device, folder())
+        return key
+    host = calibrated(torch.get_num_threads(), folder())
+    key = f"region_{region.digest}_{host.threads}"
+    if key not in _kernels:
+        _kernels[key] = compile_region(region, host, folder())
+    return key
 
 
 def _order(graph: fx.Graph, found: Sequence[Candidate]) -> tuple[str | int, ...]:
@@ -243,7 +259,7 @@ class _Whole:
         kernel: of the region.
     """
 
-    def __init__(self, module: fx.GraphModule, candidate: Candidate, kernel: Kernel) -> None:
+    def __init__(self, module: fx.GraphModule, candidate: Candidate, kernel: Kernel | TritonKernel) -> None:
         # Of the instance, not of the class: what wraps it copies the instance's attributes.
         self._boxed_call = True
         nodes = list(module.graph.nodes)

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import InputError, RunError, VerifyError
-from weft.fusion.device import Device, Usage
+from weft.fusion.device import Device, Usage, device_like
 from weft.fusion.emit.triton import Launch, TritonSource, emit_triton
 from weft.fusion.kernel import Layout, checked, layouts
 from weft.fusion.lower import lower
@@ -31,7 +31,15 @@ from weft.fusion.region import Region
 from weft.fusion.stitch import planned, scheduled
 from weft.program.types import DType
 
-__all__ = ["TritonDescription", "TritonKernel", "compile_for", "emitted", "read_triton_kernel"]
+__all__ = [
+    "TritonDescription",
+    "TritonKernel",
+    "compile_for",
+    "device_of",
+    "emitted",
+    "key_of",
+    "read_triton_kernel",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +168,12 @@ def emitted(
     Raises:
         VerifyError: there is no code for it.
     """
+    if not region.program.inputs:
+        raise VerifyError(
+            need="a region that reads a tensor, where its kernels run",
+            got="constants only",
+            hint="leave it to Inductor, which folds constants",
+        )
     points = lower(region)
     refused: VerifyError | None = None
     for planner in ("beam", "none"):
@@ -170,6 +184,23 @@ def emitted(
             refused = refused or error
     assert refused is not None
     raise refused
+
+
+def key_of(region: Region, device: Device) -> str:
+    """Tells kernels apart: by region, kind of GPU, and how many programs it can run."""
+    return f"region_{region.digest}_sm{device.capability}x{device.processors}"
+
+
+def device_of(device: torch.device) -> Device:
+    """The figures of a GPU of this machine.
+
+    Raises:
+        InputError: it is too old.
+    """
+    major, minor = torch.cuda.get_device_capability(device)
+    own = device_like(10 * major + minor)
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    return replace(own, processors=processors)
 
 
 def compile_for(region: Region, device: Device, folder: Path) -> TritonKernel:
@@ -186,7 +217,7 @@ def compile_for(region: Region, device: Device, folder: Path) -> TritonKernel:
         VerifyError: there is no code for it.
     """
     name = f"region_{region.digest}"
-    kept = folder / f"{name}_sm{device.capability}.json"
+    kept = folder / f"{key_of(region, device)}.json"
     if kept.exists():
         return read_triton_kernel(kept)
     source, plan, _ = emitted(region, device, name)

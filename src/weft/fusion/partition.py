@@ -46,12 +46,14 @@ class Candidate:
         inputs: nodes outside that it reads.
         outputs: nodes inside that others read.
         region: the same as a region.
+        device: of all its tensors.
     """
 
     nodes: tuple[fx.Node, ...]
     inputs: tuple[fx.Node, ...]
     outputs: tuple[fx.Node, ...]
     region: Region
+    device: torch.device
 
 
 def candidates(module: fx.GraphModule) -> list[Candidate]:
@@ -98,6 +100,7 @@ class _Support(OperatorSupportBase):
 def _key(node: fx.Node) -> object:
     """Equal for nodes that are alike; None if a tensor is not what kernels take."""
     parts: list[object] = [node.target]
+    devices: set[torch.device] = set()
 
     def note(value: object) -> bool:
         tensors = value if isinstance(value, list | tuple) else [value]
@@ -105,7 +108,8 @@ def _key(node: fx.Node) -> object:
             if not isinstance(tensor, Tensor) or not _is_taken(tensor):
                 return False
             parts.append((tuple(tensor.shape), tensor.stride(), tensor.dtype))
-        return True
+            devices.add(tensor.device)
+        return len(devices) == 1
 
     if not note(node.meta.get("val")):
         return None
@@ -116,8 +120,12 @@ def _key(node: fx.Node) -> object:
     return repr(parts)
 
 
+DEVICES = ("cpu", "cuda")
+"""Where kernels run."""
+
+
 def _is_taken(tensor: Tensor) -> bool:
-    if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+    if tensor.device.type not in DEVICES or tensor.layout is not torch.strided:
         return False
     if not all(isinstance(n, int) for n in (*tensor.shape, *tensor.stride())):
         return False
@@ -224,6 +232,7 @@ def _candidate(nodes: Sequence[fx.Node]) -> Candidate | None:
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         region=_region(nodes, inputs, outputs),
+        device=outputs[0].meta["val"].device,
     )
 
 

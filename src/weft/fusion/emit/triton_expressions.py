@@ -44,7 +44,7 @@ EXPRESSIONS: Mapping[str, str] = MappingProxyType(
         "neg.default": "negative({0})",
         "abs.default": "tl.abs({0})",
         "sign.default": "sign({0})",
-        "sqrt.default": "tl.sqrt_rn({0})",
+        "sqrt.default": "root({0})",
         "rsqrt.default": "tl.rsqrt({0})",
         "reciprocal.default": "(1.0 / {0})",
         "exp.default": "tl.exp({0})",
@@ -145,6 +145,10 @@ def _expression(own: Point) -> str | None:
     if op == "pow.Tensor_Scalar":
         assert isinstance(own.args[1], Const)
         return _power(float(own.args[1].value), own.dtype)
+    if op == "pow.Scalar":
+        assert isinstance(own.args[0], Const)
+        is_known = own.args[0].value > 0 and own.dtype.is_float and own.dtype is not DType.F64
+        return "power({0}, {1})" if is_known else None
     if own.dtype is DType.BOOL and op in _OF_MASKS:
         return _OF_MASKS[op]
     if not own.dtype.is_float and op in _OF_WHOLE:
@@ -154,7 +158,7 @@ def _expression(own: Point) -> str | None:
 
 def _power(exponent: float, dtype: DType) -> str | None:
     if exponent in (0.5, -0.5):
-        return "tl.sqrt_rn({0})" if exponent > 0 else "tl.rsqrt({0})"
+        return "root({0})" if exponent > 0 else "tl.rsqrt({0})"
     whole = abs(int(exponent)) if exponent.is_integer() else 0
     if 0 < whole <= MOST_FACTORS:
         product = _product(whole)

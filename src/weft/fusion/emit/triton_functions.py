@@ -20,6 +20,7 @@ __all__ = [
     "logistic",
     "negative",
     "power",
+    "root",
     "sign",
     "smaller",
     "tangent",
@@ -43,6 +44,15 @@ def smaller(a, b):
 def negative(x):
     """Minus a number, of zero as well."""
     return x * -1.0
+
+
+@triton.jit
+def root(x):
+    """The square root, rounded to the nearest."""
+    if x.dtype == tl.float32:
+        return tl.sqrt_rn(x)
+    else:
+        return tl.sqrt(x)
 
 
 @triton.jit
