@@ -57,8 +57,8 @@ EXPRESSIONS: Mapping[str, str] = MappingProxyType(
         "erf.default": "tl.erf({0})",
         "sigmoid.default": "logistic({0})",
         "sigmoid_backward.default": "({0} * (1.0 - {1}) * {1})",
-        "relu.default": "larger({0}, {0} * 0)",
-        "threshold_backward.default": "tl.where({1} <= {2}, {0} * 0, {0})",
+        "relu.default": "larger({0}, tl.zeros_like({0}))",
+        "threshold_backward.default": "tl.where({1} <= {2}, tl.zeros_like({0}), {0})",
         "silu.default": "({0} * logistic({0}))",
         "silu_backward.default": (
             "({0} * logistic({1}) * (1.0 + {1} * (1.0 - logistic({1}))))"
@@ -99,7 +99,7 @@ _OF_MASKS: Mapping[str, str] = MappingProxyType(
 _OF_WHOLE: Mapping[str, str] = MappingProxyType(
     {
         "neg.default": "(-{0})",
-        "relu.default": "tl.maximum({0}, {0} * 0)",
+        "relu.default": "tl.maximum({0}, tl.zeros_like({0}))",
         **{
             op: f"tl.{op.partition('.')[0]}({{0}}, {{1}})"
             for op in ("maximum.default", "minimum.default", "maximum.Scalar", "minimum.Scalar")

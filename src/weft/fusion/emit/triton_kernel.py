@@ -26,7 +26,7 @@ from weft.fusion.points import Address, Const, Kind, Point, Points, Ref, Store, 
 from weft.fusion.schedule import Nest, Outer, Phase
 from weft.program.types import DType
 
-__all__ = ["KernelWriter", "Part"]
+__all__ = ["OUTSIDE", "KernelWriter", "Part"]
 
 WIDE = 2**31
 """Elements from which on places do not fit into 32 bits."""
