@@ -3,8 +3,8 @@
     TRITON_INTERPRET=1 python -m benchmarks.fusion_triton.interpret softmax_mask rope --processors 4
 
 prints one line of JSON for each graph: how far its results are from double precision, and how far
-torch's own are. Triton decides when it is imported whether it interprets, so the process that starts
-this one sets its variable.
+torch's own are. Triton decides when it is imported whether it interprets, so the process that
+starts this one sets its variable.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -38,7 +39,7 @@ class Traced:
             output: number for number, own in enumerate(self.regions) for output in own.outputs
         }
 
-        def value(node: fx.Node) -> object:
+        def value(node: fx.Node) -> Any:  # noqa: ANN401
             if node not in known:
                 number = region_of.get(node)
                 if number is None:

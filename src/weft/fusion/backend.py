@@ -259,7 +259,9 @@ class _Whole:
         kernel: of the region.
     """
 
-    def __init__(self, module: fx.GraphModule, candidate: Candidate, kernel: Kernel | TritonKernel) -> None:
+    def __init__(
+        self, module: fx.GraphModule, candidate: Candidate, kernel: Kernel | TritonKernel
+    ) -> None:
         # Of the instance, not of the class: what wraps it copies the instance's attributes.
         self._boxed_call = True
         nodes = list(module.graph.nodes)

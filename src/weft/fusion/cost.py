@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
+from weft.fusion.device import Device
 from weft.fusion.emit.expressions import expression, power
 from weft.fusion.points import Address, Const, Kind, Point, Points
 from weft.fusion.schedule import LANES, Nest, Phase, crossing_accesses
 
-__all__ = ["Host", "phase_seconds", "weights"]
+__all__ = ["Host", "host_like", "phase_seconds", "weights"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,27 @@ class Host:
     def bytes_per_ns(self, footprint: float) -> float:
         """What memory delivers where tensors of so many bytes are used over and over."""
         return next(rate for limit, rate in self.levels if footprint <= limit)
+
+
+def host_like(device: Device) -> Host:
+    """A GPU as the evaluators see it: processors share out work, and a launch is a barrier.
+
+    A vector instruction is one of sixteen lanes. A tile lives in half of a processor's registers.
+    Sums over programs are added up by a kernel more.
+    """
+    return Host(
+        threads=device.processors,
+        vector_ns=16 / device.lanes / device.clock_ghz,
+        barrier_ns=device.launch_ns,
+        across_ns=device.launch_ns,
+        fork_ns=device.launch_ns,
+        levels=(
+            (device.cache_bytes, device.cache_bytes_per_ns),
+            (1e18, device.memory_bytes_per_ns),
+        ),
+        tile_bytes=device.registers * 4 / 2,
+        alone_bytes=0.0,
+    )
 
 
 def footprint(points: Points) -> float:

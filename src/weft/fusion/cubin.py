@@ -51,15 +51,18 @@ def compiled_usage(source: TritonSource, device: Device, folder: Path) -> tuple[
     """
     module = load_module(write_module(source, folder))
     pointers = {buffer.name: _POINTERS[buffer.dtype] for buffer in source.buffers}
-    return tuple(_usage(getattr(module, own.kernel), own, pointers, device) for own in source.launches)
+    return tuple(
+        _usage(getattr(module, own.kernel), own, pointers, device) for own in source.launches
+    )
 
 
 def _usage(function: Any, launch: Launch, pointers: Mapping[str, str], device: Device) -> Usage:  # noqa: ANN401
     import triton
+    from triton import knobs
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    if triton.knobs.runtime.interpret:
+    if knobs.runtime.interpret:
         raise RunError(
             need="Triton as a compiler",
             got="TRITON_INTERPRET=1, with which it interprets kernels",
@@ -70,15 +73,13 @@ def _usage(function: Any, launch: Launch, pointers: Mapping[str, str], device: D
         signature={name: pointers[name] for name in launch.buffers},
         attrs={(number,): ALIGNED for number in range(len(launch.buffers))},
     )
-    target, tool = GPUTarget("cuda", device.capability, 32), str(triton.knobs.nvidia.cuobjdump.path)
+    target, tool = GPUTarget("cuda", device.capability, 32), str(knobs.nvidia.cuobjdump.path)
 
     def compiled(options: Mapping[str, object]) -> Usage:
         made: Any = triton.compile(source, target=target, options=dict(options))
         registers, stack = _resources(made.asm["cubin"], launch.kernel, tool)
         shared, warps = made.metadata.shared, launch.warps
-        return Usage(
-            registers=registers, shared_bytes=shared, warps=warps, spilled_bytes=stack
-        )
+        return Usage(registers=registers, shared_bytes=shared, warps=warps, spilled_bytes=stack)
 
     found = compiled(options_of(launch))
     return compiled(options_of(launch, found)) if found.spilled_bytes else found
@@ -93,7 +94,8 @@ def _resources(cubin: bytes, kernel: str, tool: str) -> tuple[int, int]:
             [tool, "--dump-resource-usage", str(path)], capture_output=True, text=True, check=False
         )
     found = re.search(
-        rf"Function {re.escape(kernel)}:\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", done.stdout
+        rf"Function {re.escape(kernel)}:\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)",
+        done.stdout,
     )
     if found is None:
         raise RunError(

@@ -1,9 +1,9 @@
 """GPUs that kernels are planned for, and how many blocks of threads one of their processors holds.
 
-Sources: NVIDIA A100 Tensor Core GPU Architecture (white paper, 2020), table 4; NVIDIA H100 Tensor Core
-GPU Architecture (white paper, 2022), tables 2 and 4, and the data sheets of A100 80GB SXM and H100
-SXM5; limits by compute capability: CUDA C++ Programming Guide, table "Technical Specifications per
-Compute Capability"; granularity of registers and shared memory: CUDA Occupancy Calculator.
+Sources: NVIDIA A100 Tensor Core GPU Architecture (white paper, 2020), NVIDIA H100 Tensor Core GPU
+Architecture (white paper, 2022), and the data sheets of A100 80GB SXM and H100 SXM5; limits by
+compute capability: CUDA C++ Programming Guide, table "Technical Specifications per Compute
+Capability"; in what amounts registers and shared memory are given: CUDA Occupancy Calculator.
 """
 
 from __future__ import annotations
@@ -11,9 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.core.errors import InputError
-from weft.fusion.cost import Host
 
-__all__ = ["A100", "DEVICES", "H100", "Device", "Usage", "blocks_per_processor", "device_like", "steps_apart"]
+__all__ = [
+    "A100",
+    "DEVICES",
+    "H100",
+    "Device",
+    "Usage",
+    "blocks_per_processor",
+    "device_like",
+    "steps_apart",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,24 +56,6 @@ class Device:
     cache_bytes_per_ns: float
     memory_bytes_per_ns: float
     launch_ns: float = 2500.0
-
-    @property
-    def host(self) -> Host:
-        """The same for the evaluators: processors share out work, and a launch is a barrier.
-
-        A vector instruction is one of sixteen lanes. A tile lives in half of a processor's
-        registers. Sums over programs are added up by a kernel more.
-        """
-        return Host(
-            threads=self.processors,
-            vector_ns=16 / self.lanes / self.clock_ghz,
-            barrier_ns=self.launch_ns,
-            across_ns=self.launch_ns,
-            fork_ns=self.launch_ns,
-            levels=((self.cache_bytes, self.cache_bytes_per_ns), (1e18, self.memory_bytes_per_ns)),
-            tile_bytes=self.registers * 4 / 2,
-            alone_bytes=0.0,
-        )
 
 
 A100 = Device(

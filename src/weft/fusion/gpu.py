@@ -21,6 +21,7 @@ from torch import Tensor
 
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import InputError, RunError, VerifyError
+from weft.fusion.cost import host_like
 from weft.fusion.device import Device, Usage, device_like
 from weft.fusion.emit.triton import OUTSIDE, Launch, TritonSource, emit_triton
 from weft.fusion.kernel import Layout, checked, layouts
@@ -181,7 +182,7 @@ def emitted(
     points = lower(region)
     refused: VerifyError | None = None
     for planner in ("beam", "none"):
-        plan = planned(region, points, device.host, planner)
+        plan = planned(region, points, host_like(device), planner)
         try:
             return emit_triton(scheduled(points, plan), name, device), plan, points
         except VerifyError as error:

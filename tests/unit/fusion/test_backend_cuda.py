@@ -44,9 +44,7 @@ def test_a_region_on_a_gpu_is_one_call_that_makes_tensors_there():
     kernel = backend._kernel(call.args[1])
     assert [made[0] for made in kernel.made] == [(64, 128)] * 2
     with FakeTensorMode():
-        made = torch.ops.weft.stitched(
-            [torch.empty(64, 128, device="cuda")], call.args[1]
-        )
+        made = torch.ops.weft.stitched([torch.empty(64, 128, device="cuda")], call.args[1])
     assert {t.device.type for t in made} == {"cuda"}
     assert {t.dtype for t in made} == {torch.float32, torch.bfloat16}
 

@@ -26,8 +26,8 @@ float32, have enough loads under way to fill memory."""
 MOST_WORDS = 32_768
 """Registers for values of one program. Derived: half of a processor's, so that two are there."""
 LIMIT_WORDS = 53_248
-"""The same where nothing can be made smaller. Derived: 104 of each of 512 threads, of which as many as
-a processor has registers for take 128."""
+"""The same where nothing can be made smaller. Derived: 104 for each of 512 threads, which can have
+128 if they are alone on a processor."""
 CHUNK_WORDS = 16_384
 """The same where an axis is walked in chunks anyway: smaller chunks cost little."""
 THREAD_WORDS = 48
@@ -72,9 +72,7 @@ class Tiles:
     @property
     def usage(self) -> Usage:
         """What a program takes, as predicted."""
-        return Usage(
-            registers=self.registers, shared_bytes=self.shared_bytes, warps=self.warps
-        )
+        return Usage(registers=self.registers, shared_bytes=self.shared_bytes, warps=self.warps)
 
     def blocks(self, axes: Collection[int], sizes: Mapping[int, int]) -> int:
         """Blocks of the grid along some of its axes."""

@@ -1,8 +1,8 @@
 """Triton from a schedule: a kernel for each phase, launched one after the other.
 
-A barrier between phases is the end of a kernel. Sums over what programs share out are made in parts,
-one of each program, in memory; whoever reads them first adds them up, always in the same order.
-If several programs would do that for the same sum, a kernel of its own does it.
+A barrier between phases is the end of a kernel. Sums over what programs share out are made in
+parts, one of each program, in memory; whoever reads them first adds them up, always in the same
+order. If several programs would do that for the same sum, a kernel of its own does it.
 """
 
 from __future__ import annotations

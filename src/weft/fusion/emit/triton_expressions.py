@@ -60,9 +60,7 @@ EXPRESSIONS: Mapping[str, str] = MappingProxyType(
         "relu.default": "larger({0}, tl.zeros_like({0}))",
         "threshold_backward.default": "tl.where({1} <= {2}, tl.zeros_like({0}), {0})",
         "silu.default": "({0} * logistic({0}))",
-        "silu_backward.default": (
-            "({0} * logistic({1}) * (1.0 + {1} * (1.0 - logistic({1}))))"
-        ),
+        "silu_backward.default": ("({0} * logistic({1}) * (1.0 + {1} * (1.0 - logistic({1}))))"),
         "maximum.default": "larger({0}, {1})",
         "minimum.default": "smaller({0}, {1})",
         "maximum.Scalar": "larger({0}, {1})",

@@ -65,20 +65,19 @@ def sign(x):
 def all_largest(x, axis: tl.constexpr):
     """The largest number along an axis, NaN if one is.
 
-    Floating-point numbers as whole ones of the same order, where NaN is above all.
+    Bits as whole numbers of the same order, where NaN is above all, and back.
     """
+    x = tl.where(x == x, x, float("nan"))
     if x.dtype == tl.float64:
-        bits: tl.constexpr = tl.int64
-        rest: tl.constexpr = 0x7FFFFFFFFFFFFFFF
-        last: tl.constexpr = 63
+        key = x.to(tl.int64, bitcast=True)
+        key = tl.max(key ^ ((key >> 63) & 0x7FFFFFFFFFFFFFFF), axis, keep_dims=True)
+        key = key ^ ((key >> 63) & 0x7FFFFFFFFFFFFFFF)  # pyright: ignore[reportOperatorIssue]
+        return key.to(tl.float64, bitcast=True)
     else:
-        bits: tl.constexpr = tl.int32
-        rest: tl.constexpr = 0x7FFFFFFF
-        last: tl.constexpr = 31
-    x = tl.where(x == x, x, float("nan"))  # noqa: PLR0124
-    key = x.to(bits, bitcast=True)
-    key = tl.max(key ^ ((key >> last) & rest), axis, keep_dims=True)
-    return (key ^ ((key >> last) & rest)).to(x.dtype, bitcast=True)
+        key = x.to(tl.int32, bitcast=True)
+        key = tl.max(key ^ ((key >> 31) & 0x7FFFFFFF), axis, keep_dims=True)
+        key = key ^ ((key >> 31) & 0x7FFFFFFF)  # pyright: ignore[reportOperatorIssue]
+        return key.to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -103,8 +102,8 @@ def logistic(x):
 def tangent(x):
     """The hyperbolic tangent.
 
-    Where exp(-2|x|) is near 1, the sixth convergent of its continued fraction; at 0.3 that is within
-    4e-16.
+    Where exp(-2|x|) is near 1, the sixth convergent of its continued fraction, which at 0.3 is
+    within 4e-16.
     """
     size = tl.abs(x)
     raised = tl.exp(size * -2.0)
@@ -157,4 +156,4 @@ def to_bfloat16(x):
     """
     bits = x.to(tl.int32, bitcast=True)
     near = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
-    return tl.where(x == x, near.to(tl.float32, bitcast=True), x)  # noqa: PLR0124
+    return tl.where(x == x, near.to(tl.float32, bitcast=True), x)

@@ -1,8 +1,8 @@
 """The text of one Triton kernel: a phase, done by programs in tiles.
 
-A value is a tensor with a dim for each axis of the tile, of size 1 where it does not vary; so values
-of one program meet by broadcasting, and all nests of a phase are one sequence of statements, each
-point computed once. Where axes are walked in chunks, what varies along them is computed in
+A value is a tensor with a dim for each axis of the tile, of size 1 where it does not vary; so
+values of one program meet by broadcasting, and all nests of a phase are one sequence of statements,
+each point computed once. Where axes are walked in chunks, what varies along them is computed in
 each nest's loop anew.
 """
 
@@ -356,7 +356,9 @@ class KernelWriter:
         mask = self._mask(own.over)
         if not mask:
             return value
-        return f"tl.where({mask}, {value}, {literal(begin(own.op, own.dtype), own.dtype, self._ones)})"
+        return (
+            f"tl.where({mask}, {value}, {literal(begin(own.op, own.dtype), own.dtype, self._ones)})"
+        )
 
     def _is_late(self, number: int) -> bool:
         """Whether a sum over loops is made element by element, and added up behind them."""

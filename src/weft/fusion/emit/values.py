@@ -276,7 +276,8 @@ class Values:
             return f"look_up_one({pointer}, {at}, {own.step}, {own.limit}, wrong)"
         assert own.kind is Kind.MAP, own
         args = [
-            self.number(arg, lines, argument_type(self._points, own, at)) for at, arg in enumerate(own.args)
+            self.number(arg, lines, argument_type(self._points, own, at))
+            for at, arg in enumerate(own.args)
         ]
         return self._applied(own, args, self.plain(own.dtype))
 

@@ -82,7 +82,7 @@ def test_few_processors_have_few_programs_with_loops():
 
 
 def test_masks_hold_vectors_only():
-    # A scalar compared and a vector compared in one mask are one thing too many for the interpreter.
+    # The interpreter refuses masks that join comparisons of scalars and of vectors.
     source = source_of(softmax, "f32[37,1000]")
     masks = [
         keyword.value
