@@ -10,11 +10,12 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,20 +119,23 @@ class TritonKernel:
             named[name] = torch.empty(elements, dtype=dtype, device=device)
         # Triton's own masks are bits; in memory they are bytes.
         given = {n: t.view(torch.uint8) if t.dtype is torch.bool else t for n, t in named.items()}
-        for launch in self.description.launches:
-            function = getattr(module, launch.kernel)
-            own = [given[name] for name in launch.buffers]
-            options = self._options.setdefault(launch.kernel, options_of(launch))
-            try:
-                compiled = function[(launch.programs,)](*own, **options)
-            except Exception as error:
-                if OUTSIDE in str(error):  # the interpreter's way to say it
-                    raise IndexError(OUTSIDE) from error
-                raise
-            if getattr(compiled, "n_spills", 0) and "maxnreg" not in options:
-                usage = Usage(registers=compiled.n_regs, shared_bytes=0, warps=launch.warps)
-                self._options[launch.kernel] = options_of(launch, usage)
+        with torch.cuda.device_of(inputs[0]):  # where Triton launches; nothing for the interpreter
+            for launch in self.description.launches:
+                self._launch(launch, getattr(module, launch.kernel), given)
         return made
+
+    def _launch(self, launch: Launch, function: Any, given: Mapping[str, Tensor]) -> None:  # noqa: ANN401
+        own = [given[name] for name in launch.buffers]
+        options = self._options.setdefault(launch.kernel, options_of(launch))
+        try:
+            compiled = function[(launch.programs,)](*own, **options)
+        except Exception as error:
+            if OUTSIDE in str(error):  # the interpreter's way to say it
+                raise IndexError(OUTSIDE) from error
+            raise
+        if getattr(compiled, "n_spills", 0) and "maxnreg" not in options:
+            usage = Usage(registers=compiled.n_regs, shared_bytes=0, warps=launch.warps)
+            self._options[launch.kernel] = options_of(launch, usage)
 
 
 MOST_REGISTERS = 255
