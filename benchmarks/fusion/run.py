@@ -1,4 +1,4 @@
-"""How fast fused graphs run on CPUs: `weft bench fusion`.
+"""How fast fused graphs run on CPUs: `weft bench fusion`; on GPUs with `--device cuda`.
 
 Sixteen graphs that move memory, each in three sizes, are computed by torch as it is, by Inductor,
 by weft's back end of torch.compile, and by a probe that only reads the inputs and writes the
@@ -26,7 +26,9 @@ from benchmarks.fusion import xla
 from benchmarks.fusion.case import CONTROL_RANGE, THREADS, measure
 from benchmarks.fusion.cases import GRAPHS, SIZES
 from benchmarks.fusion.contestants import EAGER, INDUCTOR, PROBE, WEFT, XLA
+from benchmarks.fusion.gpu import Cuda, run_on
 from benchmarks.fusion.point import Point, geometric_mean
+from weft.core.errors import InputError
 from weft.report.bench import BenchReport, Claim, at_least, at_most, print_report
 from weft.report.table import Table
 
@@ -39,8 +41,20 @@ UNPOOLED = ("res_ln_gelu_drop", "softmax_mask", "adam")
 TIMEOUT_S = 1800.0
 
 
-def run(quick: bool = False) -> BenchReport:
-    """Measure every graph; `quick` takes every second one in its smallest size."""
+def run(quick: bool = False, device: str = "cpu") -> BenchReport:
+    """Measure every graph; `quick` takes every second one in its smallest size.
+
+    Args:
+        quick: less of everything.
+        device: "cpu" or "cuda"; `benchmarks.fusion.gpu` says what is measured there.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if device == "cuda":
+        return run_on(Cuda(), quick=quick)
+    if device != "cpu":
+        raise InputError(need="cpu or cuda", got=repr(device), hint="leave out --device for cpu")
     load = os.getloadavg()[0]
     names, sizes = (tuple(GRAPHS)[::2], SIZES[:1]) if quick else (tuple(GRAPHS), SIZES)
     points = [point for name in names for point in _measured(name, sizes, quick=quick)]

@@ -9,6 +9,7 @@ import torch
 from tests.property.fused_case import Case, Given
 from tests.property.fused_kernels import compiled, complaint, complaints, drawn, held
 from tests.property.fused_reference import expected
+from tests.property.fused_triton import interpreted
 from weft.fusion import kernel
 from weft.fusion.cost import Host
 from weft.fusion.region import Region
@@ -47,6 +48,25 @@ def test_many_regions_compute_what_float64_says(number, tmp_path):
     host = list(HOSTS.values())[number % len(HOSTS)]
     found = complaints(drawn(BATCH, number=1000 + number), host, tmp_path)
     assert not found, "\n\n".join(found)
+
+
+PROCESSORS = (132, 2)  # all programs at once, and few that do several blocks each
+
+
+@pytest.mark.parametrize("processors", PROCESSORS)
+def test_regions_on_gpus_compute_what_float64_says(processors):
+    found = interpreted(25, 2000 + processors, processors)
+    assert not found["wrong"], "\n\n".join(found["wrong"])
+    assert found["computed"] >= 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(12))
+def test_many_regions_on_gpus_compute_what_float64_says(number):
+    found = interpreted(50, 3000 + number, PROCESSORS[number % 2])
+    assert not found["wrong"], "\n\n".join(found["wrong"])
+    # Constants stay outside, and powers that a product does not give.
+    assert found["computed"] >= 30
 
 
 def test_most_of_what_a_kernel_makes_is_held_to_a_few_digits():

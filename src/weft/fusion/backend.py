@@ -28,6 +28,7 @@ from weft.fusion.calibrate import calibrated
 from weft.fusion.compile import generation
 from weft.fusion.cost import Host
 from weft.fusion.dynamic import keep_recipe
+from weft.fusion.gpu import TritonKernel, compile_for, device_of, key_of, read_triton_kernel
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
 from weft.fusion.measure import fastest, slower_than_inductor
 from weft.fusion.partition import Candidate, candidates, is_view
@@ -39,7 +40,7 @@ __all__ = ["Observed", "compile_graph"]
 
 _log = logging.getLogger("weft.fusion")
 
-_kernels: dict[str, Kernel] = {}
+_kernels: dict[str, Kernel | TritonKernel] = {}
 
 _library = torch.library.Library("weft", "FRAGMENT")
 _library.define(
@@ -59,14 +60,16 @@ def _stitched_fake(inputs: Sequence[Tensor], key: str) -> list[Tensor]:
     ]
 
 
-_library.impl("stitched", _stitched, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("stitched", _stitched, _device)
 torch.library.register_fake("weft::stitched", _stitched_fake, lib=_library)
 
 
-def _kernel(key: str) -> Kernel:
+def _kernel(key: str) -> Kernel | TritonKernel:
     """A kernel by its key: the name of its description in the cache folder."""
     if key not in _kernels:
-        _kernels[key] = read_kernel(folder() / f"{key}.json")
+        read = read_triton_kernel if "_sm" in key else read_kernel
+        _kernels[key] = read(folder() / f"{key}.json")
     return _kernels[key]
 
 
@@ -200,19 +203,32 @@ class Stitch(CustomGraphPass):
 
     def _compiled(self, candidate: Candidate) -> str | None:
         """Key of a region's kernel; None if it has none."""
-        threads = torch.get_num_threads()
-        measure = self._measure and not candidate.is_symbolic  # else what holds at one size only
-        key = f"region_{candidate.region.digest}_{threads}" + "_measured" * measure
         try:
-            if key not in _kernels:
-                host = calibrated(threads, folder())
-                make = fastest if measure else _planned
-                _kernels[key] = make(candidate, host, folder())
+            key = self._key_of(candidate)
         except Exception as error:  # whatever went wrong, Inductor can do without
             return self._left(candidate, error)
-        slower = slower_than_inductor(_kernels[key].description)
+        kernel = _kernels[key]
+        slower = slower_than_inductor(kernel.description) if isinstance(kernel, Kernel) else ""
         self._observer(Observed(region=candidate.region, left=slower))
         return None if slower else key
+
+    def _key_of(self, candidate: Candidate) -> str:
+        """Key of a region's kernel, for the device that its tensors are on."""
+        region = candidate.region
+        if candidate.device.type == "cuda":
+            device = device_of(candidate.device)
+            key = key_of(region, device)
+            if key not in _kernels:
+                _kernels[key] = compile_for(region, device, folder())
+            return key
+        threads = torch.get_num_threads()
+        measure = self._measure and not candidate.is_symbolic  # else what holds at one size only
+        key = f"region_{region.digest}_{threads}" + "_measured" * measure
+        if key not in _kernels:
+            host = calibrated(threads, folder())
+            make = fastest if measure else _planned
+            _kernels[key] = make(candidate, host, folder())
+        return key
 
     def _left(self, candidate: Candidate, error: Exception) -> None:
         """Say that a region is left to Inductor, and why; strictly, that is an error."""
@@ -292,7 +308,9 @@ class _Whole:
         kernel: of the region.
     """
 
-    def __init__(self, module: fx.GraphModule, candidate: Candidate, kernel: Kernel) -> None:
+    def __init__(
+        self, module: fx.GraphModule, candidate: Candidate, kernel: Kernel | TritonKernel
+    ) -> None:
         # Of the instance, not of the class: what wraps it copies the instance's attributes.
         self._boxed_call = True
         nodes = list(module.graph.nodes)

@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, prod
 
+from weft.fusion.device import Device
 from weft.fusion.emit.expressions import expression, power
 from weft.fusion.points import Address, Const, Kind, Point, Points
 from weft.fusion.schedule import LANES, Nest, Phase, crossing_accesses
 
-__all__ = ["Host", "phase_seconds", "weights"]
+__all__ = ["Host", "host_like", "phase_seconds", "weights"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,9 @@ class Host:
             holds them, and bytes that it delivers in a nanosecond.
         tile_bytes: what one thread's tiles may fill before they leave its own cache: half of one
             of the second level [bytes].
+        alone_bytes: of all tensors up to which one thread might do as well as all [bytes].
+            Derived: it takes a hundred times as long to read them as to have threads begin.
+        across_ns: of adding up what threads have summed, where that takes a step of its own [ns].
     """
 
     threads: int
@@ -40,6 +44,8 @@ class Host:
     single_share: float = 0.6
     levels: tuple[tuple[float, float], ...] = ((1e6, 150.0), (24e6, 60.0), (1e18, 20.0))
     tile_bytes: float = 512e3
+    alone_bytes: float = 4e6
+    across_ns: float = 0.0
 
     @property
     def alone(self) -> Host:
@@ -50,6 +56,27 @@ class Host:
     def bytes_per_ns(self, footprint: float) -> float:
         """What memory delivers where tensors of so many bytes are used over and over."""
         return next(rate for limit, rate in self.levels if footprint <= limit)
+
+
+def host_like(device: Device) -> Host:
+    """A GPU as the evaluators see it: processors share out work, and a launch is a barrier.
+
+    A vector instruction is one of sixteen lanes. A tile lives in half of a processor's registers.
+    Sums over programs are added up by a kernel more.
+    """
+    return Host(
+        threads=device.processors,
+        vector_ns=16 / device.lanes / device.clock_ghz,
+        barrier_ns=device.launch_ns,
+        across_ns=device.launch_ns,
+        fork_ns=device.launch_ns,
+        levels=(
+            (device.cache_bytes, device.cache_bytes_per_ns),
+            (1e18, device.memory_bytes_per_ns),
+        ),
+        tile_bytes=device.registers * 4 / 2,
+        alone_bytes=0.0,
+    )
 
 
 def footprint(points: Points) -> float:
@@ -162,7 +189,8 @@ class _Phase:
         rate = self._host.bytes_per_ns(footprint(self._points))
         num_bytes = self._weighted_bytes() + self._spilled_bytes()
         memory = num_bytes / rate / max(even, 1.0 / self._host.threads)
-        return max(compute, memory) + 0.2 * min(compute, memory) + self._host.barrier_ns
+        between = self._host.barrier_ns + (self._host.across_ns if self._phase.across else 0.0)
+        return max(compute, memory) + 0.2 * min(compute, memory) + between
 
     def _extent(self, axis: int) -> int:
         size = self._points.sizes[axis]

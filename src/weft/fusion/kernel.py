@@ -27,7 +27,7 @@ from weft.fusion.region import Region, Strides
 from weft.fusion.stitch import planned, scheduled
 from weft.program.types import DType, TensorType
 
-__all__ = ["Kernel", "Layout", "compile_region"]
+__all__ = ["Kernel", "Layout", "checked", "compile_region", "layouts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +106,7 @@ class Kernel:
             InputError: a tensor has another shape or other strides than the kernel was made for.
             IndexError: an index was outside of what it looks up.
         """
-        for tensor, (shape, strides) in zip(inputs, self._taken, strict=True):
-            if tensor.shape != shape or tensor.stride() != strides:
-                raise InputError(
-                    need=f"a tensor of shape {shape} with strides {strides}",
-                    got=f"{tuple(tensor.shape)} with {tensor.stride()}",
-                    hint="compile the function again for tensors that lie like this",
-                )
+        checked(inputs, self._taken)
         made = [_empty(*layout) for layout in self.made]
         pointers = [tensor.data_ptr() for tensor in inputs]
         pointers += [tensor.data_ptr() for tensor in made]
@@ -128,6 +122,23 @@ class Kernel:
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
+
+
+def checked(
+    inputs: Sequence[Tensor], taken: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+) -> None:
+    """Compare tensors with the shapes and strides that a kernel was made for.
+
+    Raises:
+        InputError: one has others.
+    """
+    for tensor, (shape, strides) in zip(inputs, taken, strict=True):
+        if tensor.shape != shape or tensor.stride() != strides:
+            raise InputError(
+                need=f"a tensor of shape {shape} with strides {strides}",
+                got=f"{tuple(tensor.shape)} with {tensor.stride()}",
+                hint="compile the function again for tensors that lie like this",
+            )
 
 
 def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
@@ -161,18 +172,12 @@ def describe(
         source: its code.
         library: which holds it.
     """
-    program = region.program
+    inputs, outputs = layouts(region)
     return Description(
         name=source.name,
         library=library.name,
-        inputs=tuple(
-            _layout(program.nodes[given.node].outputs[0], strides)
-            for given, strides in zip(program.inputs, region.input_strides, strict=True)
-        ),
-        outputs=tuple(
-            _layout(program.type_of(value), strides)
-            for value, strides in zip(region.outputs, region.output_strides, strict=True)
-        ),
+        inputs=inputs,
+        outputs=outputs,
         between_bytes=tuple(b.num_bytes for b in points.buffers if b.name.startswith("mid")),
         shared_bytes=source.shared_bytes,
         thread_bytes=source.thread_bytes,
@@ -186,6 +191,17 @@ def keep_description(description: Description, path: Path) -> None:
     scratch = path.with_suffix(f".{uuid4().hex}.tmp")
     scratch.write_text(json.dumps(asdict(description)))
     scratch.replace(path)
+
+
+def layouts(region: Region) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:
+    """What a kernel for a region takes, and what it makes."""
+    program = region.program
+    taken = zip(program.inputs, region.input_strides, strict=True)
+    made = zip(region.outputs, region.output_strides, strict=True)
+    return (
+        tuple(_layout(program.nodes[given.node].outputs[0], strides) for given, strides in taken),
+        tuple(_layout(program.type_of(value), strides) for value, strides in made),
+    )
 
 
 def _layout(of: TensorType, strides: Strides) -> Layout:

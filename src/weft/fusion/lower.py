@@ -17,6 +17,7 @@ from weft.fusion.region import Region
 from weft.fusion.relate import (
     Instance,
     Relations,
+    Source,
     joined_dim,
     matching_groups,
     reduced_dims,
@@ -59,7 +60,7 @@ class _Lowering:
         self._table = PointTable()
         self._known: dict[tuple[int, Box], Ref] = {}
         self._buffers: list[Buffer] = []
-        self._buffer_of: dict[Value, int] = {}
+        self._buffer_of: dict[tuple[Value, bool], int] = {}
 
     def run(self) -> Points:
         """Points of everything that is written."""
@@ -68,7 +69,7 @@ class _Lowering:
             zip(program.inputs, region.input_strides, strict=True)
         ):
             own = program.nodes[given.node].outputs[0]
-            self._buffer_of[Value(given.node)] = self._buffer(f"in{number}", own, strides)
+            self._buffer_of[Value(given.node), False] = self._buffer(f"in{number}", own, strides)
         outputs: list[int] = []
         for number, (value, strides) in enumerate(
             zip(region.outputs, region.output_strides, strict=True)
@@ -76,11 +77,12 @@ class _Lowering:
             outputs.append(self._buffer(f"out{number}", program.type_of(value), strides))
         for number, value in enumerate(self._relations.written):
             own = program.type_of(value)
-            self._buffer_of[value] = self._buffer(f"mid{number}", own, row_major_strides(own.shape))
+            rows = row_major_strides(own.shape)
+            self._buffer_of[value, True] = self._buffer(f"mid{number}", own, rows)
         stores: list[Store] = []
         for value, instance in self._relations.written.items():
             strides = row_major_strides(instance.shape)
-            stores += self._stores(instance, self._buffer_of[value], strides)
+            stores += self._stores(instance, self._buffer_of[value, True], strides)
         for buffer, instance, strides in zip(
             outputs, self._relations.outputs, region.output_strides, strict=True
         ):
@@ -140,10 +142,13 @@ class _Lowering:
                 kind=Kind.LOAD,
                 dtype=instance.dtype,
                 axes=tuple(axis for axis, _ in address.strides),
-                buffer=self._buffer_of[instance.source.value],
+                buffer=self._place_of(instance.source),
                 address=address,
             )
         )
+
+    def _place_of(self, source: Source) -> int:
+        return self._buffer_of[source.value, source.is_written]
 
     # --- rules -----------------------------------------------------------------------------
 
@@ -324,7 +329,7 @@ class _Lowering:
                 args=(number,),
                 dtype=instance.dtype,
                 axes=tuple(sorted(axes)),
-                buffer=self._buffer_of[looked_up.source.value],
+                buffer=self._place_of(looked_up.source),
                 address=address,
                 step=strides[dim],
                 limit=looked_up.shape[dim],

@@ -51,6 +51,7 @@ class Candidate:
         outputs: nodes inside that others read.
         region: the same as a region, at the sizes that were seen when the graph was captured.
         is_symbolic: whether it will be run at others too.
+        device: of all its tensors.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -58,6 +59,7 @@ class Candidate:
     outputs: tuple[fx.Node, ...]
     region: Region
     is_symbolic: bool
+    device: torch.device
 
 
 def candidates(module: fx.GraphModule) -> list[Candidate]:
@@ -112,6 +114,7 @@ def _key(node: fx.Node, sizes: set[Symbol]) -> object:
         InputError: a tensor or a number is not what kernels take.
     """
     parts: list[object] = [node.target]
+    devices = set[torch.device]()
     values = [node.meta.get("val"), *(source.meta.get("val") for source in node.all_input_nodes)]
     for value in tree_leaves(values):
         if not isinstance(value, Tensor | torch.SymInt | torch.SymFloat):
@@ -120,7 +123,10 @@ def _key(node: fx.Node, sizes: set[Symbol]) -> object:
         if isinstance(value, Tensor):
             if not _is_taken(value):
                 raise _not_taken(value)
-            parts.append((*layout(value), value.dtype))
+            parts.append((*layout(value), value.dtype, value.device))
+            devices.add(value.device)
+    if len(devices) > 1:
+        raise _not_taken(devices)
     args = (node.args, tuple(sorted(node.kwargs.items())))
     for arg in tree_leaves(args):
         _require_known(arg, sizes)
@@ -139,7 +145,7 @@ def _require_known(value: object, sizes: set[Symbol]) -> None:
 
 
 def _not_taken(value: object) -> InputError:
-    return InputError(need="a tensor in this host's memory, of known dims", got=str(value))
+    return InputError(need="tensors of known dims in one memory", got=str(value))
 
 
 def _without_tensors(arg: Argument) -> Argument:
@@ -149,8 +155,12 @@ def _without_tensors(arg: Argument) -> Argument:
     return hint(arg)
 
 
+DEVICES = ("cpu", "cuda")
+"""Where kernels run."""
+
+
 def _is_taken(tensor: Tensor) -> bool:
-    if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+    if tensor.device.type not in DEVICES or tensor.layout is not torch.strided:
         return False
     try:
         from_torch_dtype(tensor.dtype)
@@ -257,12 +267,17 @@ def _candidate(nodes: Sequence[fx.Node]) -> Candidate | None:
     inputs = _inputs(nodes)
     if not inputs:
         return None  # constants: Inductor folds them
+    device = outputs[0].meta["val"].device
+    is_symbolic = any(symbols_of(node.meta["val"]) for node in (*nodes, *inputs))
+    if is_symbolic and device.type != "cpu":
+        return None  # kernels for sizes that vary are made on CPUs only
     return Candidate(
         nodes=tuple(nodes),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         region=_region(nodes, inputs, outputs),
-        is_symbolic=any(symbols_of(node.meta["val"]) for node in (*nodes, *inputs)),
+        is_symbolic=is_symbolic,
+        device=device,
     )
 
 

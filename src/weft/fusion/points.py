@@ -15,7 +15,17 @@ from typing import TypeAlias
 from weft.fusion.index import Box
 from weft.program.types import DType
 
-__all__ = ["Address", "Buffer", "Const", "Kind", "Point", "Points", "Ref", "Store"]
+__all__ = [
+    "Address",
+    "Buffer",
+    "Const",
+    "Kind",
+    "Point",
+    "Points",
+    "Ref",
+    "Store",
+    "argument_type",
+]
 
 
 class Kind(Enum):
@@ -220,3 +230,21 @@ class PointTable:
                 words=(),
             )
         )
+
+
+def argument_type(points: Sequence[Point], own: Point, at: int) -> DType:
+    """Element type of an argument of a MAP; that of a constant follows from the others."""
+    arg = own.args[at]
+    if not isinstance(arg, Const):
+        return points[arg].dtype
+    if own.op == "where.self" or own.op == "masked_fill.Scalar":
+        is_mask = at == (0 if own.op == "where.self" else 1)
+        return DType.BOOL if is_mask else own.dtype
+    others = [points[other].dtype for other in own.args if isinstance(other, int)]
+    if others:
+        return others[0]
+    if own.dtype is not DType.BOOL or own.op.startswith(("logical", "bitwise", "constant")):
+        return own.dtype
+    # Two constants are compared: as what holds both.
+    values = [other.value for other in own.args if isinstance(other, Const)]
+    return DType.F64 if any(isinstance(value, float) for value in values) else DType.I64

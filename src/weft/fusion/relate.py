@@ -8,7 +8,7 @@ relation is a misfit, the operand is written to memory whole, and read again in 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from weft.fusion.index import Dims, Misfit
@@ -29,11 +29,13 @@ class Source:
         value: which.
         strides: of the instance's dims, in elements.
         offset: of its first element.
+        is_written: whether it is read from where it was written whole, as an input may be, too.
     """
 
     value: Value
     strides: Strides
     offset: int = 0
+    is_written: bool = False
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -215,9 +217,9 @@ class _Relator:
             source = operand.source
             if source is not None and source.strides == row_major_strides(operand.shape):
                 rows = row_major_strides(own)
-                return self._new(value, own, Source(source.value, rows, source.offset))
+                return self._new(value, own, replace(source, strides=rows))
         self.written.setdefault(value, self.instance(value))
-        return self._new(value, own, Source(value, row_major_strides(own)))
+        return self._new(value, own, Source(value, row_major_strides(own), is_written=True))
 
     def _compute(self, number: int, node: Node) -> Instance:
         value = Value(number)
@@ -247,7 +249,7 @@ class _Relator:
         source = operand.source
         if source is not None and source.strides == row_major_strides(operand.shape):
             rows = row_major_strides(made.shape)
-            return self._new(made.value, made.shape, Source(source.value, rows, source.offset))
+            return self._new(made.value, made.shape, replace(source, strides=rows))
         reloaded = self._reload(operand.value, made.shape)
         reloaded.value = made.value
         return reloaded
@@ -260,7 +262,9 @@ class _Relator:
         strides = own.source.strides
         offset = own.source.offset + start * strides[dim]
         strides = (*strides[:dim], step * strides[dim], *strides[dim + 1 :])
-        return self._new(made.value, made.shape, Source(own.source.value, strides, offset))
+        return self._new(
+            made.value, made.shape, replace(own.source, strides=strides, offset=offset)
+        )
 
     def _join(self, made: Instance, operands: list[Instance], args: tuple[Arg, ...]) -> None:
         """Have the joined dim of a concatenation consist of those of its operands."""

@@ -23,9 +23,6 @@ __all__ = ["PLANNERS", "Stitcher", "planned", "ranked", "scheduled"]
 BLOCKS = (64, 256, 1024, 4096)
 """Blocks in which an axis may be shared out, in elements. Derived: a cache line of four vectors, up
 to what fills a first-level cache with a few tensors."""
-ALONE_BYTES = 4e6
-"""Bytes of all tensors up to which one thread might do as well as all. Derived: it takes a hundred
-times as long to read them as to have threads begin."""
 SQUARES = 64
 """Block of an axis along which a tensor is transposed. Derived: a few squares of sixteen."""
 MOST_SUBSETS = 4
@@ -64,7 +61,7 @@ def ranked(region: Region, points: Points, host: Host, planner: str = "beam") ->
             need=f"one of {', '.join(PLANNERS)}", got=repr(planner), hint="beam is the default"
         )
     tasks = tasks_of(points)
-    small = footprint(points) <= ALONE_BYTES and host.threads > 1
+    small = footprint(points) <= host.alone_bytes and host.threads > 1
     stitchers = [Stitcher(tasks, own) for own in ((host, host.alone) if small else (host,))]
     plans = [
         _plan(region, planner, stitcher, patterns)

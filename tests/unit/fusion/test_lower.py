@@ -330,3 +330,13 @@ def test_a_part_of_a_product_is_joined_of_parts_of_its_factors():
     assert joined([Part(1, ()), Part(0, ((7, 1),))], [2, 4]) == Part(4, ((7, 1),))
     assert joined([Part(0, ((3, 1),)), Part(2, ((7, 1),))], [2, 4]) == Part(2, ((3, 4), (7, 1)))
     assert joined([], []) == Part(0, ())
+
+
+def test_an_input_that_is_written_whole_is_read_from_where_it_was_given():
+    # Rows of 8 do not align with planes of 6 x 6, and the input is not dense: it has to be copied.
+    own = region(lambda add, x: add("view", x, (9, 8)), "f32[2,6,6]", input_strides=((6, 12, 1),))
+    points = lower(own)
+    names = [buffer.name for buffer in points.buffers]
+    copied, viewed = (points.points[store.point].buffer for store in points.stores)
+    assert [names[copied], names[viewed]] == ["in0", "mid0"]
+    assert [names[store.buffer] for store in points.stores] == ["mid0", "out0"]

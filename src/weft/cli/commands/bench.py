@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["COMMAND", "find_benchmarks"]
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="a folder of benchmarks/")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller cases")
+    parser.add_argument("--device", metavar="KIND", help="where to measure, if there is a choice")
     parser.add_argument("--save", action="store_true", help="append to benchmarks/results/")
 
 
@@ -49,7 +51,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             got=repr(args.name) if args.name else "none",
             hint=f"there are {', '.join(names)}" if names else f"{folder} is empty",
         )
-    report = _load(folder, wanted)(args.quick)
+    report = _load(folder, wanted)(args.quick, args.device)
     if report.table is not None:
         console.table(report.table)
     console.table(claim_table(report))
@@ -60,7 +62,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     console.always(report_json(report))
 
 
-def _load(folder: Path, name: str) -> Callable[[bool], BenchReport]:
+def _load(folder: Path, name: str) -> Callable[[bool, str | None], BenchReport]:
     path = folder / name / "run.py"
     # Imported under its dotted name, so that processes it spawns can import it again.
     sys.path.insert(0, str(folder.parent))
@@ -79,8 +81,14 @@ def _load(folder: Path, name: str) -> Callable[[bool], BenchReport]:
             hint="it returns a weft.report.BenchReport",
         )
 
-    def measure(quick: bool) -> BenchReport:
-        report = run(quick)
+    def measure(quick: bool, device: str | None) -> BenchReport:
+        if device is not None and "device" not in inspect.signature(run).parameters:
+            raise InputError(
+                need="a benchmark with a choice of devices",
+                got=f"{name} --device {device}",
+                hint="leave out --device",
+            )
+        report = run(quick) if device is None else run(quick, device=device)
         if not isinstance(report, BenchReport):
             raise FileError(
                 need=f"a BenchReport from run(quick) in {path}",

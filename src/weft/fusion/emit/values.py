@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from weft.fusion.emit.expressions import PLAIN, STORED, VECTOR, expression, literal, power
-from weft.fusion.points import Address, Const, Kind, Point, Ref, Store
+from weft.fusion.points import Address, Const, Kind, Point, Ref, Store, argument_type
 from weft.fusion.schedule import Nest, Schedule, crossing_accesses
 from weft.program.types import DType
 
@@ -206,7 +206,7 @@ class Values:
             return self._looked_up(own, lines, rest)
         assert own.kind is Kind.MAP
         args = [
-            self.value(arg, lines, rest, self._type_of_arg(own, at))
+            self.value(arg, lines, rest, argument_type(self._points, own, at))
             for at, arg in enumerate(own.args)
         ]
         return self._applied(own, args, VECTOR[own.dtype])
@@ -294,26 +294,10 @@ class Values:
             return f"look_up_one({pointer}, {at}, {own.step}, {own.limit}, wrong)"
         assert own.kind is Kind.MAP, own
         args = [
-            self.number(arg, lines, self._type_of_arg(own, at)) for at, arg in enumerate(own.args)
+            self.number(arg, lines, argument_type(self._points, own, at))
+            for at, arg in enumerate(own.args)
         ]
         return self._applied(own, args, self.plain(own.dtype))
-
-    def _type_of_arg(self, own: Point, at: int) -> DType:
-        """Element type of an argument; that of a constant follows from the others."""
-        arg = own.args[at]
-        if not isinstance(arg, Const):
-            return self._points[arg].dtype
-        if own.op == "where.self" or own.op == "masked_fill.Scalar":
-            is_mask = at == (0 if own.op == "where.self" else 1)
-            return DType.BOOL if is_mask else own.dtype
-        others = [self._points[other].dtype for other in own.args if isinstance(other, int)]
-        if others:
-            return others[0]
-        if own.dtype is not DType.BOOL or own.op.startswith(("logical", "bitwise", "constant")):
-            return own.dtype
-        # Two constants are compared: as what holds both.
-        values = [other.value for other in own.args if isinstance(other, Const)]
-        return DType.F64 if any(isinstance(value, float) for value in values) else DType.I64
 
     def _applied(self, own: Point, args: Sequence[str], result: str) -> str:
         if own.op == "cast":
