@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator as python_operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -160,10 +160,15 @@ def _peeled(nodes: Sequence[fx.Node]) -> list[fx.Node]:
             if not is_view(node):
                 continue
             outside = any(user not in kept for user in node.users)
-            if outside or not node.users:
+            if outside or not node.users or _is_part_of(node, kept):
                 del kept[node]
                 changed = True
     return list(kept)
+
+
+def _is_part_of(node: fx.Node, kept: Mapping[fx.Node, None]) -> bool:
+    """Whether a node takes one tensor of several that were made outside."""
+    return node.target is python_operator.getitem and node.args[0] not in kept
 
 
 SHARED = 0.25
