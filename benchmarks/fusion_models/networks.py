@@ -64,10 +64,10 @@ NETWORKS = {
         cut="medium, 4 of 16 layers, without dropout and decoder; four utterances of 5 seconds",
     ),
     "dien": Network(
-        full=lambda: dien.dien(dien.Config(history=20), batch=256),
+        full=lambda: dien.dien(dien.Config(history=10), batch=256),
         small=lambda: dien.dien(dien.Config(history=4, items=50, categories=10), batch=8),
         features=("items", "categories", "is_real"),
-        cut="20 of 100 behaviours; 256 users",
+        cut="10 of 100 behaviours; 256 users",
     ),
     "crnn": Network(
         full=lambda: crnn.crnn(crnn.Config(columns=100), batch=8),

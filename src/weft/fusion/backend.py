@@ -24,9 +24,11 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from weft.fusion.calibrate import calibrated
 from weft.fusion.compile import generation
+from weft.fusion.cost import Host
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
 from weft.fusion.partition import Candidate, candidates, is_view
 from weft.fusion.region import Region
+from weft.fusion.worth import Worth, weigh
 
 __all__ = ["Observed", "compile_graph"]
 
@@ -98,12 +100,14 @@ def compile_graph(
         example_inputs: what it was called with.
         observer: told of each region and of what is in none.
         **options: `options={"strict": True}` of torch.compile makes an error of a region that
-            cannot be compiled; the others are Inductor's.
+            cannot be compiled, `{"every_region": True}` takes those as well that are predicted to
+            gain nothing; the others are Inductor's.
     """
     asked = options.get("options")
     given: dict[str, Any] = dict(asked) if isinstance(asked, dict) else {}
     strict = bool(given.pop("strict", False))
-    stitch = Stitch(strict=strict, observer=observer)
+    every_region = bool(given.pop("every_region", False))
+    stitch = Stitch(strict=strict, every_region=every_region, observer=observer)
     return compile_fx(
         module,
         list(example_inputs),
@@ -128,18 +132,24 @@ class Stitch(CustomGraphPass):
 
     Args:
         strict: whether a region that cannot be compiled is an error.
+        every_region: whether regions are taken that are predicted to gain nothing.
         observer: told of each region and of what is in none.
     """
 
     def __init__(
-        self, *, strict: bool, observer: Callable[[Observed], None] = lambda _: None
+        self,
+        *,
+        strict: bool,
+        every_region: bool = False,
+        observer: Callable[[Observed], None] = lambda _: None,
     ) -> None:
         self._strict = strict
+        self._every_region = every_region
         self._observer = observer
 
     def uuid(self) -> str:
         """Tells versions of the pass apart, for Inductor's caches."""
-        return f"weft stitch {generation()} {self._strict} {torch.get_num_threads()}"
+        return f"weft stitch {generation()} {self._strict} {self._every_region} {torch.get_num_threads()}"
 
     def __call__(self, graph: fx.Graph) -> None:
         """Replace regions of a graph."""
@@ -162,16 +172,23 @@ class Stitch(CustomGraphPass):
         if len(found) != 1 or set(found[0].nodes) != set(nodes):
             return None
         self._observer(Observed(order=(0,)))
-        key = self._compiled(found[0])
+        key = self._compiled(found[0], is_whole=True)
         return None if key is None else _Whole(module, found[0], _kernel(key))
 
-    def _compiled(self, candidate: Candidate) -> str | None:
+    def _compiled(self, candidate: Candidate, *, is_whole: bool = False) -> str | None:
         """Key of a region's kernel; None if it has none."""
         host = calibrated(torch.get_num_threads(), folder())
         key = f"region_{candidate.region.digest}_{host.threads}"
         try:
+            worth: Worth | None = None
+            if not is_whole and not self._every_region:
+                worth = _worth(candidate, host)
+                if worth.loss:
+                    self._observer(Observed(region=candidate.region, left=worth.loss))
+                    return None
             if key not in _kernels:
-                _kernels[key] = compile_region(candidate.region, host, folder())
+                plan = None if worth is None else worth.plan
+                _kernels[key] = compile_region(candidate.region, host, folder(), plan)
         except Exception as error:  # whatever went wrong, Inductor can do without
             if self._strict:
                 raise
@@ -185,6 +202,17 @@ class Stitch(CustomGraphPass):
             return None
         self._observer(Observed(region=candidate.region))
         return key
+
+
+_worths: dict[tuple[str, float, Host], Worth] = {}
+
+
+def _worth(candidate: Candidate, host: Host) -> Worth:
+    """What a region gains; of equal ones once."""
+    key = (candidate.region.digest, candidate.unwritten_bytes, host)
+    if key not in _worths:
+        _worths[key] = weigh(candidate.region, host, unwritten_bytes=candidate.unwritten_bytes)
+    return _worths[key]
 
 
 def _order(graph: fx.Graph, found: Sequence[Candidate]) -> tuple[str | int, ...]:

@@ -111,20 +111,23 @@ ALIGN = 64
 """Alignment of scratch memory: a cache line [bytes]."""
 
 
-def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
+def compile_region(
+    region: Region, host: Host, folder: Path, plan: FusionPlan | None = None
+) -> Kernel:
     """Plan, generate and compile a region; from the folder's cache if it was done before.
 
     Args:
         region: what to compute.
         host: what it runs on.
         folder: where libraries are kept.
+        plan: how to compute it, if that is planned already.
     """
     name = f"region_{region.digest}"
     kept = folder / f"{name}_{host.threads}.json"
     if kept.exists():
         return read_kernel(kept)
     points, program = lower(region), region.program
-    plan = planned(region, points, host)
+    plan = plan or planned(region, points, host)
     source = emit(scheduled(points, plan), name)
     library = build([source], folder)
     description = Description(

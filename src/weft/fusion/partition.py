@@ -22,6 +22,7 @@ from weft.fusion.region import Region
 __all__ = ["Candidate", "candidates", "is_view"]
 
 aten = torch.ops.aten
+prims = torch.ops.prims
 
 _VIEWS = frozenset(
     {
@@ -35,6 +36,15 @@ _VIEWS = frozenset(
     }
 )
 """Operators that move nothing where they stand alone."""
+
+
+_INLINED = frozenset(
+    {
+        *(aten.embedding.default, aten.index.Tensor, aten.constant_pad_nd.default),
+        *(prims.inductor_random.default, prims.inductor_randint.default),
+    }
+)
+"""Operators that regions lack and that Inductor computes in the loops of who reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +62,18 @@ class Candidate:
     inputs: tuple[fx.Node, ...]
     outputs: tuple[fx.Node, ...]
     region: Region
+
+    @property
+    def unwritten_bytes(self) -> float:
+        """Of inputs that Inductor computes where they are read, if no others do [bytes]."""
+        inside = set(self.nodes)
+        return float(
+            sum(
+                node.meta["val"].nbytes
+                for node in self.inputs
+                if node.target in _INLINED and all(user in inside for user in node.users)
+            )
+        )
 
 
 def candidates(module: fx.GraphModule) -> list[Candidate]:

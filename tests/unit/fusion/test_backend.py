@@ -48,7 +48,7 @@ def calls(monkeypatch):
 
 
 def compiled(f, **options):
-    return torch.compile(f, backend="weft", options={"strict": True, **options})
+    return torch.compile(f, backend="weft", options={"strict": True, "every_region": True, **options})
 
 
 def assert_alike(got, wanted, rtol=2e-5, atol=1e-5):
