@@ -31,6 +31,7 @@ __all__ = [
     "Compiled",
     "Entry",
     "compiled",
+    "heard",
     "own_copy",
     "warm_up",
 ]
@@ -124,7 +125,7 @@ def compiled(graph: Graph, size: str, inputs: Sequence[Tensor]) -> Compiled:
 def _entry(function: Callable[..., Result], name: str, inputs: Sequence[Tensor]) -> Entry:
     ready = torch.compile(function, dynamic=False, backend=BACKENDS[name])
     metrics.reset()
-    with _heard("weft.fusion") as notes:
+    with heard("weft.fusion") as notes:
         start = time.perf_counter()
         ready(*inputs)
         taken_s = time.perf_counter() - start
@@ -137,7 +138,7 @@ def _entry(function: Callable[..., Result], name: str, inputs: Sequence[Tensor])
 
 
 @contextmanager
-def _heard(logger: str) -> Iterator[list[str]]:
+def heard(logger: str) -> Iterator[list[str]]:
     """Warnings of a logger."""
     heard: list[str] = []
 

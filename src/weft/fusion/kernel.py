@@ -88,11 +88,7 @@ class Kernel:
         """
         for tensor, (shape, strides) in zip(inputs, self._taken, strict=True):
             if tensor.shape != shape or tensor.stride() != strides:
-                raise InputError(
-                    need=f"a tensor of shape {shape} with strides {strides}",
-                    got=f"{tuple(tensor.shape)} with {tensor.stride()}",
-                    hint="compile the function again for tensors that lie like this",
-                )
+                _require_alike(tensor, shape, strides)
         own, threads = self.description, self._threads
         made = [torch.empty_strided(s, t, dtype=d) for s, t, d in self.made]
         held = [torch.empty(size, dtype=torch.uint8) for size in own.between_bytes]
@@ -105,6 +101,18 @@ class Kernel:
         if self._function(pointers, start, threads):
             raise IndexError("an index is outside of the dim that it looks up")
         return made
+
+
+def _require_alike(tensor: Tensor, shape: Sequence[int], strides: Strides) -> None:
+    """Strides of dims with one index mean nothing: nobody walks them."""
+    walked = [n for n, size in enumerate(shape) if size > 1]
+    found = tensor.stride()
+    if tensor.shape != shape or any(found[n] != strides[n] for n in walked):
+        raise InputError(
+            need=f"a tensor of shape {shape} with strides {strides}",
+            got=f"{tuple(tensor.shape)} with {found}",
+            hint="compile the function again for tensors that lie like this",
+        )
 
 
 ALIGN = 64
