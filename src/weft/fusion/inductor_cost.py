@@ -12,8 +12,8 @@ which the leading ones are equal. On tasks that is, in the order of what needs w
 
 where those that have neither a result nor an input in common stay apart. Such a kernel is a
 phase to the latency-evaluator, so that what it errs in cancels out of a comparison. What it
-does not know is added: columns are read in strips of one vector, and each mask of bytes is turned
-into a mask of lanes by a detour.
+does not know is added: columns are read in strips of one vector, bools are read and written one
+by one, and some functions take longer than weft's.
 
 Source: torch 2.13, `torch/_inductor/codegen/cpp.py`: `CppScheduling._why_fuse_nodes`,
 `can_fuse_vertical_outer_loop`, `can_fuse_horizontal`.
@@ -22,13 +22,13 @@ Source: torch 2.13, `torch/_inductor/codegen/cpp.py`: `CppScheduling._why_fuse_n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from weft.fusion.cost import STORED, Host, footprint, phase_bytes
 from weft.fusion.explore import Pattern, Scores
 from weft.fusion.region import Region
-from weft.fusion.schedule import LANES, Outer
+from weft.fusion.schedule import LANES
 from weft.fusion.stitch import Stitcher
 from weft.fusion.tasks import Task, Tasks
 from weft.program.graph import Program
@@ -36,10 +36,23 @@ from weft.program.types import DType
 
 __all__ = ["InductorKernel", "inductor_kernels", "inductor_seconds"]
 
-MASK_VECTORS = 40.0
-"""Vector instructions that a vector of bool takes to become a mask. Derived from measurements: a
-masked softmax of 262,144 elements takes 733 us with bool and 185 us with uint8 on one thread (AMD
-EPYC, torch 2.13), in three loops that read the mask: 11 ns for sixteen elements in each."""
+MASK_READ, MASK_WRITTEN = 240.0, 700.0
+"""Vector instructions that it takes to read sixteen bools, and to write them, which Inductor does
+one by one. Measured: of 196,608 elements 57 ns and 167 ns for sixteen, of 0.23 ns an instruction
+(AMD EPYC, one thread, torch 2.13)."""
+DEARER = {
+    "erf.default": 27.0,
+    "exp.default": 10.0,
+    "log.default": 24.0,
+    "sigmoid.default": 11.0,
+    "tanh.default": 86.0,
+}
+"""Vector instructions of functions beyond those of weft's. Measured as those of bools: 7.8, 3.5,
+7.2, 5.2 and 22.8 ns for sixteen, of which weft takes 1.6, 1.1, 1.6, 2.8 and 3.0."""
+STRIPS = (1.2, 3.0)
+"""Time of sums of columns over that of a pass over rows: in the first level of memory, and beyond.
+Measured: sums of two tensors of 256 x 768 take 30 us, of which weft takes 26; backward passes of
+LayerNorm beyond the caches take 2.7 to 3.8 times what their memory traffic takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,29 +83,41 @@ def inductor_kernels(region: Region, tasks: Tasks, host: Host) -> tuple[Inductor
         tasks: of the region.
         host: what it runs on.
     """
-    stitcher = Stitcher(tasks, host)
+    points = tasks.points.points
+    dearer = {n: own + DEARER.get(points[n].op, 0.0) for n, own in tasks.weight.items()}
+    stitcher = Stitcher(replace(tasks, weight=dearer), host)
     groups = _Grouping(tasks, host).run()
-    own = [_kernel(stitcher, group.pattern, group.strips) for group in groups]
+    own = [_kernel(stitcher, group) for group in groups]
     return (*_copies(region.program, footprint(tasks.points), host), *own)
 
 
-def _kernel(stitcher: Stitcher, pattern: Pattern, strips: tuple[Outer, ...]) -> InductorKernel:
-    tasks, host = stitcher.tasks, stitcher.host
-    outer = strips or stitcher.phase(pattern)[1]
-    seconds = stitcher.timed(pattern, outer)
-    masks = {
-        place
-        for number in pattern
-        for place in tasks.tasks[number].loads
-        if tasks.points.buffers[place[0]].dtype is DType.BOOL
-    }
-    elements = max((tasks.points.num_elements(sorted(t.space)) for t in _of(tasks, pattern)))
-    vectors = len(masks) * elements / LANES * MASK_VECTORS
+def _kernel(stitcher: Stitcher, group: _Group) -> InductorKernel:
+    tasks, host, pattern = stitcher.tasks, stitcher.host, group.pattern
+    seconds, outer = stitcher.phase(pattern)
+    if group.is_in_strips:
+        in_cache, beyond = STRIPS
+        seconds *= in_cache if footprint(tasks.points) <= host.levels[0][0] else beyond
+    extra_ns = _bool_vectors(tasks, pattern) * host.vector_ns / host.threads
     return InductorKernel(
         tasks=pattern,
-        seconds=seconds + vectors * host.vector_ns / host.threads * 1e-9,
+        seconds=seconds + extra_ns * 1e-9,
         num_bytes=phase_bytes(tasks.points, stitcher.nested(pattern, outer)),
     )
+
+
+def _bool_vectors(tasks: Tasks, pattern: Pattern) -> float:
+    """Vector instructions of a kernel for bools that it reads and writes."""
+    points, own = tasks.points, _of(tasks, pattern)
+    widest = max(points.num_elements(sorted(task.space)) for task in own)
+    places = {place for task in own for place in task.loads}
+    read = sum(points.buffers[buffer].dtype is DType.BOOL for buffer, _ in places)
+    stores = [store for task in own for store in task.stores]
+    written = sum(
+        points.num_elements([axis for axis, _ in store.address.strides])
+        for store in stores
+        if points.buffers[store.buffer].dtype is DType.BOOL
+    )
+    return (MASK_READ * read * widest + MASK_WRITTEN * written) / LANES
 
 
 def _of(tasks: Tasks, pattern: Pattern) -> list[Task]:
@@ -122,13 +147,18 @@ class _Group:
         pattern: their numbers.
         elements: that its loops walk.
         rows: of these, how many the outer loops walk; 0 as long as nothing says so.
-        strips: where it sums columns, how it walks them.
+        columns: that it sums up one by one; empty if it sums rows or nothing.
     """
 
     pattern: Pattern
     elements: int
     rows: int
-    strips: tuple[Outer, ...] = ()
+    columns: tuple[int, ...] = ()
+
+    @property
+    def is_in_strips(self) -> bool:
+        """Whether it reads columns."""
+        return bool(self.columns)
 
 
 class _Grouping:
@@ -144,7 +174,7 @@ class _Grouping:
                 pattern=frozenset({number}),
                 elements=self._size(task.space),
                 rows=self._size(task.space - task.over) if task.over else 0,
-                strips=self._strips(task),
+                columns=self._columns(task),
             )
             joined = next((g for g in reversed(groups) if self._fuses(g, own, task)), None)
             if joined is None:
@@ -158,15 +188,14 @@ class _Grouping:
     def _size(self, axes: frozenset[int]) -> int:
         return prod(self._tasks.points.sizes[axis] for axis in axes)
 
-    def _strips(self, task: Task) -> tuple[Outer, ...]:
-        """Loops around a sum of columns; none for rows and for what is no sum."""
+    def _columns(self, task: Task) -> tuple[int, ...]:
+        """Axes of a sum of columns that it keeps; none of rows and of what is no sum."""
         sizes = self._tasks.points.sizes
         kept = [a for a in self._tasks.axis_order if a in task.space - task.over and sizes[a] > 1]
         over = [axis for axis in task.over if sizes[axis] > 1]
-        if not kept or not over or max(map(self._place, kept)) < min(map(self._place, over)):
+        if not kept or not over or max(map(self._place, kept)) < max(map(self._place, over)):
             return ()
-        fastest = max(task.space, key=self._place)
-        return tuple(Outer(axis, LANES if axis == fastest else 1) for axis in kept)
+        return tuple(kept)
 
     def _place(self, axis: int) -> int:
         return self._rank[axis]
@@ -179,8 +208,8 @@ class _Grouping:
         if not self._meets(group, task) or self._scores.nanoseconds(pattern) is None:
             return False
         needs = bool(task.reads & group.pattern)
-        if group.strips or own.strips:
-            return group.strips == own.strips and group.elements == own.elements and not needs
+        if group.columns or own.columns:
+            return group.columns == own.columns and group.elements == own.elements and not needs
         if needs and group.rows == 1:
             return False  # nothing is left to be walked outside
         if own.elements == group.elements:

@@ -39,6 +39,10 @@ def doubled(add, x):
     return add("exp.default", add("mul.Scalar", x, 2.0))
 
 
+def negated(add, x):
+    return add("neg.default", add("mul.Scalar", x, 2.0))
+
+
 def strangers(add, x, y):
     return doubled(add, x), doubled(add, y)
 
@@ -91,6 +95,11 @@ def test_sums_of_columns_take_longer_than_sums_of_rows():
     assert columns.seconds > 2 * rows.seconds
 
 
+def test_functions_that_inductor_takes_longer_for_gain():
+    made = region(lambda add, x: add("erf.default", add("mul.Scalar", x, 2.0)), "f32[256,3072]")
+    assert weigh(made, HOST).gain_s > weigh(region(negated, "f32[256,3072]"), HOST).gain_s + 1e-4
+
+
 def test_masks_of_bool_take_longer_than_numbers():
     (mask,) = kernels_of(masked, "f32[256,1024]", "bool[256,1024]")
     (number,) = kernels_of(weighted, "f32[256,1024]", "f32[256,1024]")
@@ -104,7 +113,7 @@ def test_a_function_forks_once():
 
 
 def test_what_inductor_does_in_one_pass_gains_nothing_and_says_why():
-    worth = weigh(region(doubled, "f32[4096,1024]"), HOST)
+    worth = weigh(region(negated, "f32[4096,1024]"), HOST)
     assert worth.gain_s == pytest.approx(-HOST.call_ns * 1e-9)
     assert worth.loss.endswith("there")
     assert "9.5 us for the call" in worth.loss
