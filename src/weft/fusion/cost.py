@@ -224,9 +224,23 @@ class _Phase:
         return found
 
     def _weighted_bytes(self) -> float:
-        """Bytes of a phase, more where they come in short runs [bytes]."""
+        """Bytes of a phase, more where they come in short runs [bytes].
+
+        Where a value of the outer axes needs more than the caches hold, each nest reads its own
+        again, and tiles go through memory.
+        """
+        once = self._bytes_of(self._phase)
+        nests = self._phase.nests
+        if len(nests) == 1 or once <= self._outer * self._host.tile_bytes:
+            return once
+        again = sum(self._bytes_of(replace(self._phase, nests=(nest,))) for nest in nests)
+        kept = [self._points.points[n] for n in self._phase.kept]
+        tiles = sum(self._points.num_elements(p.axes) * p.dtype.num_bytes for p in kept)
+        return again + (1.0 + STORED) * tiles
+
+    def _bytes_of(self, phase: Phase) -> float:
         total = 0.0
-        for buffer, address, is_store in _places(self._points, self._phase):
+        for buffer, address, is_store in _places(self._points, phase):
             run = self._run_bytes(buffer, address)
             factor = max(1.0 + JUMP_BYTES / run, LINE_BYTES / run)
             own = STORED if is_store else 1.0

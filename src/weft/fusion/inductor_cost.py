@@ -9,6 +9,7 @@ which the leading ones are equal. On tasks that is, in the order of what needs w
     reductions of the same columns                          one kernel, without whatever walks rows
     reductions to one number                                one kernel, without what follows from it
     a concatenation                                         a copy of each part before all else
+    what is read in another order than it is made           computed where it is read
 
 where those that have neither a result nor an input in common stay apart. Such a kernel is a
 phase to the latency-evaluator, so that what it errs in cancels out of a comparison. What it
@@ -170,6 +171,8 @@ class _Grouping:
     def run(self) -> list[_Group]:
         groups: list[_Group] = []
         for number, task in enumerate(self._tasks.tasks):
+            if self._is_in_between(task):
+                continue
             own = _Group(
                 pattern=frozenset({number}),
                 elements=self._size(task.space),
@@ -184,6 +187,11 @@ class _Grouping:
                 joined.elements = max(joined.elements, own.elements)
                 joined.rows = joined.rows or own.rows
         return groups
+
+    def _is_in_between(self, task: Task) -> bool:
+        """Whether it writes what only weft has to write before it is read in another way."""
+        buffers = self._tasks.points.buffers
+        return any(buffers[store.buffer].name.startswith("mid") for store in task.stores)
 
     def _size(self, axes: frozenset[int]) -> int:
         return prod(self._tasks.points.sizes[axis] for axis in axes)

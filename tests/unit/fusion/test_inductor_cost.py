@@ -106,6 +106,18 @@ def test_masks_of_bool_take_longer_than_numbers():
     assert mask.seconds > number.seconds
 
 
+def test_what_is_read_in_another_order_is_not_written_for_inductor():
+    def both_ways(add, x):
+        wave = add("neg.default", x)
+        return add("add.Tensor", wave, add("permute", wave, (1, 0)))
+
+    made = region(both_ways, "f32[512,512]")
+    tasks = tasks_of(lower(made))
+    assert len(tasks.tasks) > 1
+    (kernel,) = inductor_kernels(made, tasks, HOST)
+    assert len(kernel.tasks) == 1
+
+
 def test_a_function_forks_once():
     kernels = kernels_of(rows_and_columns, "f32[256,1024]")
     forks = inductor_seconds(kernels, HOST) - sum(kernel.seconds for kernel in kernels)
