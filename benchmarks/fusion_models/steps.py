@@ -75,6 +75,7 @@ class Bench:
             weight_decay=optimizer.weight_decay,
         )
         self._step(self._loss, self._optimizer.step)  # the state of the optimizer is there now
+        self._start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def eager(self) -> Contestant:
         """Torch as it is."""
@@ -91,7 +92,9 @@ class Bench:
 
     def exact(self) -> dict[str, list[Tensor]]:
         """What a contestant's graded outputs are in double precision."""
-        double = copy.deepcopy(self.model).double()
+        double = copy.deepcopy(self.model)
+        double.load_state_dict(self._start)
+        double = double.double()
         batch = {
             key: entry.double() if entry.is_floating_point() else entry
             for key, entry in self._batch.items()
@@ -131,6 +134,7 @@ class Bench:
                 traffic[mode] = _between(before, to.traffic())
             compile_s = time.perf_counter() - begun
             graded_loss = own(loss) if self._is_random else own_loss
+            self.model.load_state_dict(self._start)  # all are graded on equal parameters
             graded = self._graded(self.model, self._batch, graded_loss, own_infer)
         return Contestant(
             calls=calls, graded=graded, traffic=traffic, compile_s=compile_s, notes=tuple(notes)

@@ -9,7 +9,8 @@ which the leading ones are equal. On tasks that is, in the order of what needs w
     reductions of the same columns                          one kernel, without whatever walks rows
     reductions to one number                                one kernel, without what follows from it
     a concatenation                                         a copy of each part before all else
-    what is read in another order than it is made           computed where it is read
+    what is looked up, or read in another order             computed where it is read
+    a view that does not fit what is in memory              the same, number by number
 
 where those that have neither a result nor an input in common stay apart. Such a kernel is a
 phase to the latency-evaluator, so that what it errs in cancels out of a comparison. What it
@@ -28,6 +29,7 @@ from math import prod
 
 from weft.fusion.cost import STORED, Host, footprint, phase_bytes
 from weft.fusion.explore import Pattern, Scores
+from weft.fusion.points import Address, Buffer, Kind, Points
 from weft.fusion.region import Region
 from weft.fusion.schedule import LANES
 from weft.fusion.stitch import Stitcher
@@ -50,6 +52,10 @@ DEARER = {
 }
 """Vector instructions of functions beyond those of weft's. Measured as those of bools: 7.8, 3.5,
 7.2, 5.2 and 22.8 ns for sixteen, of which weft takes 1.6, 1.1, 1.6, 2.8 and 3.0."""
+TURNED_NS = 4.0
+"""To compute an element alone, with the divisions that lead to it [ns]. Measured: the softmax of
+scores by relative positions, 262,144 elements in three loops and more, takes 7.9 ms, where weft
+takes 0.5."""
 STRIPS = (1.2, 3.0)
 """Time of sums of columns over that of a pass over rows: in the first level of memory, and beyond.
 Measured: sums of two tensors of 256 x 768 take 30 us, of which weft takes 26; backward passes of
@@ -98,7 +104,8 @@ def _kernel(stitcher: Stitcher, group: _Group) -> InductorKernel:
     if group.is_in_strips:
         in_cache, beyond = STRIPS
         seconds *= in_cache if footprint(tasks.points) <= host.levels[0][0] else beyond
-    extra_ns = _bool_vectors(tasks, pattern) * host.vector_ns / host.threads
+    vectors_ns = _bool_vectors(tasks, pattern) * host.vector_ns
+    extra_ns = (vectors_ns + _turned_ns(tasks, pattern)) / host.threads
     return InductorKernel(
         tasks=pattern,
         seconds=seconds + extra_ns * 1e-9,
@@ -119,6 +126,38 @@ def _bool_vectors(tasks: Tasks, pattern: Pattern) -> float:
         if points.buffers[store.buffer].dtype is DType.BOOL
     )
     return (MASK_READ * read * widest + MASK_WRITTEN * written) / LANES
+
+
+def is_between(buffer: Buffer) -> bool:
+    """Whether only weft writes a tensor, which is read in another way than it is made."""
+    return buffer.name.startswith("mid")
+
+
+def _turned_ns(tasks: Tasks, pattern: Pattern) -> float:
+    """What a kernel takes beyond weft's for views that do not fit what is in memory [ns]."""
+    points = tasks.points
+    written = {s.buffer: _strides(s.address) for t in tasks.tasks for s in t.stores}
+    found = 0
+    for task in _of(tasks, pattern):
+        loads = [points.points[number] for number in _read(points, task)]
+        if any(
+            load.kind is Kind.LOAD
+            and is_between(points.buffers[load.buffer])
+            and not _strides(load.address) <= written[load.buffer]
+            for load in loads
+        ):
+            found += points.num_elements(sorted(task.space))
+    return TURNED_NS * found
+
+
+def _strides(address: Address) -> frozenset[int]:
+    return frozenset(stride for _, stride in address.strides)
+
+
+def _read(points: Points, task: Task) -> list[int]:
+    """Points that a task's own points read, and what it stores."""
+    roots = [points.points[task.reduce].reads[0]] if task.reduce >= 0 else [task.stored]
+    return [*roots, *(read for number in task.cone for read in points.points[number].reads)]
 
 
 def _of(tasks: Tasks, pattern: Pattern) -> list[Task]:
@@ -190,8 +229,7 @@ class _Grouping:
 
     def _is_in_between(self, task: Task) -> bool:
         """Whether it writes what only weft has to write before it is read in another way."""
-        buffers = self._tasks.points.buffers
-        return any(buffers[store.buffer].name.startswith("mid") for store in task.stores)
+        return any(is_between(self._tasks.points.buffers[s.buffer]) for s in task.stores)
 
     def _size(self, axes: frozenset[int]) -> int:
         return prod(self._tasks.points.sizes[axis] for axis in axes)

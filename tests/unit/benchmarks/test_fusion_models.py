@@ -182,11 +182,9 @@ def test_contestants_make_what_is_exact_and_tell_what_they_move(monkeypatch, tmp
     assert entries[INDUCTOR].traffic[TRAINING].regions == 0
     assert entries[INDUCTOR].traffic[INFERENCE].num_bytes >= 2 * 4 * 512 * 64
     assert entries[WEFT].traffic[TRAINING].regions > 0
-    torch._dynamo.reset()
-    # The parameters have moved by a step of each contestant since its outputs were graded.
-    graded = bench.compiled(WEFT).graded
     for mode in (TRAINING, INFERENCE):
-        assert error_of(graded[mode], exact[mode]) < 0.2
+        for entry in entries.values():
+            assert error_of(entry.graded[mode], exact[mode]) < 1e-5
     torch._dynamo.reset()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.fusion.regions import region
 from weft.fusion.cost import Host
-from weft.fusion.inductor_cost import inductor_kernels, inductor_seconds
+from weft.fusion.inductor_cost import TURNED_NS, inductor_kernels, inductor_seconds
 from weft.fusion.lower import lower
 from weft.fusion.tasks import tasks_of
 from weft.fusion.worth import weigh
@@ -116,6 +116,18 @@ def test_what_is_read_in_another_order_is_not_written_for_inductor():
     assert len(tasks.tasks) > 1
     (kernel,) = inductor_kernels(made, tasks, HOST)
     assert len(kernel.tasks) == 1
+
+
+def test_a_view_that_does_not_fit_is_computed_number_by_number():
+    def of_rows(add, x, shape):
+        wave = add("view", add("neg.default", add("add.Tensor", x, add("sum", x, (1,), True))), shape)
+        return add("sub.Tensor", wave, add("sum", wave, (1,), True))
+
+    fits = kernels_of(lambda add, x: of_rows(add, x, (65, 64)), "f32[65,64]")
+    turned = kernels_of(lambda add, x: of_rows(add, x, (64, 65)), "f32[65,64]")
+    elements = 65 * 64
+    more = sum(k.seconds for k in turned) - sum(k.seconds for k in fits)
+    assert more > 0.9 * TURNED_NS * 1e-9 * elements / HOST.threads
 
 
 def test_a_function_forks_once():
