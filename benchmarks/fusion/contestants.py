@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FunctionType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -71,7 +72,10 @@ class Compiled:
     failure: str = ""
 
 
-def own_copy(function: Callable[..., Result], name: str) -> Callable[..., Result]:
+Made = TypeVar("Made")
+
+
+def own_copy(function: Callable[..., Made], name: str) -> Callable[..., Made]:
     """The same function with a code object of its own.
 
     Example:

@@ -48,7 +48,11 @@ class DIEN(nn.Module):
         width = config.width
         self.extract = AttentionalGRU(width, width)
         self.attention = nn.Sequential(
-            nn.Linear(4 * width, 80), nn.Sigmoid(), nn.Linear(80, 40), nn.Sigmoid(), nn.Linear(40, 1)
+            nn.Linear(4 * width, 80),
+            nn.Sigmoid(),
+            nn.Linear(80, 40),
+            nn.Sigmoid(),
+            nn.Linear(40, 1),
         )
         self.evolve = AttentionalGRU(width, width)
         self.norm = nn.BatchNorm1d(4 * width)

@@ -70,12 +70,12 @@ NETWORKS = {
         cut="10 of 100 behaviours; 256 users",
     ),
     "crnn": Network(
-        full=lambda: crnn.crnn(crnn.Config(columns=100), batch=8),
+        full=lambda: crnn.crnn(crnn.Config(columns=48), batch=8),
         small=lambda: crnn.crnn(
             crnn.Config(columns=16, channels=(4, 4, 8, 8, 8, 8, 8), state=16, letters=1), batch=2
         ),
         features=("pictures",),
-        cut="whole; eight pictures",
+        cut="48 of 100 columns; eight pictures",
     ),
     "llama": Network(
         full=lambda: workload_of("llama3.py:llama_block"),

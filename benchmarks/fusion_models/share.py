@@ -20,7 +20,7 @@ STEPS = 3
 
 
 def memory_bound_share(call: Callable[[], object]) -> float:
-    """Share of the time of a call that is outside of operators bound by arithmetic, the least of three.
+    """Share of a call's time that is outside of operators bound by arithmetic, the least of three.
 
     What Python and torch need between operators is part of it.
     """

@@ -149,7 +149,8 @@ class Stitch(CustomGraphPass):
 
     def uuid(self) -> str:
         """Tells versions of the pass apart, for Inductor's caches."""
-        return f"weft stitch {generation()} {self._strict} {self._every_region} {torch.get_num_threads()}"
+        options = f"{self._strict} {self._every_region}"
+        return f"weft stitch {generation()} {options} {torch.get_num_threads()}"
 
     def __call__(self, graph: fx.Graph) -> None:
         """Replace regions of a graph."""
@@ -249,6 +250,8 @@ def _replace(
     with graph.inserting_after(candidate.nodes[-1]):
         call = graph.call_function(torch.ops.weft.stitched.default, (inputs, key))
     call.meta["val"] = [output.meta["val"] for output in candidate.outputs]
+    # What Inductor makes the strides of inputs by; without it, it only keeps their order.
+    call.meta["eager_input_vals"] = (([node.meta["val"] for node in candidate.inputs], key), {})
     made: dict[fx.Node, fx.Node] = {}
     after = call
     for number, output in enumerate(candidate.outputs):

@@ -248,7 +248,9 @@ class _Grouping:
 
     def _fuses(self, group: _Group, own: _Group, task: Task) -> bool:
         """Whether a task joins a kernel."""
-        if any(self._tasks.tasks[read].reduce == task.stored for read in task.reads & group.pattern):
+        if any(
+            self._tasks.tasks[read].reduce == task.stored for read in task.reads & group.pattern
+        ):
             return True  # what a sum writes
         pattern = group.pattern | own.pattern
         if not self._meets(group, task) or self._scores.nanoseconds(pattern) is None:

@@ -17,6 +17,7 @@ from weft.fusion.compile import build, load
 from weft.fusion.cost import Host
 from weft.fusion.emit.cpp import emit
 from weft.fusion.lower import lower
+from weft.fusion.plan import FusionPlan
 from weft.fusion.region import Region, Strides
 from weft.fusion.stitch import planned, scheduled
 from weft.program.types import DType, TensorType

@@ -15,7 +15,7 @@ from weft.fusion.tasks import tasks_of
 
 __all__ = ["LEAST_GAIN", "Worth", "weigh"]
 
-LEAST_GAIN = 0.05
+LEAST_GAIN = 0.1
 """Share of Inductor's time that a kernel has to save: what it is predicted to save beyond that is
 seldom an error of the prediction (median 25 % of a kernel's time, most of it in both)."""
 

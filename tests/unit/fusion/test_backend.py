@@ -48,7 +48,9 @@ def calls(monkeypatch):
 
 
 def compiled(f, **options):
-    return torch.compile(f, backend="weft", options={"strict": True, "every_region": True, **options})
+    return torch.compile(
+        f, backend="weft", options={"strict": True, "every_region": True, **options}
+    )
 
 
 def assert_alike(got, wanted, rtol=2e-5, atol=1e-5):
@@ -409,5 +411,16 @@ def test_parts_of_a_split_that_others_read_too_are_inputs(calls):
         return first.exp() + second, second @ w[:11], third.exp().sum(1)
 
     values = [normal(17, 33, grad=False), normal(33, 33, grad=False)]
+    assert_alike(compiled(f)(*values), f(*values))
+    assert calls
+
+
+def test_inputs_that_inductor_would_put_in_a_concatenation_lie_as_they_should(calls):
+    def f(x, w):
+        first = (x * 5.0).round()
+        made = torch.cat([first, (x * 3.0).round()], 1) @ w
+        return (first.sin() + made).exp().sum(1)
+
+    values = [normal(17, 33, grad=False) / 50, normal(66, 33, grad=False) / 50]
     assert_alike(compiled(f)(*values), f(*values))
     assert calls

@@ -120,7 +120,9 @@ def test_what_is_read_in_another_order_is_not_written_for_inductor():
 
 def test_a_view_that_does_not_fit_is_computed_number_by_number():
     def of_rows(add, x, shape):
-        wave = add("view", add("neg.default", add("add.Tensor", x, add("sum", x, (1,), True))), shape)
+        wave = add(
+            "view", add("neg.default", add("add.Tensor", x, add("sum", x, (1,), True))), shape
+        )
         return add("sub.Tensor", wave, add("sum", wave, (1,), True))
 
     fits = kernels_of(lambda add, x: of_rows(add, x, (65, 64)), "f32[65,64]")
