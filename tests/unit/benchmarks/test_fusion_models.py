@@ -184,7 +184,7 @@ def test_contestants_make_what_is_exact_and_tell_what_they_move(monkeypatch, tmp
     assert entries[WEFT].traffic[TRAINING].regions > 0
     for mode in (TRAINING, INFERENCE):
         for entry in entries.values():
-            assert error_of(entry.graded[mode], exact[mode]) < 1e-5
+            assert error_of(entry.graded[mode], exact[mode]) < 1e-4
     torch._dynamo.reset()
 
 
