@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from weft.capture import Workload
 
-__all__ = ["FusedAttention", "FusedGPT", "gpt_fused_small", "gpt_fused_tiny"]
+__all__ = ["FusedAttention", "FusedGPT", "gpt2_4layers", "gpt_fused_small", "gpt_fused_tiny"]
 
 
 class FusedAttention(nn.Module):
@@ -69,3 +69,9 @@ def gpt_fused_small(*, batch: int = 8, dropout: float = 0.1) -> Workload:
     """Six layers of width 384 (10.8 M parameters), with dropout."""
     config = Config(num_layers=6, width=384, num_heads=6, sequence=256, dropout=dropout)
     return gpt_fused("gpt_fused_small", config, batch=batch, lr=1e-3)
+
+
+def gpt2_4layers(*, batch: int = 1) -> Workload:
+    """The first four layers of GPT-2 small with its vocabulary, on bytes of English text."""
+    config = Config(num_layers=4, width=768, num_heads=12, sequence=256, vocabulary=50_257)
+    return gpt_fused("gpt2_4layers", config, batch=batch, lr=6e-4)

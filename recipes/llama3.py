@@ -31,6 +31,7 @@ __all__ = [
     "llama3_8layers",
     "llama3_70b",
     "llama3_405b",
+    "llama_block",
     "llama_tiny",
 ]
 
@@ -219,6 +220,26 @@ def llama3_405b(*, batch: int = 512) -> Workload:
     """
     config = Config(num_layers=126, width=16_384, num_heads=128, num_kv_heads=8, hidden=53_248)
     return llama3("llama3_405b", config, batch=batch, lr=8e-5)
+
+
+def llama_block(*, batch: int = 1) -> Workload:
+    """One layer of the width of TinyLlama (arXiv 2401.02385) with its vocabulary, in float32."""
+    config = Config(
+        num_layers=1,
+        width=2048,
+        num_heads=32,
+        num_kv_heads=4,
+        hidden=5632,
+        vocabulary=32_000,
+        sequence=256,
+    )
+    return Workload(
+        name="llama_block",
+        model=lambda: Llama(config),
+        loss=next_token_loss,
+        batch=lambda step: random_batch(step, batch, config),
+        optimizer=AdamW(lr=4e-4, betas=(0.9, 0.95), weight_decay=0.1),
+    )
 
 
 def llama_tiny(*, batch: int = 8, num_layers: int = 2) -> Workload:

@@ -43,7 +43,7 @@ from benchmarks.fusion.quiet import Watch
 from benchmarks.fusion.timing import Times, take_turns
 from benchmarks.job import python_path
 
-__all__ = ["CONTROL_RANGE", "THREADS", "measure"]
+__all__ = ["CONTROL_RANGE", "THREADS", "Effort", "measure", "run_process", "settled", "timed"]
 
 THREADS = 2
 CONTROL_RANGE = 0.03
@@ -92,7 +92,7 @@ def measure(
     while left:
         command = [sys.executable, "-m", __spec__.name, graph, *left]
         command += ["--quick"] * quick + ["--default-allocator"] * (not pooled)
-        out, failure = _run(command, timeout_s)
+        out, failure = run_process(command, timeout_s)
         for line in out.splitlines():
             if line.startswith("{"):
                 yield Point.from_json(line)
@@ -102,7 +102,7 @@ def measure(
             left = left[1:]
 
 
-def _run(command: Sequence[str], timeout_s: float) -> tuple[str, str]:
+def run_process(command: Sequence[str], timeout_s: float) -> tuple[str, str]:
     """What a process printed, and why there is no more of it."""
     try:
         done = subprocess.run(
@@ -138,7 +138,7 @@ def measure_here(graph: Graph, size: str, effort: Effort, watch: Watch) -> Point
         errors[XLA] = distance(xla.to_torch(others[XLA]()), wanted)
     del wanted
     quiet = watch.wait()
-    times, controls = _timed({**calls, **others}, effort, watch)
+    times, controls = timed({**calls, **others}, effort, watch)
     weft = ready.entries.get(WEFT)
     return Point(
         graph=graph.name,
@@ -155,7 +155,7 @@ def measure_here(graph: Graph, size: str, effort: Effort, watch: Watch) -> Point
     )
 
 
-def _timed(
+def timed(
     calls: Mapping[str, Callable[[], object]], effort: Effort, watch: Watch
 ) -> tuple[Times, tuple[float, ...]]:
     """Times of the try with the best control; each try that is needed is longer than the last."""
@@ -171,6 +171,21 @@ def _timed(
     return best, tuple(control for control, _ in tries)
 
 
+def settled(module: str, arguments: Sequence[str], *, pooled: bool = True) -> None:
+    """Have this process run with what has to be settled before it starts; it may start again.
+
+    Args:
+        module: that the process runs.
+        arguments: that it was given.
+        pooled: whether memory is pooled.
+    """
+    wanted = {**SETTINGS, **POOLED} if pooled else SETTINGS
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        command = [sys.executable, "-m", module, *arguments]
+        os.execve(sys.executable, command, {**os.environ, **wanted})
+    torch.set_num_threads(THREADS)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Life of the process."""
     parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}")
@@ -179,11 +194,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--default-allocator", action="store_true", help="glibc as it is")
     given = parser.parse_args(arguments)
-    wanted = SETTINGS if given.default_allocator else {**SETTINGS, **POOLED}
-    if any(os.environ.get(name) != value for name, value in wanted.items()):
-        command = [sys.executable, "-m", __spec__.name, *arguments]
-        os.execve(sys.executable, command, {**os.environ, **wanted})
-    torch.set_num_threads(THREADS)
+    settled(__spec__.name, arguments, pooled=not given.default_allocator)
     with torch.no_grad():
         warm_up()
         effort = QUICK if given.quick else FULL

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FunctionType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ __all__ = [
     "Compiled",
     "Entry",
     "compiled",
+    "heard",
     "own_copy",
     "warm_up",
 ]
@@ -70,7 +72,10 @@ class Compiled:
     failure: str = ""
 
 
-def own_copy(function: Callable[..., Result], name: str) -> Callable[..., Result]:
+Made = TypeVar("Made")
+
+
+def own_copy(function: Callable[..., Made], name: str) -> Callable[..., Made]:
     """The same function with a code object of its own.
 
     Example:
@@ -124,7 +129,7 @@ def compiled(graph: Graph, size: str, inputs: Sequence[Tensor]) -> Compiled:
 def _entry(function: Callable[..., Result], name: str, inputs: Sequence[Tensor]) -> Entry:
     ready = torch.compile(function, dynamic=False, backend=BACKENDS[name])
     metrics.reset()
-    with _heard("weft.fusion") as notes:
+    with heard("weft.fusion") as notes:
         start = time.perf_counter()
         ready(*inputs)
         taken_s = time.perf_counter() - start
@@ -137,7 +142,7 @@ def _entry(function: Callable[..., Result], name: str, inputs: Sequence[Tensor])
 
 
 @contextmanager
-def _heard(logger: str) -> Iterator[list[str]]:
+def heard(logger: str) -> Iterator[list[str]]:
     """Warnings of a logger."""
     heard: list[str] = []
 

@@ -12,7 +12,7 @@ from benchmarks.fusion.contestants import CONTROL, INDUCTOR, PROBE, WEFT
 from benchmarks.fusion.quiet import SHARE, Quiet
 from benchmarks.fusion.timing import Times
 
-__all__ = ["Point", "geometric_mean"]
+__all__ = ["Point", "geometric_mean", "worst"]
 
 ERROR_RATIO, ERROR_FLOOR = 4.0, 1e-5
 """What weft's error may be: so many times Inductor's, and this much in any case [relative]."""
@@ -107,9 +107,10 @@ class Point:
         if self.failure:
             why = textwrap.shorten(self.failure, 300)
             return f"{name}: FAILED: {why} ({us or 'no times'})"
+        probe = f"weft over probe {self.over_probe:.2f}, " if PROBE in self.times.least_us else ""
         return (
-            f"{name}: {us} us; Inductor over weft {self.speedup:.2f}, weft over probe "
-            f"{self.over_probe:.2f}, control {self.control:.3f}"
+            f"{name}: {us} us; Inductor over weft {self.speedup:.3f}, {probe}"
+            f"control {self.control:.3f}"
         )
 
     def to_json(self) -> str:
@@ -136,3 +137,13 @@ def geometric_mean(values: Iterable[float]) -> float:
     if not found:
         return math.nan
     return 0.0 if 0.0 in found else math.exp(math.fsum(map(math.log, found)) / len(found))
+
+
+def worst(values: Iterable[float]) -> float:
+    """The largest; NaN if one is, which `max` alone would hide, and NaN of none.
+
+    Example:
+        >>> worst([1.0, 2.0]), worst([1.0, math.nan])
+        (2.0, nan)
+    """
+    return max(values, key=lambda value: (math.isnan(value), value), default=math.nan)

@@ -17,7 +17,6 @@ Every result is compared with torch's in double precision.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,7 +26,7 @@ from benchmarks.fusion.case import CONTROL_RANGE, THREADS, measure
 from benchmarks.fusion.cases import GRAPHS, SIZES
 from benchmarks.fusion.contestants import EAGER, INDUCTOR, PROBE, WEFT, XLA
 from benchmarks.fusion.gpu import Cuda, run_on
-from benchmarks.fusion.point import Point, geometric_mean
+from benchmarks.fusion.point import Point, geometric_mean, worst
 from weft.core.errors import InputError
 from weft.report.bench import BenchReport, Claim, at_least, at_most, print_report
 from weft.report.table import Table
@@ -121,8 +120,8 @@ def claims_of(points: Sequence[Point]) -> tuple[Claim, ...]:
         )
     return (
         *claims,
-        at_most("Inductor against itself, farthest from 1", _worst(controls), CONTROL_RANGE),
-        at_most("weft's error over what Inductor's allows, largest", _worst(errors), 1.0),
+        at_most("Inductor against itself, farthest from 1", worst(controls), CONTROL_RANGE),
+        at_most("weft's error over what Inductor's allows, largest", worst(errors), 1.0),
     )
 
 
@@ -160,11 +159,6 @@ def _row(point: Point) -> tuple[str, ...]:
         *(("failed", "") if point.failure else (f"{ratio:.2f}" for ratio in ratios)),
         f"{point.control:.3f}" if point.times.rounds else "",
     )
-
-
-def _worst(values: Iterable[float]) -> float:
-    """The largest; NaN if one is, which `max` alone would hide, and NaN of none."""
-    return max(values, key=lambda value: (math.isnan(value), value), default=math.nan)
 
 
 if __name__ == "__main__":

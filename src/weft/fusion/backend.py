@@ -12,7 +12,6 @@ import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.fx_passes.post_grad import stable_topological_sort
 from torch._ops import OpOverload
+from torch.fx.node import map_arg
 
 from weft.fusion.cache import explained, folder
 from weft.fusion.calibrate import calibrated
@@ -32,9 +32,11 @@ from weft.fusion.gpu import TritonKernel, compile_for, device_of, key_of, read_t
 from weft.fusion.kernel import Kernel, compile_region, read_kernel
 from weft.fusion.measure import fastest, slower_than_inductor
 from weft.fusion.partition import Candidate, candidates, is_view
+from weft.fusion.plan import FusionPlan
 from weft.fusion.recipe import recipe_of
 from weft.fusion.region import Region
 from weft.fusion.sizes import at_hand, is_size, sources, unknown
+from weft.fusion.worth import Worth, weigh
 
 __all__ = ["Observed", "compile_graph"]
 
@@ -103,13 +105,18 @@ def compile_graph(
         example_inputs: what it was called with.
         observer: told of each region and of what is in none.
         **options: `options={"strict": True}` of torch.compile makes an error of a region that
-            cannot be compiled; with `{"measure": True}` the best plans of each region and what
-            Inductor makes of it are timed, and the fastest is taken; the others are Inductor's.
+            cannot be compiled; `{"measure": True}` times the best plans of each region and what
+            Inductor makes of it, and takes the fastest; `{"every_region": True}` takes regions as
+            well that are predicted to gain nothing; the others are Inductor's.
     """
     asked = options.get("options")
     given: dict[str, Any] = dict(asked) if isinstance(asked, dict) else {}
-    strict, measure = bool(given.pop("strict", False)), bool(given.pop("measure", False))
-    stitch = Stitch(strict=strict, measure=measure, observer=observer)
+    stitch = Stitch(
+        strict=bool(given.pop("strict", False)),
+        measure=bool(given.pop("measure", False)),
+        every_region=bool(given.pop("every_region", False)),
+        observer=observer,
+    )
     return compile_fx(
         module,
         list(example_inputs),
@@ -135,6 +142,7 @@ class Stitch(CustomGraphPass):
     Args:
         strict: whether a region that cannot be compiled is an error.
         measure: whether plans and Inductor's kernels are timed, and the fastest is taken.
+        every_region: whether regions are taken that are predicted to gain nothing.
         observer: told of each region and of what is in none.
     """
 
@@ -143,17 +151,18 @@ class Stitch(CustomGraphPass):
         *,
         strict: bool,
         measure: bool = False,
+        every_region: bool = False,
         observer: Callable[[Observed], None] = lambda _: None,
     ) -> None:
         self._strict = strict
         self._measure = measure
+        self._every_region = every_region
         self._observer = observer
 
     def uuid(self) -> str:
         """Tells versions of the pass apart, for Inductor's caches."""
-        return (
-            f"weft stitch {generation()} {self._strict} {self._measure} {torch.get_num_threads()}"
-        )
+        options = f"{self._strict} {self._measure} {self._every_region}"
+        return f"weft stitch {generation()} {options} {torch.get_num_threads()}"
 
     def __call__(self, graph: fx.Graph) -> None:
         """Replace regions of a graph."""
@@ -179,7 +188,7 @@ class Stitch(CustomGraphPass):
         if len(found) != 1 or set(found[0].nodes) != set(nodes):
             return None
         self._observer(Observed(order=(0,)))
-        key = self._compiled(found[0])
+        key = self._compiled(found[0], is_whole=True)
         return None if key is None else _Whole(module, found[0], _kernel(key))
 
     def _call(
@@ -201,10 +210,17 @@ class Stitch(CustomGraphPass):
             return self._left(candidate, error)
         return lambda inputs: (torch.ops.weft.stitched_for.default, (inputs, told, name))
 
-    def _compiled(self, candidate: Candidate) -> str | None:
+    def _compiled(self, candidate: Candidate, *, is_whole: bool = False) -> str | None:
         """Key of a region's kernel; None if it has none."""
         try:
-            key = self._key_of(candidate)
+            plan: FusionPlan | None = None
+            if candidate.device.type == "cpu" and not (is_whole or self._every_region):
+                worth = _worth(candidate, calibrated(torch.get_num_threads(), folder()))
+                if worth.loss and not self._measure:
+                    self._observer(Observed(region=candidate.region, left=worth.loss))
+                    return None
+                plan = worth.plan
+            key = self._key_of(candidate, plan)
         except Exception as error:  # whatever went wrong, Inductor can do without
             return self._left(candidate, error)
         kernel = _kernels[key]
@@ -212,7 +228,7 @@ class Stitch(CustomGraphPass):
         self._observer(Observed(region=candidate.region, left=slower))
         return None if slower else key
 
-    def _key_of(self, candidate: Candidate) -> str:
+    def _key_of(self, candidate: Candidate, plan: FusionPlan | None) -> str:
         """Key of a region's kernel, for the device that its tensors are on."""
         region = candidate.region
         if candidate.device.type == "cuda":
@@ -226,8 +242,11 @@ class Stitch(CustomGraphPass):
         key = f"region_{region.digest}_{threads}" + "_measured" * measure
         if key not in _kernels:
             host = calibrated(threads, folder())
-            make = fastest if measure else _planned
-            _kernels[key] = make(candidate, host, folder())
+            _kernels[key] = (
+                fastest(candidate, host, folder())
+                if measure
+                else compile_region(region, host, folder(), plan)
+            )
         return key
 
     def _left(self, candidate: Candidate, error: Exception) -> None:
@@ -244,9 +263,15 @@ class Stitch(CustomGraphPass):
         )
 
 
-def _planned(candidate: Candidate, host: Host, folder: Path) -> Kernel:
-    """The kernel of the plan that is predicted to take least."""
-    return compile_region(candidate.region, host, folder)
+_worths: dict[tuple[str, float, Host], Worth] = {}
+
+
+def _worth(candidate: Candidate, host: Host) -> Worth:
+    """What a region gains; of equal ones once."""
+    key = (candidate.region.digest, candidate.unwritten_bytes, host)
+    if key not in _worths:
+        _worths[key] = weigh(candidate.region, host, unwritten_bytes=candidate.unwritten_bytes)
+    return _worths[key]
 
 
 def _order(graph: fx.Graph, found: Sequence[Candidate]) -> tuple[str | int, ...]:
@@ -286,6 +311,8 @@ def _replace(
     with graph.inserting_after(candidate.nodes[-1]):
         call = graph.call_function(target, args)
     call.meta["val"] = [output.meta["val"] for output in candidate.outputs]
+    # What Inductor makes the strides of inputs by; without it, it only keeps their order.
+    call.meta["eager_input_vals"] = (map_arg(args, lambda node: node.meta["val"]), {})
     made: dict[fx.Node, fx.Node] = {}
     after = call
     for number, output in enumerate(candidate.outputs):

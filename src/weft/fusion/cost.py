@@ -27,6 +27,7 @@ class Host:
         vector_ns: of a vector instruction on one thread [ns].
         barrier_ns: of a barrier [ns].
         fork_ns: to have threads begin and end [ns].
+        call_ns: to call a kernel from Inductor's code, over one of Inductor's own [ns].
         single_share: what one thread alone gets of what memory delivers to all.
         levels: of the memory hierarchy, all threads together: bytes of tensors up to which it
             holds them, and bytes that it delivers in a nanosecond.
@@ -41,6 +42,7 @@ class Host:
     vector_ns: float = 0.25
     barrier_ns: float = 1000.0
     fork_ns: float = 3000.0
+    call_ns: float = 9500.0
     single_share: float = 0.6
     levels: tuple[tuple[float, float], ...] = ((1e6, 150.0), (24e6, 60.0), (1e18, 20.0))
     tile_bytes: float = 512e3

@@ -124,9 +124,7 @@ def _aligned(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
-def checked(
-    inputs: Sequence[Tensor], taken: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
-) -> None:
+def checked(inputs: Sequence[Tensor], taken: Sequence[tuple[tuple[int, ...], Strides]]) -> None:
     """Compare tensors with the shapes and strides that a kernel was made for.
 
     Raises:
@@ -134,27 +132,38 @@ def checked(
     """
     for tensor, (shape, strides) in zip(inputs, taken, strict=True):
         if tensor.shape != shape or tensor.stride() != strides:
-            raise InputError(
-                need=f"a tensor of shape {shape} with strides {strides}",
-                got=f"{tuple(tensor.shape)} with {tensor.stride()}",
-                hint="compile the function again for tensors that lie like this",
-            )
+            _require_alike(tensor, shape, strides)
 
 
-def compile_region(region: Region, host: Host, folder: Path) -> Kernel:
+def _require_alike(tensor: Tensor, shape: Sequence[int], strides: Strides) -> None:
+    """Strides of dims with one index mean nothing: nobody walks them."""
+    walked = [n for n, size in enumerate(shape) if size > 1]
+    found = tensor.stride()
+    if tensor.shape != shape or any(found[n] != strides[n] for n in walked):
+        raise InputError(
+            need=f"a tensor of shape {shape} with strides {strides}",
+            got=f"{tuple(tensor.shape)} with {found}",
+            hint="compile the function again for tensors that lie like this",
+        )
+
+
+def compile_region(
+    region: Region, host: Host, folder: Path, plan: FusionPlan | None = None
+) -> Kernel:
     """Plan, generate and compile a region; from the folder's cache if it was done before.
 
     Args:
         region: what to compute.
         host: what it runs on.
         folder: where libraries are kept.
+        plan: how to compute it, if that is planned already.
     """
     name = f"region_{region.digest}"
     kept = folder / f"{name}_{host.threads}.json"
     if kept.exists():
         return read_kernel(kept)
     points = lower(region)
-    plan = planned(region, points, host)
+    plan = plan or planned(region, points, host)
     source = emit(scheduled(points, plan), name)
     description = describe(region, points, plan, source, build([source], folder))
     keep_description(description, kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator as python_operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -26,6 +26,7 @@ from weft.fusion.sizes import hint, is_size, layout, size_of, symbols_of, unknow
 __all__ = ["Candidate", "candidates", "is_view"]
 
 aten = torch.ops.aten
+prims = torch.ops.prims
 
 _VIEWS = frozenset(
     {
@@ -39,6 +40,15 @@ _VIEWS = frozenset(
     }
 )
 """Operators that move nothing where they stand alone."""
+
+
+_INLINED = frozenset(
+    {
+        *(aten.embedding.default, aten.index.Tensor, aten.constant_pad_nd.default),
+        *(prims.inductor_random.default, prims.inductor_randint.default),
+    }
+)
+"""Operators that regions lack and that Inductor computes in the loops of who reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +70,18 @@ class Candidate:
     region: Region
     is_symbolic: bool
     device: torch.device
+
+    @property
+    def unwritten_bytes(self) -> float:
+        """Of inputs that Inductor computes where they are read, if no others do [bytes]."""
+        inside = set(self.nodes)
+        return float(
+            sum(
+                node.meta["val"].nbytes
+                for node in self.inputs
+                if node.target in _INLINED and all(user in inside for user in node.users)
+            )
+        )
 
 
 def candidates(module: fx.GraphModule) -> list[Candidate]:
@@ -201,10 +223,15 @@ def _peeled(nodes: Sequence[fx.Node]) -> list[fx.Node]:
             if not is_view(node):
                 continue
             outside = any(user not in kept for user in node.users)
-            if outside or not node.users:
+            if outside or not node.users or _is_part_of(node, kept):
                 del kept[node]
                 changed = True
     return list(kept)
+
+
+def _is_part_of(node: fx.Node, kept: Mapping[fx.Node, None]) -> bool:
+    """Whether a node takes one tensor of several that were made outside."""
+    return node.target is python_operator.getitem and node.args[0] not in kept
 
 
 SHARED = 0.25

@@ -159,13 +159,18 @@ class Stitcher:
     def phase(self, pattern: Pattern) -> tuple[float, tuple[Outer, ...]]:
         """Time of a pattern on its best outer axes, and these."""
         if pattern not in self._phases:
-            timed = [(self._timed(pattern, outer), outer) for outer in self._outers(pattern)]
+            timed = [(self.timed(pattern, outer), outer) for outer in self._outers(pattern)]
             self._phases[pattern] = min(timed, key=lambda entry: entry[0])
         return self._phases[pattern]
 
-    def _timed(self, pattern: Pattern, outer: tuple[Outer, ...]) -> float:
-        phase = _nested(self.tasks, pattern, outer)
+    def timed(self, pattern: Pattern, outer: tuple[Outer, ...]) -> float:
+        """Time of a pattern on given outer axes [s]."""
+        phase = self.nested(pattern, outer)
         return phase_seconds(self.tasks.points, phase, self.host, self.tasks.weight)
+
+    def nested(self, pattern: Pattern, outer: tuple[Outer, ...]) -> Phase:
+        """A pattern's tasks in nests."""
+        return _nested(self.tasks, pattern, outer)
 
     def _outers(self, pattern: Pattern) -> Iterator[tuple[Outer, ...]]:
         """Ways to share out a pattern's work."""
@@ -211,7 +216,7 @@ class Stitcher:
     def planned_phase(self, pattern: Pattern) -> PlannedPhase:
         """A pattern as a phase of a plan."""
         seconds, outer = self.phase(pattern)
-        phase = _nested(self.tasks, pattern, outer)
+        phase = self.nested(pattern, outer)
         return PlannedPhase(
             tasks=tuple(sorted(pattern)),
             outer=tuple((own.axis, own.block) for own in outer),

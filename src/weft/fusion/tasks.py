@@ -40,6 +40,11 @@ class Task:
     reads: frozenset[int]
     after: frozenset[int]
 
+    @property
+    def stored(self) -> int:
+        """The point whose results it writes; -2 for a reduction."""
+        return self.stores[0].point if self.stores else -2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks:

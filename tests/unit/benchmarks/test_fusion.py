@@ -172,7 +172,7 @@ def test_a_process_that_dies_costs_one_size_only(monkeypatch):
         asked.append(command[4:7])
         return next(outputs)
 
-    monkeypatch.setattr(case, "_run", run)
+    monkeypatch.setattr(case, "run_process", run)
     found = list(case.measure("softmax_mask", ("S", "M", "L"), quick=False, timeout_s=1.0))
     assert [(p.size, bool(p.failure)) for p in found] == [("S", False), ("M", True), ("L", False)]
     assert asked == [["S", "M", "L"], ["L"]]
@@ -180,7 +180,7 @@ def test_a_process_that_dies_costs_one_size_only(monkeypatch):
 
 def test_what_a_process_says_before_its_time_is_up_counts():
     script = "print('{}', flush=True); import time; time.sleep(60)"
-    out, failure = case._run([sys.executable, "-c", script], 3.0)
+    out, failure = case.run_process([sys.executable, "-c", script], 3.0)
     assert out == "{}\n"
     assert failure == "no end within 3 s"
 

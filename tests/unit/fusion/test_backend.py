@@ -20,7 +20,9 @@ BACKEND = "weft.fusion.backend"
 
 
 def compiled(f, **options):
-    return torch.compile(f, backend="weft", options={"strict": True, **options})
+    return torch.compile(
+        f, backend="weft", options={"strict": True, "every_region": True, **options}
+    )
 
 
 # --- inference and training ------------------------------------------------------------------
@@ -305,3 +307,61 @@ def test_else_it_is_left_to_inductor_with_a_warning_that_names_operators(monkeyp
     said = [record.getMessage() for record in caplog.records if record.name == "weft.fusion"]
     assert said
     assert all("exp" in line and "some that does not" in line for line in said)
+
+
+# --- regions that gain nothing ---------------------------------------------------------------
+
+
+def chain(x, w):
+    return ((x @ w) * 2.0).neg() @ w
+
+
+def test_a_region_that_gains_nothing_is_left_to_inductor_and_explain_says_why(calls):
+    from weft.fusion import explain
+
+    values = [normal(64, 33, grad=False), normal(33, 33, grad=False)]
+    assert_alike(torch.compile(chain, backend="weft")(*values), chain(*values))
+    assert not calls
+    (region,) = explain(chain, *values).regions
+    assert "for the call, against" in region.left
+
+
+def test_every_region_is_taken_where_that_is_asked_for(calls):
+    values = [normal(64, 33, grad=False), normal(33, 33, grad=False)]
+    assert_alike(compiled(chain)(*values), chain(*values))
+    assert calls
+
+
+def test_strides_of_dims_with_one_index_mean_nothing(calls):
+    from weft.core.errors import InputError
+
+    values = [normal(5, 1, 7, grad=False), normal(7, grad=False)]
+    ours = compiled(lambda x, w: (x * w).exp())
+    wanted = ours(*values)
+    (kernel,) = set(calls)
+    lies_elsewhere = values[0].as_strided((5, 1, 7), (7, 1, 1))
+    (got,) = kernel([lies_elsewhere, values[1]])
+    assert_alike(got, wanted)
+    with pytest.raises(InputError, match="strides"):
+        kernel([values[0].as_strided((5, 1, 7), (1, 7, 1)), values[1]])
+
+
+def test_parts_of_a_split_that_others_read_too_are_inputs(calls):
+    def f(x, w):
+        first, second, third = (x @ w).split(11, 1)
+        return first.exp() + second, second @ w[:11], third.exp().sum(1)
+
+    values = [normal(17, 33, grad=False), normal(33, 33, grad=False)]
+    assert_alike(compiled(f)(*values), f(*values))
+    assert calls
+
+
+def test_inputs_that_inductor_would_put_in_a_concatenation_lie_as_they_should(calls):
+    def f(x, w):
+        first = (x * 5.0).round()
+        made = torch.cat([first, (x * 3.0).round()], 1) @ w
+        return (first.sin() + made).exp().sum(1)
+
+    values = [normal(17, 33, grad=False) / 50, normal(66, 33, grad=False) / 50]
+    assert_alike(compiled(f)(*values), f(*values))
+    assert calls
