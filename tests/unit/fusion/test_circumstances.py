@@ -21,7 +21,7 @@ pytestmark = [
 
 
 def compiled(f, strict=True):
-    return torch.compile(f, backend="weft", options={"strict": strict})
+    return torch.compile(f, backend="weft", options={"strict": strict, "every_region": True})
 
 
 def softmax_of_sum(x, y):
@@ -184,7 +184,7 @@ def f(x, w):
     return torch.nn.functional.layer_norm(x * 3.0, (9,), w).softmax(-1)
 
 x, w = torch.randn(7, 9), torch.randn(9)
-ours = torch.compile(f, backend="weft", options={"strict": True})
+ours = torch.compile(f, backend="weft", options={"strict": True, "every_region": True})
 torch.testing.assert_close(ours(x, w), f(x, w))
 """
 

@@ -28,7 +28,10 @@ DYNAMIC = "weft.fusion.dynamic"
 
 def compiled(f, strict=True, **named):
     return torch.compile(
-        f, backend="weft", options={"strict": strict}, **{"dynamic": True, **named}
+        f,
+        backend="weft",
+        options={"strict": strict, "every_region": True},
+        **{"dynamic": True, **named},
     )
 
 
@@ -238,7 +241,8 @@ Flexible.__call__ = lambda *given: calls.append(given) or run(*given)
 def f(x, w):
     return torch.nn.functional.layer_norm(x @ w, (w.shape[1],)).softmax(-1)
 
-ours = torch.compile(f, backend="weft", dynamic=True, options={"strict": True})
+options = {"strict": True, "every_region": True}
+ours = torch.compile(f, backend="weft", dynamic=True, options=options)
 for rows in (4, 7):
     x, w = torch.randn(rows, 9), torch.randn(9, 13)
     torch.testing.assert_close(ours(x, w), f(x, w))

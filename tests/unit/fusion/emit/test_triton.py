@@ -61,9 +61,15 @@ def test_a_row_is_one_program_and_is_read_once():
 
 
 def test_a_row_too_long_for_registers_is_walked_in_chunks():
-    source = source_of(softmax, "f32[4096,200000]")
-    assert source.text.count("for c") == 3
+    source = source_of(softmax, "f32[4096,20000]")
+    assert source.text.count("for c") == 2
     assert all(launch.registers <= 128 for launch in source.launches)
+
+
+def test_a_row_too_long_for_a_processors_cache_is_shared_out_over_programs():
+    source = source_of(softmax, "f32[64,200000]")
+    assert "for c" not in source.text
+    assert all(launch.programs > 64 for launch in source.launches if "in0" in launch.buffers)
 
 
 def test_sums_over_programs_are_made_in_parts_and_added_up_in_order():
