@@ -43,7 +43,7 @@ def compiler(monkeypatch, tmp_path):
 
 def test_torn_libraries_are_removed_with_a_line_in_the_log_and_compiled_anew(compiler, caplog):
     with caplog.at_level(logging.WARNING, logger="weft.runtime"):
-        compiled = compile_module(build, [torch.ones(2)])
+        compiled = compile_module(build, [torch.ones(2)], "inductor")
     assert compiled(torch.ones(2))[0].tolist() == [-1.0, -1.0]
     assert not any(path.exists() for path in compiler.torn)
     assert [r.message.rpartition("/")[2] for r in caplog.records] == ["a.so", "b.so"]
@@ -54,11 +54,11 @@ def test_a_library_that_is_torn_again_is_an_error(compiler, monkeypatch):
     path = compiler.torn[0]
     monkeypatch.setattr(type(path), "unlink", lambda *_, **__: None)
     with pytest.raises(RunError, match=r"a\.so: file too short"):
-        compile_module(build, [torch.ones(2)])
+        compile_module(build, [torch.ones(2)], "inductor")
 
 
 def test_other_errors_of_the_compiler_touch_no_file(compiler):
     compiler.reason = "undefined symbol: f"
     with pytest.raises(RunError, match="undefined symbol"):
-        compile_module(build, [torch.ones(2)])
+        compile_module(build, [torch.ones(2)], "inductor")
     assert all(path.exists() for path in compiler.torn)
