@@ -22,7 +22,7 @@ HOSTS = {
     "as it is": Host(threads=2),
     "free threads": Host(threads=2, fork_ns=0.0, barrier_ns=1.0, vector_ns=20.0),
     "slow memory": Host(
-        threads=2, fork_ns=0.0, barrier_ns=0.0, levels=((1e6, 0.1), (24e6, 0.05), (1e18, 0.05))
+        threads=2, fork_ns=0.0, barrier_ns=0.0, levels=((1e6, 0.1), (24e6, 0.05), (48e6, 0.05))
     ),
 }
 BATCHES, BATCH = 84, 25

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from itertools import pairwise
+from math import ceil, log, prod, sqrt
 
 from weft.fusion.device import Device
 from weft.fusion.emit.expressions import expression, power
@@ -29,8 +30,8 @@ class Host:
         fork_ns: to have threads begin and end [ns].
         call_ns: to call a kernel from Inductor's code, over one of Inductor's own [ns].
         single_share: what one thread alone gets of what memory delivers to all.
-        levels: of the memory hierarchy, all threads together: bytes of tensors up to which it
-            holds them, and bytes that it delivers in a nanosecond.
+        levels: of memory, all threads together: bytes of tensors that are used over and over, and
+            bytes that are then delivered in a nanosecond.
         tile_bytes: what one thread's tiles may fill before they leave its own cache: half of one
             of the second level [bytes].
         alone_bytes: of all tensors up to which one thread might do as well as all [bytes].
@@ -44,7 +45,10 @@ class Host:
     fork_ns: float = 3000.0
     call_ns: float = 9500.0
     single_share: float = 0.6
-    levels: tuple[tuple[float, float], ...] = ((1e6, 150.0), (24e6, 60.0), (1e18, 20.0))
+    levels: tuple[tuple[float, float], ...] = (
+        *((1e6, 150.0), (4e6, 60.0)),
+        *((24e6, 60.0), (100e6, 20.0)),
+    )
     tile_bytes: float = 512e3
     alone_bytes: float = 4e6
     across_ns: float = 0.0
@@ -55,9 +59,23 @@ class Host:
         levels = tuple((limit, rate * self.single_share) for limit, rate in self.levels)
         return replace(self, threads=1, barrier_ns=0.0, fork_ns=0.0, levels=levels)
 
+    @property
+    def streamed_bytes(self) -> float:
+        """Bytes of tensors from which on they are not found in a cache again."""
+        return sqrt(self.levels[-2][0] * self.levels[-1][0])
+
     def bytes_per_ns(self, footprint: float) -> float:
-        """What memory delivers where tensors of so many bytes are used over and over."""
-        return next(rate for limit, rate in self.levels if footprint <= limit)
+        """What memory delivers where tensors of so many bytes are used over and over.
+
+        Between two sizes that were measured, a part of the bytes comes from each level.
+        """
+        if footprint <= self.levels[0][0]:
+            return self.levels[0][1]
+        for (small, near), (large, far) in pairwise(self.levels):
+            if footprint <= large:
+                share = log(footprint / small) / log(large / small)
+                return 1.0 / ((1.0 - share) / near + share / far)
+        return self.levels[-1][1]
 
 
 def host_like(device: Device) -> Host:
@@ -74,7 +92,7 @@ def host_like(device: Device) -> Host:
         fork_ns=device.launch_ns,
         levels=(
             (device.cache_bytes, device.cache_bytes_per_ns),
-            (1e18, device.memory_bytes_per_ns),
+            (2 * device.cache_bytes, device.memory_bytes_per_ns),
         ),
         tile_bytes=device.registers * 4 / 2,
         alone_bytes=0.0,

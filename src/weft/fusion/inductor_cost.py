@@ -60,6 +60,8 @@ STRIPS = (1.2, 3.0)
 """Time of sums of columns over that of a pass over rows: in the first level of memory, and beyond.
 Measured: sums of two tensors of 256 x 768 take 30 us, of which weft takes 26; backward passes of
 LayerNorm beyond the caches take 2.7 to 3.8 times what their memory traffic takes."""
+NEAR_BYTES = 3e6
+"""Bytes of all tensors that count as the first level. Measured: as the strips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ def _kernel(stitcher: Stitcher, group: _Group) -> InductorKernel:
     seconds, outer = stitcher.phase(pattern)
     if group.is_in_strips:
         in_cache, beyond = STRIPS
-        seconds *= in_cache if footprint(tasks.points) <= host.levels[0][0] else beyond
+        seconds *= in_cache if footprint(tasks.points) <= NEAR_BYTES else beyond
     vectors_ns = _bool_vectors(tasks, pattern) * host.vector_ns
     extra_ns = (vectors_ns + _turned_ns(tasks, pattern)) / host.threads
     return InductorKernel(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -106,18 +106,35 @@ class Kernel:
             InputError: a tensor has another shape or other strides than the kernel was made for.
             IndexError: an index was outside of what it looks up.
         """
-        checked(inputs, self._taken)
         made = [_empty(*layout) for layout in self.made]
+        self.into(made, inputs)
+        return made
+
+    def into(self, made: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+        """Write the outputs of the region into tensors that lie as `self.made` says.
+
+        Raises:
+            InputError, IndexError: as a call does.
+        """
+        checked(inputs, self._taken)
+        self.prepared(made, inputs)()
+
+    def prepared(self, made: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[[], None]:
+        """The bare kernel on tensors that lie as it wants them, to be called while they live."""
         pointers = [tensor.data_ptr() for tensor in inputs]
         pointers += [tensor.data_ptr() for tensor in made]
-        start = 0
+        own, start = None, 0
         if self._own_shape is not None:
             own = _empty(self._own_shape, (1,), torch.uint8)
             start = _aligned(own.data_ptr())
             pointers += [start + at for at in self._between]
-        if self._function(self._pointers(*pointers), start + self._scratch_at, self._threads):
-            raise IndexError("an index is outside of the dim that it looks up")
-        return made
+        given, scratch = self._pointers(*pointers), start + self._scratch_at
+
+        def run(_own: Tensor | None = own) -> None:
+            if self._function(given, scratch, self._threads):
+                raise IndexError("an index is outside of the dim that it looks up")
+
+        return run
 
 
 def _aligned(size: int) -> int:

@@ -90,7 +90,7 @@ def _plan(
         region=region.digest,
         planner=planner,
         threads=host.threads,
-        streams=footprint(points) > host.levels[-2][0],
+        streams=footprint(points) > host.streamed_bytes,
         phases=tuple(map(stitcher.planned_phase, in_sequence(stitcher.tasks, patterns))),
         seconds=stitcher.seconds(patterns),
         bound_s=region.num_bytes / host.bytes_per_ns(footprint(points)) * 1e-9,
