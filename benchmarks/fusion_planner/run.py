@@ -2,7 +2,8 @@
 
 Random small regions are planned by the search, by its greedy ablation and by trying every plan;
 regret is how much longer a plan takes than the best, by the latency-evaluator. A region of 400
-operators is planned against the clock. Then predictions are compared with what kernels take.
+operators is planned against the clock. Then this host is calibrated, kernels of two threads are
+planned with that, and predictions are compared with what the kernels take.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from benchmarks.fusion_planner.exhaustive import best_of_all
 from benchmarks.fusion_planner.regions import random_region
+from weft.fusion.calibrate import measure_host
 from weft.fusion.cost import Host
 from weft.fusion.explore import Scores, greedily
 from weft.fusion.kernel import compile_region
@@ -33,6 +35,7 @@ __all__ = ["run"]
 
 SMALL, OPERATORS, MOST_TASKS = 200, 9, 7
 LARGE, PLANNING_S = 400, 1.0
+THREADS = 2
 NO_REGRET, MEDIAN_ERROR = 0.95, 0.25
 SAME = 1e-9
 MEASURED = ((512, 768, 9), (4096, 1024, 9), (256, 512, 14), (16_384, 1024, 6))
@@ -64,10 +67,10 @@ class Timed:
 
 def run(quick: bool = False) -> BenchReport:
     """Plan, compare, time; `quick` takes fewer regions."""
-    host = Host(threads=torch.get_num_threads())
+    host = Host(threads=THREADS)
     regrets = _regrets(20 if quick else SMALL, host)
     seconds = min(_planning_seconds(seed, host) for seed in range(3))
-    timed = _timed(1 if quick else 5, host)
+    timed = _timed(1 if quick else 5)
     free = sum(r.beam <= SAME for r in regrets) / len(regrets)
     greedy_free = sum(r.greedy <= SAME for r in regrets) / len(regrets)
     gain = [(1 + r.greedy) / (1 + r.beam) for r in regrets]
@@ -133,9 +136,10 @@ def _planning_seconds(seed: int, host: Host) -> float:
     return time.perf_counter() - start
 
 
-def _timed(seeds: int, host: Host) -> list[Timed]:
+def _timed(seeds: int) -> list[Timed]:
     found: list[Timed] = []
     with tempfile.TemporaryDirectory() as folder:
+        host = measure_host(THREADS, Path(folder))
         for rows, columns, operators in MEASURED:
             for seed in range(seeds):
                 region = random_region(2000 + seed, operators, rows, columns)
