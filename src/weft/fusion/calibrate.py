@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from weft.core.errors import InputError
-from weft.fusion.compile import build, load
+from weft.fusion.compile import build, load, put
 from weft.fusion.cost import Host, phase_bytes
 from weft.fusion.emit.cpp import Source, emit
 from weft.fusion.lower import lower
@@ -72,12 +72,9 @@ def calibrated(threads: int, folder: Path) -> Host:
             "of another machine until a process finds it quiet"
         )
         return Host(threads=threads)
-    folder.mkdir(parents=True, exist_ok=True)
     measured = datetime.now(UTC).isoformat(timespec="seconds")
     plain = {"weft": "fusion host", "measured": measured, **asdict(host)}
-    aside = path.with_suffix(f".{time.monotonic_ns()}")
-    aside.write_text(json.dumps(plain, indent=1))
-    aside.replace(path)
+    put(path, json.dumps(plain, indent=1))
     return host
 
 

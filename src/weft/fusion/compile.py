@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from uuid import uuid4
 
 from weft.core.errors import RunError
 from weft.fusion.emit.cpp import Source
 
-__all__ = ["FLAGS", "build", "generation", "load"]
+__all__ = ["FLAGS", "build", "generation", "load", "put"]
 
 FLAGS = (
     *("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fopenmp"),
@@ -65,6 +66,14 @@ def build(sources: Sequence[Source], folder: Path) -> Path:
             )
         made.replace(path)
     return path
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file in one step: several processes may write the same at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{uuid4().hex}.tmp")
+    aside.write_text(text)
+    aside.replace(path)
 
 
 @cache

@@ -14,7 +14,7 @@ from math import ceil, log, prod, sqrt
 from weft.fusion.device import Device
 from weft.fusion.emit.expressions import expression, power
 from weft.fusion.points import Address, Const, Kind, Point, Points
-from weft.fusion.schedule import LANES, Nest, Phase, crossing_accesses
+from weft.fusion.schedule import LANES, Nest, Phase, crossing_accesses, places
 
 __all__ = ["Host", "host_like", "phase_seconds", "weights"]
 
@@ -134,30 +134,8 @@ def phase_bytes(points: Points, phase: Phase) -> float:
     """Bytes that a phase reads and writes, each place once [bytes]."""
     return sum(
         (STORED if is_store else 1.0) * _touched(points, buffer, address)
-        for buffer, address, is_store in _places(points, phase)
+        for buffer, address, is_store in places(points, phase)
     )
-
-
-def _places(points: Points, phase: Phase) -> list[tuple[int, Address, bool]]:
-    """Where a phase reads, and where it writes."""
-    found: dict[tuple[int, Address, bool], None] = {}
-    done: set[int] = set()
-    stack: list[int] = []
-    made = {number for nest in phase.nests for number in nest.points}
-    for nest in phase.nests:
-        stack += [*nest.points, *(store.point for store in nest.stores)]
-        found.update(dict.fromkeys((s.buffer, s.address, True) for s in nest.stores))
-    while stack:
-        number = stack.pop()
-        if number in done:
-            continue
-        done.add(number)
-        point = points.points[number]
-        if point.buffer >= 0:
-            found[point.buffer, point.address, False] = None
-        if not point.over or number in made:  # what others add up comes from elsewhere
-            stack.extend(point.reads)
-    return list(found)
 
 
 STORED = 1.5
@@ -274,7 +252,7 @@ class _Phase:
     def _weighted_bytes(self) -> float:
         """Bytes of a phase, more where they come in short runs [bytes]."""
         total = 0.0
-        for buffer, address, is_store in _places(self._points, self._phase):
+        for buffer, address, is_store in places(self._points, self._phase):
             run = self._run_bytes(buffer, address)
             factor = max(1.0 + JUMP_BYTES / run, LINE_BYTES / run)
             own = STORED if is_store else 1.0

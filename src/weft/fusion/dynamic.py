@@ -8,7 +8,6 @@ looked up, or compiled, which takes a fraction of a second and is kept for other
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from weft.capture.region import Like, program_of_nodes
 from weft.core.errors import InputError
 from weft.fusion.cache import explained, folder
 from weft.fusion.calibrate import calibrated
+from weft.fusion.compile import put
 from weft.fusion.kernel import compile_region
 from weft.fusion.recipe import Recipe, graph_of
 from weft.fusion.region import Region
@@ -209,10 +209,7 @@ def keep_recipe(recipe: Recipe) -> str:
     key = f"recipe_{recipe.digest}"
     path = folder() / f"{key}.json"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-        aside.write_text(recipe.to_json())
-        aside.replace(path)
+        put(path, recipe.to_json())
     return key
 
 

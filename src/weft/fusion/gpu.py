@@ -22,6 +22,7 @@ from torch import Tensor
 
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import InputError, RunError, VerifyError
+from weft.fusion.compile import put
 from weft.fusion.cost import host_like
 from weft.fusion.device import Device, Usage, device_like
 from weft.fusion.emit.triton import OUTSIDE, Launch, TritonSource, emit_triton
@@ -245,7 +246,7 @@ def compile_for(region: Region, device: Device, folder: Path) -> TritonKernel:
         launches=source.launches,
         plan=plan.to_json(),
     )
-    _put(kept, json.dumps(asdict(description)))
+    put(kept, json.dumps(asdict(description)))
     return TritonKernel(description, folder)
 
 
@@ -280,16 +281,8 @@ def write_module(source: TritonSource, folder: Path) -> Path:
     """The file of generated code, named by what is in it."""
     path = folder / f"{hashlib.sha256(source.text.encode()).hexdigest()[:24]}.py"
     if not path.exists():
-        _put(path, source.text)
+        put(path, source.text)
     return path
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a file in one step: several processes may write the same at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{hashlib.sha256(text.encode()).hexdigest()[:16]}.tmp")
-    aside.write_text(text)
-    aside.replace(path)
 
 
 @cache

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch._C._dynamo import guards
 
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import InputError
-from weft.fusion.compile import build, load
+from weft.fusion.compile import build, load, put
 from weft.fusion.cost import Host
 from weft.fusion.emit.cpp import Source, emit
 from weft.fusion.lower import lower
@@ -183,7 +182,7 @@ def compile_region(
     plan = plan or planned(region, points, host)
     source = emit(scheduled(points, plan), name)
     description = describe(region, points, plan, source, build([source], folder))
-    keep_description(description, kept)
+    put(kept, json.dumps(asdict(description)))
     return Kernel(description, folder)
 
 
@@ -210,13 +209,6 @@ def describe(
         threads=plan.threads,
         plan=plan.to_json(),
     )
-
-
-def keep_description(description: Description, path: Path) -> None:
-    """Put a description where other processes find it, at once."""
-    scratch = path.with_suffix(f".{uuid4().hex}.tmp")
-    scratch.write_text(json.dumps(asdict(description)))
-    scratch.replace(path)
 
 
 def layouts(region: Region) -> tuple[tuple[Layout, ...], tuple[Layout, ...]]:

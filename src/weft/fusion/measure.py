@@ -9,10 +9,11 @@ run is kept in the folder with all times, so a second process decides without ti
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.units import format_seconds
-from weft.fusion.compile import build
+from weft.fusion.compile import build, put
 from weft.fusion.cost import Host
 from weft.fusion.emit.cpp import emit
-from weft.fusion.kernel import Description, Kernel, describe, keep_description, read_kernel
+from weft.fusion.kernel import Description, Kernel, describe, read_kernel
 from weft.fusion.lower import lower
 from weft.fusion.partition import Candidate
 from weft.fusion.stitch import ranked, scheduled
@@ -82,7 +83,7 @@ def fastest(candidate: Candidate, host: Host, folder: Path) -> Kernel:
         seconds = _shortest(calls)
     best = min(range(len(plans)), key=lambda number: seconds[f"plan {number}"])
     chosen = replace(described[best], measured=seconds)
-    keep_description(chosen, kept)
+    put(kept, json.dumps(asdict(chosen)))
     return Kernel(chosen, folder)
 
 

@@ -7,7 +7,7 @@ how often a point is repeated. Where a tensor is a concatenation, each part is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
@@ -177,6 +177,26 @@ class Points:
         for axis in axes:
             found *= self.sizes[axis]
         return found
+
+    def rows(self, axes: Sequence[int]) -> dict[int, int]:
+        """Strides of a tensor of these axes without gaps, the last one the fastest."""
+        strides: dict[int, int] = {}
+        step = 1
+        for axis in reversed(axes):
+            strides[axis] = step
+            step *= self.sizes[axis]
+        return strides
+
+    def reached(self, roots: Iterable[int], through: Callable[[int], bool]) -> list[int]:
+        """Roots and what they read, each once; no further than the points that it goes through."""
+        stack, found = list(roots), dict[int, None]()
+        while stack:
+            number = stack.pop()
+            if number not in found:
+                found[number] = None
+                if through(number):
+                    stack.extend(self.points[number].reads)
+        return list(found)
 
 
 @dataclass

@@ -31,9 +31,11 @@ __all__ = [
     "Outer",
     "Phase",
     "Schedule",
+    "computed",
     "crossing_accesses",
     "fetched_ahead",
     "phase_of",
+    "places",
 ]
 
 LANES = 16
@@ -153,19 +155,37 @@ def fetched_ahead(schedule: Schedule, phase: Phase, nest: Nest) -> dict[tuple[in
 
 def _read_places(points: Points, phase: Phase, nest: Nest) -> list[tuple[int, Address]]:
     """Places that a nest loads from, each once."""
-    found: dict[tuple[int, Address], None] = {}
-    stack, seen = [*nest.points, *(store.point for store in nest.stores)], set[int]()
-    roots = set(nest.points)
-    while stack:
-        number = stack.pop()
-        if number in seen:
-            continue
-        seen.add(number)
+
+    def is_made_here(number: int) -> bool:
+        elsewhere = number in phase.kept or points.points[number].over
+        return number in nest.points or not elsewhere
+
+    reached = points.reached(_roots(nest), is_made_here)
+    loads = [points.points[number] for number in reached]
+    return list(dict.fromkeys((p.buffer, p.address) for p in loads if p.kind is Kind.LOAD))
+
+
+def _roots(nest: Nest) -> list[int]:
+    """What a nest makes and what it stores."""
+    return [*nest.points, *(store.point for store in nest.stores)]
+
+
+def computed(points: Points, phase: Phase) -> list[int]:
+    """Points of a phase, and the reductions of others that it reads."""
+    made = {number for nest in phase.nests for number in nest.points}
+    roots = [number for nest in phase.nests for number in _roots(nest)]
+    return points.reached(roots, lambda number: not points.points[number].over or number in made)
+
+
+def places(points: Points, phase: Phase) -> list[tuple[int, Address, bool]]:
+    """Where a phase writes, and where it reads: buffer, address, and whether it is a store."""
+    found: dict[tuple[int, Address, bool], None] = {}
+    for nest in phase.nests:
+        found.update(dict.fromkeys((s.buffer, s.address, True) for s in nest.stores))
+    for number in computed(points, phase):
         point = points.points[number]
-        if point.kind is Kind.LOAD:
-            found[point.buffer, point.address] = None
-        if number in roots or not (number in phase.kept or point.over):
-            stack.extend(point.reads)
+        if point.buffer >= 0:
+            found[point.buffer, point.address, False] = None
     return list(found)
 
 
@@ -181,15 +201,10 @@ def crossing_accesses(points: Points, nest: Nest) -> frozenset[tuple[int, Addres
     if any((other in point.over) != (lane in point.over) for point in sums):
         return frozenset()
     found = {(store.buffer, store.address) for store in nest.stores}
-    stack, seen = [*nest.points, *(store.point for store in nest.stores)], set[int]()
-    while stack:
-        number = stack.pop()
-        if number not in seen:
-            seen.add(number)
-            point = points.points[number]
-            if point.kind is Kind.LOAD:
-                found.add((point.buffer, point.address))
-            stack.extend(point.reads)
+    for number in points.reached(_roots(nest), lambda _: True):
+        point = points.points[number]
+        if point.kind is Kind.LOAD:
+            found.add((point.buffer, point.address))
     return frozenset(
         (buffer, address)
         for buffer, address in found

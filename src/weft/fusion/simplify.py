@@ -164,12 +164,7 @@ def _one_entry(table: PointTable, row: _Row, moved: Mapping[int, int]) -> int:
 
 def _without_dead(points: Points) -> Points:
     """Without what nobody reads."""
-    alive, waiting = set[int](), [store.point for store in points.stores]
-    while waiting:
-        number = waiting.pop()
-        if number not in alive:
-            alive.add(number)
-            waiting.extend(points.points[number].reads)
+    alive = points.reached((store.point for store in points.stores), lambda _: True)
     place = {number: at for at, number in enumerate(sorted(alive))}
     return replace(
         points,

@@ -297,13 +297,9 @@ class _Scheduler:
     def _kept_in_memory(self, number: int) -> Store:
         point = self._tasks.points.points[number]
         assert point.kind is Kind.REDUCE
-        strides: list[tuple[int, int]] = []
-        step = 1
-        for axis in reversed(self._tasks.axis_order):
-            if axis in point.axes:
-                strides.append((axis, step))
-                step *= self._tasks.points.sizes[axis]
-        self._buffers.append(Buffer(name=f"kept{number}", dtype=point.dtype, num_elements=step))
-        return Store(
-            point=number, buffer=len(self._buffers) - 1, address=Address(0, tuple(sorted(strides)))
-        )
+        points = self._tasks.points
+        strides = points.rows([axis for axis in self._tasks.axis_order if axis in point.axes])
+        size = points.num_elements(point.axes)
+        self._buffers.append(Buffer(name=f"kept{number}", dtype=point.dtype, num_elements=size))
+        address = Address(0, tuple(sorted(strides.items())))
+        return Store(point=number, buffer=len(self._buffers) - 1, address=address)

@@ -116,7 +116,7 @@ class _Writer:
                 )
             where[point] = Where(
                 across=f"({plain}*)(own_scratch + {start})",
-                strides=self._dense(self._schedule.in_order(own.axes)),
+                strides=points.rows(self._schedule.in_order(own.axes)),
             )
         inside = {own.axis: own.block for own in phase.outer if own.block > 1}
         for point in sorted(self._kept(phase)):
@@ -195,14 +195,6 @@ class _Writer:
             if self._points.points[point].over and point not in phase.across
         }
         return set(phase.kept) | reduced
-
-    def _dense(self, axes: Sequence[int]) -> dict[int, int]:
-        strides: dict[int, int] = {}
-        step = 1
-        for axis in reversed(axes):
-            strides[axis] = step
-            step *= self._points.sizes[axis]
-        return strides
 
     def _outer_values(self, outer: Sequence[Outer]) -> list[str]:
         sizes, lines = self._points.sizes, list[str]()

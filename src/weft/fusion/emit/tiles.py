@@ -15,7 +15,7 @@ from math import ceil, prod
 from weft.core.errors import VerifyError
 from weft.fusion.device import Device, Usage, blocks_per_processor
 from weft.fusion.points import Address, Kind, Points, Store
-from weft.fusion.schedule import Outer, Phase
+from weft.fusion.schedule import Outer, Phase, computed, places
 from weft.program.types import DType
 
 __all__ = ["Tiles", "tiles_of"]
@@ -197,9 +197,9 @@ class _Tiling:
 
     def _widen_to_lines(self) -> None:
         """Blocks along which large tensors are read and written in whole lines."""
-        places = list(_places(self._points, self._phase))
-        largest = max((self._count(address) for _, address in places), default=0)
-        for buffer, address in places:
+        own = _places(self._points, self._phase)
+        largest = max((self._count(address) for _, address in own), default=0)
+        for buffer, address in own:
             if self._count(address) * 8 < largest:
                 continue
             size = self._element_bytes(buffer)
@@ -380,20 +380,7 @@ def _registers(words: int, warps: int) -> int:
 
 def _maps(points: Points, phase: Phase) -> set[int]:
     """Maps that a phase computes."""
-    made = {n for nest in phase.nests for n in nest.points}
-    stack = [*made, *(store.point for nest in phase.nests for store in nest.stores)]
-    found, done = set[int](), set[int]()
-    while stack:
-        number = stack.pop()
-        if number in done:
-            continue
-        done.add(number)
-        point = points.points[number]
-        if point.kind is not Kind.REDUCE:
-            found.add(number)
-        if point.kind is not Kind.REDUCE or number in made:
-            stack.extend(point.reads)
-    return found
+    return {n for n in computed(points, phase) if points.points[n].kind is not Kind.REDUCE}
 
 
 def _power_of_two(number: int) -> int:
@@ -402,21 +389,4 @@ def _power_of_two(number: int) -> int:
 
 def _places(points: Points, phase: Phase) -> list[tuple[int, Address]]:
     """Where a phase reads and writes."""
-    found: dict[tuple[int, Address], None] = {}
-    made = {n for nest in phase.nests for n in nest.points}
-    stack = [*made]
-    for nest in phase.nests:
-        stack += [store.point for store in nest.stores]
-        found.update(dict.fromkeys((store.buffer, store.address) for store in nest.stores))
-    done: set[int] = set()
-    while stack:
-        number = stack.pop()
-        if number in done:
-            continue
-        done.add(number)
-        point = points.points[number]
-        if point.buffer >= 0:
-            found[point.buffer, point.address] = None
-        if not point.over or number in made:
-            stack.extend(point.reads)
-    return list(found)
+    return list(dict.fromkeys((buffer, address) for buffer, address, _ in places(points, phase)))

@@ -14,7 +14,7 @@ from weft.fusion.device import Device, Usage
 from weft.fusion.emit.tiles import Tiles, tiles_of
 from weft.fusion.emit.triton_kernel import OUTSIDE, KernelWriter, Part
 from weft.fusion.points import Address, Buffer, Kind, Point, Points, Store
-from weft.fusion.schedule import Nest, Outer, Phase, Schedule
+from weft.fusion.schedule import Nest, Outer, Phase, Schedule, computed
 
 __all__ = ["OUTSIDE", "Launch", "TritonSource", "emit_triton"]
 
@@ -135,7 +135,7 @@ class _Writer:
         """Memory for a sum in parts, and points that add it up."""
         own, points = self._points.points[number], self._points
         axes = [axis for axis in self._order if axis in own.axes]
-        strides = _dense(axes, points)
+        strides = points.rows(axes)
         elements = points.num_elements(axes)
         count = tiles.parts_of(own.axes, points.sizes)
         buffer = Buffer(name=f"part{number}", dtype=own.dtype, num_elements=count * elements)
@@ -186,7 +186,7 @@ class _Writer:
             buffer = Buffer(
                 name=f"total{number}", dtype=own.dtype, num_elements=points.num_elements(axes)
             )
-            address = Address(0, tuple(sorted(_dense(axes, points).items())))
+            address = Address(0, tuple(sorted(points.rows(axes).items())))
             store = Store(point=number, buffer=len(self._points.buffers), address=address)
             stores.append(store)
             self._points = replace(self._points, buffers=(*self._points.buffers, buffer))
@@ -226,29 +226,8 @@ def _sums(points: Points, nest: Nest) -> list[int]:
     return [n for n in nest.points if points.points[n].kind is Kind.REDUCE]
 
 
-def _dense(axes: Sequence[int], points: Points) -> dict[int, int]:
-    """Strides of a tensor with these axes, the last one the fastest."""
-    strides: dict[int, int] = {}
-    step = 1
-    for axis in reversed(axes):
-        strides[axis] = step
-        step *= points.sizes[axis]
-    return strides
-
-
 def _read(points: Points, phase: Phase) -> set[int]:
     """Reductions of other phases that a phase reads."""
     made = {n for nest in phase.nests for n in nest.points}
-    stack = [*made, *(store.point for nest in phase.nests for store in nest.stores)]
-    done, found = set[int](), set[int]()
-    while stack:
-        number = stack.pop()
-        if number in done:
-            continue
-        done.add(number)
-        point = points.points[number]
-        if point.kind is Kind.REDUCE and number not in made:
-            found.add(number)
-        else:
-            stack.extend(point.reads)
-    return found
+    found = [n for n in computed(points, phase) if points.points[n].kind is Kind.REDUCE]
+    return set(found) - made
