@@ -350,10 +350,14 @@ class _Whole:
             ("made", made[r]) if r in made else ("given", given[r]) if r in given else ("plain", r)
             for r in results
         ]
+        self._is_all = tuple(results) == candidate.outputs
 
     def __call__(self, inputs: list[Any]) -> list[Any]:
         """Run on inputs, which are taken from the list."""
         made = self._kernel([inputs[at] for at in self._taken])
+        if self._is_all:
+            inputs.clear()
+            return made
         found = [
             made[at] if kind == "made" else inputs[at] if kind == "given" else at
             for kind, at in self._results

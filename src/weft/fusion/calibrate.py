@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import time
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from struct import pack
 
 import numpy as np
 
@@ -182,7 +182,7 @@ def _runner(region: Region, source: Source, library: Path, threads: int) -> Call
     x, y = np.ones(shape, np.float32), np.ones(shape, np.float32)
     size = source.shared_bytes + threads * source.thread_bytes
     scratch = np.empty(size + 64, np.uint8)
-    pointers = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
+    pointers = pack("2P", x.ctypes.data, y.ctypes.data)
     start = -(-scratch.ctypes.data // 64) * 64
 
     def run() -> None:

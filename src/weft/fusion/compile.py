@@ -106,9 +106,9 @@ def _compiler() -> str:
 
 
 def load(path: Path, name: str) -> Callable[..., int]:
-    """A function of a library."""
+    """A function of a library: of packed pointers, a pointer to scratch memory, and threads."""
     found = getattr(_library(path), name)
-    found.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    found.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int]
     found.restype = ctypes.c_int
     return found
 

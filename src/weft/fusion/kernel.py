@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import torch
@@ -96,7 +96,8 @@ class Kernel:
         self._scratch_at = at
         at += description.shared_bytes + self._threads * description.thread_bytes
         self._own_shape = (at + ALIGN,) if at else None
-        self._pointers = ctypes.c_void_p * (len(self._taken) + len(self.made) + len(self._between))
+        num_pointers = len(self._taken) + len(self.made) + len(self._between)
+        self._packed = Struct(f"{num_pointers}P").pack
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of the region.
@@ -116,24 +117,36 @@ class Kernel:
             InputError, IndexError: as a call does.
         """
         checked(inputs, self._taken)
-        self.prepared(made, inputs)()
+        given, scratch, _own = self._given(made, inputs)
+        if self._function(given, scratch, self._threads):
+            raise _outside()
 
     def prepared(self, made: Sequence[Tensor], inputs: Sequence[Tensor]) -> Callable[[], None]:
         """The bare kernel on tensors that lie as it wants them, to be called while they live."""
-        pointers = [tensor.data_ptr() for tensor in inputs]
-        pointers += [tensor.data_ptr() for tensor in made]
-        own, start = None, 0
-        if self._own_shape is not None:
-            own = _empty(self._own_shape, (1,), torch.uint8)
-            start = _aligned(own.data_ptr())
-            pointers += [start + at for at in self._between]
-        given, scratch = self._pointers(*pointers), start + self._scratch_at
+        given, scratch, own = self._given(made, inputs)
 
         def run(_own: Tensor | None = own) -> None:
             if self._function(given, scratch, self._threads):
-                raise IndexError("an index is outside of the dim that it looks up")
+                raise _outside()
 
         return run
+
+    def _given(
+        self, made: Sequence[Tensor], inputs: Sequence[Tensor]
+    ) -> tuple[bytes, int, Tensor | None]:
+        """Pointers to all tensors, one to scratch memory, and what holds that."""
+        pointers = [tensor.data_ptr() for tensor in inputs]
+        pointers += [tensor.data_ptr() for tensor in made]
+        if self._own_shape is None:
+            return self._packed(*pointers), 0, None
+        own = _empty(self._own_shape, (1,), torch.uint8)
+        start = _aligned(own.data_ptr())
+        pointers += [start + at for at in self._between]
+        return self._packed(*pointers), start + self._scratch_at, own
+
+
+def _outside() -> IndexError:
+    return IndexError("an index is outside of the dim that it looks up")
 
 
 def _aligned(size: int) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from weft.core.errors import VerifyError
 from weft.fusion.index import Box, Misfit, Part
 from weft.fusion.lookups import with_lookups_first
+from weft.fusion.moments import in_blocks
 from weft.fusion.points import Address, Buffer, Const, Kind, Point, Points, PointTable, Ref, Store
 from weft.fusion.region import Region
 from weft.fusion.relate import (
@@ -42,7 +43,7 @@ def lower(region: Region) -> Points:
     """
     try:
         region = with_lookups_first(region)
-        return simplified(_Lowering(region, relate(region)).run())
+        return in_blocks(simplified(_Lowering(region, relate(region)).run()))
     except Misfit as error:
         raise VerifyError(
             need="operators that loops over tensors in memory can follow",

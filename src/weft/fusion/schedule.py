@@ -34,6 +34,7 @@ __all__ = [
     "computed",
     "crossing_accesses",
     "fetched_ahead",
+    "fits_own_cache",
     "phase_of",
     "places",
 ]
@@ -128,6 +129,11 @@ OWN_CACHE_BYTES = 1_000_000
 cache of most cores."""
 
 
+def fits_own_cache(points: Points) -> bool:
+    """Whether all tensors of a region are in a core's own cache anyway."""
+    return sum(buffer.num_bytes for buffer in points.buffers) <= OWN_CACHE_BYTES
+
+
 def fetched_ahead(schedule: Schedule, phase: Phase, nest: Nest) -> dict[tuple[int, Address], int]:
     """Places that a nest reads again, with the distance to those of the next outer value.
 
@@ -135,7 +141,7 @@ def fetched_ahead(schedule: Schedule, phase: Phase, nest: Nest) -> dict[tuple[in
     prefetches in the later one, memory works while it does. Distances are in elements.
     """
     points = schedule.points
-    if sum(buffer.num_bytes for buffer in points.buffers) <= OWN_CACHE_BYTES:
+    if fits_own_cache(points):
         return {}
     at = phase.nests.index(nest)
     if not at or not nest.axes or not phase.outer or phase.outer[-1].block > 1:

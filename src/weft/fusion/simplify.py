@@ -9,7 +9,7 @@ from itertools import permutations
 from weft.fusion.points import Address, Const, Kind, Point, Points, PointTable, Ref
 from weft.program.types import DType
 
-__all__ = ["simplified"]
+__all__ = ["args_of", "simplified", "without_dead"]
 
 
 def simplified(points: Points) -> Points:
@@ -43,7 +43,7 @@ def simplified(points: Points) -> Points:
             moved[number] = _one_entry(table, entry, moved)
         else:
             moved[number] = table.add(replace(point, args=args))
-    return _without_dead(
+    return without_dead(
         replace(
             points,
             points=tuple(table.points),
@@ -52,7 +52,7 @@ def simplified(points: Points) -> Points:
     )
 
 
-def _args_of(points: Points, ref: Ref, op: str) -> tuple[Ref, ...]:
+def args_of(points: Points, ref: Ref, op: str) -> tuple[Ref, ...]:
     """Operands of a point, if it is an element-wise operator of this name without further words."""
     if isinstance(ref, Const):
         return ()
@@ -66,13 +66,13 @@ def _numerator_of_silu(points: Points, point: Point) -> int | None:
     if point.kind is not Kind.MAP or point.op != "div.Tensor" or point.words:
         return None
     numerator, denominator = point.args
-    summands = _args_of(points, denominator, "add")
+    summands = args_of(points, denominator, "add")
     ones = [arg.value for arg in summands if isinstance(arg, Const)]
     powers = [arg for arg in summands if isinstance(arg, int)]
     if not isinstance(numerator, int) or ones != [1] or len(powers) != 1:
         return None
-    exponents = _args_of(points, powers[0], "exp")
-    negatives = [arg for exponent in exponents for arg in _args_of(points, exponent, "neg")]
+    exponents = args_of(points, powers[0], "exp")
+    negatives = [arg for exponent in exponents for arg in args_of(points, exponent, "neg")]
     return numerator if numerator in negatives else None
 
 
@@ -80,19 +80,19 @@ def _softmax(points: Points, point: Point) -> tuple[int, int] | None:
     """`exp(a)` and its sum, if a point is `exp(a - log(sum))` and a is less the largest one."""
     if point.kind is not Kind.MAP or point.op != "exp.default":
         return None
-    difference = _args_of(points, point.args[0], "sub")
+    difference = args_of(points, point.args[0], "sub")
     if len(difference) != 2:
         return None
     raised, logarithm = difference
-    (total,) = _args_of(points, logarithm, "log") or (None,)
-    own = _args_of(points, raised, "sub")
+    (total,) = args_of(points, logarithm, "log") or (None,)
+    own = args_of(points, raised, "sub")
     if not isinstance(total, int) or len(own) != 2 or not isinstance(own[1], int):
         return None
     summed, largest = points.points[total], points.points[own[1]]
     (power,) = summed.args if summed.op == "sum" and summed.kind is Kind.REDUCE else (None,)
     is_softmax = (
         isinstance(power, int)
-        and _args_of(points, power, "exp") == (raised,)
+        and args_of(points, power, "exp") == (raised,)
         and largest.kind is Kind.REDUCE
         and (largest.op, largest.args, largest.over) == ("amax", (own[0],), summed.over)
     )
@@ -116,16 +116,16 @@ def _row_of_one_entry(points: Points, point: Point) -> _Row | None:
     if point.kind is not Kind.REDUCE or point.op != "sum" or len(point.over) != 1:
         return None
     (axis,), (summand,) = point.over, point.args
-    factors = _args_of(points, summand, "mul")
+    factors = args_of(points, summand, "mul")
     row = factors[0] if factors else summand
     weight = factors[1] if factors else None
-    chosen = _args_of(points, row, "where")
+    chosen = args_of(points, row, "where")
     if len(chosen) != 3 or isinstance(weight, Const):
         return None
     condition, value, zero = chosen
     if not isinstance(value, Const) or not isinstance(zero, Const) or zero.value != 0:
         return None
-    for index, counted in permutations(_args_of(points, condition, "eq"), 2):
+    for index, counted in permutations(args_of(points, condition, "eq"), 2):
         if isinstance(index, Const) or isinstance(counted, Const):
             continue
         numbers = points.points[counted]
@@ -162,7 +162,7 @@ def _one_entry(table: PointTable, row: _Row, moved: Mapping[int, int]) -> int:
     return table.map("add.Tensor", (entry, rest), row.dtype)
 
 
-def _without_dead(points: Points) -> Points:
+def without_dead(points: Points) -> Points:
     """Without what nobody reads."""
     alive = points.reached((store.point for store in points.stores), lambda _: True)
     place = {number: at for at, number in enumerate(sorted(alive))}

@@ -8,8 +8,9 @@ from math import prod
 
 from weft.fusion.emit.expressions import PLAIN, STORED, VECTOR, identity
 from weft.fusion.emit.nest import NestWriter
+from weft.fusion.emit.squares import SquaresWriter
 from weft.fusion.emit.values import Where
-from weft.fusion.schedule import Outer, Phase, Schedule, inner_axes
+from weft.fusion.schedule import Outer, Phase, Schedule, crossing_accesses, inner_axes
 
 __all__ = ["Source", "emit"]
 
@@ -151,8 +152,10 @@ class _Writer:
                 self._lines.append(f"      {plain} n{point};")
         blocked = frozenset(inside)
         for nest in phase.nests:
-            writer = NestWriter(self._schedule, phase, nest, where, blocked, frozenset(rounds))
-            self._lines += ["      " + line for line in writer.run()]
+            is_crossed = crossing_accesses(self._schedule.points, nest)
+            writer = SquaresWriter if is_crossed else NestWriter
+            lines = writer(self._schedule, phase, nest, where, blocked, frozenset(rounds)).run()
+            self._lines += ["      " + line for line in lines]
         self._lines += self._end_round(rounds)
         self._lines += ["    }", "    }"]
         for point in phase.across:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.fusion.emit.expressions import STORED, VECTOR, identity
-from weft.fusion.emit.values import Square, Values, Where
+from weft.fusion.emit.values import Values, Where
 from weft.fusion.points import Kind, Store
 from weft.fusion.schedule import (
     LANES,
@@ -14,6 +14,7 @@ from weft.fusion.schedule import (
     Schedule,
     crossing_accesses,
     fetched_ahead,
+    fits_own_cache,
     inner_axes,
 )
 from weft.program.types import DType
@@ -23,9 +24,6 @@ __all__ = ["NestWriter"]
 HEAVY = 24.0
 """Vector instructions of a body up to which two are written next to one another; four for a quarter
 of it. Derived: four chains of additions hide the latency of one, and registers are 32."""
-TALL = 128
-"""Rows of squares that are written one behind the other before those beside them. Measured: where
-rows are pages apart, 256 bytes on end take two thirds of the time that single lines do."""
 
 
 class NestWriter:
@@ -62,7 +60,9 @@ class NestWriter:
         self._reduced = [n for n in nest.points if self._points[n].kind is Kind.REDUCE]
         self._streams = schedule.streams
         self._buffers = schedule.buffers
+        self._fits_own_cache = fits_own_cache(schedule.points)
         self._is_turned = self._may_turn()
+        self._num_beside = 1
         self._crossing = crossing_accesses(schedule.points, nest)
 
     def run(self) -> list[str]:
@@ -73,12 +73,7 @@ class NestWriter:
         weight = self._values.weight
         unroll = 4 if weight <= HEAVY / 4 else 2 if weight <= HEAVY else 1
         self._values.forget()
-        if self._crossing:
-            return ["{", *self._begin_in_memory(), *self._in_squares(), "}"]
-        bodies = [self._body(u, is_rest=False) for u in range(unroll)]
-        rest = self._body(0, is_rest=True)
-        lines = self._turned(bodies, rest) if self._is_turned else self._straight(bodies, rest)
-        return ["{", *self._begin_in_memory(), *lines, "}"]
+        return ["{", *self._begin_in_memory(), *self._loops(unroll), "}"]
 
     # --- loops -----------------------------------------------------------------------------
 
@@ -107,9 +102,15 @@ class NestWriter:
             return f"lo{axis}", f"hi{axis}"
         return "0", str(self._sizes[axis])
 
-    def _straight(self, bodies: list[list[str]], rest: list[str]) -> list[str]:
+    def _loops(self, unroll: int) -> list[str]:
+        """All loops, with so many vectors side by side where there are as many."""
+        return self._turned(unroll) if self._is_turned else self._straight(unroll)
+
+    def _straight(self, unroll: int) -> list[str]:
         """Loops in the order of the axes, vectors innermost."""
-        axes, unroll, lines = self._nest.axes, len(bodies), list[str]()
+        axes, lines = self._nest.axes, list[str]()
+        together, single = self._together(unroll), self._body(0, is_rest=False)
+        rest = self._body(0, is_rest=True)
         opened: dict[int, list[int]] = {}
         for number in self._reduced:
             opened.setdefault(self._depth(number), []).append(number)
@@ -119,7 +120,7 @@ class NestWriter:
             if depth < len(axes) - 1:
                 lines.append(self._loop(axes[depth]))
         lines += self._values.before
-        lines += self._lane_loop([["{", *body, "}"] for body in bodies], bodies[0], rest)
+        lines += self._lane_loop(together, single, rest, unroll)
         for depth in reversed(range(len(axes))):
             if depth < len(axes) - 1:
                 lines.append("}")
@@ -127,144 +128,45 @@ class NestWriter:
                 lines += self._finish(number, unroll)
         return lines
 
-    def _turned(self, bodies: list[list[str]], rest: list[str]) -> list[str]:
+    def _turned(self, unroll: int) -> list[str]:
         """Vectors of the last axis outside of the loop over the one before it."""
         *outside, summed, _ = self._nest.axes
+        together, single = self._together(unroll), self._body(0, is_rest=False)
+        rest = self._body(0, is_rest=True)
 
-        def around(some: list[list[str]], is_rest: bool) -> list[str]:
-            made = [line for number in self._reduced for line in self._registers(number, len(some))]
-            made += [self._loop(summed), *self._values.before]
-            for body in some:
-                made += ["{", *body, "}"]
-            made.append("}")
+        def around(body: list[str], count: int, is_rest: bool) -> list[str]:
+            made = [line for number in self._reduced for line in self._registers(number, count)]
+            made += [self._loop(summed), *self._values.before, "{", *body, "}", "}"]
             for number in self._reduced:
-                for u in range(len(some)):
+                for u in range(count):
                     made.append(self._put_lanes(number, u, is_rest))
             return made
 
         lines = [self._loop(axis) for axis in outside]
         lines += self._lane_loop(
-            [around(bodies, False)], around(bodies[:1], False), around([rest], True), len(bodies)
+            around(together, unroll, False), around(single, 1, False), around(rest, 1, True), unroll
         )
         return [*lines, *("}" for _ in outside)]
 
-    def _in_squares(self) -> list[str]:
-        """Sixteen values of the last axis times sixteen of the one before it at a time.
-
-        What lies in memory along the axis before the last is read and written in vectors along
-        that, and transposed in registers.
-        """
-        *outside, _, _ = self._nest.axes
-        opened = [n for n in self._reduced if self._depth(n) < len(self._nest.axes)]
-        assert all(self._depth(n) <= len(outside) for n in opened)
-        lines: list[str] = []
-        for depth, axis in enumerate([*outside, -1]):
-            for number in opened:
-                if self._depth(number) == depth:
-                    lines += self._registers(number, 1)
-            if axis >= 0:
-                lines.append(self._loop(axis))
-        lines += self._square_loops()
-        for depth in reversed(range(len(outside) + 1)):
-            if depth < len(outside):
-                lines.append("}")
-            for number in opened:
-                if self._depth(number) == depth:
-                    lines += self._finish(number, 1)
-        return lines
-
-    def _square_loops(self) -> list[str]:
-        other, lane = self._nest.axes[-2:]
-        (low, high), (lane_low, lane_high) = self._bounds(other), self._bounds(lane)
-        whole, rest = self._body(0, is_rest=False), self._body(0, is_rest=True)
-        squares = self._values.squares.values()
-        step = LANES * (2 if any(square.is_in_pairs for square in squares) else 1)
-        lines = [
-            f"for (int64_t tall = {low}; tall < {high}; tall += {TALL}) {{",
-            f"for (int64_t c = {lane_low}; c < {lane_high}; c += {LANES}) {{",
-            f"const int64_t a{lane} = c;",
-            f"for (int64_t q = tall; q < tall + {TALL} && q < {high}; q += {step}) {{",
-        ]
-        if self._is_multiple(other, step) and self._is_multiple(lane, LANES):
-            return [*lines, *self._squares(whole, step), "}", "}", "}"]
-        return [
-            *lines,
-            f"if (q + {step} <= {high} && c + {LANES} <= {lane_high}) {{",
-            *self._squares(whole, step),
-            "continue;",
-            "}",
-            f"const int rest = {lane_high} - c < {LANES} ? int({lane_high} - c) : {LANES};",
-            f"for (int64_t e = q; e < q + {step} && e < {high}; e += {LANES}) {{",
-            f"const int rows = {high} - e < {LANES} ? int({high} - e) : {LANES};",
-            *self._squares(rest, 0),
-            "}",
-            "}",
-            "}",
-            "}",
-        ]
-
-    def _is_multiple(self, axis: int, step: int) -> bool:
-        """Whether an axis, or each block of one, has a multiple of so many values."""
-        blocks = {own.axis: own.block for own in self._phase.outer if own.block > 1}
-        size = self._sizes[axis]
-        return size % step == 0 and blocks.get(axis, size) % step == 0
-
-    def _squares(self, body: list[str], rows: int) -> list[str]:
-        """One square of each access, or several of so many rows, one behind the other.
-
-        Args:
-            body: of a vector.
-            rows: how many; 0 for a square of which only `rows` and `rest` count.
-        """
-        other = self._nest.axes[-2]
-        at, tail = ("q", "") if rows else ("e", ", rest, rows")
-        before: list[str] = []
-        after: list[str] = []
-        for name, access in self._values.squares.items():
-            before.append(f"{VECTOR[access.dtype]} {name}[{rows or LANES}];")
-            corner, stride = self._corner(access, at), access.stride
-            past = self._streams and self._is_output(access.buffer) and not access.is_load
-            kind = f"<{'true' if past else 'false'}>"
-            if access.is_in_pairs and rows:
-                kind = f"{kind[:-1]}, {access.exact or STORED[access.dtype]}>"
-                after.append(f"store_two_squares{kind}({corner}, {stride}, {name});")
-                continue
-            for row in range(0, rows or LANES, LANES):
-                square, place = f"{name} + {row}", f"{corner} + {row}"
-                if access.is_load:
-                    before.append(f"load_square({square}, {place}, {stride}{tail});")
-                else:
-                    after.append(f"store_square{kind}({place}, {stride}, {square}{tail});")
-        return [
-            *before,
-            f"for (int k = 0; k < {rows or 'rows'}; k++) {{",
-            f"const int64_t a{other} = {at} + k;",
-            *self._values.before,
-            *body,
-            "}",
-            *after,
-        ]
-
-    def _corner(self, access: Square, at: str) -> str:
-        """Pointer to the first element of a square."""
-        other = self._nest.axes[-2]
-        pointer = self._values.pointer(access.buffer, access.address)
-        return pointer.replace(f"a{other} * 1", at)
+    def _together(self, count: int) -> list[str]:
+        """Bodies of so many vectors side by side."""
+        self._num_beside = count
+        bodies = [self._body(u, is_rest=False) for u in range(count)]
+        self._num_beside = 1
+        held = [f"vf {self._held(at)};" for at, _ in self._in_lines(count)]
+        return [*held, *(line for body in bodies for line in ["{", *body, "}"])]
 
     def _lane_loop(
-        self, bodies: list[list[str]], single: list[str], rest: list[str], unroll: int = 0
+        self, together: list[str], single: list[str], rest: list[str], unroll: int
     ) -> list[str]:
-        """Unrolled bodies as far as they go, then single ones, then what is left of a vector."""
-        unroll = unroll or len(bodies)
+        """Vectors side by side as far as they go, then single ones, then what is left of one."""
         axis = self._lane_axis
         low, high = self._bounds(axis)
         a, step = f"a{axis}", LANES * unroll
         lines = [f"int64_t {a} = {low};"]
         known, size = axis not in self._blocked, self._sizes[axis]
         if not known or size >= step:
-            lines.append(f"for (; {a} + {step} <= {high}; {a} += {step}) {{")
-            lines += [line for body in bodies for line in body]
-            lines.append("}")
+            lines += [f"for (; {a} + {step} <= {high}; {a} += {step}) {{", *together, "}"]
         if unroll > 1 and (not known or size % step >= LANES):
             lines.append(f"for (; {a} + {LANES} <= {high}; {a} += {LANES}) {{")
             lines += [*single, "}"]
@@ -411,7 +313,7 @@ class NestWriter:
             is_rest: whether it is the last one of an axis, of which only `rest` lanes count.
         """
         lines: list[str] = []
-        self._values.begin_body()
+        self._values.begin_body(u)
         if u:
             a = f"a{self._lane_axis}"
             lines.append(f"const int64_t shifted = {a} + {LANES * u};")
@@ -426,24 +328,60 @@ class NestWriter:
             base = self._values.index(where, without=self._lane_axis)
             step = self._values.step_in(where, self._lane_axis)
             lines.append(f"store({where.buffer} + {base} + {step}, {value}{tail});")
-        for store in self._nest.stores:
-            lines.append(self._stored(store, lines, is_rest))
+        in_lines = dict(self._in_lines(self._num_beside))
+        for at, store in enumerate(self._nest.stores):
+            if at in in_lines:
+                lines.append(self._stored_in_lines(at, in_lines[at], lines, u))
+            else:
+                lines.append(self._stored(store, lines, is_rest, u))
         return lines
+
+    def _in_lines(self, count: int) -> list[tuple[int, Store]]:
+        """Stores of which two vectors fill a line, where so many are side by side."""
+        if count % 2:
+            return []
+        return [
+            (at, store)
+            for at, store in enumerate(self._nest.stores)
+            if self._streams
+            and self._points[store.point].dtype in (DType.BF16, DType.F16)
+            and self._is_output(store.buffer)
+            and store.address.stride(self._lane_axis) == 1
+        ]
+
+    def _held(self, at: int) -> str:
+        """Name of the first half of a line that the store of this number writes."""
+        return f"half{at}_"
+
+    def _stored_in_lines(self, at: int, store: Store, lines: list[str], u: int) -> str:
+        """Every second vector of a store is held until the next fills the line."""
+        value = self._values.value(store.point, lines, False, self._points[store.point].dtype)
+        if not u % 2:
+            return f"{self._held(at)} = {value};"
+        base = self._values.base(store.buffer, store.address)
+        place = f"{base} + a{self._lane_axis} - {LANES}"
+        how = self._exact(store) or STORED[self._points[store.point].dtype]
+        return f"stream_two({place}, {self._held(at)}, {value}, {how}{{}});"
+
+    def _exact(self, store: Store) -> str:
+        """In C++, as what numbers are stored that are rounded already; empty if they are not."""
+        own = self._points[store.point]
+        return "exact_bf16" if own.op == "cast" and own.dtype is DType.BF16 else ""
 
     def _is_output(self, buffer: int) -> bool:
         return self._buffers[buffer].name.startswith("out")
 
-    def _stored(self, store: Store, lines: list[str], is_rest: bool) -> str:
+    def _stored(self, store: Store, lines: list[str], is_rest: bool, u: int) -> str:
         own = self._points[store.point]
         stride = store.address.stride(self._lane_axis)
         assert stride, "a store walks the lanes of its nest"
         value = self._values.value(store.point, lines, is_rest, own.dtype)
-        exact = "exact_bf16" if own.op == "cast" and own.dtype is DType.BF16 else ""
+        exact = self._exact(store)
         if (store.buffer, store.address) in self._crossing:
             name = self._values.square(
                 store.buffer, store.address, own.dtype, is_load=False, exact=exact
             )
-            return f"{name}[k] = {value};"
+            return f"{name}{u}[k] = {value};"
         base = self._values.base(store.buffer, store.address)
         a, tail = f"a{self._lane_axis}", ", rest" if is_rest else ""
         if stride == 1:

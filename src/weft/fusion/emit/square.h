@@ -21,6 +21,13 @@ INLINE void load_square(V* x, const T* p, int64_t stride, int lanes, int rows) {
   for (int j = 0; j < LANES; j++) x[j] = j < lanes ? load(p + j * stride, rows) : V{};
   transpose(x);
 }
+// What is read soon, on its way to the second level of caches: lines of rows that are pages apart
+// would drive each other from the first.
+template <class T> INLINE void ask_for(const T* p) { __builtin_prefetch(p, 0, 2); }
+template <class T> INLINE void ask_for_square(const T* p, int64_t stride) {
+#pragma GCC unroll 16
+  for (int j = 0; j < LANES; j++) ask_for(p + j * stride);
+}
 template <bool past, class V, class T> INLINE void store_square(T* p, int64_t stride, V* x) {
   transpose(x);
 #pragma GCC unroll 16

@@ -28,6 +28,14 @@ INLINE void stream(int32_t* p, vi v) {
 }
 #endif
 
+// Two vectors of elements of two bytes, which are one line of memory.
+template <class T, class As> INLINE void stream_two(T* p, vf a, vf b, As as) {
+  vi line;
+  const vh halves[2] = {narrow(a, as), narrow(b, as)};
+  std::memcpy(&line, halves, sizeof line);
+  stream((int32_t*)p, line);
+}
+
 // Before others read what was stored past the caches.
 INLINE void end_streams() {
 #if defined(__AVX512F__) || defined(__AVX2__)

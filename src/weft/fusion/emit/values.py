@@ -71,6 +71,8 @@ class Values:
         before: lines that do not depend on the innermost loop.
         weight: vector instructions written so far.
         squares: by name, what is transposed.
+        further: how far along the lanes rows are fetched while those before them are computed;
+            0 if they are not [elements].
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class Values:
         self._here = frozenset(nest.points)
         self._inside: dict[int, str] = {}
         self._outside: dict[object, str] = {}
-        self._count = 0
+        self._count = self._beside = self.further = 0
         self._crossing = crossing_accesses(schedule.points, nest)
         self.before: list[str] = []
         self.weight = 0.0
@@ -101,9 +103,10 @@ class Values:
         self.before, self._outside, self._count, self.weight = [], {}, 0, 0.0
         self.squares = {}
 
-    def begin_body(self) -> None:
-        """Begin another body of the innermost loop."""
+    def begin_body(self, beside: int = 0) -> None:
+        """Begin another body of the innermost loop, so many vectors further along the lanes."""
         self._inside = {}
+        self._beside = beside
 
     # --- places ----------------------------------------------------------------------------
 
@@ -192,6 +195,9 @@ class Values:
             if (own.buffer, own.address) in self._ahead and not rest:
                 base, far = self.base(own.buffer, own.address), self._ahead[own.buffer, own.address]
                 lines.append(f"__builtin_prefetch({base} + {a} + {far});")
+            elif self.further and not rest and self._is_row(own.buffer, own.address):
+                base = self.base(own.buffer, own.address)
+                lines.append(f"ask_for({base} + {a} + {self.further});")
             return self._loaded(own.buffer, own.address, rest)
         if own.kind is Kind.IOTA:
             base = " + ".join(
@@ -231,12 +237,17 @@ class Values:
     def _loaded(self, buffer: int, address: Address, rest: bool) -> str:
         if (buffer, address) in self._crossing:
             dtype = self._schedule.buffers[buffer].dtype
-            return f"{self.square(buffer, address, dtype, is_load=True)}[k]"
+            return f"{self.square(buffer, address, dtype, is_load=True)}{self._beside}[k]"
         base, a = self.base(buffer, address), f"a{self._lane_axis}"
         stride, tail = address.stride(self._lane_axis), ", rest" if rest else ""
         if stride == 1:
             return f"load({base} + {a}{tail})"
         return f"load_apart({base} + {a} * {stride}, {stride}{tail})"
+
+    def _is_row(self, buffer: int, address: Address) -> bool:
+        """Whether a place is read in vectors along the lanes."""
+        is_crossing = (buffer, address) in self._crossing
+        return not is_crossing and address.stride(self._lane_axis) == 1
 
     def _looked_up(self, own: Point, lines: list[str], rest: bool) -> str:
         (index,) = own.args

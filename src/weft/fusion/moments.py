@@ -1,0 +1,166 @@
+"""Moments in one pass: what is summed twice is summed twice while it is in a cache.
+
+The squares of what a mean leaves have to wait for the mean, and where a channel of a batch is
+larger than a core's cache, that is a second pass over memory. Sums of blocks need no second
+pass: with n elements of sum s in each block, and the mean m of all,
+
+    sum of (x - m)^2  =  sum over blocks of [sum of (x - s / n)^2  +  n (s / n - m)^2]
+
+where the inner sums read a block that has just been read. No power of a number that is large
+beside its deviation is ever taken, so nothing cancels.
+
+Source: T. F. Chan, G. H. Golub, R. J. LeVeque: Algorithms for computing the sample variance, The
+American Statistician 37(3), 1983, equation 2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isclose
+
+from weft.fusion.points import Const, Kind, Point, Points, PointTable, Ref
+from weft.fusion.simplify import args_of, without_dead
+from weft.fusion.tasks import axis_order
+
+__all__ = ["in_blocks"]
+
+HELD_BYTES = 524_288
+"""Bytes of what one sum reads up to which a second pass finds them in a cache. Derived: half of the
+second-level cache of most cores."""
+BLOCK_BYTES = 262_144
+"""Bytes of a block at most. Derived: half of that, so that the next one can be on its way."""
+ELEMENT_BYTES = 4
+"""Bytes of an element, whatever it was computed from."""
+
+
+def in_blocks(points: Points) -> Points:
+    """Points in which sums of squared deviations from a mean are made block by block."""
+    order = axis_order(points)
+    moments: dict[int, _Moments] = {}
+    for number in range(len(points.points)):
+        found = _moments(points, number, order)
+        # One sum has one way to be split, whoever reads it.
+        if found is not None and all(found.total != other.total for other in moments.values()):
+            moments[number] = found
+    if not moments:
+        return points
+    totals = {own.total: own for own in moments.values()}
+    table, moved = PointTable(), dict[int, int]()
+    means: dict[int, int] = {}
+    for number, point in enumerate(points.points):
+        args = tuple(moved[arg] if isinstance(arg, int) else arg for arg in point.args)
+        if number in totals:
+            own = totals[number]
+            part = table.reduce("sum", moved[own.summand], own.within)
+            share = Const.of(1.0 / points.num_elements(own.within))
+            means[number] = table.map("mul.Scalar", (part, share), point.dtype)
+            moved[number] = table.reduce("sum", part, own.blocks)
+        elif number in moments:
+            moved[number] = _deviations(table, points, moments[number], moved, means)
+        else:
+            moved[number] = table.add(replace(point, args=args))
+    stores = tuple(replace(store, point=moved[store.point]) for store in points.stores)
+    return without_dead(replace(points, points=tuple(table.points), stores=stores))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Moments:
+    """The sum of the squares of what a mean leaves of a summand.
+
+    Attributes:
+        summand: what is summed.
+        total: its sum.
+        mean: the sum over the number of elements.
+        within: axes of a block.
+        blocks: axes along which blocks lie.
+    """
+
+    summand: int
+    total: int
+    mean: int
+    within: tuple[int, ...]
+    blocks: tuple[int, ...]
+
+
+def _moments(points: Points, number: int, order: Sequence[int]) -> _Moments | None:
+    """What a point sums up, if it is squared deviations, too many for a cache."""
+    squares = points.points[number]
+    if squares.kind is not Kind.REDUCE or squares.op != "sum":
+        return None
+    difference = args_of(points, _root_of_square(points, squares.args[0]), "sub")
+    if len(difference) != 2:
+        return None
+    summand, mean = difference
+    if not isinstance(summand, int) or not isinstance(mean, int):
+        return None
+    total = _total_of_mean(points, mean, points.num_elements(squares.over))
+    if total is None:
+        return None
+    whole = points.points[total]
+    if (whole.args, whole.over) != ((summand,), squares.over):
+        return None
+    blocks, within = _split(points, points.points[summand], squares.over, order)
+    if not blocks:
+        return None
+    return _Moments(summand=summand, total=total, mean=mean, within=within, blocks=blocks)
+
+
+def _root_of_square(points: Points, ref: Ref) -> Ref:
+    """What is squared; of anything else a number that is no point."""
+    factors = args_of(points, ref, "mul")
+    if len(factors) == 2 and factors[0] == factors[1]:
+        return factors[0]
+    power = args_of(points, ref, "pow")
+    if len(power) == 2 and isinstance(power[1], Const) and power[1].value == 2:
+        return power[0]
+    return Const.of(0)
+
+
+def _total_of_mean(points: Points, mean: int, count: int) -> int | None:
+    """The sum of which a point is the mean of so many elements."""
+    for op, share in (("mul", 1.0 / count), ("div", float(count))):
+        factors = args_of(points, mean, op)
+        if len(factors) != 2 or not isinstance(factors[1], Const):
+            continue
+        total, own = factors[0], factors[1].value
+        if not isinstance(total, int) or not isclose(own, share, rel_tol=1e-6):
+            continue
+        point = points.points[total]
+        if point.kind is Kind.REDUCE and point.op == "sum":
+            return total
+    return None
+
+
+def _split(
+    points: Points, summand: Point, over: Sequence[int], order: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Axes along which blocks lie, and those of a block; none of the former for no blocks."""
+    walked = [axis for axis in order if axis in over]
+    fastest = [axis for axis in order if axis in summand.axes]
+    # Whatever is faster in memory is read with it.
+    beside = fastest[fastest.index(walked[-1]) + 1 :]
+
+    def num_bytes(axes: Sequence[int]) -> int:
+        return ELEMENT_BYTES * points.num_elements([*axes, *beside])
+
+    if not set(over) <= set(summand.axes) or num_bytes(walked) <= HELD_BYTES:
+        return (), ()
+    at = next((n for n in range(len(walked)) if num_bytes(walked[n:]) <= BLOCK_BYTES), 0)
+    return tuple(sorted(walked[:at])), tuple(sorted(walked[at:]))
+
+
+def _deviations(
+    table: PointTable, points: Points, own: _Moments, moved: dict[int, int], means: dict[int, int]
+) -> int:
+    """The sum of all squared deviations."""
+    dtype = points.points[own.total].dtype
+    near = means[own.total]
+    left = table.map("sub.Tensor", (moved[own.summand], near), dtype)
+    inside = table.reduce("sum", table.map("mul.Tensor", (left, left), dtype), own.within)
+    apart = table.map("sub.Tensor", (near, moved[own.mean]), dtype)
+    count = Const.of(float(points.num_elements(own.within)))
+    weighted = table.map(
+        "mul.Scalar", (table.map("mul.Tensor", (apart, apart), dtype), count), dtype
+    )
+    return table.reduce("sum", table.map("add.Tensor", (inside, weighted), dtype), own.blocks)
