@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -174,10 +174,12 @@ class Stitch(CustomGraphPass):
         found = candidates(module)
         self._observer(Observed(order=_order(graph, found)))
         for candidate in found:
+            inputs = tuple(replaced.get(node, node) for node in candidate.inputs)
+            candidate = replace(candidate, inputs=inputs)
             key = self._compiled(candidate)
             call = None if key is None else self._call(candidate, key, sizes)
             if call is not None:
-                replaced |= _replace(graph, candidate, call, replaced)
+                replaced |= _replace(graph, candidate, call)
         stable_topological_sort(graph)
         graph.eliminate_dead_code()
 
@@ -223,8 +225,11 @@ class Stitch(CustomGraphPass):
             key = self._key_of(candidate, plan)
         except Exception as error:  # whatever went wrong, Inductor can do without
             return self._left(candidate, error)
-        kernel = _kernels[key]
-        slower = slower_than_inductor(kernel.description) if isinstance(kernel, Kernel) else ""
+        kernel, slower = _kernels[key], ""
+        if isinstance(kernel, Kernel) and kernel.description.measured:
+            host = calibrated(torch.get_num_threads(), folder())
+            calling_ns = 0.0 if is_whole else host.calling_ns(candidate.region.num_tensors)
+            slower = slower_than_inductor(kernel.description, calling_ns * 1e-9)
         self._observer(Observed(region=candidate.region, left=slower))
         return None if slower else key
 
@@ -263,14 +268,15 @@ class Stitch(CustomGraphPass):
         )
 
 
-_worths: dict[tuple[str, float, Host], Worth] = {}
+_worths: dict[tuple[str, float, frozenset[int], Host], Worth] = {}
 
 
 def _worth(candidate: Candidate, host: Host) -> Worth:
     """What a region gains; of equal ones once."""
-    key = (candidate.region.digest, candidate.unwritten_bytes, host)
+    unwritten, beside = candidate.unwritten_bytes, candidate.made_beside
+    key = (candidate.region.digest, unwritten, beside, host)
     if key not in _worths:
-        _worths[key] = weigh(candidate.region, host, unwritten_bytes=candidate.unwritten_bytes)
+        _worths[key] = weigh(candidate.region, host, unwritten_bytes=unwritten, made_beside=beside)
     return _worths[key]
 
 
@@ -294,7 +300,6 @@ def _replace(
     graph: fx.Graph,
     candidate: Candidate,
     call_on: Callable[[list[fx.Node]], tuple[OpOverload, tuple[Any, ...]]],
-    replaced: Mapping[fx.Node, fx.Node],
 ) -> dict[fx.Node, fx.Node]:
     """Put the call of a kernel in place of a region.
 
@@ -302,12 +307,11 @@ def _replace(
         graph: which holds it.
         candidate: the region.
         call_on: operator and arguments of the call, given the region's inputs.
-        replaced: nodes of regions before it, with what has taken their place.
 
     Returns:
-        The same for this one.
+        Its outputs, with what has taken their place.
     """
-    target, args = call_on([replaced.get(node, node) for node in candidate.inputs])
+    target, args = call_on(list(candidate.inputs))
     with graph.inserting_after(candidate.nodes[-1]):
         call = graph.call_function(target, args)
     call.meta["val"] = [output.meta["val"] for output in candidate.outputs]

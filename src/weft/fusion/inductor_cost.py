@@ -8,7 +8,9 @@ which the leading ones are equal. On tasks that is, in the order of what needs w
     reductions of the same rows                             one kernel
     reductions of the same columns                          one kernel, without whatever walks rows
     reductions to one number                                one kernel, without what follows from it
-    a concatenation                                         a copy of each part before all else
+    a concatenation                                         each part written where it belongs: what
+                                                            Inductor computes itself for nothing,
+                                                            what was given as a copy
     what is looked up, or read in another order             computed where it is read
     a view that does not fit what is in memory              the same, number by number
 
@@ -34,7 +36,7 @@ from weft.fusion.region import Region
 from weft.fusion.schedule import LANES
 from weft.fusion.stitch import Stitcher
 from weft.fusion.tasks import Task, Tasks
-from weft.program.graph import Program
+from weft.program.graph import Program, Value
 from weft.program.types import DType
 
 __all__ = ["InductorKernel", "inductor_kernels", "inductor_seconds"]
@@ -84,20 +86,24 @@ def inductor_seconds(kernels: Sequence[InductorKernel], host: Host) -> float:
     return host.fork_ns * 1e-9 + sum(kernel.seconds for kernel in kernels)
 
 
-def inductor_kernels(region: Region, tasks: Tasks, host: Host) -> tuple[InductorKernel, ...]:
+def inductor_kernels(
+    region: Region, tasks: Tasks, host: Host, made_beside: frozenset[int] = frozenset()
+) -> tuple[InductorKernel, ...]:
     """The kernels that Inductor would make of a region.
 
     Args:
         region: what to compute.
         tasks: of the region.
         host: what it runs on.
+        made_beside: numbers of inputs that Inductor computes, and may write where it likes.
     """
     points = tasks.points.points
     dearer = {n: own + DEARER.get(points[n].op, 0.0) for n, own in tasks.weight.items()}
     stitcher = Stitcher(replace(tasks, weight=dearer), host)
-    groups = _Grouping(tasks, host).run()
+    in_place = _parts(region.program) & made_beside
+    groups = _Grouping(tasks, host, in_place).run()
     own = [_kernel(stitcher, group) for group in groups]
-    return (*_copies(region.program, footprint(tasks.points), host), *own)
+    return (*_copies(region, footprint(tasks.points), host, in_place), *own)
 
 
 def _kernel(stitcher: Stitcher, group: _Group) -> InductorKernel:
@@ -119,15 +125,22 @@ def _bool_vectors(tasks: Tasks, pattern: Pattern) -> float:
     """Vector instructions of a kernel for bools that it reads and writes."""
     points, own = tasks.points, _of(tasks, pattern)
     widest = max(points.num_elements(sorted(task.space)) for task in own)
+    walked = {axis for task in own for axis in task.space}
+    fastest = next((axis for axis in reversed(tasks.axis_order) if axis in walked), -1)
     places = {place for task in own for place in task.loads}
-    read = sum(points.buffers[buffer].dtype is DType.BOOL for buffer, _ in places)
+    read = sum(
+        # What is the same along a row is read once for it.
+        widest if address.stride(fastest) else points.num_elements([a for a, _ in address.strides])
+        for buffer, address in places
+        if points.buffers[buffer].dtype is DType.BOOL
+    )
     stores = [store for task in own for store in task.stores]
     written = sum(
         points.num_elements([axis for axis, _ in store.address.strides])
         for store in stores
         if points.buffers[store.buffer].dtype is DType.BOOL
     )
-    return (MASK_READ * read * widest + MASK_WRITTEN * written) / LANES
+    return (MASK_READ * read + MASK_WRITTEN * written) / LANES
 
 
 def is_between(buffer: Buffer) -> bool:
@@ -166,14 +179,30 @@ def _of(tasks: Tasks, pattern: Pattern) -> list[Task]:
     return [tasks.tasks[number] for number in sorted(pattern)]
 
 
-def _copies(program: Program, around: float, host: Host) -> list[InductorKernel]:
-    """A kernel for each part of a concatenation, which reads and writes it."""
-    found: list[InductorKernel] = []
+def _parts(program: Program) -> frozenset[int]:
+    """Numbers of inputs that are parts of concatenations as they are."""
+    cats = [at for at, node in enumerate(program.nodes) if node.op == "cat"]
+    nodes = {part.node for at in cats for part in program.operands(at)}
+    return frozenset(n for n, given in enumerate(program.inputs) if given.node in nodes)
+
+
+def _copies(
+    region: Region, around: float, host: Host, in_place: frozenset[int]
+) -> list[InductorKernel]:
+    """A kernel for each part of a concatenation that is not written where it belongs anyway.
+
+    What the region stores of it is known to its tasks; what it only reads is written for that.
+    """
+    program, found = region.program, list[InductorKernel]()
+    free = {program.inputs[number].node for number in in_place}
     for at, node in enumerate(program.nodes):
         if node.op != "cat":
             continue
         for part in program.operands(at):
-            moved = (1.0 + STORED) * program.type_of(part).num_bytes
+            if part.node in free:
+                continue
+            is_stored = Value(at) in region.outputs
+            moved = 0.0 if is_stored else (1.0 + STORED) * program.type_of(part).num_bytes
             nanoseconds = moved / host.bytes_per_ns(around) + host.barrier_ns
             found.append(
                 InductorKernel(tasks=frozenset(), seconds=nanoseconds * 1e-9, num_bytes=moved)
@@ -204,15 +233,16 @@ class _Group:
 
 
 class _Grouping:
-    def __init__(self, tasks: Tasks, host: Host) -> None:
+    def __init__(self, tasks: Tasks, host: Host, in_place: frozenset[int]) -> None:
         self._tasks = tasks
+        self._in_place = {f"in{number}" for number in in_place}
         self._scores = Scores(tasks, host)
         self._rank = {axis: at for at, axis in enumerate(tasks.axis_order)}
 
     def run(self) -> list[_Group]:
         groups: list[_Group] = []
         for number, task in enumerate(self._tasks.tasks):
-            if self._is_in_between(task):
+            if self._is_in_between(task) or self._is_there_already(task):
                 continue
             own = _Group(
                 pattern=frozenset({number}),
@@ -232,6 +262,15 @@ class _Grouping:
     def _is_in_between(self, task: Task) -> bool:
         """Whether it writes what only weft has to write before it is read in another way."""
         return any(is_between(self._tasks.points.buffers[s.buffer]) for s in task.stores)
+
+    def _is_there_already(self, task: Task) -> bool:
+        """Whether it stores parts of a concatenation that are written where they belong."""
+        points = self._tasks.points
+        stored = [points.points[store.point] for store in task.stores]
+        return bool(stored) and all(
+            point.kind is Kind.LOAD and points.buffers[point.buffer].name in self._in_place
+            for point in stored
+        )
 
     def _size(self, axes: frozenset[int]) -> int:
         return prod(self._tasks.points.sizes[axis] for axis in axes)

@@ -87,11 +87,16 @@ def fastest(candidate: Candidate, host: Host, folder: Path) -> Kernel:
     return Kernel(chosen, folder)
 
 
-def slower_than_inductor(description: Description) -> str:
-    """By how much Inductor's kernels were measured to be faster; empty if they were not."""
+def slower_than_inductor(description: Description, call_s: float) -> str:
+    """By how much Inductor's kernels were measured to be faster; empty if they were not.
+
+    Args:
+        description: of a kernel.
+        call_s: what it takes to call it from Inductor's code [s].
+    """
     measured = dict(description.measured)
     inductor_s = measured.pop(INDUCTOR, float("inf"))
-    own_s = min(measured.values(), default=0.0)
+    own_s = min(measured.values(), default=-call_s) + call_s
     if own_s <= inductor_s:
         return ""
     return f"measured: {format_seconds(own_s)}, by Inductor {format_seconds(inductor_s)}"

@@ -83,6 +83,21 @@ class Candidate:
             )
         )
 
+    @property
+    def made_beside(self) -> frozenset[int]:
+        """Numbers of inputs that Inductor computes itself, and may write where it likes.
+
+        It writes parts of a concatenation where they belong; nobody else asks for this.
+        """
+        if all(node.target is not aten.cat.default for node in self.nodes):
+            return frozenset()
+        return frozenset(number for number, node in enumerate(self.inputs) if _is_computed(node))
+
+
+def _is_computed(node: fx.Node) -> bool:
+    """Whether a node is an operator that regions know, and no view."""
+    return isinstance(node.target, OpOverload) and not is_view(node) and _is_stitchable(node)
+
 
 def candidates(module: fx.GraphModule) -> list[Candidate]:
     """All regions of a graph that could be compiled, the first one first."""

@@ -56,6 +56,11 @@ class Region:
         return digest(repr(parts))
 
     @property
+    def num_tensors(self) -> int:
+        """Inputs and outputs."""
+        return len(self.program.inputs) + len(self.outputs)
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of all inputs and outputs, each once [bytes]."""
         program = self.program

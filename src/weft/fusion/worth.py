@@ -15,9 +15,9 @@ from weft.fusion.tasks import tasks_of
 
 __all__ = ["LEAST_GAIN", "Worth", "weigh"]
 
-LEAST_GAIN = 0.1
-"""Share of Inductor's time that a kernel has to save: what it is predicted to save beyond that is
-seldom an error of the prediction (median 25 % of a kernel's time, most of it in both)."""
+LEAST_GAIN = 0.25
+"""Share of Inductor's time that a kernel has to save: what predictions of kernels' times are off by
+in the median at most, so that what it is predicted to save beyond that is seldom an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,13 @@ class Worth:
         return f"{weft} and {call} for the call, against {inductor} there"
 
 
-def weigh(region: Region, host: Host, *, unwritten_bytes: float = 0.0) -> Worth:
+def weigh(
+    region: Region,
+    host: Host,
+    *,
+    unwritten_bytes: float = 0.0,
+    made_beside: frozenset[int] = frozenset(),
+) -> Worth:
     """Predict what a kernel for a region gains over Inductor, in the midst of Inductor's code.
 
         gain = Inductor's kernels - (weft's kernel + call + (1 + S) unwritten / bandwidth)
@@ -62,14 +68,15 @@ def weigh(region: Region, host: Host, *, unwritten_bytes: float = 0.0) -> Worth:
         host: what it runs on.
         unwritten_bytes: of inputs that Inductor would compute where they are read, and that have to
             be written to memory for a kernel of weft's [bytes].
+        made_beside: numbers of inputs that Inductor computes, and may write where it likes.
     """
     points = lower(region)
-    kernels = inductor_kernels(region, tasks_of(points), host)
+    kernels = inductor_kernels(region, tasks_of(points), host, made_beside)
     plan = planned(region, points, host)
     written_ns = (1.0 + STORED) * unwritten_bytes / host.bytes_per_ns(footprint(points))
     return Worth(
         inductor_s=inductor_seconds(kernels, host),
         weft_s=plan.seconds,
-        call_s=(host.call_ns + written_ns) * 1e-9,
+        call_s=(host.calling_ns(region.num_tensors) + written_ns) * 1e-9,
         plan=plan,
     )

@@ -10,6 +10,7 @@ from weft.fusion.emit.expressions import PLAIN, STORED, VECTOR, identity
 from weft.fusion.emit.nest import NestWriter
 from weft.fusion.emit.squares import SquaresWriter
 from weft.fusion.emit.values import Where
+from weft.fusion.points import Kind
 from weft.fusion.schedule import Outer, Phase, Schedule, crossing_accesses, inner_axes
 
 __all__ = ["Source", "emit"]
@@ -71,7 +72,9 @@ class _Writer:
         self._lines.append("  int wrong = 0;")
         several = self._schedule.threads > 1
         if several:
-            self._lines.append("  #pragma omp parallel num_threads(threads) reduction(|:wrong)")
+            may_be_wrong = any(point.kind is Kind.LOOKUP for point in self._points.points)
+            joined = " reduction(|:wrong)" if may_be_wrong else ""
+            self._lines.append(f"  #pragma omp parallel num_threads(threads){joined}")
         self._lines.append("  {")
         self._lines.append(f"    const int64_t t = {'omp_get_thread_num()' if several else 0};")
         self._lines.append(f"    const int64_t num = {'omp_get_num_threads()' if several else 1};")
