@@ -218,7 +218,7 @@ class Stitch(CustomGraphPass):
             plan: FusionPlan | None = None
             if candidate.device.type == "cpu" and not (is_whole or self._every_region):
                 worth = _worth(candidate, calibrated(torch.get_num_threads(), folder()))
-                if worth.loss and not self._measure:
+                if worth.loss and not self._measures(candidate):
                     self._observer(Observed(region=candidate.region, left=worth.loss))
                     return None
                 plan = worth.plan
@@ -227,11 +227,14 @@ class Stitch(CustomGraphPass):
             return self._left(candidate, error)
         kernel, slower = _kernels[key], ""
         if isinstance(kernel, Kernel) and kernel.description.measured:
-            host = calibrated(torch.get_num_threads(), folder())
-            calling_ns = 0.0 if is_whole else host.calling_ns(candidate.region.num_tensors)
-            slower = slower_than_inductor(kernel.description, calling_ns * 1e-9)
+            call_s = 0.0 if is_whole else _call_seconds(candidate)
+            slower = slower_than_inductor(kernel.description, call_s)
         self._observer(Observed(region=candidate.region, left=slower))
         return None if slower else key
+
+    def _measures(self, candidate: Candidate) -> bool:
+        """Whether a region is timed; where sizes vary, that would hold at one of them only."""
+        return self._measure and not candidate.is_symbolic
 
     def _key_of(self, candidate: Candidate, plan: FusionPlan | None) -> str:
         """Key of a region's kernel, for the device that its tensors are on."""
@@ -243,7 +246,7 @@ class Stitch(CustomGraphPass):
                 _kernels[key] = compile_for(region, device, folder())
             return key
         threads = torch.get_num_threads()
-        measure = self._measure and not candidate.is_symbolic  # else what holds at one size only
+        measure = self._measures(candidate)
         key = f"region_{region.digest}_{threads}" + "_measured" * measure
         if key not in _kernels:
             host = calibrated(threads, folder())
@@ -268,15 +271,28 @@ class Stitch(CustomGraphPass):
         )
 
 
-_worths: dict[tuple[str, float, frozenset[int], Host], Worth] = {}
+def _call_seconds(candidate: Candidate) -> float:
+    """What it takes to call a region's kernel from Inductor's code [s]."""
+    host = calibrated(torch.get_num_threads(), folder())
+    tensors, is_hot = candidate.region.num_tensors, candidate.is_hot
+    return host.calling_ns(tensors, is_hot=is_hot) * 1e-9
+
+
+_worths: dict[tuple[object, ...], Worth] = {}
 
 
 def _worth(candidate: Candidate, host: Host) -> Worth:
     """What a region gains; of equal ones once."""
     unwritten, beside = candidate.unwritten_bytes, candidate.made_beside
-    key = (candidate.region.digest, unwritten, beside, host)
+    key = (candidate.region.digest, unwritten, beside, candidate.is_hot, host)
     if key not in _worths:
-        _worths[key] = weigh(candidate.region, host, unwritten_bytes=unwritten, made_beside=beside)
+        _worths[key] = weigh(
+            candidate.region,
+            host,
+            unwritten_bytes=unwritten,
+            made_beside=beside,
+            is_hot=candidate.is_hot,
+        )
     return _worths[key]
 
 

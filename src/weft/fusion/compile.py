@@ -78,8 +78,14 @@ def put(path: Path, text: str) -> None:
 
 @cache
 def generation() -> str:
-    """Tells versions of the code that makes kernels apart, and what it makes them with."""
-    parts = [_compiler(), *FLAGS]
+    """Tells versions of the code that makes kernels apart, and what it makes them with.
+
+    Kernels for GPUs need no g++, and a region that does is left to Inductor where there is none.
+    """
+    try:
+        parts = [_compiler(), *FLAGS]
+    except RunError as error:
+        parts = [str(error)]
     for folder in (files("weft.fusion"), files("weft.fusion.emit")):
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
         parts += [entry.read_text() for entry in entries if entry.name.endswith((".py", ".h"))]

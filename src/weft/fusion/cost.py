@@ -32,7 +32,9 @@ class Host:
             for each tensor that it takes or makes [ns]. Measured: in an inference of a DIEN, which
             comes back to the same code after two milliseconds, four kernels with 3, 6, 12 and 20
             tensors take 28, 30, 27 and 74 us more than alone (AMD EPYC, two threads, torch
-            2.13); called over and over, from the caches, 9.5 us with three tensors.
+            2.13), of which these are the least squares.
+        hot_share: of that where the code is in the caches from the last time. Measured: twenty
+            kernels with three tensors between small matrix products take 9.5 us more each.
         single_share: what one thread alone gets of what memory delivers to all.
         levels: of memory, all threads together: bytes of tensors that are used over and over, and
             bytes that are then delivered in a nanosecond.
@@ -40,6 +42,9 @@ class Host:
             of the second level [bytes].
         alone_bytes: of all tensors up to which one thread might do as well as all [bytes].
             Derived: it takes a hundred times as long to read them as to have threads begin.
+        far_jump_bytes: what a jump to another page of memory costs, in bytes of a run. Measured: a
+            masked softmax that reads and writes rows of 2,048 bytes, 1 MiB apart, takes 2.8 ms
+            where they take 1.9 one behind the other (AMD EPYC, two threads).
         across_ns: of adding up what threads have summed, where that takes a step of its own [ns].
     """
 
@@ -47,8 +52,9 @@ class Host:
     vector_ns: float = 0.25
     barrier_ns: float = 1000.0
     fork_ns: float = 3000.0
-    call_ns: float = 22_000.0
-    tensor_ns: float = 1500.0
+    call_ns: float = 13_000.0
+    tensor_ns: float = 2600.0
+    hot_share: float = 0.46
     single_share: float = 0.6
     levels: tuple[tuple[float, float], ...] = (
         *((1e6, 150.0), (4e6, 60.0)),
@@ -56,11 +62,13 @@ class Host:
     )
     tile_bytes: float = 512e3
     alone_bytes: float = 4e6
+    far_jump_bytes: float = 1024.0
     across_ns: float = 0.0
 
-    def calling_ns(self, num_tensors: int) -> float:
-        """To call a kernel with so many tensors from Inductor's code [ns]."""
-        return self.call_ns + self.tensor_ns * num_tensors
+    def calling_ns(self, num_tensors: int, *, is_hot: bool = False) -> float:
+        """To call a kernel with so many tensors from Inductor's code, in the caches or not [ns]."""
+        share = self.hot_share if is_hot else 1.0
+        return share * (self.call_ns + self.tensor_ns * num_tensors)
 
     @property
     def alone(self) -> Host:
@@ -105,6 +113,7 @@ def host_like(device: Device) -> Host:
         ),
         tile_bytes=device.registers * 4 / 2,
         alone_bytes=0.0,
+        far_jump_bytes=float(JUMP_BYTES),
     )
 
 
@@ -166,12 +175,11 @@ LINE_BYTES = 64
 """A cache line. Derived: of every x86-64 processor."""
 JUMP_BYTES = 128
 """Bytes of a run that a jump to the next one costs. Derived: prefetchers fetch lines in pairs."""
-FAR_JUMP_BYTES = 1024
-"""The same where the next one is in another page. Measured: a masked softmax that reads and writes
-rows of 2,048 bytes, 1 MiB apart, takes 2.8 ms where they take 1.9 one behind the other (AMD
-EPYC, two threads)."""
 PAGE_BYTES = 4096
-"""Of most systems."""
+"""Of memory. Derived: of every x86-64 system unless it is asked for larger ones."""
+KNOWN_PAGES_BYTES = 8 * 2**20
+"""Bytes of pages that a core knows the places of. Derived: 2,048 entries of the second level of
+translation buffers (Intel Golden Cove; 3,072 on AMD Zen 4)."""
 
 
 def _access(
@@ -234,7 +242,7 @@ class _Phase:
         """Points that a nest computes or reads, with their vector instructions."""
         points, found = self._points.points, dict[int, float]()
         lane = nest.axes[-1] if nest.axes else -1
-        crossing = crossing_accesses(self._points, nest)
+        crossing = crossing_accesses(self._points, self._phase, nest)
 
         def need(number: int, is_root: bool) -> None:
             if number in found:
@@ -267,11 +275,12 @@ class _Phase:
     def _weighted_bytes(self) -> float:
         """Bytes of a phase, more where they come in short runs [bytes]."""
         total = 0.0
+        crossed = (crossing_accesses(self._points, self._phase, n) for n in self._phase.nests)
         # Squares that are transposed are fetched before they are needed.
-        is_fetched = any(crossing_accesses(self._points, nest) for nest in self._phase.nests)
+        may_wait = footprint(self._points) > KNOWN_PAGES_BYTES and not any(crossed)
         for buffer, address, is_store in places(self._points, self._phase):
             run, far = self._run_bytes(buffer, address)
-            jump = FAR_JUMP_BYTES if far >= PAGE_BYTES and not is_fetched else JUMP_BYTES
+            jump = self._host.far_jump_bytes if far >= PAGE_BYTES and may_wait else JUMP_BYTES
             factor = max(1.0 + jump / run, LINE_BYTES / run)
             own = STORED if is_store else 1.0
             total += own * factor * _touched(self._points, buffer, address)
@@ -302,13 +311,26 @@ class _Phase:
         """How far a phase walks through a tensor without jumping, and how far it jumps [bytes]."""
         size = _element_bytes(self._points, buffer)
         shared = [own.axis for own in self._phase.outer if own.block == 1]
-        run = float(size)
+        among_threads, run = set(shared), float(size)
         by_stride = sorted((abs(stride), axis) for axis, stride in address.strides)
         for at, (stride, axis) in enumerate(by_stride):
-            far = float(stride * size)
-            # Consecutive outer values walk on where nothing slower is left to walk inside.
-            inside = any(other not in shared for _, other in by_stride[at:])
-            if far > 2 * run or (axis in shared and (inside or axis != shared.pop())):
-                return run, far
-            run = max(run, far * self._extent(axis))
+            inside = [far for far, other in by_stride[at:] if other not in among_threads]
+            # Outer values follow one another where nothing is left to walk inside of one.
+            is_next = axis not in among_threads or (not inside and axis == shared[-1])
+            if not is_next or stride * size > 2 * run:
+                last = abs(address.stride(shared[-1])) if shared else stride
+                return run, float((inside[0] if inside else last) * size)
+            if axis in among_threads:
+                shared.pop()
+            run = max(run, float(stride * size * self._walked(axis, is_last=len(inside) == 1)))
         return run, 0.0
+
+    def _walked(self, axis: int, *, is_last: bool) -> int:
+        """Values of an axis in a row; blocks of the last outer axis follow one another too.
+
+        Args:
+            axis: which.
+            is_last: whether nothing slower is walked inside of an outer value.
+        """
+        follows = is_last and bool(self._phase.outer) and self._phase.outer[-1].axis == axis
+        return self._points.sizes[axis] if follows else self._extent(axis)

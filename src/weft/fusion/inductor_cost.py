@@ -101,7 +101,7 @@ def inductor_kernels(
     dearer = {n: own + DEARER.get(points[n].op, 0.0) for n, own in tasks.weight.items()}
     stitcher = Stitcher(replace(tasks, weight=dearer), host)
     in_place = _parts(region.program) & made_beside
-    groups = _Grouping(tasks, host, in_place).run()
+    groups = _Grouping(tasks, host, _stored_in_place(region, tasks.points, in_place)).run()
     own = [_kernel(stitcher, group) for group in groups]
     return (*_copies(region, footprint(tasks.points), host, in_place), *own)
 
@@ -186,6 +186,25 @@ def _parts(program: Program) -> frozenset[int]:
     return frozenset(n for n, given in enumerate(program.inputs) if given.node in nodes)
 
 
+def _stored_in_place(
+    region: Region, points: Points, in_place: frozenset[int]
+) -> frozenset[tuple[int, int]]:
+    """Parts that are stored in a concatenation where they are already: point and buffer."""
+    cats = {
+        f"out{number}"
+        for number, value in enumerate(region.outputs)
+        if region.program.nodes[value.node].op == "cat"
+    }
+    given = {f"in{number}" for number in in_place}
+    return frozenset(
+        (store.point, store.buffer)
+        for store in points.stores
+        if points.buffers[store.buffer].name in cats
+        and points.points[store.point].kind is Kind.LOAD
+        and points.buffers[points.points[store.point].buffer].name in given
+    )
+
+
 def _copies(
     region: Region, around: float, host: Host, in_place: frozenset[int]
 ) -> list[InductorKernel]:
@@ -196,13 +215,12 @@ def _copies(
     program, found = region.program, list[InductorKernel]()
     free = {program.inputs[number].node for number in in_place}
     for at, node in enumerate(program.nodes):
-        if node.op != "cat":
+        if node.op != "cat" or Value(at) in region.outputs:
             continue
         for part in program.operands(at):
             if part.node in free:
                 continue
-            is_stored = Value(at) in region.outputs
-            moved = 0.0 if is_stored else (1.0 + STORED) * program.type_of(part).num_bytes
+            moved = (1.0 + STORED) * program.type_of(part).num_bytes
             nanoseconds = moved / host.bytes_per_ns(around) + host.barrier_ns
             found.append(
                 InductorKernel(tasks=frozenset(), seconds=nanoseconds * 1e-9, num_bytes=moved)
@@ -233,9 +251,9 @@ class _Group:
 
 
 class _Grouping:
-    def __init__(self, tasks: Tasks, host: Host, in_place: frozenset[int]) -> None:
+    def __init__(self, tasks: Tasks, host: Host, in_place: frozenset[tuple[int, int]]) -> None:
         self._tasks = tasks
-        self._in_place = {f"in{number}" for number in in_place}
+        self._in_place = in_place
         self._scores = Scores(tasks, host)
         self._rank = {axis: at for at, axis in enumerate(tasks.axis_order)}
 
@@ -264,13 +282,9 @@ class _Grouping:
         return any(is_between(self._tasks.points.buffers[s.buffer]) for s in task.stores)
 
     def _is_there_already(self, task: Task) -> bool:
-        """Whether it stores parts of a concatenation that are written where they belong."""
-        points = self._tasks.points
-        stored = [points.points[store.point] for store in task.stores]
-        return bool(stored) and all(
-            point.kind is Kind.LOAD and points.buffers[point.buffer].name in self._in_place
-            for point in stored
-        )
+        """Whether all that it stores are parts that are written where they belong."""
+        stored = {(store.point, store.buffer) for store in task.stores}
+        return bool(stored) and stored <= self._in_place
 
     def _size(self, axes: frozenset[int]) -> int:
         return prod(self._tasks.points.sizes[axis] for axis in axes)

@@ -96,7 +96,9 @@ def slower_than_inductor(description: Description, call_s: float) -> str:
     """
     measured = dict(description.measured)
     inductor_s = measured.pop(INDUCTOR, float("inf"))
-    own_s = min(measured.values(), default=-call_s) + call_s
+    if not measured:
+        return ""
+    own_s = min(measured.values()) + call_s
     if own_s <= inductor_s:
         return ""
     return f"measured: {format_seconds(own_s)}, by Inductor {format_seconds(inductor_s)}"
@@ -104,8 +106,12 @@ def slower_than_inductor(description: Description, call_s: float) -> str:
 
 def _like(shape: Sequence[int], strides: Sequence[int], dtype: str) -> Tensor:
     """A tensor that lies like this: small random numbers; zeros where they might be indices."""
-    made = torch.empty_strided(shape, strides, dtype=to_torch_dtype(DType(dtype)))
-    return made.uniform_(0.5, 1.5) if made.is_floating_point() else made.zero_()
+    # Filled as memory: where strides are 0, elements lie on one another.
+    last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    made = torch.zeros(max(last + 1, 0), dtype=to_torch_dtype(DType(dtype)))
+    if made.is_floating_point():
+        made.uniform_(0.5, 1.5)
+    return made.as_strided(shape, strides)
 
 
 def _by_inductor(candidate: Candidate, inputs: Sequence[Tensor]) -> Callable[[list[Tensor]], Any]:

@@ -7,7 +7,8 @@ pass: with n elements of sum s in each block, and the mean m of all,
     sum of (x - m)^2  =  sum over blocks of [sum of (x - s / n)^2  +  n (s / n - m)^2]
 
 where the inner sums read a block that has just been read. No power of a number that is large
-beside its deviation is ever taken, so nothing cancels.
+beside its deviation is ever taken, so nothing cancels. The equation holds for any m that is the
+same everywhere; those that are made of the sum are what a second pass would wait for.
 
 Source: T. F. Chan, G. H. Golub, R. J. LeVeque: Algorithms for computing the sample variance, The
 American Statistician 37(3), 1983, equation 2.1.
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isclose
 
 from weft.fusion.points import Const, Kind, Point, Points, PointTable, Ref
 from weft.fusion.simplify import args_of, without_dead
@@ -31,7 +31,7 @@ second-level cache of most cores."""
 BLOCK_BYTES = 262_144
 """Bytes of a block at most. Derived: half of that, so that the next one can be on its way."""
 ELEMENT_BYTES = 4
-"""Bytes of an element, whatever it was computed from."""
+"""Bytes of an element. Derived: of float32; of others a cache holds half or twice as many."""
 
 
 def in_blocks(points: Points) -> Points:
@@ -71,7 +71,7 @@ class _Moments:
     Attributes:
         summand: what is summed.
         total: its sum.
-        mean: the sum over the number of elements.
+        mean: what is subtracted, made of the sum.
         within: axes of a block.
         blocks: axes along which blocks lie.
     """
@@ -94,11 +94,10 @@ def _moments(points: Points, number: int, order: Sequence[int]) -> _Moments | No
     summand, mean = difference
     if not isinstance(summand, int) or not isinstance(mean, int):
         return None
-    total = _total_of_mean(points, mean, points.num_elements(squares.over))
-    if total is None:
+    if set(points.points[mean].axes) & set(squares.over):
         return None
-    whole = points.points[total]
-    if (whole.args, whole.over) != ((summand,), squares.over):
+    total = _total_of(points, mean, summand, squares.over)
+    if total is None:
         return None
     blocks, within = _split(points, points.points[summand], squares.over, order)
     if not blocks:
@@ -117,25 +116,23 @@ def _root_of_square(points: Points, ref: Ref) -> Ref:
     return Const.of(0)
 
 
-def _total_of_mean(points: Points, mean: int, count: int) -> int | None:
-    """The sum of which a point is the mean of so many elements."""
-    for op, share in (("mul", 1.0 / count), ("div", float(count))):
-        factors = args_of(points, mean, op)
-        if len(factors) != 2 or not isinstance(factors[1], Const):
-            continue
-        total, own = factors[0], factors[1].value
-        if not isinstance(total, int) or not isclose(own, share, rel_tol=1e-6):
-            continue
-        point = points.points[total]
-        if point.kind is Kind.REDUCE and point.op == "sum":
-            return total
-    return None
+def _total_of(points: Points, mean: int, summand: int, over: Sequence[int]) -> int | None:
+    """The sum of a summand of which something else is made, if it is."""
+
+    def is_total(number: int) -> bool:
+        point = points.points[number]
+        is_sum = point.kind is Kind.REDUCE and point.op == "sum"
+        return is_sum and (point.args, point.over) == ((summand,), tuple(over))
+
+    return next(filter(is_total, points.reached([mean], lambda number: not is_total(number))), None)
 
 
 def _split(
     points: Points, summand: Point, over: Sequence[int], order: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Axes along which blocks lie, and those of a block; none of the former for no blocks."""
+    if not set(over) <= set(summand.axes):
+        return (), ()
     walked = [axis for axis in order if axis in over]
     fastest = [axis for axis in order if axis in summand.axes]
     # Whatever is faster in memory is read with it.
@@ -144,7 +141,7 @@ def _split(
     def num_bytes(axes: Sequence[int]) -> int:
         return ELEMENT_BYTES * points.num_elements([*axes, *beside])
 
-    if not set(over) <= set(summand.axes) or num_bytes(walked) <= HELD_BYTES:
+    if num_bytes(walked) <= HELD_BYTES:
         return (), ()
     at = next((n for n in range(len(walked)) if num_bytes(walked[n:]) <= BLOCK_BYTES), 0)
     return tuple(sorted(walked[:at])), tuple(sorted(walked[at:]))

@@ -84,6 +84,17 @@ class Candidate:
         )
 
     @property
+    def is_hot(self) -> bool:
+        """Whether so little else is in the graph that its code stays in the caches."""
+        inside = set(self.nodes)
+        others = (
+            node
+            for node in self.nodes[0].graph.nodes
+            if node.op == "call_function" and not is_view(node) and node not in inside
+        )
+        return sum(1 for _ in others) <= FEW
+
+    @property
     def made_beside(self) -> frozenset[int]:
         """Numbers of inputs that Inductor computes itself, and may write where it likes.
 
@@ -92,6 +103,11 @@ class Candidate:
         if all(node.target is not aten.cat.default for node in self.nodes):
             return frozenset()
         return frozenset(number for number, node in enumerate(self.inputs) if _is_computed(node))
+
+
+FEW = 16
+"""Operators beside a region up to which all fits the caches that hold code. Derived: half of those
+with which a call was measured from the caches."""
 
 
 def _is_computed(node: fx.Node) -> bool:

@@ -195,7 +195,7 @@ def places(points: Points, phase: Phase) -> list[tuple[int, Address, bool]]:
     return list(found)
 
 
-def crossing_accesses(points: Points, nest: Nest) -> frozenset[tuple[int, Address]]:
+def crossing_accesses(points: Points, phase: Phase, nest: Nest) -> frozenset[tuple[int, Address]]:
     """Loads and stores whose elements lie together along the axis before the last one.
 
     They are transposed in squares. There are none where a sum needs the loops in another order.
@@ -207,10 +207,7 @@ def crossing_accesses(points: Points, nest: Nest) -> frozenset[tuple[int, Addres
     if any((other in point.over) != (lane in point.over) for point in sums):
         return frozenset()
     found = {(store.buffer, store.address) for store in nest.stores}
-    for number in points.reached(_roots(nest), lambda _: True):
-        point = points.points[number]
-        if point.kind is Kind.LOAD:
-            found.add((point.buffer, point.address))
+    found |= set(_read_places(points, phase, nest))
     return frozenset(
         (buffer, address)
         for buffer, address in found

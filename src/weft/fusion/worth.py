@@ -56,6 +56,7 @@ def weigh(
     *,
     unwritten_bytes: float = 0.0,
     made_beside: frozenset[int] = frozenset(),
+    is_hot: bool = False,
 ) -> Worth:
     """Predict what a kernel for a region gains over Inductor, in the midst of Inductor's code.
 
@@ -69,6 +70,7 @@ def weigh(
         unwritten_bytes: of inputs that Inductor would compute where they are read, and that have to
             be written to memory for a kernel of weft's [bytes].
         made_beside: numbers of inputs that Inductor computes, and may write where it likes.
+        is_hot: whether little else is computed between two calls.
     """
     points = lower(region)
     kernels = inductor_kernels(region, tasks_of(points), host, made_beside)
@@ -77,6 +79,6 @@ def weigh(
     return Worth(
         inductor_s=inductor_seconds(kernels, host),
         weft_s=plan.seconds,
-        call_s=(host.calling_ns(region.num_tensors) + written_ns) * 1e-9,
+        call_s=(host.calling_ns(region.num_tensors, is_hot=is_hot) + written_ns) * 1e-9,
         plan=plan,
     )

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tests.unit.fusion.compared import assert_alike, copies, normal
+from weft.fusion import backend
+from weft.fusion import compile as compile_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # what Dynamo and Inductor warn of themselves
@@ -227,3 +230,38 @@ def test_a_folder_that_cannot_be_written_is_said_and_inductor_goes_on(caplog):
 def test_strictly_such_a_folder_is_an_error():
     with pytest.raises(Exception, match="TORCHINDUCTOR_CACHE_DIR"):
         compiled(lambda x: (x * 4.5).softmax(-1))(plain(5, 7))
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """A host without g++, as far as weft can tell; Inductor still finds one."""
+    run = subprocess.run
+
+    def without(command, *args, **named):
+        if command[0] == "g++":
+            raise FileNotFoundError(2, "No such file or directory", "g++")
+        return run(command, *args, **named)
+
+    named = SimpleNamespace(run=without, CalledProcessError=subprocess.CalledProcessError)
+    monkeypatch.setattr(compile_module, "subprocess", named)
+    monkeypatch.setattr(backend, "_kernels", {})
+    for known in (compile_module.generation, compile_module._compiler):
+        known.cache_clear()
+    yield
+    for known in (compile_module.generation, compile_module._compiler):
+        known.cache_clear()
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_without_a_compiler_inductor_goes_on(caplog):
+    x, y = plain(32, 48), plain(32, 48)
+    with caplog.at_level(logging.WARNING, "weft.fusion"):
+        got = compiled(softmax_of_sum, strict=False)(x, y)
+    assert_alike(got, softmax_of_sum(x, y))
+    assert "g++" in caplog.text and "left to Inductor" in caplog.text
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_strictly_a_missing_compiler_is_an_error():
+    with pytest.raises(Exception, match="install your system's g\\+\\+ package"):
+        compiled(softmax_of_sum)(plain(16, 48), plain(16, 48))

@@ -8,8 +8,10 @@ import torch
 from tests.unit.fusion.compared import assert_alike
 from tests.unit.fusion.regions import region
 from weft.fusion import backend, moments
+from weft.fusion.cost import Host
 from weft.fusion.lower import lower
 from weft.fusion.points import Kind
+from weft.fusion.stitch import planned
 
 CHANNELS = (1, 4, 1, 1)
 
@@ -46,25 +48,39 @@ def test_squared_deviations_of_a_large_channel_are_summed_in_blocks():
     [
         variance(square="pow.Tensor_Scalar"),
         variance(lambda add, total, n: add("div.Scalar", total, n)),
+        variance(lambda add, total, n: add("exp.default", total)),
     ],
-    ids=["a power", "a quotient"],
+    ids=["a power", "a quotient", "of no mean"],
 )
 def test_however_they_are_written(build):
     points = lower(region(build, "f32[32,4,128,128]"))
     assert len(sums(points)) == 4
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        variance(lambda add, total, n: add("mul.Scalar", total, 2 / n)),
-        variance(lambda add, total, n: add("exp.default", total)),
-    ],
-    ids=["twice the mean", "no mean"],
-)
-def test_deviations_from_anything_else_are_summed_as_they_are(build):
-    points = lower(region(build, "f32[32,4,128,128]"))
-    assert sums(points) == [[32, 128, 128]] * 2
+def test_deviations_that_wait_for_no_sum_are_summed_as_they_are():
+    def from_given(add, x, centre):
+        left = add("sub.Tensor", x, add("view", centre, CHANNELS))
+        return add("sum", add("mul.Tensor", left, left), (0, 2, 3))
+
+    points = lower(region(from_given, "f32[32,4,128,128]", "f32[4]"))
+    assert sums(points) == [[32, 128, 128]]
+
+
+def test_channels_beside_one_another_are_a_part_of_a_block():
+    def last(add, x):
+        left = add("sub.Tensor", x, add("mul.Scalar", add("sum", x, (0, 1)), 1 / 8192))
+        return add("sum", add("mul.Tensor", left, left), (0, 1))
+
+    points = lower(region(last, "f32[64,128,256]"))
+    assert sorted(sums(points)) == [[64], [64], [128], [128]]
+    assert sums(lower(region(last, "f32[64,128,1024]"))) == [[64, 128], [64, 128]]
+
+
+def test_all_is_read_in_one_pass():
+    made = region(variance(), "f32[32,4,128,128]")
+    plan = planned(made, lower(made), Host(threads=2))
+    reads = [phase.num_bytes for phase in plan.phases if phase.num_bytes > 1e6]
+    assert reads == pytest.approx([32 * 4 * 128 * 128 * 4], rel=1e-2)
 
 
 def test_a_channel_that_a_cache_holds_is_read_twice():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from weft.fusion.emit.expressions import PLAIN, STORED, VECTOR, identity
-from weft.fusion.emit.nest import NestWriter
+from weft.fusion.emit.rows import RowsWriter
 from weft.fusion.emit.squares import SquaresWriter
 from weft.fusion.emit.values import Where
 from weft.fusion.points import Kind
@@ -155,10 +155,10 @@ class _Writer:
                 self._lines.append(f"      {plain} n{point};")
         blocked = frozenset(inside)
         for nest in phase.nests:
-            is_crossed = crossing_accesses(self._schedule.points, nest)
-            writer = SquaresWriter if is_crossed else NestWriter
-            lines = writer(self._schedule, phase, nest, where, blocked, frozenset(rounds)).run()
-            self._lines += ["      " + line for line in lines]
+            crossing = crossing_accesses(self._schedule.points, phase, nest)
+            kind = SquaresWriter if crossing else RowsWriter
+            writer = kind(self._schedule, phase, nest, where, blocked, frozenset(rounds), crossing)
+            self._lines += ["      " + line for line in writer.run()]
         self._lines += self._end_round(rounds)
         self._lines += ["    }", "    }"]
         for point in phase.across:

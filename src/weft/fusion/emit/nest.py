@@ -1,20 +1,19 @@
-"""C++ of one nest: its loops, its sums, what it keeps and what it stores."""
+"""C++ of one nest, whatever the order of its loops: its sums, what it keeps, what it stores."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from weft.fusion.emit.expressions import STORED, VECTOR, identity
 from weft.fusion.emit.values import Values, Where
-from weft.fusion.points import Kind, Store
+from weft.fusion.points import Address, Kind, Store
 from weft.fusion.schedule import (
     LANES,
     Nest,
     Phase,
     Schedule,
-    crossing_accesses,
     fetched_ahead,
-    fits_own_cache,
     inner_axes,
 )
 from weft.program.types import DType
@@ -26,18 +25,17 @@ HEAVY = 24.0
 of it. Derived: four chains of additions hide the latency of one, and registers are 32."""
 
 
-class NestWriter:
+class NestWriter(ABC):
     """Writes a nest.
 
-    Sums are made in registers where the loops allow: over the last axes with one vector for each
-    unrolled body, added up at the end; over the axis before the last by having the vectors of the
-    last one in the outer loop. Else they are made in a buffer.
+    Sums are made in registers where the loops allow, else in a buffer.
 
     Args:
         schedule, phase, nest: what to write.
         where: where results of other nests are found, and those of this one are put.
         blocked: outer axes that are walked in blocks.
         rounds: sums over outer axes that are made in rounds.
+        crossing: places that are transposed in squares.
     """
 
     def __init__(
@@ -47,10 +45,14 @@ class NestWriter:
         nest: Nest,
         where: Mapping[int, Where],
         blocked: frozenset[int],
-        rounds: frozenset[int] = frozenset(),
+        rounds: frozenset[int],
+        crossing: frozenset[tuple[int, Address]],
     ) -> None:
         self._rounds = rounds
-        self._values = Values(schedule, nest, where, blocked, fetched_ahead(schedule, phase, nest))
+        ahead = fetched_ahead(schedule, phase, nest)
+        self._crossing = crossing
+        self._values = Values(schedule, nest, where, blocked, crossing, ahead)
+        self._schedule = schedule
         self._points = schedule.points.points
         self._sizes = schedule.points.sizes
         self._phase = phase
@@ -60,10 +62,8 @@ class NestWriter:
         self._reduced = [n for n in nest.points if self._points[n].kind is Kind.REDUCE]
         self._streams = schedule.streams
         self._buffers = schedule.buffers
-        self._fits_own_cache = fits_own_cache(schedule.points)
-        self._is_turned = self._may_turn()
+        self._is_turned = False
         self._num_beside = 1
-        self._crossing = crossing_accesses(schedule.points, nest)
 
     def run(self) -> list[str]:
         """The lines."""
@@ -81,18 +81,6 @@ class NestWriter:
     def _lane_axis(self) -> int:
         return self._nest.axes[-1]
 
-    def _may_turn(self) -> bool:
-        """Whether all sums are over the axis before the last, and not over the last."""
-        axes = self._nest.axes
-        return (
-            len(axes) > 1
-            and bool(self._reduced)
-            and all(
-                axes[-2] in self._over(number) and axes[-1] not in self._over(number)
-                for number in self._reduced
-            )
-        )
-
     def _loop(self, axis: int) -> str:
         low, high = self._bounds(axis)
         return f"for (int64_t a{axis} = {low}; a{axis} < {high}; a{axis}++) {{"
@@ -102,51 +90,9 @@ class NestWriter:
             return f"lo{axis}", f"hi{axis}"
         return "0", str(self._sizes[axis])
 
+    @abstractmethod
     def _loops(self, unroll: int) -> list[str]:
         """All loops, with so many vectors side by side where there are as many."""
-        return self._turned(unroll) if self._is_turned else self._straight(unroll)
-
-    def _straight(self, unroll: int) -> list[str]:
-        """Loops in the order of the axes, vectors innermost."""
-        axes, lines = self._nest.axes, list[str]()
-        together, single = self._together(unroll), self._body(0, is_rest=False)
-        rest = self._body(0, is_rest=True)
-        opened: dict[int, list[int]] = {}
-        for number in self._reduced:
-            opened.setdefault(self._depth(number), []).append(number)
-        for depth in range(len(axes)):
-            for number in opened.get(depth, ()):
-                lines += self._registers(number, unroll)
-            if depth < len(axes) - 1:
-                lines.append(self._loop(axes[depth]))
-        lines += self._values.before
-        lines += self._lane_loop(together, single, rest, unroll)
-        for depth in reversed(range(len(axes))):
-            if depth < len(axes) - 1:
-                lines.append("}")
-            for number in opened.get(depth, ()):
-                lines += self._finish(number, unroll)
-        return lines
-
-    def _turned(self, unroll: int) -> list[str]:
-        """Vectors of the last axis outside of the loop over the one before it."""
-        *outside, summed, _ = self._nest.axes
-        together, single = self._together(unroll), self._body(0, is_rest=False)
-        rest = self._body(0, is_rest=True)
-
-        def around(body: list[str], count: int, is_rest: bool) -> list[str]:
-            made = [line for number in self._reduced for line in self._registers(number, count)]
-            made += [self._loop(summed), *self._values.before, "{", *body, "}", "}"]
-            for number in self._reduced:
-                for u in range(count):
-                    made.append(self._put_lanes(number, u, is_rest))
-            return made
-
-        lines = [self._loop(axis) for axis in outside]
-        lines += self._lane_loop(
-            around(together, unroll, False), around(single, 1, False), around(rest, 1, True), unroll
-        )
-        return [*lines, *("}" for _ in outside)]
 
     def _together(self, count: int) -> list[str]:
         """Bodies of so many vectors side by side."""
@@ -155,26 +101,6 @@ class NestWriter:
         self._num_beside = 1
         held = [f"vf {self._held(at)};" for at, _ in self._in_lines(count)]
         return [*held, *(line for body in bodies for line in ["{", *body, "}"])]
-
-    def _lane_loop(
-        self, together: list[str], single: list[str], rest: list[str], unroll: int
-    ) -> list[str]:
-        """Vectors side by side as far as they go, then single ones, then what is left of one."""
-        axis = self._lane_axis
-        low, high = self._bounds(axis)
-        a, step = f"a{axis}", LANES * unroll
-        lines = [f"int64_t {a} = {low};"]
-        known, size = axis not in self._blocked, self._sizes[axis]
-        if not known or size >= step:
-            lines += [f"for (; {a} + {step} <= {high}; {a} += {step}) {{", *together, "}"]
-        if unroll > 1 and (not known or size % step >= LANES):
-            lines.append(f"for (; {a} + {LANES} <= {high}; {a} += {LANES}) {{")
-            lines += [*single, "}"]
-        if not known or size % LANES:
-            lines.append(f"if ({a} < {high}) {{")
-            lines.append(f"const int rest = int({high} - {a});")
-            lines += [*rest, "}"]
-        return lines
 
     # --- reductions ------------------------------------------------------------------------
 

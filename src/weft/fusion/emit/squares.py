@@ -5,22 +5,24 @@ from __future__ import annotations
 from weft.fusion.emit.expressions import STORED, VECTOR
 from weft.fusion.emit.nest import NestWriter
 from weft.fusion.emit.values import Square
-from weft.fusion.schedule import LANES
+from weft.fusion.schedule import LANES, fits_own_cache
 
 __all__ = ["SquaresWriter"]
 
 TALL = 128
 """Rows of squares that are written one behind the other before those beside them. Measured: where
-rows are pages apart, 256 bytes on end take two thirds of the time that single lines do."""
+rows are pages apart, 256 bytes on end take two thirds of the time that single lines do (AMD
+EPYC)."""
 
 
 class SquaresWriter(NestWriter):
     """Writes a nest in squares: sixteen values of the last axis times sixteen of the one before it.
 
     What lies in memory along the axis before the last is read and written in vectors along that,
-    and transposed in registers. Where rows are of elements of one or two bytes, two squares lie
-    side by side, so that lines of memory are written whole. Beyond a core's own cache the next
-    columns are fetched meanwhile: each line is in a row of its own, which no processor foresees.
+    and transposed in registers. Where rows of one or two bytes are written, two squares lie side
+    by side: two vectors of 16 bits are a line of memory, which is written whole. Beyond a core's
+    own cache the next columns are fetched meanwhile: each line is in a row of its own, which no
+    processor foresees.
 
     Args: as of `NestWriter`.
     """
@@ -49,7 +51,7 @@ class SquaresWriter(NestWriter):
         other, lane = self._nest.axes[-2:]
         (low, high), (lane_low, lane_high) = self._bounds(other), self._bounds(lane)
         wide = self._wide
-        self._values.further = 0 if self._fits_own_cache else LANES * wide
+        self._values.further = 0 if fits_own_cache(self._schedule.points) else LANES * wide
         whole, rest = self._together(wide), self._body(0, is_rest=True)
         squares = self._values.squares.values()
         step = LANES * (2 if any(square.is_in_pairs for square in squares) else 1)

@@ -4,7 +4,7 @@
 namespace weft {
 
 template <class T, class V> INLINE void stream(T* p, V v) { store(p, v); }
-#ifdef __AVX512F__
+#ifdef WEFT_AVX512
 INLINE void stream(float* p, vf v) {
   if (((uintptr_t)p & 63) == 0) _mm512_stream_ps(p, (__m512)v);
   else store(p, v);
@@ -13,7 +13,7 @@ INLINE void stream(int32_t* p, vi v) {
   if (((uintptr_t)p & 63) == 0) _mm512_stream_si512((__m512i*)p, (__m512i)v);
   else keep(p, v);
 }
-#elif defined(__AVX2__)
+#elif defined(WEFT_AVX2)
 INLINE void stream(float* p, vf v) {
   if (((uintptr_t)p & 31) != 0) return store(p, v);
   __m256 halves[2];
@@ -38,7 +38,7 @@ template <class T, class As> INLINE void stream_two(T* p, vf a, vf b, As as) {
 
 // Before others read what was stored past the caches.
 INLINE void end_streams() {
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(WEFT_AVX512) || defined(WEFT_AVX2)
   _mm_sfence();
 #endif
 }

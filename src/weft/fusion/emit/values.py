@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from weft.fusion.emit.expressions import PLAIN, STORED, VECTOR, expression, literal, power
 from weft.fusion.points import Address, Const, Kind, Point, Ref, Store, argument_type
-from weft.fusion.schedule import Nest, Schedule, crossing_accesses
+from weft.fusion.schedule import Nest, Schedule
 from weft.program.types import DType
 
 __all__ = ["Values", "Where"]
@@ -64,6 +64,7 @@ class Values:
         schedule, nest: what to write.
         where: where results of other nests are found, and those of this one are put.
         blocked: outer axes that are walked in blocks.
+        crossing: places that are transposed in squares.
         ahead: places that are fetched for the next outer value where they are read, with how far
             that is [elements].
 
@@ -81,6 +82,7 @@ class Values:
         nest: Nest,
         where: Mapping[int, Where],
         blocked: frozenset[int],
+        crossing: Collection[tuple[int, Address]] = (),
         ahead: Mapping[tuple[int, Address], int] = MappingProxyType({}),
     ) -> None:
         self._schedule = schedule
@@ -93,7 +95,7 @@ class Values:
         self._inside: dict[int, str] = {}
         self._outside: dict[object, str] = {}
         self._count = self._beside = self.further = 0
-        self._crossing = crossing_accesses(schedule.points, nest)
+        self._crossing = crossing
         self.before: list[str] = []
         self.weight = 0.0
         self.squares: dict[str, Square] = {}
