@@ -69,11 +69,14 @@ def build(sources: Sequence[Source], folder: Path) -> Path:
 
 
 def put(path: Path, text: str) -> None:
-    """Write a file in one step: several processes may write the same at once."""
+    """Write a file in one step: several processes, and threads of one, may write it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{uuid4().hex}.tmp")
-    aside.write_text(text)
-    aside.replace(path)
+    try:
+        aside.write_text(text)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @cache

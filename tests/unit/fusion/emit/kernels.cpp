@@ -145,3 +145,41 @@ KERNEL over_threads(const float* x, float* y, int64_t bytes, int64_t num, int n)
   y[2 * LANES] = over_threads_sum_one(x, 2, bytes, num);
   y[2 * LANES + 1] = over_threads_maximum_one(x, 2, bytes, num);
 }
+
+// Squares from and to places that are `from` and `to` elements apart.
+#define SQUARES(T)                                                                             \
+  KERNEL square_##T(const T* x, int64_t from, T* y, int64_t to) {                              \
+    decltype(load(x)) square[LANES];                                                           \
+    load_square(square, x, from);                                                              \
+    store_square<true>(y, to, square);                                                         \
+  }                                                                                            \
+  KERNEL part_of_square_##T(                                                                   \
+      const T* x, int64_t from, T* y, int64_t to, int64_t lanes, int64_t rows) {               \
+    decltype(load(x)) square[LANES];                                                           \
+    load_square(square, x, from, int(lanes), int(rows));                                       \
+    store_square<true>(y, to, square, int(lanes), int(rows));                                  \
+  }
+SQUARES(float)
+SQUARES(double)
+SQUARES(int32_t)
+SQUARES(bf16)
+SQUARES(bool)
+
+// Numbers of 16 bits, past the caches: 32 in a row, and 32 rows of sixteen as sixteen of 32.
+#define PAST(T)                                                                                \
+  KERNEL line_##T(const float* x, T* y) {                                                      \
+    stream_two(y, load(x), load(x + LANES), T{});                                              \
+    end_streams();                                                                             \
+  }                                                                                            \
+  KERNEL two_squares_##T(const float* x, T* y, int64_t to) {                                   \
+    vf rows[2 * LANES];                                                                        \
+    for (int i = 0; i < 2 * LANES; i++) rows[i] = load(x + i * LANES);                         \
+    store_two_squares<true, T>(y, to, rows);                                                   \
+    end_streams();                                                                             \
+  }
+PAST(bf16)
+PAST(f16)
+KERNEL row_float(const float* x, float* y) {
+  stream(y, load(x));
+  end_streams();
+}

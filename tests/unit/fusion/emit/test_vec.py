@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import ast
-import ctypes
-import platform
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import weft
 from benchmarks.vec.fit_polynomials import FITS, fitted
+from tests.unit.fusion.emit.vectors import FLAGS, FUSION, TARGETS, call
 
-FUSION = Path(weft.__file__).parent / "fusion"
-HEADERS = ("registers.h", "vec.h", "functions.h")
-FLAGS = (
-    *("-std=c++17", "-fopenmp", "-shared", "-fPIC"),
-    *("-fno-math-errno", "-fno-trapping-math", "-w"),
-)
-TARGETS = {
-    "native": ("-march=native", "-mprefer-vector-width=512"),
-    "avx2": ("-march=x86-64", "-mavx2", "-mfma", "-mf16c"),
-    "any": ("-march=x86-64",) if platform.machine() == "x86_64" else (),
-}
 LANES = 16
 NAMES = {  # of element types in C++
     "float": np.float32,
@@ -45,44 +31,10 @@ SPECIAL = [0.0, 1.0, 0.5, 2.0, 1e-40, TINY, 1.1754944e-38, MOST, 88.72284, 100.0
 SPECIAL = np.array(SPECIAL + [-x for x in SPECIAL])
 
 
-def reaches(target):
-    """Why a target cannot run here, or nothing."""
-    if target != "avx2":
-        return ""
-    if platform.machine() != "x86_64":
-        return "AVX2 needs an x86-64 processor"
-    known = set(Path("/proc/cpuinfo").read_text().split())
-    missing = {"avx2", "fma", "f16c"} - known
-    return f"the processor has no {', '.join(sorted(missing))}" if missing else ""
-
-
-@pytest.fixture(scope="session", params=TARGETS)
-def library(request, tmp_path_factory):
-    if reason := reaches(request.param):
-        pytest.skip(reason)
-    texts = [(FUSION / "emit" / name).read_text() for name in HEADERS]
-    texts.append((Path(__file__).parent / "kernels.cpp").read_text())
-    path = tmp_path_factory.mktemp(request.param) / "kernels.so"
-    # -O2 takes two thirds of the time of -O3.
-    command = ["g++", "-O2", *FLAGS, *TARGETS[request.param], "-x", "c++", "-", "-o", str(path)]
-    done = subprocess.run(command, input="\n".join(texts), capture_output=True, text=True)
-    assert not done.returncode, done.stderr[:2000]
-    return ctypes.CDLL(str(path))
-
-
 def test_headers_are_compiled_here_as_kernels_are():
     nodes = ast.walk(ast.parse((FUSION / "compile.py").read_text()))
     written = {node.value for node in nodes if isinstance(node, ast.Constant)}
-    assert {*FLAGS, *TARGETS["native"], *HEADERS} <= written
-
-
-def call(library, name, *args):
-    """Call a kernel; arrays are given as where they lie."""
-    words = [
-        ctypes.c_void_p(arg.ctypes.data) if isinstance(arg, np.ndarray) else ctypes.c_int64(arg)
-        for arg in args
-    ]
-    return getattr(library, name)(*words)
+    assert {*FLAGS, *TARGETS["native"]} <= written
 
 
 def mapped(library, name, *arrays, result=None):
