@@ -36,6 +36,7 @@ from weft.fusion.plan import FusionPlan
 from weft.fusion.recipe import recipe_of
 from weft.fusion.region import Region
 from weft.fusion.sizes import at_hand, is_size, sources, unknown
+from weft.fusion.surroundings import surroundings
 from weft.fusion.worth import Worth, weigh
 
 __all__ = ["Observed", "compile_graph"]
@@ -274,7 +275,7 @@ class Stitch(CustomGraphPass):
 def _call_seconds(candidate: Candidate) -> float:
     """What it takes to call a region's kernel from Inductor's code [s]."""
     host = calibrated(torch.get_num_threads(), folder())
-    tensors, is_hot = candidate.region.num_tensors, candidate.is_hot
+    tensors, is_hot = candidate.region.num_tensors, surroundings(candidate).is_hot
     return host.calling_ns(tensors, is_hot=is_hot) * 1e-9
 
 
@@ -283,16 +284,10 @@ _worths: dict[tuple[object, ...], Worth] = {}
 
 def _worth(candidate: Candidate, host: Host) -> Worth:
     """What a region gains; of equal ones once."""
-    unwritten, beside = candidate.unwritten_bytes, candidate.made_beside
-    key = (candidate.region.digest, unwritten, beside, candidate.is_hot, host)
+    around = surroundings(candidate)
+    key = (candidate.region.digest, around, host)
     if key not in _worths:
-        _worths[key] = weigh(
-            candidate.region,
-            host,
-            unwritten_bytes=unwritten,
-            made_beside=beside,
-            is_hot=candidate.is_hot,
-        )
+        _worths[key] = weigh(candidate.region, host, around)
     return _worths[key]
 
 

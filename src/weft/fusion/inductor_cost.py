@@ -87,7 +87,11 @@ def inductor_seconds(kernels: Sequence[InductorKernel], host: Host) -> float:
 
 
 def inductor_kernels(
-    region: Region, tasks: Tasks, host: Host, made_beside: frozenset[int] = frozenset()
+    region: Region,
+    tasks: Tasks,
+    host: Host,
+    made_beside: frozenset[int] = frozenset(),
+    computed_there: frozenset[int] = frozenset(),
 ) -> tuple[InductorKernel, ...]:
     """The kernels that Inductor would make of a region.
 
@@ -96,23 +100,28 @@ def inductor_kernels(
         tasks: of the region.
         host: what it runs on.
         made_beside: numbers of inputs that Inductor computes, and may write where it likes.
+        computed_there: numbers of inputs that it computes where they are read.
     """
     points = tasks.points.points
     dearer = {n: own + DEARER.get(points[n].op, 0.0) for n, own in tasks.weight.items()}
     stitcher = Stitcher(replace(tasks, weight=dearer), host)
     in_place = _parts(region.program) & made_beside
     groups = _Grouping(tasks, host, _stored_in_place(region, tasks.points, in_place)).run()
-    own = [_kernel(stitcher, group) for group in groups]
+    buffers = tasks.points.buffers
+    there = frozenset(
+        b for b, own in enumerate(buffers) if own.name in {f"in{n}" for n in computed_there}
+    )
+    own = [_kernel(stitcher, group, there) for group in groups]
     return (*_copies(region, footprint(tasks.points), host, in_place), *own)
 
 
-def _kernel(stitcher: Stitcher, group: _Group) -> InductorKernel:
+def _kernel(stitcher: Stitcher, group: _Group, there: frozenset[int]) -> InductorKernel:
     tasks, host, pattern = stitcher.tasks, stitcher.host, group.pattern
     seconds, outer = stitcher.phase(pattern)
     if group.is_in_strips:
         in_cache, beyond = STRIPS
         seconds *= in_cache if footprint(tasks.points) <= NEAR_BYTES else beyond
-    vectors_ns = _bool_vectors(tasks, pattern) * host.vector_ns
+    vectors_ns = _bool_vectors(tasks, pattern, there) * host.vector_ns
     extra_ns = (vectors_ns + _turned_ns(tasks, pattern)) / host.threads
     return InductorKernel(
         tasks=pattern,
@@ -121,8 +130,13 @@ def _kernel(stitcher: Stitcher, group: _Group) -> InductorKernel:
     )
 
 
-def _bool_vectors(tasks: Tasks, pattern: Pattern) -> float:
-    """Vector instructions of a kernel for bools that it reads and writes."""
+def _bool_vectors(tasks: Tasks, pattern: Pattern, there: frozenset[int]) -> float:
+    """Vector instructions of a kernel for bools that it reads and writes.
+
+    Args:
+        tasks, pattern: what is in the kernel.
+        there: buffers that it computes instead of reading them.
+    """
     points, own = tasks.points, _of(tasks, pattern)
     widest = max(points.num_elements(sorted(task.space)) for task in own)
     walked = {axis for task in own for axis in task.space}
@@ -132,7 +146,7 @@ def _bool_vectors(tasks: Tasks, pattern: Pattern) -> float:
         # What is the same along a row is read once for it.
         widest if address.stride(fastest) else points.num_elements([a for a, _ in address.strides])
         for buffer, address in places
-        if points.buffers[buffer].dtype is DType.BOOL
+        if points.buffers[buffer].dtype is DType.BOOL and buffer not in there
     )
     stores = [store for task in own for store in task.stores]
     written = sum(

@@ -33,6 +33,7 @@ from weft.fusion.kernel import Description, Kernel, describe, read_kernel
 from weft.fusion.lower import lower
 from weft.fusion.partition import Candidate
 from weft.fusion.stitch import ranked, scheduled
+from weft.fusion.surroundings import is_computed_again
 from weft.program.types import DType
 
 __all__ = ["INDUCTOR", "fastest", "slower_than_inductor"]
@@ -115,14 +116,15 @@ def _like(shape: Sequence[int], strides: Sequence[int], dtype: str) -> Tensor:
 
 
 def _by_inductor(candidate: Candidate, inputs: Sequence[Tensor]) -> Callable[[list[Tensor]], Any]:
-    """What Inductor makes of a region's nodes alone."""
+    """What Inductor makes of a region's nodes alone, but for results that it would not write."""
+    written = [node for node in candidate.outputs if not is_computed_again(node)]
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in candidate.inputs:
         copies[node] = graph.placeholder(node.name)
         copies[node].meta = dict(node.meta)
     for node in candidate.nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[node] for node in candidate.outputs))
+    graph.output(tuple(copies[node] for node in written or candidate.outputs))
     with ExitStack() as stack:
         stack.enter_context(torch._guards.tracing(None))
         stack.enter_context(config.patch(post_grad_custom_pre_pass=None))

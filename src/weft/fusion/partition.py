@@ -23,10 +23,9 @@ from weft.fusion.lower import lower
 from weft.fusion.region import Region
 from weft.fusion.sizes import hint, is_size, layout, size_of, symbols_of, unknown
 
-__all__ = ["Candidate", "candidates", "is_view"]
+__all__ = ["Candidate", "candidates", "is_stitchable", "is_view"]
 
 aten = torch.ops.aten
-prims = torch.ops.prims
 
 _VIEWS = frozenset(
     {
@@ -40,15 +39,6 @@ _VIEWS = frozenset(
     }
 )
 """Operators that move nothing where they stand alone."""
-
-
-_INLINED = frozenset(
-    {
-        *(aten.embedding.default, aten.index.Tensor, aten.constant_pad_nd.default),
-        *(prims.inductor_random.default, prims.inductor_randint.default),
-    }
-)
-"""Operators that regions lack and that Inductor computes in the loops of who reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,49 +60,6 @@ class Candidate:
     region: Region
     is_symbolic: bool
     device: torch.device
-
-    @property
-    def unwritten_bytes(self) -> float:
-        """Of inputs that Inductor computes where they are read, if no others do [bytes]."""
-        inside = set(self.nodes)
-        return float(
-            sum(
-                node.meta["val"].nbytes
-                for node in self.inputs
-                if node.target in _INLINED and all(user in inside for user in node.users)
-            )
-        )
-
-    @property
-    def is_hot(self) -> bool:
-        """Whether so little else is in the graph that its code stays in the caches."""
-        inside = set(self.nodes)
-        others = (
-            node
-            for node in self.nodes[0].graph.nodes
-            if node.op == "call_function" and not is_view(node) and node not in inside
-        )
-        return sum(1 for _ in others) <= FEW
-
-    @property
-    def made_beside(self) -> frozenset[int]:
-        """Numbers of inputs that Inductor computes itself, and may write where it likes.
-
-        It writes parts of a concatenation where they belong; nobody else asks for this.
-        """
-        if all(node.target is not aten.cat.default for node in self.nodes):
-            return frozenset()
-        return frozenset(number for number, node in enumerate(self.inputs) if _is_computed(node))
-
-
-FEW = 16
-"""Operators beside a region up to which all fits the caches that hold code. Derived: half of those
-with which a call was measured from the caches."""
-
-
-def _is_computed(node: fx.Node) -> bool:
-    """Whether a node is an operator that regions know, and no view."""
-    return isinstance(node.target, OpOverload) and not is_view(node) and _is_stitchable(node)
 
 
 def candidates(module: fx.GraphModule) -> list[Candidate]:
@@ -156,7 +103,7 @@ class _Support(OperatorSupportBase):
         except InputError:
             return False
         if key not in self._known:
-            self._known[key] = _is_stitchable(node)
+            self._known[key] = is_stitchable(node)
         return self._known[key]
 
 
@@ -222,7 +169,7 @@ def _is_taken(tensor: Tensor) -> bool:
     return 0 < prod(layout(tensor)[0]) < 2**31
 
 
-def _is_stitchable(node: fx.Node) -> bool:
+def is_stitchable(node: fx.Node) -> bool:
     """Whether a node alone could be a region."""
     several = isinstance(node.meta["val"], list | tuple)
     outputs = list(node.users) if several else [node]

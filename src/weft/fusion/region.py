@@ -5,7 +5,8 @@ Its operators are those of `weft.program`; what it reads and writes are tensors 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from weft.core.digest import digest
@@ -54,6 +55,19 @@ class Region:
         """Equal for regions that compute the same on tensors that lie alike."""
         parts = (self.program.digest, self.outputs, self.input_strides, self.output_strides)
         return digest(repr(parts))
+
+    def without(self, outputs: Collection[int]) -> Region:
+        """The same region, of which fewer outputs are read.
+
+        Args:
+            outputs: numbers of those that are not; some are left.
+        """
+        kept = [number for number in range(len(self.outputs)) if number not in outputs]
+        return replace(
+            self,
+            outputs=tuple(self.outputs[number] for number in kept),
+            output_strides=tuple(self.output_strides[number] for number in kept),
+        )
 
     @property
     def num_tensors(self) -> int:

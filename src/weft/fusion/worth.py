@@ -6,15 +6,18 @@ from dataclasses import dataclass
 
 from weft.core.units import format_seconds
 from weft.fusion.cost import STORED, Host, footprint
-from weft.fusion.inductor_cost import inductor_kernels, inductor_seconds
+from weft.fusion.inductor_cost import MASK_WRITTEN, inductor_kernels, inductor_seconds
 from weft.fusion.lower import lower
 from weft.fusion.plan import FusionPlan
 from weft.fusion.region import Region
+from weft.fusion.schedule import LANES
 from weft.fusion.stitch import planned
+from weft.fusion.surroundings import Surroundings
 from weft.fusion.tasks import tasks_of
 
 __all__ = ["LEAST_GAIN", "Worth", "weigh"]
 
+ALONE = Surroundings()
 LEAST_GAIN = 0.25
 """Share of Inductor's time that a kernel has to save: what predictions of kernels' times are off by
 in the median at most, so that what it is predicted to save beyond that is seldom an error."""
@@ -50,35 +53,38 @@ class Worth:
         return f"{weft} and {call} for the call, against {inductor} there"
 
 
-def weigh(
-    region: Region,
-    host: Host,
-    *,
-    unwritten_bytes: float = 0.0,
-    made_beside: frozenset[int] = frozenset(),
-    is_hot: bool = False,
-) -> Worth:
+def weigh(region: Region, host: Host, around: Surroundings = ALONE) -> Worth:
     """Predict what a kernel for a region gains over Inductor, in the midst of Inductor's code.
 
         gain = Inductor's kernels - (weft's kernel + call + (1 + S) unwritten / bandwidth)
 
-    S is what a store counts beside a load (`weft.fusion.cost.STORED`).
+    S is what a store counts beside a load (`weft.fusion.cost.STORED`). Bools are written one by
+    one.
 
     Args:
         region: what to compute.
         host: what it runs on.
-        unwritten_bytes: of inputs that Inductor would compute where they are read, and that have to
-            be written to memory for a kernel of weft's [bytes].
-        made_beside: numbers of inputs that Inductor computes, and may write where it likes.
-        is_hot: whether little else is computed between two calls.
+        around: what it stands in the midst of.
     """
     points = lower(region)
-    kernels = inductor_kernels(region, tasks_of(points), host, made_beside)
     plan = planned(region, points, host)
-    written_ns = (1.0 + STORED) * unwritten_bytes / host.bytes_per_ns(footprint(points))
+    bytes_ns = (1.0 + STORED) * around.unwritten_bytes / host.bytes_per_ns(footprint(points))
+    bools_ns = MASK_WRITTEN * around.unwritten_bools / LANES * host.vector_ns / host.threads
+    calling_ns = host.calling_ns(region.num_tensors, is_hot=around.is_hot)
     return Worth(
-        inductor_s=inductor_seconds(kernels, host),
+        inductor_s=_inductor_s(region, host, around),
         weft_s=plan.seconds,
-        call_s=(host.calling_ns(region.num_tensors, is_hot=is_hot) + written_ns) * 1e-9,
+        call_s=(calling_ns + bytes_ns + bools_ns) * 1e-9,
         plan=plan,
     )
+
+
+def _inductor_s(region: Region, host: Host, around: Surroundings) -> float:
+    """What Inductor takes for those outputs that it writes."""
+    if len(around.computed_again) == len(region.outputs):
+        return 0.0
+    seen = region.without(around.computed_again)
+    kernels = inductor_kernels(
+        seen, tasks_of(lower(seen)), host, around.made_beside, around.computed_there
+    )
+    return inductor_seconds(kernels, host)

@@ -12,6 +12,7 @@ from tests.unit.fusion.regions import region
 from weft.fusion.cost import Host
 from weft.fusion.inductor_cost import TURNED_NS, inductor_kernels, inductor_seconds
 from weft.fusion.lower import lower
+from weft.fusion.surroundings import Surroundings
 from weft.fusion.tasks import tasks_of
 from weft.fusion.worth import weigh
 
@@ -189,5 +190,5 @@ def test_what_takes_less_than_a_call_gains_nothing():
 def test_the_gain_falls_with_the_call_and_with_what_has_to_be_written(call_ns, unwritten):
     made = region(rows_and_columns, "f32[512,256]")
     free = weigh(made, replace(HOST, call_ns=0.0))
-    dear = weigh(made, replace(HOST, call_ns=call_ns), unwritten_bytes=unwritten)
+    dear = weigh(made, replace(HOST, call_ns=call_ns), Surroundings(unwritten_bytes=unwritten))
     assert free.gain_s - dear.gain_s >= call_ns * 1e-9 - 1e-15
