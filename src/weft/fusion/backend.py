@@ -217,10 +217,11 @@ class Stitch(CustomGraphPass):
         """Key of a region's kernel; None if it has none."""
         try:
             plan: FusionPlan | None = None
-            if candidate.device.type == "cpu" and not (is_whole or self._every_region):
+            if candidate.device.type == "cpu" and not self._every_region:
                 worth = _worth(candidate, calibrated(torch.get_num_threads(), folder()))
-                if worth.loss and not self._measures(candidate):
-                    self._observer(Observed(region=candidate.region, left=worth.loss))
+                loss = worth.likeness if is_whole else worth.loss
+                if loss and not self._measures(candidate):
+                    self._observer(Observed(region=candidate.region, left=loss))
                     return None
                 plan = worth.plan
             key = self._key_of(candidate, plan)

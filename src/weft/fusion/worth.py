@@ -32,12 +32,14 @@ class Worth:
         weft_s: of weft's kernel [s].
         call_s: to call it, and to write for it what Inductor would not [s].
         plan: of weft's kernel.
+        is_one_loop: whether Inductor makes one kernel of it that sums up nothing.
     """
 
     inductor_s: float
     weft_s: float
     call_s: float
     plan: FusionPlan
+    is_one_loop: bool = False
 
     @property
     def gain_s(self) -> float:
@@ -51,6 +53,15 @@ class Worth:
             return ""
         weft, call, inductor = map(format_seconds, (self.weft_s, self.call_s, self.inductor_s))
         return f"{weft} and {call} for the call, against {inductor} there"
+
+    @property
+    def likeness(self) -> str:
+        """Why Inductor does as well with a graph that is this region as a whole; empty if not.
+
+        Nothing but the call tells a pass over tensors in the caches from another.
+        """
+        is_alike = self.is_one_loop and not self.plan.streams and self.inductor_s <= self.weft_s
+        return f"one loop, {format_seconds(self.weft_s)} in either" if is_alike else ""
 
 
 def weigh(region: Region, host: Host, around: Surroundings = ALONE) -> Worth:
@@ -71,20 +82,22 @@ def weigh(region: Region, host: Host, around: Surroundings = ALONE) -> Worth:
     bytes_ns = (1.0 + STORED) * around.unwritten_bytes / host.bytes_per_ns(footprint(points))
     bools_ns = MASK_WRITTEN * around.unwritten_bools / LANES * host.vector_ns / host.threads
     calling_ns = host.calling_ns(region.num_tensors, is_hot=around.is_hot)
+    inductor_s, is_one_loop = _inductor(region, host, around)
     return Worth(
-        inductor_s=_inductor_s(region, host, around),
+        inductor_s=inductor_s,
         weft_s=plan.seconds,
         call_s=(calling_ns + bytes_ns + bools_ns) * 1e-9,
         plan=plan,
+        is_one_loop=is_one_loop,
     )
 
 
-def _inductor_s(region: Region, host: Host, around: Surroundings) -> float:
-    """What Inductor takes for those outputs that it writes."""
+def _inductor(region: Region, host: Host, around: Surroundings) -> tuple[float, bool]:
+    """What Inductor takes for those outputs that it writes, and whether that is one plain loop."""
     if len(around.computed_again) == len(region.outputs):
-        return 0.0
+        return 0.0, False
     seen = region.without(around.computed_again)
-    kernels = inductor_kernels(
-        seen, tasks_of(lower(seen)), host, around.made_beside, around.computed_there
-    )
-    return inductor_seconds(kernels, host)
+    tasks = tasks_of(lower(seen))
+    kernels = inductor_kernels(seen, tasks, host, around.made_beside, around.computed_there)
+    sums_up = any(task.reduce >= 0 for task in tasks.tasks)
+    return inductor_seconds(kernels, host), len(kernels) == 1 and not sums_up

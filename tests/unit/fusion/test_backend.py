@@ -326,6 +326,19 @@ def test_a_region_that_gains_nothing_is_left_to_inductor_and_explain_says_why(ca
     assert "for the call, against" in region.left
 
 
+def test_a_graph_that_is_one_loop_is_left_to_inductor_and_explain_says_why(calls):
+    from weft.fusion import explain
+
+    def loop(x):
+        return (x * 2.0).neg() + 1.0
+
+    x = normal(64, 33, grad=False)
+    assert_alike(torch.compile(loop, backend="weft")(x), loop(x))
+    assert not calls
+    (region, *_) = explain(loop, x).regions
+    assert region.left.startswith("one loop, ")
+
+
 def test_every_region_is_taken_where_that_is_asked_for(calls):
     values = [normal(64, 33, grad=False), normal(33, 33, grad=False)]
     assert_alike(compiled(chain)(*values), chain(*values))

@@ -178,6 +178,24 @@ def test_what_inductor_does_in_one_pass_gains_nothing_and_says_why():
     assert "18.2 us for the call" in worth.loss
 
 
+def test_a_graph_that_is_one_loop_in_the_caches_is_alike_in_either():
+    likeness = weigh(region(negated, "f32[256,1024]"), HOST).likeness
+    assert likeness.startswith("one loop, ") and likeness.endswith(" in either")
+
+
+@pytest.mark.parametrize(
+    ("build", "given"),
+    [
+        (negated, "f32[16384,4096]"),  # stored past the caches
+        (softmax, "f32[256,1024]"),
+        (rows_and_columns, "f32[256,1024]"),
+        (lambda add, x: add("tanh.default", add("neg.default", x)), "f32[256,1024]"),
+    ],
+)
+def test_other_graphs_are_not(build, given):
+    assert weigh(region(build, given), HOST).likeness == ""
+
+
 def test_one_pass_where_inductor_needs_two_gains():
     assert weigh(region(rows_and_columns, "f32[4096,1024]"), HOST).loss == ""
 
