@@ -28,7 +28,7 @@ from benchmarks.fusion_models.traffic import Traffic
 
 __all__ = ["Measured", "measure"]
 
-FULL = Effort(seconds=4.0, rounds=8, patience_s=60.0)
+FULL = Effort(seconds=12.0, rounds=40, patience_s=60.0)
 QUICK = Effort(seconds=0.5, rounds=10, patience_s=5.0)
 
 
