@@ -63,7 +63,10 @@ _HOME = {
 whose module can be called: see `weft.capture`."""
 
 _SUBPACKAGES = frozenset(
-    {"capture", "cost", "machine", "parallel", "program", "report", "runtime", "workflow"}
+    {
+        *("capture", "cost", "diffusion", "fusion", "machine", "parallel"),
+        *("program", "report", "runtime", "workflow"),
+    }
 )
 
 __all__ = [  # sorted, as a test checks

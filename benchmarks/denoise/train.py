@@ -1,0 +1,212 @@
+"""Train the denoisers of recipes/moving_shapes.py: `python -m benchmarks.denoise.train wan`.
+
+A run that is killed goes on where it was. Large denoisers learn from videos, at all noise levels;
+small ones at little noise, which is all that they are there for, the Wan's what the large one
+would say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recipes.moving_shapes import (
+    LAYERS,
+    WEIGHTS,
+    denoiser,
+    embedding,
+    prompts,
+    scale,
+    scheduler,
+    videos,
+)
+
+__all__ = ["main"]
+
+BATCH, RATE, WARM_UP, DECAY = 16, 1e-3, 200, 0.999
+UNPROMPTED = 0.1
+"""Share of videos without a prompt, from which guidance is learnt."""
+LITTLE_NOISE, ANYWAY = 0.9, 0.05
+"""Noise levels that small denoisers learn, and their share of others."""
+STEPS = {False: 6000, True: 4000}
+"""Of a large and of a small denoiser."""
+SAVED_EVERY, TOLD_EVERY = 250, 50
+
+
+class Noising:
+    """Noisy videos and what a denoiser should say of them.
+
+    Args:
+        name: of the denoiser.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._is_flow = name.startswith("wan")
+        self._scale = scale(name)
+        self._kept = None if self._is_flow else scheduler(name).alphas_cumprod.float()
+
+    def __call__(
+        self, clean: Tensor, levels: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy latents, the time that the denoiser is told, and its target.
+
+        Args:
+            clean: videos [B,C,T,H,W].
+            levels: of noise, from 0 to 1 [B].
+            noise: like the videos.
+        """
+        wide = levels[:, None, None, None, None]
+        if self._is_flow:
+            return (1 - wide) * clean + wide * noise, levels * 1000, noise - clean
+        assert self._kept is not None
+        clean = clean * self._scale
+        times = (levels * 999).round().long()
+        kept = self._kept[times][:, None, None, None, None]
+        noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
+        target = kept.sqrt() * noise - (1 - kept).sqrt() * clean
+        return noisy, times, target
+
+
+def said(model: nn.Module, name: str, noisy: Tensor, times: Tensor, text: Tensor) -> Tensor:
+    """A denoiser's answer [B,C,T,H,W]."""
+    given = noisy if name.startswith("wan") else noisy.transpose(1, 2)
+    found = model(
+        hidden_states=given, timestep=times, encoder_hidden_states=text, return_dict=False
+    )[0]
+    return found if name.startswith("wan") else found.transpose(1, 2)
+
+
+def levels_of(many: int, generator: torch.Generator, *, is_small: bool) -> Tensor:
+    """Noise levels: high ones more often, as schedulers visit them; for small models low ones."""
+    u = torch.rand(many, generator=generator)
+    shifted = 3 * u / (1 + 2 * u)
+    if not is_small:
+        return shifted
+    anyway = torch.rand(many, generator=generator) < ANYWAY
+    return torch.where(anyway, shifted, LITTLE_NOISE * u)
+
+
+def train(name: str, steps: int) -> None:
+    """Train a denoiser, or go on with it, and write its weights."""
+    is_small = name.endswith("small")
+    model: Any = denoiser(name, trained=False).train().requires_grad_(True)
+    average = copy.deepcopy(model).eval()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    teacher = denoiser(name.removesuffix("_small")) if is_small else None
+    partial = WEIGHTS / f"{name}.training.pt"
+    begun = _resumed(partial, model, average, optimizer)
+    noising = Noising(name)
+    losses: list[float] = []
+    start_s = time.perf_counter()
+    for step in range(begun, steps):
+        generator = torch.Generator().manual_seed(step)
+        asked = prompts(BATCH, generator)
+        unprompted = torch.rand(BATCH, generator=generator) < UNPROMPTED
+        text = torch.stack(
+            [embedding(None if n else p) for p, n in zip(asked, unprompted, strict=True)]
+        )
+        clean = videos(asked, generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        levels = levels_of(BATCH, generator, is_small=is_small)
+        noisy, times, target = noising(clean, levels, noise)
+        if teacher is not None:
+            target = _taught(teacher, name, clean, levels, noise, text)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * _cosine(step / steps)
+        loss = F.mse_loss(said(model, name, noisy, times, text), target)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        _follow(average, model, min(DECAY, (1 + step) / (10 + step)))
+        losses.append(loss.item())
+        if (step + 1) % TOLD_EVERY == 0:
+            recent = sum(losses[-TOLD_EVERY:]) / TOLD_EVERY
+            rate = (step + 1 - begun) / (time.perf_counter() - start_s)
+            print(f"{name} {step + 1}/{steps}: loss {recent:.4f}, {rate:.1f} steps/s", flush=True)
+        if (step + 1) % SAVED_EVERY == 0:
+            _save(partial, step + 1, model, average, optimizer)
+    from safetensors.torch import save_file
+
+    save_file(average.state_dict(), WEIGHTS / f"{name}.safetensors")
+    partial.unlink(missing_ok=True)
+
+
+def _taught(
+    teacher: nn.Module, name: str, clean: Tensor, levels: Tensor, noise: Tensor, text: Tensor
+) -> Tensor:
+    """What the large denoiser would say, as the small one should."""
+    large = name.removesuffix("_small")
+    if large == "wan":
+        noisy, times, _ = Noising(large)(clean, levels, noise)
+        with torch.no_grad():
+            return said(teacher, large, noisy, times, text)
+    _, _, target = Noising(name)(clean, levels, noise)
+    return target  # of another noise schedule: from the videos alone
+
+
+def _cosine(share: float) -> float:
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share))
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+
+
+def _resumed(
+    partial: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> int:
+    WEIGHTS.mkdir(exist_ok=True)
+    if not partial.exists():
+        return 0
+    kept = torch.load(partial)
+    model.load_state_dict(kept["model"])
+    average.load_state_dict(kept["average"])
+    optimizer.load_state_dict(kept["optimizer"])
+    return kept["step"]
+
+
+def _save(
+    partial: Path,
+    step: int,
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    beside = partial.with_suffix(".new")
+    torch.save(
+        {
+            "step": step,
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        beside,
+    )
+    beside.replace(partial)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Train one."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.denoise.train")
+    parser.add_argument("denoiser", choices=list(LAYERS))
+    parser.add_argument("--steps", type=int, help="fewer or more of them")
+    given = parser.parse_args(arguments)
+    train(given.denoiser, given.steps or STEPS[given.denoiser.endswith("small")])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

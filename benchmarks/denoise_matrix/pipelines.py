@@ -1,0 +1,404 @@
+"""Small video pipelines of diffusers' own classes, with random weights and without text encoders.
+
+Good for counting and comparing bits; what they make looks like nothing. Prompts go in as
+embeddings. Sizes are the least that the classes allow, with blocks enough to leave some out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["PIPELINES", "Built", "Kind", "noise"]
+
+diffusers: Any = importlib.import_module("diffusers")  # whose types say less than it takes
+
+TOKENS = 16
+"""Of a prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A pipeline, ready to be called.
+
+    Attributes:
+        pipe: itself.
+        inputs: what it is called with, but for the noise.
+    """
+
+    pipe: Any
+    inputs: Mapping[str, Any]
+
+    def __call__(self, *, seed: int = 0, **inputs: object) -> Tensor:
+        """The latents that a run ends with."""
+        given = {**self.inputs, "generator": noise(seed), "output_type": "latent", **inputs}
+        with torch.no_grad():
+            return self.pipe(**given).frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of pipeline.
+
+    Attributes:
+        build: a pipeline of so many steps.
+        guided: whether there are two outputs a step.
+        passes: calls of denoisers a step.
+        blocks: of the denoiser.
+        experts: denoisers that share out the steps.
+    """
+
+    build: Callable[[int], Built]
+    guided: bool
+    passes: int
+    blocks: int = 4
+    experts: int = 1
+
+
+def noise(seed: int) -> torch.Generator:
+    """Where a run's first noise comes from."""
+    return torch.Generator().manual_seed(seed)
+
+
+def _prompt(width: int, tokens: int = TOKENS, *, seed: int) -> Tensor:
+    return torch.randn(1, tokens, width, generator=noise(seed))
+
+
+def _two_prompts(width: int) -> dict[str, Tensor]:
+    return {
+        "prompt_embeds": _prompt(width, seed=1),
+        "negative_prompt_embeds": _prompt(width, seed=2),
+    }
+
+
+def _masks() -> dict[str, Tensor]:
+    every = torch.ones(1, TOKENS, dtype=torch.bool)
+    return {"prompt_attention_mask": every, "negative_prompt_attention_mask": every}
+
+
+def _quiet(pipe: Any) -> Any:  # noqa: ANN401
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _wan_denoiser(seed: int, layers: int = 4) -> Any:  # noqa: ANN401
+    torch.manual_seed(seed)
+    return diffusers.WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=32,
+        freq_dim=64,
+        ffn_dim=32,
+        num_layers=layers,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=32,
+    ).eval()
+
+
+def _wan_decoder() -> Any:  # noqa: ANN401
+    torch.manual_seed(0)
+    return diffusers.AutoencoderKLWan(
+        base_dim=3,
+        z_dim=16,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+    ).eval()
+
+
+def _wan_scheduler() -> Any:  # noqa: ANN401
+    return diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
+
+
+def _wan_inputs(steps: int) -> dict[str, Any]:
+    return {
+        **_two_prompts(32),
+        "guidance_scale": 5.0,
+        "height": 16,
+        "width": 16,
+        "num_frames": 9,
+        "num_inference_steps": steps,
+    }
+
+
+def _wan(steps: int) -> Built:
+    pipe = diffusers.WanPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=_wan_decoder(),
+        scheduler=_wan_scheduler(),
+        transformer=_wan_denoiser(0),
+    )
+    return Built(pipe=_quiet(pipe), inputs=_wan_inputs(steps))
+
+
+def _wan_of_two(steps: int) -> Built:
+    pipe = diffusers.WanPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=_wan_decoder(),
+        scheduler=_wan_scheduler(),
+        transformer=_wan_denoiser(0),
+        transformer_2=_wan_denoiser(7),
+        boundary_ratio=0.875,
+    )
+    return Built(pipe=_quiet(pipe), inputs=_wan_inputs(steps))
+
+
+def _wan_control(steps: int) -> Built:
+    torch.manual_seed(0)
+    denoiser = diffusers.WanVACETransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=32,
+        freq_dim=64,
+        ffn_dim=32,
+        num_layers=4,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=32,
+        vace_layers=[0, 2],
+        vace_in_channels=96,
+    ).eval()
+    pipe = diffusers.WanVACEPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=_wan_decoder(),
+        scheduler=_wan_scheduler(),
+        transformer=denoiser,
+    )
+    return Built(pipe=_quiet(pipe), inputs=_wan_inputs(steps))
+
+
+def _cogvideo(steps: int) -> Built:
+    torch.manual_seed(0)
+    denoiser = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=2,
+        text_embed_dim=32,
+        num_layers=4,
+        sample_width=2,
+        sample_height=2,
+        sample_frames=9,
+        patch_size=2,
+        temporal_compression_ratio=4,
+        max_text_seq_length=TOKENS,
+    ).eval()
+    decoder = diffusers.AutoencoderKLCogVideoX(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+    ).eval()
+    pipe = diffusers.CogVideoXPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=decoder,
+        transformer=denoiser,
+        scheduler=diffusers.CogVideoXDDIMScheduler(),
+    )
+    inputs = {
+        **_two_prompts(32),
+        "guidance_scale": 6.0,
+        "height": 16,
+        "width": 16,
+        "num_frames": 8,
+        "num_inference_steps": steps,
+        "max_sequence_length": TOKENS,
+    }
+    return Built(pipe=_quiet(pipe), inputs=inputs)
+
+
+def _hunyuan(steps: int, guidance: float = 1.0) -> Built:
+    torch.manual_seed(0)
+    denoiser = diffusers.HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=10,
+        num_layers=2,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        patch_size=1,
+        patch_size_t=1,
+        guidance_embeds=True,
+        text_embed_dim=16,
+        pooled_projection_dim=8,
+        rope_axes_dim=(2, 4, 4),
+    ).eval()
+    decoder = diffusers.AutoencoderKLHunyuanVideo(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        down_block_types=("HunyuanVideoDownBlock3D",) * 4,
+        up_block_types=("HunyuanVideoUpBlock3D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        act_fn="silu",
+        norm_num_groups=4,
+        scaling_factor=0.476986,
+        spatial_compression_ratio=8,
+        temporal_compression_ratio=4,
+        mid_block_add_attention=True,
+    ).eval()
+    pipe = diffusers.HunyuanVideoPipeline(
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=denoiser,
+        vae=decoder,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+    every = torch.ones(1, TOKENS, dtype=torch.bool)
+    inputs: dict[str, Any] = {
+        "prompt_embeds": _prompt(16, seed=1),
+        "pooled_prompt_embeds": _prompt(8, 1, seed=3)[0],
+        "prompt_attention_mask": every,
+        "guidance_scale": 4.5,
+        "height": 16,
+        "width": 16,
+        "num_frames": 9,
+        "num_inference_steps": steps,
+    }
+    if guidance > 1.0:
+        inputs |= {
+            "true_cfg_scale": guidance,
+            "negative_prompt_embeds": _prompt(16, seed=2),
+            "negative_pooled_prompt_embeds": _prompt(8, 1, seed=4)[0],
+            "negative_prompt_attention_mask": every,
+        }
+    return Built(pipe=_quiet(pipe), inputs=inputs)
+
+
+def _ltx(steps: int) -> Built:
+    torch.manual_seed(0)
+    denoiser = diffusers.LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        patch_size=1,
+        patch_size_t=1,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        cross_attention_dim=32,
+        num_layers=4,
+        caption_channels=32,
+    ).eval()
+    decoder = diffusers.AutoencoderKLLTXVideo(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1,) * 5,
+        decoder_layers_per_block=(1,) * 5,
+        spatio_temporal_scaling=(True, True, False, False),
+        decoder_spatio_temporal_scaling=(True, True, False, False),
+        decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
+        upsample_factor=(1,) * 4,
+        timestep_conditioning=False,
+        patch_size=1,
+        patch_size_t=1,
+        encoder_causal=True,
+        decoder_causal=False,
+    ).eval()
+    pipe = diffusers.LTXPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=decoder,
+        transformer=denoiser,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+    inputs = {
+        **_two_prompts(32),
+        **_masks(),
+        "guidance_scale": 3.0,
+        "height": 32,
+        "width": 32,
+        "num_frames": 9,
+        "num_inference_steps": steps,
+    }
+    return Built(pipe=_quiet(pipe), inputs=inputs)
+
+
+def _mochi(steps: int) -> Built:
+    torch.manual_seed(0)
+    denoiser = diffusers.MochiTransformer3DModel(
+        patch_size=2,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=4,
+        pooled_projection_dim=16,
+        in_channels=12,
+        out_channels=None,
+        qk_norm="rms_norm",
+        text_embed_dim=32,
+        time_embed_dim=4,
+        activation_fn="swiglu",
+        max_sequence_length=TOKENS,
+    ).eval()
+    torch.nn.init.zeros_(denoiser.pos_frequencies)  # left as allocated by the class
+    decoder = diffusers.AutoencoderKLMochi(
+        latent_channels=12,
+        out_channels=3,
+        encoder_block_out_channels=(32,) * 4,
+        decoder_block_out_channels=(32,) * 4,
+        layers_per_block=(1,) * 5,
+    ).eval()
+    pipe = diffusers.MochiPipeline(
+        tokenizer=None,
+        text_encoder=None,
+        vae=decoder,
+        transformer=denoiser,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+    inputs = {
+        **_two_prompts(32),
+        **_masks(),
+        "guidance_scale": 4.5,
+        "height": 16,
+        "width": 16,
+        "num_frames": 7,
+        "num_inference_steps": steps,
+    }
+    return Built(pipe=_quiet(pipe), inputs=inputs)
+
+
+PIPELINES: Mapping[str, Kind] = MappingProxyType(
+    {
+        "Wan 2.1": Kind(build=_wan, guided=True, passes=2),
+        "Wan 2.2": Kind(build=_wan_of_two, guided=True, passes=2, experts=2),
+        "Wan VACE": Kind(build=_wan_control, guided=True, passes=2),
+        "CogVideoX": Kind(build=_cogvideo, guided=True, passes=1),
+        "HunyuanVideo": Kind(build=_hunyuan, guided=False, passes=1),
+        "HunyuanVideo, guided": Kind(
+            build=lambda steps: _hunyuan(steps, 3.0), guided=True, passes=2
+        ),
+        "LTX": Kind(build=_ltx, guided=True, passes=1),
+        "Mochi": Kind(build=_mochi, guided=True, passes=1),
+    }
+)

@@ -1,0 +1,464 @@
+"""What happens when a pipeline calls its denoiser: the plan of the step is asked for and followed.
+
+    call of the denoiser
+      -> which run, which step?           by session and context; by the noise level where the
+                                          pipeline does not count
+      -> what to do in it?                the policy's decider, once a step
+      -> compute or predict, keep, compare
+
+A prediction is made of the output with the prompt and of what the other one differs by, so that
+a step in which only the former was computed makes both better. What a step made with predicted
+parts is never kept to predict from: neither the outputs of block steps, nor offsets of steps that
+did not compute both outputs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, distributed, nn
+
+from weft.core.errors import MismatchError
+from weft.diffusion.calls import (
+    answer_of,
+    configuration_of,
+    distance,
+    is_guided,
+    levels_of,
+    output_of,
+    position_of,
+    with_prompt,
+)
+from weft.diffusion.compat import BlockCall, Call
+from weft.diffusion.families import Family
+from weft.diffusion.history import History, Keep
+from weft.diffusion.plan import Mode, Model, Predictor, StepPlan
+from weft.diffusion.policies.fixed import without_guidance
+from weft.diffusion.policy import CHANGE, Moment, Policy, RunFacts
+from weft.diffusion.record import Run
+from weft.diffusion.request import Request, Streams
+from weft.diffusion.validity import Validity
+
+__all__ = ["SESSION", "Controller", "Denoiser", "Watcher"]
+
+COND, UNCOND, BOTH = "cond", "uncond", "cond_uncond"
+"""Names of diffusers' contexts."""
+SESSION: ContextVar[tuple[str, object] | None] = ContextVar("weft_session", default=None)
+"""The run that a call belongs to, and its pipeline; without one, the thread tells runs apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denoiser:
+    """A denoiser of a pipeline.
+
+    Attributes:
+        name: of the pipeline's component; "small" for a small relative.
+        module: itself.
+        num_blocks: over all of its lists of blocks.
+        translate: what is done with a call that was meant for another model, and with its output;
+            None if nothing.
+    """
+
+    name: str
+    module: nn.Module
+    num_blocks: int
+    translate: Callable[[Call], tuple[Call, Callable[[Tensor], Tensor]]] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Forward:
+    """A denoiser at work, as its blocks see it."""
+
+    request: Request
+    denoiser: Denoiser
+    branch: str
+    weight: int
+    ranges: frozenset[tuple[int, int]]
+    judged: Predictor | None
+    left_out: tuple[int, int] | None = None
+    sums: dict[tuple[int, int], Streams] = field(default_factory=dict[tuple[int, int], Streams])
+
+
+_FORWARD: ContextVar[_Forward | None] = ContextVar("weft_forward", default=None)
+"""What computes right now."""
+
+
+class Watcher(Protocol):
+    """Sees what a run computes, for calibration."""
+
+    ranges: Sequence[tuple[int, int]]
+    """Of blocks, of which steps are computed without them, too."""
+
+    def computed(self, step: int, kind: str, value: Streams) -> None:
+        """Told of an output, an offset, or the error of an output if a range of blocks is left out.
+
+        Args:
+            step: number of the step.
+            kind: "output", "offset" or "without FIRST-LAST BRANCH".
+            value: what was computed.
+        """
+        ...
+
+
+class Controller:
+    """Follows a policy on a pipeline.
+
+    Args:
+        pipeline: whose denoisers the hooks are on; weakly, since it holds them.
+        family: of the pipeline.
+        policy: who decides.
+        denoisers: of the pipeline, by name; "small" among them if there is a small relative.
+        keep: how values are kept.
+        group: of ranks that share a run, which have to decide alike; None for one.
+        small_share: work of a small model's block over that of a large one's.
+    """
+
+    def __init__(
+        self,
+        *,
+        pipeline: weakref.ref[object],
+        family: Family,
+        policy: Policy,
+        denoisers: Sequence[Denoiser],
+        keep: Keep,
+        group: Any = None,
+        small_share: float = 1.0,
+    ) -> None:
+        self.family, self.policy = family, policy
+        self._pipeline = pipeline
+        self.denoisers = {denoiser.name: denoiser for denoiser in denoisers}
+        self.listeners: list[Callable[[Run], None]] = []
+        self.watcher: Watcher | None = None
+        self._keep, self._group, self._small_share = keep, group, small_share
+        self._requests: dict[object, Request] = {}
+
+    # ------------------------------------------------------------------ what the hooks call
+
+    def call(self, denoiser: Denoiser, call: Call) -> Any:
+        """Answer a call of a denoiser by its pipeline."""
+        if call.branch not in (COND, UNCOND, BOTH):
+            return call.run(*call.args, **call.kwargs)
+        key, pipeline = self._session()
+        try:
+            request = self._advance(key, pipeline, denoiser, call)
+            answer = self._answer(request, self._chosen(request, denoiser), call)
+        except BaseException:
+            self._requests.pop(key, None)  # the run is over: the next one starts afresh
+            raise
+        request.ended_s = time.perf_counter()
+        return answer
+
+    def block(self, denoiser: Denoiser, number: int, call: BlockCall) -> Any:
+        """Answer a call of a block."""
+        forward = _FORWARD.get()
+        if forward is None or forward.denoiser is not denoiser:
+            return call.run()
+        out = forward.left_out
+        if out is not None and out[0] <= number < out[1]:
+            return call.answer(self._passed(forward, number, out, call))
+        forward.request.blocks += forward.weight
+        ranges = [r for r in forward.ranges if r[0] <= number < r[1]]
+        given = call.given if ranges else ()
+        made = call.run()
+        if ranges:
+            added = tuple(a - b for a, b in zip(call.streams(made), given, strict=True))
+            for own in ranges:
+                before = forward.sums.get(own)
+                forward.sums[own] = (
+                    added
+                    if before is None
+                    else tuple(a + b for a, b in zip(before, added, strict=True))
+                )
+        return made
+
+    def finish(self) -> None:
+        """The pipeline has come to its end."""
+        key, pipeline = self._session()
+        request = self._requests.pop(key, None)
+        if request is None:
+            return
+        self._end_step(request)
+        run = Run(
+            pipeline=type(pipeline).__name__,
+            policy=self.policy.name,
+            steps=tuple(request.steps),
+            has_guidance=bool(request.has_guidance),
+            num_blocks=next(iter(self.denoisers.values())).num_blocks,
+            small_share=self._small_share,
+            kept_bytes=request.most_bytes,
+        )
+        for listener in self.listeners:
+            listener(run)
+
+    # --------------------------------------------------------------------- which run and step
+
+    def _session(self) -> tuple[object, object]:
+        session = SESSION.get()
+        return (threading.get_ident(), self._pipeline()) if session is None else session
+
+    def _advance(self, key: object, pipeline: object, denoiser: Denoiser, call: Call) -> Request:
+        """The run that a call belongs to, in the step that it belongs to."""
+        position, levels = position_of(call.kwargs), levels_of(pipeline)
+        request = self._requests.get(key)
+        if request is not None and levels is not request.levels:
+            if self._goes_on(request, call, position):
+                raise MismatchError(
+                    need="one scheduler, with the same timesteps, for all steps of a run",
+                    got=f"other timesteps after step {request.step}",
+                    hint="change the scheduler between runs",
+                )
+            request = None
+        if request is None:
+            request = self._requests[key] = self._begun(pipeline, levels, denoiser, call)
+        step = self._step_of(request, call, position)
+        if step != request.step:
+            if request.step >= 0:
+                self._end_step(request)
+            request.begin_step(step, position)
+            self._decide(request, denoiser)
+        request.seen.add(call.branch)
+        return request
+
+    @staticmethod
+    def _goes_on(request: Request, call: Call, position: float) -> bool:
+        """Whether a call is the next of a run, rather than the first of another."""
+        if request.step + 1 >= len(request.levels):
+            return False
+        if call.step is not None:
+            return call.step == request.step + 1
+        before = request.steps[0].position if request.steps else request.position
+        return (position - request.position) * (request.position - before) > 0
+
+    @staticmethod
+    def _step_of(request: Request, call: Call, position: float) -> int:
+        """Number of the step that a call belongs to."""
+        if call.step is not None:
+            return call.step
+        # The same branch again is a solver that asks twice at a level.
+        is_same = position == request.position and call.branch not in request.seen
+        return request.step if request.step >= 0 and is_same else request.step + 1
+
+    def _begun(self, pipeline: object, levels: Tensor, denoiser: Denoiser, call: Call) -> Request:
+        guided = is_guided(pipeline, self.family)
+        facts = RunFacts(
+            pipeline=type(pipeline).__name__,
+            num_steps=len(levels),
+            num_blocks=denoiser.num_blocks,
+            has_small="small" in self.denoisers,
+            has_guidance=guided,
+            positions=tuple(float(level) for level in levels),
+            validity=Validity(
+                pipeline=type(pipeline).__name__,
+                denoiser=configuration_of(denoiser.module),
+                scheduler=configuration_of(getattr(pipeline, "scheduler", None)),
+                guidance=float(getattr(pipeline, "guidance_scale", 1.0)),
+                shape=tuple(call.kwargs["hidden_states"].shape[1:]),
+            ),
+        )
+        return Request(
+            keep=self._keep,
+            levels=levels,
+            decider=self.policy.begin(facts),
+            has_guidance=guided,
+        )
+
+    # ------------------------------------------------------------------------------ deciding
+
+    def _decide(self, request: Request, denoiser: Denoiser) -> None:
+        guided = bool(request.has_guidance)
+        possible = request.denoising(denoiser.name).possible(has_guidance=guided)
+        plan = request.decider.decide(
+            Moment(
+                step=request.step,
+                position=request.position,
+                possible=possible,
+                has_guidance=request.has_guidance,
+            )
+        )
+        if plan.mode is Mode.CFG and request.step > 0 and not guided:
+            raise without_guidance(type(self._pipeline()).__name__)
+        request.plan = plan
+        chosen = self._chosen(request, denoiser)
+        if plan.blocks is not None and chosen is not denoiser:
+            plan = self._in_small(plan, chosen.num_blocks)
+        own = request.denoising(chosen.name).possible(has_guidance=guided, blocks=plan.blocks)
+        request.plan = request.settled(plan, own)
+
+    def _in_small(self, plan: StepPlan, num_blocks: int) -> StepPlan:
+        """A block step of the small model, which may have other ranges."""
+        ranges = sorted(self.policy.ranges(num_blocks))
+        if plan.blocks in ranges or not ranges:
+            return plan
+        return replace(plan, blocks=ranges[0])
+
+    def _chosen(self, request: Request, denoiser: Denoiser) -> Denoiser:
+        """Who does the step."""
+        return self.denoisers["small"] if request.plan.model is Model.SMALL else denoiser
+
+    def _end_step(self, request: Request) -> None:
+        if request.has_guidance is None:
+            request.has_guidance = UNCOND in request.seen
+        distances = self._agreed(request.measured())
+        request.end_step(distances)
+        if distances:
+            request.decider.observe(request.step, request.plan, distances)
+
+    def _agreed(self, distances: dict[str, Tensor]) -> dict[str, float]:
+        """Distances as numbers, the same on all ranks that share the run."""
+        if not distances:
+            return {}
+        found = torch.stack([value.float() for value in distances.values()])
+        if self._group is not None:
+            distributed.all_reduce(found, group=self._group)
+            found /= distributed.get_world_size(self._group)
+        return dict(zip(distances, found.tolist(), strict=True))
+
+    # ------------------------------------------------------------- computing and predicting
+
+    def _answer(self, request: Request, denoiser: Denoiser, call: Call) -> Any:
+        """The output of a call, as the denoiser would return it."""
+        mode = request.plan.mode
+        if mode is Mode.STEP:
+            return answer_of(self._predicted(request, denoiser, call.branch), call.kwargs)
+        if mode is Mode.CFG and call.branch == UNCOND:
+            output = self._without_prompt(request, denoiser)
+            return answer_of(output, call.kwargs)
+        if mode is Mode.CFG and call.branch == BOTH:
+            halved = replace(call, kwargs=with_prompt(call.kwargs, self.family.batched))
+            output = output_of(self._computed(request, denoiser, halved, weight=1))
+            self._keep_output(request, denoiser, output)
+            both = torch.cat([self._without_prompt(request, denoiser), output])
+            return answer_of(both, call.kwargs)
+        is_doubled = call.branch == BOTH and bool(request.has_guidance)
+        without = self._without_blocks(request, denoiser, call)
+        answer = self._computed(request, denoiser, call, weight=2 if is_doubled else 1)
+        for blocks, output in without.items():
+            error = output - output_of(answer)
+            self._tell(request, f"without {blocks[0]}-{blocks[1]} {call.branch}", (error,))
+        if mode is not Mode.BLOCK:
+            self._keep_answer(request, denoiser, call.branch, output_of(answer), is_doubled)
+        return answer
+
+    def _computed(self, request: Request, denoiser: Denoiser, call: Call, *, weight: int) -> Any:
+        """Let a denoiser compute."""
+        plan = request.plan
+        forward = _Forward(
+            request=request,
+            denoiser=denoiser,
+            branch=call.branch,
+            weight=weight,
+            ranges=self.policy.ranges(denoiser.num_blocks)
+            if plan.mode is Mode.FULL
+            else frozenset(),
+            judged=self.policy.judged,
+            left_out=plan.blocks,
+        )
+        back: Callable[[Tensor], Tensor] | None = None
+        run = call.run
+        if denoiser.name == "small":
+            run = denoiser.module
+            if denoiser.translate is not None:
+                call, back = denoiser.translate(call)
+        token = _FORWARD.set(forward)
+        try:
+            answer = run(*call.args, **call.kwargs)
+        finally:
+            _FORWARD.reset(token)
+        request.outputs += weight
+        for own, added in forward.sums.items():
+            history = request.denoising(denoiser.name).sum_of(own, call.branch)
+            self._compare(request, Mode.BLOCK.value, history, added)
+            history.push(request.position, added)
+        return answer if back is None else answer_of(back(output_of(answer)), call.kwargs)
+
+    def _without_blocks(
+        self, request: Request, denoiser: Denoiser, call: Call
+    ) -> dict[tuple[int, int], Tensor]:
+        """What a call would answer without each range that is watched."""
+        found: dict[tuple[int, int], Tensor] = {}
+        ranges = () if self.watcher is None else self.watcher.ranges
+        for blocks in ranges:
+            if not len(request.denoising(denoiser.name).sum_of(blocks, call.branch)):
+                continue
+            own, done = request.plan, (request.outputs, request.blocks)
+            request.plan = StepPlan(mode=Mode.BLOCK, blocks=blocks)
+            try:
+                found[blocks] = output_of(self._computed(request, denoiser, call, weight=0))
+            finally:
+                request.plan, (request.outputs, request.blocks) = own, done
+        return found
+
+    def _tell(self, request: Request, kind: str, value: Streams) -> None:
+        if self.watcher is not None:
+            self.watcher.computed(request.step, kind, value)
+
+    def _passed(
+        self, forward: _Forward, number: int, out: tuple[int, int], call: BlockCall
+    ) -> Streams:
+        """What a block that is left out answers: the first adds what all of them would."""
+        if number != out[0]:
+            return call.given
+        request = forward.request
+        history = request.denoising(forward.denoiser.name).sum_of(out, forward.branch)
+        added = history.predict(request.position, request.plan.predictor)
+        return tuple(a + b for a, b in zip(call.given, added, strict=True))
+
+    def _predicted(self, request: Request, denoiser: Denoiser, branch: str) -> Tensor:
+        if branch == UNCOND:
+            return self._without_prompt(request, denoiser)
+        histories = request.denoising(denoiser.name)
+        if request.output is None:
+            (request.output,) = histories.outputs.predict(request.position, request.plan.predictor)
+        if branch == COND or not request.has_guidance:
+            return request.output
+        return torch.cat([self._without_prompt(request, denoiser), request.output])
+
+    def _without_prompt(self, request: Request, denoiser: Denoiser) -> Tensor:
+        """The output without the prompt, from the one with it."""
+        assert request.output is not None, "the output with the prompt comes first"
+        offsets = request.denoising(denoiser.name).offsets
+        (offset,) = offsets.predict(request.position, request.plan.predictor)
+        return request.output + offset
+
+    def _keep_answer(
+        self, request: Request, denoiser: Denoiser, branch: str, output: Tensor, is_doubled: bool
+    ) -> None:
+        if is_doubled:
+            without, output = output.chunk(2)
+            self._keep_output(request, denoiser, output)
+            self._keep_offset(request, denoiser, without - output)
+        elif branch != UNCOND:
+            self._keep_output(request, denoiser, output)
+        else:
+            assert request.output is not None, "the output with the prompt comes first"
+            self._keep_offset(request, denoiser, output - request.output)
+
+    def _keep_output(self, request: Request, denoiser: Denoiser, output: Tensor) -> None:
+        history = request.denoising(denoiser.name).outputs
+        self._compare(request, Mode.STEP.value, history, (output,))
+        if self.policy.judged is not None and len(history):
+            last = history.predict(request.position, Predictor.REUSE)
+            request.distances.setdefault(CHANGE, []).append(distance(last, (output,)))
+        history.push(request.position, (output,))
+        request.output = output
+        self._tell(request, "output", (output,))
+
+    def _keep_offset(self, request: Request, denoiser: Denoiser, offset: Tensor) -> None:
+        history = request.denoising(denoiser.name).offsets
+        self._compare(request, Mode.CFG.value, history, (offset,))
+        history.push(request.position, (offset,))
+        self._tell(request, "offset", (offset,))
+
+    def _compare(self, request: Request, name: str, history: History, found: Streams) -> None:
+        """Note how far a prediction would have been from what was computed."""
+        judged = self.policy.judged
+        if judged is not None and len(history):
+            predicted = history.predict(request.position, judged)
+            request.distances.setdefault(name, []).append(distance(predicted, found))

@@ -1,0 +1,267 @@
+"""A profile: what was learnt of a model by running it, and what it holds for.
+
+A profile is made by `weft.diffusion.calibrate` and answers which plan gives a speed or a quality.
+It holds for one model, scheduler, guidance and size; other numbers of steps are interpolated.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from weft.core.errors import FileError, InfeasibleError
+from weft.core.files import read_text, write_whole
+from weft.diffusion.plan import DenoisePlan, Mode
+from weft.diffusion.search import Costs, Found, Search, as_plan
+from weft.diffusion.surrogate import Recording, Surrogate, with_end
+from weft.diffusion.validity import Validity
+
+__all__ = ["Check", "Profile", "load_profile", "save_profile"]
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A plan that was run: what was predicted, and what came of it.
+
+    Attributes:
+        speedup, psnr_db: predicted.
+        got_speedup, got_psnr_db: measured.
+    """
+
+    speedup: float
+    psnr_db: float
+    got_speedup: float
+    got_psnr_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What was learnt.
+
+    Attributes:
+        holds_for: which runs.
+        recordings: full runs of some prompts.
+        costs: what steps take.
+        value_range: of the results that likeness is measured on.
+        checks: plans that were run, from slow to fast.
+        provenance: machine and date.
+    """
+
+    holds_for: Validity
+    recordings: tuple[Recording, ...]
+    costs: Costs
+    value_range: float
+    checks: tuple[Check, ...] = ()
+    provenance: str = ""
+
+    def at(self, positions: Sequence[float]) -> Profile:
+        """The profile for other steps, of which the noise levels are given."""
+        wanted = with_end(positions)
+        if np.array_equal(wanted, self.recordings[0].positions):
+            return self
+        return replace(self, recordings=tuple(_resampled(r, wanted) for r in self.recordings))
+
+    def search(self, **options: Any) -> Search:
+        """For plans; options as `Search` takes them."""
+        return Search(Surrogate(self.recordings), self.costs, **options)
+
+    def psnr_db(self, mean_square: float) -> float:
+        """Likeness to the full run's result, of an error; corrected by what checks found [dB]."""
+        plain = self.plain_db(mean_square)
+        if not self.checks:
+            return plain
+        known = sorted((c.psnr_db, c.got_psnr_db - c.psnr_db) for c in self.checks)
+        return plain + float(np.interp(plain, [k for k, _ in known], [d for _, d in known]))
+
+    def plain_db(self, mean_square: float) -> float:
+        """The same without the correction [dB]."""
+        least = 1e-12 * self.value_range**2
+        return float(10 * np.log10(self.value_range**2 / max(mean_square, least)))
+
+    def faster(self, speedup: float) -> float:
+        """The speed-up to search for, so that this one is measured: checks tell what is lost."""
+        if not self.checks:
+            return speedup
+        known = sorted((c.got_speedup, c.speedup / c.got_speedup) for c in self.checks)
+        return speedup * float(np.interp(speedup, [k for k, _ in known], [r for _, r in known]))
+
+    def plan(
+        self, *, target_speedup: float | None = None, min_psnr: float | None = None, **options: Any
+    ) -> DenoisePlan:
+        """The plan for a speed, or for a likeness to the full run's result.
+
+        Args:
+            target_speedup: over all steps in full.
+            min_psnr: least likeness [dB].
+            **options: as `Search` takes them.
+
+        Raises:
+            InfeasibleError: no plan is that fast, or only the full one is that good.
+        """
+        search = self.search(**options)
+        if target_speedup is not None:
+            found = search.for_speedup(self.faster(target_speedup))
+        else:
+            assert min_psnr is not None, "one of the two is asked for"
+            found = self._for_psnr(search, min_psnr)
+        return as_plan(found, self.psnr_db(found.mean_square))
+
+    def _for_psnr(self, search: Search, min_psnr: float) -> Found:
+        found = search.for_error(self._allowed(min_psnr))
+        if all(step.mode is Mode.FULL for step in found.steps):
+            best = max(self.psnr_db(f.mean_square) for f in search.frontier()[1:])
+            raise InfeasibleError(
+                need=f"a plan that keeps {min_psnr:.1f} dB and saves anything",
+                got=f"{best:.1f} dB at best",
+                options=(f"min_psnr={best:.0f}", "more steps"),
+            )
+        return found
+
+    def _allowed(self, min_psnr: float) -> float:
+        """The largest mean square error of so much likeness, by halving in decibels."""
+        least, most = 1e-12 * self.value_range**2, self.value_range**2
+        for _ in range(60):
+            middle = (least * most) ** 0.5
+            if self.psnr_db(middle) >= min_psnr:
+                least = middle
+            else:
+                most = middle
+        return least
+
+    def to_json(self) -> str:
+        """The profile as one line of JSON; inverse of `from_json`."""
+        plain = {
+            "weft": "denoise profile",
+            "version": VERSION,
+            "holds_for": {
+                name: getattr(self.holds_for, name)
+                for name in ("pipeline", "denoiser", "scheduler", "guidance", "shape")
+            },
+            "recordings": [_recording(r) for r in self.recordings],
+            "costs": {
+                "full_s": self.costs.full_s,
+                "around_s": self.costs.around_s,
+                "share": {mode.value: share for mode, share in self.costs.share.items()},
+            },
+            "value_range": self.value_range,
+            "checks": [[c.speedup, c.psnr_db, c.got_speedup, c.got_psnr_db] for c in self.checks],
+            "provenance": self.provenance,
+        }
+        return json.dumps(plain)
+
+    @staticmethod
+    def from_json(text: str) -> Profile:
+        """Inverse of `to_json`.
+
+        Raises:
+            FileError: the text is no denoise profile of this version.
+        """
+        try:
+            plain = json.loads(text)
+            if plain["weft"] != "denoise profile" or plain["version"] != VERSION:
+                raise ValueError(f"not a denoise profile of version {VERSION}")
+            holds = plain["holds_for"]
+            return Profile(
+                holds_for=Validity(**{**holds, "shape": tuple(holds["shape"])}),
+                recordings=tuple(map(_read_recording, plain["recordings"])),
+                costs=Costs(
+                    full_s=float(plain["costs"]["full_s"]),
+                    around_s=float(plain["costs"]["around_s"]),
+                    share={Mode(m): float(s) for m, s in plain["costs"]["share"].items()},
+                ),
+                value_range=float(plain["value_range"]),
+                checks=tuple(
+                    Check(speedup=a, psnr_db=b, got_speedup=c, got_psnr_db=d)
+                    for a, b, c, d in plain["checks"]
+                ),
+                provenance=str(plain["provenance"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileError(
+                need=f"a denoise profile of version {VERSION}",
+                got=f"{type(error).__name__}: {error}",
+                hint="make one with weft.diffusion.calibrate",
+            ) from error
+
+
+def _recording(own: Recording) -> dict[str, object]:
+    return {
+        "positions": own.positions.tolist(),
+        "gains": own.gains.tolist(),
+        "guidance": own.guidance,
+        "elements": own.elements,
+        "outputs": _packed(own.outputs),
+        "offsets": None if own.offsets is None else _packed(own.offsets),
+        "blocks": [[*blocks, _packed(values)] for blocks, values in own.blocks.items()],
+    }
+
+
+def _read_recording(plain: Mapping[str, Any]) -> Recording:
+    return Recording(
+        positions=np.asarray(plain["positions"], dtype=np.float64),
+        gains=np.asarray(plain["gains"], dtype=np.float64),
+        guidance=float(plain["guidance"]),
+        elements=int(plain["elements"]),
+        outputs=_unpacked(plain["outputs"]),
+        offsets=None if plain["offsets"] is None else _unpacked(plain["offsets"]),
+        blocks={(first, last): _unpacked(values) for first, last, values in plain["blocks"]},
+    )
+
+
+def _packed(values: NDArray[np.float64]) -> list[object]:
+    return [values.shape[1], base64.b64encode(values.astype("<f4").tobytes()).decode()]
+
+
+def _unpacked(packed: Sequence[Any]) -> NDArray[np.float64]:
+    numbers, text = packed
+    flat = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
+    return flat.reshape(-1, numbers).astype(np.float64)
+
+
+def _resampled(own: Recording, positions: NDArray[np.float64]) -> Recording:
+    """A recording at other noise levels: what it holds between its own is interpolated."""
+    old, new = own.positions[:-1], positions[:-1]
+    order = np.argsort(old)
+
+    def along(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack([np.interp(new, old[order], column) for column in values[order].T], axis=1)
+
+    return replace(
+        own,
+        positions=positions,
+        outputs=along(own.outputs),
+        offsets=None if own.offsets is None else along(own.offsets),
+        blocks={r: along(values) for r, values in own.blocks.items()},
+        gains=np.interp(new, old[order], own.gains[order]),
+    )
+
+
+def save_profile(profile: Profile, path: str | Path) -> None:
+    """Write a profile to a file.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    write_whole(path, profile.to_json() + "\n", "a denoise profile")
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Read a profile from a file.
+
+    Raises:
+        FileError: the file is missing or holds no denoise profile of this version.
+    """
+    text = read_text(path, "a denoise profile", "make one with weft denoise calibrate")
+    try:
+        return Profile.from_json(text)
+    except FileError as error:
+        raise error.within(str(path)) from error.__cause__

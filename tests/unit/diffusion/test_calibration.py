@@ -1,0 +1,171 @@
+"""Profiles: made by running a pipeline, kept in files, and asked for plans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.denoise_matrix.pipelines import PIPELINES, noise
+from weft.core.errors import FileError, InfeasibleError, InputError, MismatchError
+from weft.diffusion import (
+    Mode,
+    accelerate,
+    calibrate,
+    load_profile,
+    report,
+    restore,
+    save_profile,
+)
+from weft.diffusion.search import Costs
+
+STEPS = 12
+
+
+def prompts_of(run, seeds=(1, 2)):
+    return [{**run.inputs, "generator": noise(seed)} for seed in seeds]
+
+
+@pytest.fixture(
+    scope="module", params=["Wan 2.1", "CogVideoX", "HunyuanVideo", "HunyuanVideo, guided"]
+)
+def calibrated(request):
+    run = PIPELINES[request.param].build(STEPS)
+    made = calibrate(run.pipe, prompts_of(run), probes=6)
+    # Seconds of models as small as these say nothing.
+    share = {Mode.FULL: 1.0, Mode.CFG: 0.5, Mode.BLOCK: 0.5, Mode.STEP: 0.01}
+    return run, replace(made, costs=Costs(full_s=1.0, share=share), checks=())
+
+
+def test_a_profile_tells_likeness_beforehand(calibrated):
+    run, profile = calibrated
+    squares = []
+    for seed in (1, 2):  # with random weights, another noise is another matter
+        exact = run(seed=seed)
+        accelerate(run.pipe, profile=profile, target_speedup=2.0)
+        try:
+            with report(run.pipe) as found:
+                made = run(seed=seed)
+        finally:
+            restore(run.pipe)
+        squares.append(float((made - exact).double().square().mean()))
+    plan = profile.plan(target_speedup=2.0)
+    assert found.runs[0].plan.steps == plan.steps
+    assert plan.psnr_db == pytest.approx(profile.plain_db(np.mean(squares)), abs=3.0)
+
+
+def test_asking_for_likeness_gives_it(calibrated):
+    _, profile = calibrated
+    wanted = profile.plan(target_speedup=1.5).psnr_db
+    plan = profile.plan(min_psnr=wanted)
+    assert plan.psnr_db >= wanted and plan.speedup >= 1.4
+
+
+def test_a_profile_survives_its_file(calibrated, tmp_path):
+    _, profile = calibrated
+    save_profile(profile, tmp_path / "profile.json")
+    again = load_profile(tmp_path / "profile.json")
+    assert again.holds_for == profile.holds_for and again.costs == profile.costs
+    for one, other in zip(profile.recordings, again.recordings, strict=True):
+        np.testing.assert_allclose(one.outputs, other.outputs, rtol=1e-6, atol=1e-9)
+        np.testing.assert_array_equal(one.gains, other.gains)
+    assert again.plan(target_speedup=1.5).steps == profile.plan(target_speedup=1.5).steps
+
+
+def test_other_numbers_of_steps_are_interpolated(calibrated):
+    run, profile = calibrated
+    accelerate(run.pipe, profile=profile, target_speedup=1.5)
+    try:
+        with report(run.pipe) as found:
+            run(num_inference_steps=20)
+    finally:
+        restore(run.pipe)
+    assert len(found.runs[0].steps) == 20
+    assert found.runs[0].work < 0.75
+
+
+@pytest.fixture(scope="module")
+def wan():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    return run, calibrate(run.pipe, prompts_of(run, (1,)), probes=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"guidance_scale": 3.0}, "guidance"), ({"height": 32}, "shape")],
+)
+def test_a_profile_of_another_run_is_refused(wan, change, named):
+    run, profile = wan
+    accelerate(run.pipe, profile=profile, target_speedup=1.2)
+    try:
+        with pytest.raises(MismatchError, match=named):
+            run(**change)
+    finally:
+        restore(run.pipe)
+
+
+def test_a_profile_of_another_scheduler_is_refused(wan):
+    run, profile = wan
+    kept = run.pipe.scheduler
+    accelerate(run.pipe, profile=profile, target_speedup=1.2)
+    try:
+        run.pipe.scheduler = type(kept).from_config(kept.config, flow_shift=5.0)
+        with pytest.raises(MismatchError, match="scheduler"):
+            run()
+    finally:
+        run.pipe.scheduler = kept
+        restore(run.pipe)
+
+
+def test_a_profile_of_another_model_is_refused(wan):
+    _, profile = wan
+    other = PIPELINES["CogVideoX"].build(STEPS)
+    accelerate(other.pipe, profile=profile, target_speedup=1.2)
+    try:
+        with pytest.raises(MismatchError, match="pipeline"):
+            other()
+    finally:
+        restore(other.pipe)
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"target_speedup": 2.0, "min_psnr": 30.0}, {"target_speedup": 0.5}]
+)
+def test_one_of_speed_and_likeness_is_asked_for(wan, asked):
+    run, profile = wan
+    with pytest.raises(InputError, match="target_speedup"):
+        accelerate(run.pipe, profile=profile, **asked)
+
+
+def test_a_speed_without_a_profile_is_refused(wan):
+    with pytest.raises(InputError, match="calibrate"):
+        accelerate(wan[0].pipe, target_speedup=2.0)
+
+
+def test_a_likeness_that_only_everything_has_is_refused(wan):
+    with pytest.raises(InfeasibleError, match="dB"):
+        wan[1].plan(min_psnr=500.0)
+
+
+def test_a_file_that_is_no_profile_is_refused(tmp_path):
+    path = tmp_path / "profile.json"
+    path.write_text('{"weft": "denoise plan"}')
+    with pytest.raises(FileError, match=r"profile\.json"):
+        load_profile(path)
+
+
+def test_prompts_have_to_be_repeatable():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    with pytest.raises(InputError, match="manual_seed"):
+        calibrate(run.pipe, [dict(run.inputs)])
+    with pytest.raises(InputError, match="prompt"):
+        calibrate(run.pipe, [])
+
+
+def test_calibration_leaves_the_pipeline_as_it_was():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    before = run()
+    calibrate(run.pipe, prompts_of(run, (1,)), probes=1)
+    assert torch.equal(run(), before)
