@@ -278,7 +278,7 @@ class _Tiling:
                 live[number] = self._value_words(number)
                 more += live[number] if self._points.points[number].op in LONG else 0
             most = max(most, sum(live.values()) + more)
-        kept = sum(self._value_words(self._points.points[n].reads[0]) for n in self._phase.across)
+        kept = sum(self._value_words(number) for number in self._phase.across)
         # A tile that is turned is there twice, and has places of its own for each element.
         turned = 2 * prod(self._spans.values()) if len(self._fastest()) > 1 else 0
         return most + turned + (kept if across else 0)
