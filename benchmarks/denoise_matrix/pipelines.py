@@ -87,9 +87,11 @@ def _quiet(pipe: Any) -> Any:  # noqa: ANN401
     return pipe
 
 
-def _wan_denoiser(seed: int, layers: int = 4) -> Any:  # noqa: ANN401
+def _wan_denoiser(
+    seed: int, layers: int = 4, kind: str = "WanTransformer3DModel", **more: object
+) -> Any:  # noqa: ANN401
     torch.manual_seed(seed)
-    return diffusers.WanTransformer3DModel(
+    return getattr(diffusers, kind)(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=12,
@@ -102,6 +104,7 @@ def _wan_denoiser(seed: int, layers: int = 4) -> Any:  # noqa: ANN401
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=32,
+        **more,
     ).eval()
 
 
@@ -116,14 +119,18 @@ def _wan_decoder() -> Any:  # noqa: ANN401
     ).eval()
 
 
-def _wan_scheduler() -> Any:  # noqa: ANN401
-    return diffusers.UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+def _wan_run(steps: int, denoiser: Any, kind: str = "WanPipeline", **more: object) -> Built:  # noqa: ANN401
+    pipe = getattr(diffusers, kind)(
+        tokenizer=None,
+        text_encoder=None,
+        vae=_wan_decoder(),
+        scheduler=diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        transformer=denoiser,
+        **more,
     )
-
-
-def _wan_inputs(steps: int) -> dict[str, Any]:
-    return {
+    inputs = {
         **_two_prompts(32),
         "guidance_scale": 5.0,
         "height": 16,
@@ -131,58 +138,22 @@ def _wan_inputs(steps: int) -> dict[str, Any]:
         "num_frames": 9,
         "num_inference_steps": steps,
     }
+    return Built(pipe=_quiet(pipe), inputs=inputs)
 
 
 def _wan(steps: int) -> Built:
-    pipe = diffusers.WanPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        vae=_wan_decoder(),
-        scheduler=_wan_scheduler(),
-        transformer=_wan_denoiser(0),
-    )
-    return Built(pipe=_quiet(pipe), inputs=_wan_inputs(steps))
+    return _wan_run(steps, _wan_denoiser(0))
 
 
 def _wan_of_two(steps: int) -> Built:
-    pipe = diffusers.WanPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        vae=_wan_decoder(),
-        scheduler=_wan_scheduler(),
-        transformer=_wan_denoiser(0),
-        transformer_2=_wan_denoiser(7),
-        boundary_ratio=0.875,
-    )
-    return Built(pipe=_quiet(pipe), inputs=_wan_inputs(steps))
+    low_noise = _wan_denoiser(7)
+    return _wan_run(steps, _wan_denoiser(0), transformer_2=low_noise, boundary_ratio=0.875)
 
 
 def _wan_control(steps: int) -> Built:
-    torch.manual_seed(0)
-    denoiser = diffusers.WanVACETransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=16,
-        out_channels=16,
-        text_dim=32,
-        freq_dim=64,
-        ffn_dim=32,
-        num_layers=4,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=32,
-        vace_layers=[0, 2],
-        vace_in_channels=96,
-    ).eval()
-    pipe = diffusers.WanVACEPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        vae=_wan_decoder(),
-        scheduler=_wan_scheduler(),
-        transformer=denoiser,
-    )
-    return Built(pipe=_quiet(pipe), inputs=_wan_inputs(steps))
+    control = {"vace_layers": [0, 2], "vace_in_channels": 96}
+    denoiser = _wan_denoiser(0, kind="WanVACETransformer3DModel", **control)
+    return _wan_run(steps, denoiser, "WanVACEPipeline")
 
 
 def _cogvideo(steps: int) -> Built:

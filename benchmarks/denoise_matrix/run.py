@@ -8,14 +8,14 @@ compared is bits.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES, Built, Kind
+from benchmarks.denoise_matrix.rows import rows_computed
 from weft.diffusion import (
     DenoisePlan,
     MixCache,
@@ -26,9 +26,8 @@ from weft.diffusion import (
     report,
     restore,
 )
-from weft.diffusion.compat import blocks_of
 from weft.diffusion.policy import Policy
-from weft.diffusion.record import Run
+from weft.diffusion.record import Run, StepRecord
 from weft.report.bench import BenchReport, exactly, print_report
 from weft.report.table import Table
 
@@ -68,10 +67,11 @@ def run(quick: bool = False) -> BenchReport:
     for name, kind in PIPELINES.items():
         built = kind.build(steps)
         before = built()
-        for policy, made in policies(kind, steps).items():
+        every = policies(kind, steps)
+        for policy, made in every.items():
             cells.append(_cell(name, policy, kind, built, made, before))
             touched += not torch.equal(built(), before)
-        print(f"{name}: {len(policies(kind, steps))} policies", file=sys.stderr, flush=True)
+        print(f"{name}: {len(every)} policies", file=sys.stderr, flush=True)
     return BenchReport(
         bench="denoise-matrix",
         claims=(
@@ -120,7 +120,7 @@ def _cell(
 ) -> Cell:
     accelerate(built.pipe, policy=made)
     try:
-        with report(built.pipe) as found, _rows(built.pipe) as rows:
+        with report(built.pipe) as found, rows_computed(built.pipe) as rows:
             first = built()
         with report(built.pipe) as again:
             second = built()
@@ -149,36 +149,12 @@ def _replayed(built: Built, taken: Run) -> Tensor:
         restore(built.pipe)
 
 
-def _is_wrong(planned: StepPlan, step: object, kind: Kind) -> bool:
-    from weft.diffusion.record import StepRecord
-
-    assert isinstance(step, StepRecord)
+def _is_wrong(planned: StepPlan, step: StepRecord, kind: Kind) -> bool:
     outputs = 2 if kind.guided else 1
     own = Mode.FULL if step.why else planned.mode
     computed = {Mode.FULL: outputs, Mode.STEP: 0, Mode.CFG: 1, Mode.BLOCK: outputs}[own]
     left = planned.blocks[1] - planned.blocks[0] if own is Mode.BLOCK and planned.blocks else 0
     return step.outputs != computed or step.blocks != computed * (kind.blocks - left)
-
-
-@contextmanager
-def _rows(pipe: object) -> Iterator[list[int]]:
-    """Rows that a linear layer of each block is given."""
-    found: list[int] = []
-    handles = []
-
-    def count(_: nn.Module, given: tuple[Tensor, ...], __: object) -> None:
-        found.append(len(given[0]))
-
-    for name in ("transformer", "transformer_2"):
-        module = getattr(pipe, name, None)
-        for block in blocks_of(module) if isinstance(module, nn.Module) else ():
-            layer = next(part for part in block.modules() if isinstance(part, nn.Linear))
-            handles.append(layer.register_forward_hook(count))
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _table(cells: list[Cell]) -> Table:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from weft.core.errors import FileError
 
-__all__ = ["read_text", "write_whole"]
+__all__ = ["read_as", "read_text", "write_whole"]
+
+T = TypeVar("T")
 
 
 def write_whole(path: str | Path, text: str, what: str) -> None:
@@ -60,6 +64,24 @@ def read_text(path: str | Path, what: str, hint: str) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError, TypeError) as error:
         raise FileError(need=what, got=f"{_shown(path)}: {_reason(error)}", hint=hint) from error
+
+
+def read_as(path: str | Path, parse: Callable[[str], T], what: str, hint: str) -> T:
+    """What the text of a file says.
+
+    Args:
+        path: which.
+        parse: reads the text.
+        what, hint: as `read_text` takes them.
+
+    Raises:
+        FileError: the file cannot be read, or `parse` refuses its text; the error names the file.
+    """
+    text = read_text(path, what, hint)
+    try:
+        return parse(text)
+    except FileError as error:
+        raise error.within(str(path)) from error.__cause__
 
 
 def _is_stream(path: Path) -> bool:

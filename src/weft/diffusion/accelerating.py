@@ -202,8 +202,8 @@ def controller_of(pipe: object) -> Controller:
     Raises:
         InputError: it is not accelerated.
     """
-    for name in ("transformer", "transformer_2"):
-        module = getattr(pipe, name, None)
+    parts: Mapping[str, object] = getattr(pipe, "components", {})
+    for module in parts.values():
         owner = owner_of(module) if isinstance(module, nn.Module) else None
         if isinstance(owner, Controller):
             return owner

@@ -24,6 +24,7 @@ from torch import Tensor
 from weft.core.errors import InfeasibleError, InputError
 from weft.diffusion.accelerating import accelerate, controller_of, report, restore
 from weft.diffusion.compat import blocks_of
+from weft.diffusion.families import family_of
 from weft.diffusion.plan import DenoisePlan, Mode, Predictor, StepPlan
 from weft.diffusion.policies.fixed import Fixed
 from weft.diffusion.policy import Decider, Policy, RunFacts
@@ -135,7 +136,7 @@ class _Calibration:
         probes: int,
         progress: Callable[[str, float], None],
     ) -> None:
-        count = len(blocks_of(pipe.transformer))
+        count = len(blocks_of(getattr(pipe, family_of(pipe).denoisers[0])))
         whole = [(1, count - 1)] if count > 2 else []
         self._pipe, self._prompts, self._probes = pipe, list(prompts), probes
         self._ranges = list(whole if blocks is None else blocks)
@@ -145,9 +146,9 @@ class _Calibration:
         self._states = [_noise_of(prompt) for prompt in prompts]
 
     def run(self) -> Profile:
-        recordings, facts, full = self._record()
+        recordings, facts = self._record()
         recordings = self._probe(recordings)
-        costs = self._costs(full)
+        costs = self._costs(recordings[0])
         span = max(float(r.max() - r.min()) for r in self._results)
         profile = Profile(
             holds_for=facts.validity,
@@ -155,7 +156,7 @@ class _Calibration:
             costs=costs,
             value_range=span,
         )
-        return self._checked(profile, full)
+        return self._checked(profile)
 
     # ------------------------------------------------------------------------------- runs
 
@@ -177,9 +178,8 @@ class _Calibration:
             result = self._pipe(**prompt).frames
         return torch.as_tensor(result), time.perf_counter() - begun
 
-    def _record(self) -> tuple[list[Recording], RunFacts, list[Run]]:
+    def _record(self) -> tuple[list[Recording], RunFacts]:
         recordings: list[Recording] = []
-        runs: list[Run] = []
         seen: list[RunFacts] = []
         for number, prompt in enumerate(self._prompts):
             self._progress("full runs", number / len(self._prompts))
@@ -188,14 +188,12 @@ class _Calibration:
             watched = _Watched(self._sketcher, self._ranges, guidance)
             try:
                 controller_of(self._pipe).watcher = watched
-                with report(self._pipe):
-                    result, _ = self._timed(number)
+                result, _ = self._timed(number)
             finally:
                 restore(self._pipe)
             self._results.append(result)
-            runs.append(self._called(number, _Full(kept=frozenset(), seen=[]))[1])
             recordings.append(self._recording(watched, seen[-1], guidance, result))
-        return recordings, seen[-1], runs
+        return recordings, seen[-1]
 
     def _recording(
         self, watched: _Watched, facts: RunFacts, guidance: float, result: Tensor
@@ -236,10 +234,10 @@ class _Calibration:
             found.append(replace(recording, gains=everywhere))
         return found
 
-    def _costs(self, full: list[Run]) -> Costs:
+    def _costs(self, recording: Recording) -> Costs:
         """What steps of each mode take, from a run in which they take turns."""
-        steps = len(full[0].steps)
-        modes = [Mode.STEP, *([Mode.CFG] if full[0].has_guidance else [])]
+        steps = recording.num_steps
+        modes = [Mode.STEP, *([] if recording.offsets is None else [Mode.CFG])]
         modes += [Mode.BLOCK] if self._ranges else []
         plans = {
             mode: StepPlan(
@@ -267,7 +265,7 @@ class _Calibration:
             full_s=whole, share={**shares, Mode.FULL: 1.0}, around_s=max(0.0, median(around))
         )
 
-    def _checked(self, profile: Profile, full: list[Run]) -> Profile:
+    def _checked(self, profile: Profile) -> Profile:
         """The profile with what became of some plans."""
         checks: list[Check] = []
         for at, speedup in enumerate(SPEEDUPS):

@@ -81,7 +81,6 @@ class _Forward:
     branch: str
     weight: int
     ranges: frozenset[tuple[int, int]]
-    judged: Predictor | None
     left_out: tuple[int, int] | None = None
     sums: dict[tuple[int, int], Streams] = field(default_factory=dict[tuple[int, int], Streams])
 
@@ -357,7 +356,6 @@ class Controller:
             ranges=self.policy.ranges(denoiser.num_blocks)
             if plan.mode is Mode.FULL
             else frozenset(),
-            judged=self.policy.judged,
             left_out=plan.blocks,
         )
         back: Callable[[Tensor], Tensor] | None = None

@@ -22,7 +22,7 @@ from enum import Enum
 from pathlib import Path
 
 from weft.core.errors import FileError, InputError
-from weft.core.files import read_text, write_whole
+from weft.core.files import read_as, write_whole
 
 __all__ = ["DenoisePlan", "Mode", "Model", "Predictor", "StepPlan", "load_plan", "save_plan"]
 
@@ -224,8 +224,6 @@ def load_plan(path: str | Path) -> DenoisePlan:
     Raises:
         FileError: the file is missing or holds no denoise plan of this version.
     """
-    text = read_text(path, "a denoise plan", "write one with weft.diffusion.save_plan")
-    try:
-        return DenoisePlan.from_json(text)
-    except FileError as error:
-        raise error.within(str(path)) from error.__cause__
+    return read_as(
+        path, DenoisePlan.from_json, "a denoise plan", "write one with weft.diffusion.save_plan"
+    )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.core.errors import FileError, InfeasibleError
-from weft.core.files import read_text, write_whole
+from weft.core.files import read_as, write_whole
 from weft.diffusion.plan import DenoisePlan, Mode
 from weft.diffusion.search import Costs, Found, Search, as_plan
 from weft.diffusion.surrogate import Recording, Surrogate, with_end
@@ -260,8 +260,6 @@ def load_profile(path: str | Path) -> Profile:
     Raises:
         FileError: the file is missing or holds no denoise profile of this version.
     """
-    text = read_text(path, "a denoise profile", "make one with weft denoise calibrate")
-    try:
-        return Profile.from_json(text)
-    except FileError as error:
-        raise error.within(str(path)) from error.__cause__
+    return read_as(
+        path, Profile.from_json, "a denoise profile", "make one with weft.diffusion.calibrate"
+    )

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.diffusion.extrapolate import weights
-from weft.diffusion.plan import Mode, Predictor, StepPlan
+from weft.diffusion.plan import Mode, StepPlan
 
 __all__ = ["Recording", "Surrogate", "with_end"]
 
@@ -35,7 +35,6 @@ Vectors = NDArray[np.float64]
 DOUBT = 0.3
 """Share of itself that a recorded error is off by for another prompt and noise. Derived: of the
 recorded errors of two prompts, this much is not common to both."""
-FEW = {predictor: predictor.order + 1 for predictor in Predictor}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +127,7 @@ class Surrogate:
         """What a step does to each result; None if it predicts from nothing."""
         if own.mode is Mode.FULL:
             return np.zeros(0)
-        few = FEW[own.predictor]
+        few = own.predictor.order + 1
         c, o = tuple(known_c[-few:]), tuple(known_o[-few:])
         if own.mode is Mode.BLOCK:
             assert own.blocks is not None, "checked when the step was made"

@@ -9,6 +9,7 @@ from weft.fusion.cost import STORED, Host, footprint
 from weft.fusion.inductor_cost import MASK_WRITTEN, inductor_kernels, inductor_seconds
 from weft.fusion.lower import lower
 from weft.fusion.plan import FusionPlan
+from weft.fusion.points import Points
 from weft.fusion.region import Region
 from weft.fusion.schedule import LANES
 from weft.fusion.stitch import planned
@@ -82,7 +83,7 @@ def weigh(region: Region, host: Host, around: Surroundings = ALONE) -> Worth:
     bytes_ns = (1.0 + STORED) * around.unwritten_bytes / host.bytes_per_ns(footprint(points))
     bools_ns = MASK_WRITTEN * around.unwritten_bools / LANES * host.vector_ns / host.threads
     calling_ns = host.calling_ns(region.num_tensors, is_hot=around.is_hot)
-    inductor_s, is_one_loop = _inductor(region, host, around)
+    inductor_s, is_one_loop = _inductor(region, points, host, around)
     return Worth(
         inductor_s=inductor_s,
         weft_s=plan.seconds,
@@ -92,12 +93,16 @@ def weigh(region: Region, host: Host, around: Surroundings = ALONE) -> Worth:
     )
 
 
-def _inductor(region: Region, host: Host, around: Surroundings) -> tuple[float, bool]:
+def _inductor(
+    region: Region, points: Points, host: Host, around: Surroundings
+) -> tuple[float, bool]:
     """What Inductor takes for those outputs that it writes, and whether that is one plain loop."""
     if len(around.computed_again) == len(region.outputs):
         return 0.0, False
-    seen = region.without(around.computed_again)
-    tasks = tasks_of(lower(seen))
-    kernels = inductor_kernels(seen, tasks, host, around.made_beside, around.computed_there)
+    if around.computed_again:
+        region = region.without(around.computed_again)
+        points = lower(region)
+    tasks = tasks_of(points)
+    kernels = inductor_kernels(region, tasks, host, around.made_beside, around.computed_there)
     sums_up = any(task.reduce >= 0 for task in tasks.tasks)
     return inductor_seconds(kernels, host), len(kernels) == 1 and not sums_up

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES
+from benchmarks.denoise_matrix.rows import rows_computed
 from weft.core.errors import InfeasibleError, InputError, MismatchError
 from weft.diffusion import (
     DenoisePlan,
@@ -28,7 +29,6 @@ from weft.diffusion import (
     restore,
     session,
 )
-from weft.diffusion.compat import blocks_of
 
 # diffusers' Mochi asks for autocast in float32, which is none.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
@@ -59,23 +59,6 @@ def accelerated(pipe, **options):
             yield found
     finally:
         restore(pipe)
-
-
-@contextmanager
-def rows_computed(pipe):
-    """Rows that a linear layer in each block is given, as torch's own hooks see them."""
-    found, handles = [], []
-    for name in ("transformer", "transformer_2"):
-        for block in blocks_of(getattr(pipe, name, None) or torch.nn.Module()):
-            layer = next(part for part in block.modules() if isinstance(part, torch.nn.Linear))
-            handles.append(
-                layer.register_forward_hook(lambda _, given, __: found.append(len(given[0])))
-            )
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @pytest.fixture(scope="module")
