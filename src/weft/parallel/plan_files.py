@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.core import files
-from weft.core.errors import FileError
 from weft.parallel import serialize
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.pipeline.serialize import (
@@ -44,8 +43,9 @@ def load_plan(path: str | Path) -> ParallelPlan | PipelinePlan:
     Raises:
         FileError: the file is missing, is no plan, is damaged, or comes from a newer weft.
     """
-    text = files.read_text(path, "a plan file", "make one with `weft plan` or `weft score -o`")
-    try:
+
+    def parsed(text: str) -> ParallelPlan | PipelinePlan:
         return pipeline_from_json(text) if KEY in text[:200] else serialize.plan_from_json(text)
-    except FileError as error:
-        raise error.within(str(path)) from error.__cause__
+
+    hint = "make one with `weft plan` or `weft score -o`"
+    return files.read_as(path, parsed, "a plan file", hint)

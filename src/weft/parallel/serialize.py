@@ -58,11 +58,7 @@ def load_plan(path: str | Path) -> ParallelPlan:
     Raises:
         FileError: the file is missing, is no plan, is damaged, or comes from a newer weft.
     """
-    text = files.read_text(path, "a plan file", "make one with `weft plan`")
-    try:
-        return plan_from_json(text)
-    except FileError as error:
-        raise error.within(str(path)) from error.__cause__
+    return files.read_as(path, plan_from_json, "a plan file", "make one with `weft plan`")
 
 
 class Searched(Protocol):
