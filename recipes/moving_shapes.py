@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,15 @@ def embedding(prompt: Prompt | None) -> Tensor:
     """Tokens of a prompt [3, width]; zeros for none."""
     if prompt is None:
         return torch.zeros(3, TEXT_WIDTH)
+    table = _vocabulary()
+    return torch.stack([table[getattr(prompt, field.name)] for field in fields(prompt)])
+
+
+@cache
+def _vocabulary() -> Mapping[Enum, Tensor]:
     words = [*Shape, *Colour, *Direction]
     table = torch.randn(len(words), TEXT_WIDTH, generator=torch.Generator().manual_seed(1234))
-    chosen = [words.index(getattr(prompt, field.name)) for field in fields(prompt)]
-    return table[chosen]
+    return dict(zip(words, table, strict=True))
 
 
 def videos(asked: list[Prompt], generator: torch.Generator) -> Tensor:
@@ -113,26 +119,32 @@ def videos(asked: list[Prompt], generator: torch.Generator) -> Tensor:
     steps = torch.tensor([p.direction.value for p in asked], dtype=torch.float32)
     times = torch.arange(FRAMES, dtype=torch.float32)
     centres = start[:, None] + steps[:, None] * speed[:, None] * times[None, :, None]
-    inside = torch.stack(
-        [_mask(p.shape, centres[n], float(radius[n])) for n, p in enumerate(asked)]
-    )
+    inside = torch.empty(many, FRAMES, SIDE, SIDE)
+    for shape in Shape:
+        these = torch.tensor([p.shape is shape for p in asked])
+        inside[these] = _mask(shape, centres[these], radius[these, None, None, None])
     colours = torch.tensor([p.colour.value for p in asked])[:, :, None, None, None]
     return inside[:, None] * colours + (1 - inside[:, None]) * ground
 
 
-def _mask(shape: Shape, centres: Tensor, radius: float) -> Tensor:
-    """How far each pixel is inside of a shape, softly, from 0 to 1 [T,H,W].
+def _mask(shape: Shape, centres: Tensor, radius: Tensor | float) -> Tensor:
+    """How far each pixel is inside of a shape, softly, from 0 to 1 [...,H,W].
 
     Shapes of one radius cover equal areas.
+
+    Args:
+        shape: of which kind.
+        centres: [...,2].
+        radius: one, or one for each [...,1,1].
     """
     along = torch.arange(SIDE, dtype=torch.float32)
     half = SIDE / 2
-    x = (along[None, None, :] - centres[:, 0, None, None] + half) % SIDE - half
-    y = (along[None, :, None] - centres[:, 1, None, None] + half) % SIDE - half
+    x = (along[None, :] - centres[..., 0, None, None] + half) % SIDE - half
+    y = (along[:, None] - centres[..., 1, None, None] + half) % SIDE - half
     if shape is Shape.DISC:
         reach, size = (x.square() + y.square()).sqrt(), 1.0
     elif shape is Shape.SQUARE:
-        reach, size = torch.maximum(x.abs().expand_as(y + x), y.abs().expand_as(y + x)), 0.886
+        reach, size = torch.maximum(*torch.broadcast_tensors(x.abs(), y.abs())), 0.886
     else:
         reach, size = x.abs() + y.abs(), 1.253
     return torch.sigmoid(2.5 * (size * radius - reach))

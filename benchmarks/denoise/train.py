@@ -1,6 +1,7 @@
 """Train the denoisers of recipes/moving_shapes.py: `python -m benchmarks.denoise.train wan`.
 
-A run that is killed goes on where it was. Large denoisers learn from videos, at all noise levels;
+A run that is killed goes on where it was. Each takes minutes on a GPU, hours on CPUs. Large
+denoisers learn from videos, at all noise levels;
 small ones at little noise, which is all that they are there for, the Wan's what the large one
 would say.
 """
@@ -33,13 +34,15 @@ from recipes.moving_shapes import (
 
 __all__ = ["main"]
 
-BATCH, RATE, WARM_UP, DECAY = 16, 1e-3, 200, 0.999
+BATCH, RATE, WARM_UP, DECAY = 64, 1e-3, 200, 0.999
 UNPROMPTED = 0.1
 """Share of videos without a prompt, from which guidance is learnt."""
 LITTLE_NOISE, ANYWAY = 0.9, 0.05
 """Noise levels that small denoisers learn, and their share of others."""
 STEPS = {False: 6000, True: 4000}
 """Of a large and of a small denoiser."""
+TEACHERS = {"wan_small": "wan"}
+"""Whose answers a denoiser learns, where both are asked alike."""
 SAVED_EVERY, TOLD_EVERY = 250, 50
 
 
@@ -48,13 +51,13 @@ class Noising:
 
     Args:
         name: of the denoiser.
+        device: where videos are.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, device: str) -> None:
         self._is_flow = name.startswith("wan")
         self._scale = scale(name)
-        self._kept = None if self._is_flow else scheduler(name).alphas_cumprod.float()
+        self._kept = None if self._is_flow else scheduler(name).alphas_cumprod.float().to(device)
 
     def __call__(
         self, clean: Tensor, levels: Tensor, noise: Tensor
@@ -97,31 +100,31 @@ def levels_of(many: int, generator: torch.Generator, *, is_small: bool) -> Tenso
     return torch.where(anyway, shifted, LITTLE_NOISE * u)
 
 
-def train(name: str, steps: int) -> None:
+def train(name: str, steps: int, device: str) -> None:
     """Train a denoiser, or go on with it, and write its weights."""
     is_small = name.endswith("small")
-    model: Any = denoiser(name, trained=False).train().requires_grad_(True)
+    model: Any = denoiser(name, trained=False).train().requires_grad_(True).to(device)
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    teacher = denoiser(name.removesuffix("_small")) if is_small else None
+    teacher = denoiser(TEACHERS[name]).to(device) if name in TEACHERS else None
     partial = WEIGHTS / f"{name}.training.pt"
     begun = _resumed(partial, model, average, optimizer)
-    noising = Noising(name)
-    losses: list[float] = []
+    noising = Noising(name, device)
+    losses: list[Tensor] = []
     start_s = time.perf_counter()
     for step in range(begun, steps):
         generator = torch.Generator().manual_seed(step)
         asked = prompts(BATCH, generator)
         unprompted = torch.rand(BATCH, generator=generator) < UNPROMPTED
-        text = torch.stack(
-            [embedding(None if n else p) for p, n in zip(asked, unprompted, strict=True)]
-        )
-        clean = videos(asked, generator)
-        noise = torch.randn(clean.shape, generator=generator)
+        spoken = [embedding(None if n else p) for p, n in zip(asked, unprompted, strict=True)]
+        drawn = videos(asked, generator)
+        noise = torch.randn(drawn.shape, generator=generator)
         levels = levels_of(BATCH, generator, is_small=is_small)
-        noisy, times, target = noising(clean, levels, noise)
+        text, clean = torch.stack(spoken).to(device), drawn.to(device)
+        noisy, times, target = noising(clean, levels.to(device), noise.to(device))
         if teacher is not None:
-            target = _taught(teacher, name, clean, levels, noise, text)
+            with torch.no_grad():
+                target = said(teacher, name, noisy, times, text)
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * _cosine(step / steps)
         loss = F.mse_loss(said(model, name, noisy, times, text), target)
@@ -130,30 +133,17 @@ def train(name: str, steps: int) -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         _follow(average, model, min(DECAY, (1 + step) / (10 + step)))
-        losses.append(loss.item())
+        losses.append(loss.detach())
         if (step + 1) % TOLD_EVERY == 0:
-            recent = sum(losses[-TOLD_EVERY:]) / TOLD_EVERY
+            recent = float(torch.stack(losses[-TOLD_EVERY:]).mean())
             rate = (step + 1 - begun) / (time.perf_counter() - start_s)
             print(f"{name} {step + 1}/{steps}: loss {recent:.4f}, {rate:.1f} steps/s", flush=True)
         if (step + 1) % SAVED_EVERY == 0:
             _save(partial, step + 1, model, average, optimizer)
     from safetensors.torch import save_file
 
-    save_file(average.state_dict(), WEIGHTS / f"{name}.safetensors")
+    save_file(average.cpu().state_dict(), WEIGHTS / f"{name}.safetensors")
     partial.unlink(missing_ok=True)
-
-
-def _taught(
-    teacher: nn.Module, name: str, clean: Tensor, levels: Tensor, noise: Tensor, text: Tensor
-) -> Tensor:
-    """What the large denoiser would say, as the small one should."""
-    large = name.removesuffix("_small")
-    if large == "wan":
-        noisy, times, _ = Noising(large)(clean, levels, noise)
-        with torch.no_grad():
-            return said(teacher, large, noisy, times, text)
-    _, _, target = Noising(name)(clean, levels, noise)
-    return target  # of another noise schedule: from the videos alone
 
 
 def _cosine(share: float) -> float:
@@ -162,8 +152,7 @@ def _cosine(share: float) -> float:
 
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
 def _resumed(
@@ -172,7 +161,7 @@ def _resumed(
     WEIGHTS.mkdir(exist_ok=True)
     if not partial.exists():
         return 0
-    kept = torch.load(partial)
+    kept = torch.load(partial, map_location="cpu")
     model.load_state_dict(kept["model"])
     average.load_state_dict(kept["average"])
     optimizer.load_state_dict(kept["optimizer"])
@@ -204,8 +193,11 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.denoise.train")
     parser.add_argument("denoiser", choices=list(LAYERS))
     parser.add_argument("--steps", type=int, help="fewer or more of them")
+    at_hand = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=at_hand, help=f"of torch ({at_hand})")
     given = parser.parse_args(arguments)
-    train(given.denoiser, given.steps or STEPS[given.denoiser.endswith("small")])
+    steps = given.steps or STEPS[given.denoiser.endswith("small")]
+    train(given.denoiser, steps, given.device)
 
 
 if __name__ == "__main__":
