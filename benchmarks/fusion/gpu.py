@@ -27,6 +27,7 @@ from benchmarks.fusion.contestants import EAGER, WEFT, own_copy
 from benchmarks.fusion.point import ERROR_FLOOR, ERROR_RATIO, geometric_mean
 from benchmarks.fusion.timing import Times
 from weft.core.errors import InputError
+from weft.fusion.tune import cold_seconds
 from weft.report.bench import BenchReport, Claim, at_least, at_most
 from weft.report.table import Table
 
@@ -44,9 +45,6 @@ HARD = (
 """Graphs of which Inductor's kernels are known to read or write more than they have to."""
 ROUNDS, QUICK_ROUNDS, WARM_UP = 50, 10, 3
 COPY_BYTES = 512 * 2**20
-FLUSHES, FLUSH_RATIO = 10, 4
-"""How many times a buffer is written before each call, and how often the second level of cache goes
-into it: about a millisecond, in which the processor queues what follows."""
 
 
 class Gpu(Protocol):
@@ -80,10 +78,7 @@ class Cuda:
                 got="none that torch sees",
                 hint="leave out --device; `weft bench fusion-triton` checks kernels without one",
             )
-        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-        self.name = properties.name
-        size = FLUSH_RATIO * properties.L2_cache_size
-        self._flushed = torch.empty(size, dtype=torch.uint8, device="cuda")
+        self.name = torch.cuda.get_device_properties(torch.cuda.current_device()).name
 
     def put(self, inputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
         """Tensors on the GPU."""
@@ -91,14 +86,7 @@ class Cuda:
 
     def cold_us(self, call: Callable[[], object]) -> float:
         """What a call takes on the device, from cold caches [us]."""
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        for _ in range(FLUSHES):
-            self._flushed.zero_()
-        begin.record()
-        call()
-        end.record()
-        end.synchronize()
-        return 1e3 * begin.elapsed_time(end)
+        return 1e6 * cold_seconds(call)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

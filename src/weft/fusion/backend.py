@@ -37,6 +37,7 @@ from weft.fusion.recipe import recipe_of
 from weft.fusion.region import Region
 from weft.fusion.sizes import at_hand, is_size, sources, unknown
 from weft.fusion.surroundings import surroundings
+from weft.fusion.tune import tuned, tuned_key
 from weft.fusion.worth import Worth, weigh
 
 __all__ = ["Observed", "compile_graph"]
@@ -106,15 +107,16 @@ def compile_graph(
         example_inputs: what it was called with.
         observer: told of each region and of what is in none.
         **options: `options={"strict": True}` of torch.compile makes an error of a region that
-            cannot be compiled; `{"measure": True}` times the best plans of each region and what
-            Inductor makes of it, and takes the fastest; `{"every_region": True}` takes regions as
-            well that are predicted to gain nothing; the others are Inductor's.
+            cannot be compiled; `{"measure": True}`, as by default on GPUs, times the best plans of
+            each region and what Inductor makes of it, and takes the fastest; `{"every_region":
+            True}` takes regions as well that gain nothing; the others are Inductor's.
     """
     asked = options.get("options")
     given: dict[str, Any] = dict(asked) if isinstance(asked, dict) else {}
+    measure = given.pop("measure", None)
     stitch = Stitch(
         strict=bool(given.pop("strict", False)),
-        measure=bool(given.pop("measure", False)),
+        measure=None if measure is None else bool(measure),
         every_region=bool(given.pop("every_region", False)),
         observer=observer,
     )
@@ -142,7 +144,8 @@ class Stitch(CustomGraphPass):
 
     Args:
         strict: whether a region that cannot be compiled is an error.
-        measure: whether plans and Inductor's kernels are timed, and the fastest is taken.
+        measure: whether plans and Inductor's kernels are timed, and the fastest is taken; by
+            default on GPUs.
         every_region: whether regions are taken that are predicted to gain nothing.
         observer: told of each region and of what is in none.
     """
@@ -151,7 +154,7 @@ class Stitch(CustomGraphPass):
         self,
         *,
         strict: bool,
-        measure: bool = False,
+        measure: bool | None = None,
         every_region: bool = False,
         observer: Callable[[Observed], None] = lambda _: None,
     ) -> None:
@@ -227,28 +230,34 @@ class Stitch(CustomGraphPass):
             key = self._key_of(candidate, plan)
         except Exception as error:  # whatever went wrong, Inductor can do without
             return self._left(candidate, error)
-        kernel, slower = _kernels[key], ""
-        if isinstance(kernel, Kernel) and kernel.description.measured:
-            call_s = 0.0 if is_whole else _call_seconds(candidate)
-            slower = slower_than_inductor(kernel.description, call_s)
+        measured, slower = _kernels[key].description.measured, ""
+        if measured:
+            is_queued = is_whole or candidate.device.type == "cuda"
+            call_s = 0.0 if is_queued else _call_seconds(candidate)
+            slower = slower_than_inductor(measured, call_s)
         self._observer(Observed(region=candidate.region, left=slower))
         return None if slower else key
 
     def _measures(self, candidate: Candidate) -> bool:
         """Whether a region is timed; where sizes vary, that would hold at one of them only."""
-        return self._measure and not candidate.is_symbolic
+        by_default = candidate.device.type == "cuda" and not self._every_region
+        wanted = by_default if self._measure is None else self._measure
+        return wanted and not candidate.is_symbolic
 
     def _key_of(self, candidate: Candidate, plan: FusionPlan | None) -> str:
         """Key of a region's kernel, for the device that its tensors are on."""
-        region = candidate.region
+        region, measure = candidate.region, self._measures(candidate)
         if candidate.device.type == "cuda":
             device = device_of(candidate.device)
-            key = key_of(region, device)
+            key = tuned_key(region, device) if measure else key_of(region, device)
             if key not in _kernels:
-                _kernels[key] = compile_for(region, device, folder())
+                _kernels[key] = (
+                    tuned(candidate, device, folder())
+                    if measure
+                    else compile_for(region, device, folder())
+                )
             return key
         threads = torch.get_num_threads()
-        measure = self._measures(candidate)
         key = f"region_{region.digest}_{threads}" + "_measured" * measure
         if key not in _kernels:
             host = calibrated(threads, folder())

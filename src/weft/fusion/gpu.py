@@ -11,7 +11,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -38,6 +38,7 @@ __all__ = [
     "TritonDescription",
     "TritonKernel",
     "compile_for",
+    "described",
     "device_of",
     "emitted",
     "key_of",
@@ -66,6 +67,7 @@ class TritonDescription:
         scratch: tensors in between.
         launches: of the module's functions, in order.
         plan: the fusion plan, as JSON.
+        measured: what plans and Inductor took; empty if they were not timed [s].
     """
 
     name: str
@@ -75,6 +77,7 @@ class TritonDescription:
     scratch: tuple[Scratch, ...]
     launches: tuple[Launch, ...]
     plan: str
+    measured: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class TritonKernel:
@@ -226,16 +229,30 @@ def compile_for(region: Region, device: Device, folder: Path) -> TritonKernel:
     Raises:
         VerifyError: there is no code for it.
     """
-    name = f"region_{region.digest}"
     kept = folder / f"{key_of(region, device)}.json"
     if kept.exists():
         return read_triton_kernel(kept)
-    source, plan, _ = emitted(region, device, name)
+    source, plan, _ = emitted(region, device, f"region_{region.digest}")
+    description = described(region, plan, source, folder)
+    put(kept, json.dumps(asdict(description)))
+    return TritonKernel(description, folder)
+
+
+def described(
+    region: Region, plan: FusionPlan, source: TritonSource, folder: Path
+) -> TritonDescription:
+    """A region's kernel, its code written into a folder.
+
+    Args:
+        region: what is computed.
+        plan: how.
+        source: the code.
+        folder: where modules are kept.
+    """
     inputs, outputs = layouts(region)
-    module = write_module(source, folder)
-    description = TritonDescription(
-        name=name,
-        module=module.name,
+    return TritonDescription(
+        name=f"region_{region.digest}",
+        module=write_module(source, folder).name,
         inputs=inputs,
         outputs=outputs,
         scratch=tuple(
@@ -246,8 +263,6 @@ def compile_for(region: Region, device: Device, folder: Path) -> TritonKernel:
         launches=source.launches,
         plan=plan.to_json(),
     )
-    put(kept, json.dumps(asdict(description)))
-    return TritonKernel(description, folder)
 
 
 def read_triton_kernel(path: Path) -> TritonKernel:

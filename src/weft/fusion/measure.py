@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,14 +29,14 @@ from weft.core.units import format_seconds
 from weft.fusion.compile import build, put
 from weft.fusion.cost import Host
 from weft.fusion.emit.cpp import emit
-from weft.fusion.kernel import Description, Kernel, describe, read_kernel
+from weft.fusion.kernel import Kernel, describe, read_kernel
 from weft.fusion.lower import lower
 from weft.fusion.partition import Candidate
 from weft.fusion.stitch import ranked, scheduled
 from weft.fusion.surroundings import is_computed_again
 from weft.program.types import DType
 
-__all__ = ["INDUCTOR", "fastest", "slower_than_inductor"]
+__all__ = ["INDUCTOR", "by_inductor", "fastest", "like", "slower_than_inductor"]
 
 INDUCTOR = "Inductor"
 MOST_PLANS = 4
@@ -72,14 +72,15 @@ def fastest(candidate: Candidate, host: Host, folder: Path) -> Kernel:
     ]
     with unset_fake_temporarily(), torch.no_grad():
         inputs = [
-            _like(layout.shape, layout.strides, layout.dtype) for layout in described[0].inputs
+            like(layout.shape, layout.strides, layout.dtype, candidate.device)
+            for layout in described[0].inputs
         ]
         kernels = [Kernel(one, folder) for one in described]
         calls: dict[str, Callable[[], object]] = {
             f"plan {number}": lambda kernel=kernel: kernel(inputs)
             for number, kernel in enumerate(kernels)
         }
-        compiled = _by_inductor(candidate, inputs)
+        compiled = by_inductor(candidate, inputs)
         calls[INDUCTOR] = lambda: compiled(list(inputs))
         seconds = _shortest(calls)
     best = min(range(len(plans)), key=lambda number: seconds[f"plan {number}"])
@@ -88,34 +89,34 @@ def fastest(candidate: Candidate, host: Host, folder: Path) -> Kernel:
     return Kernel(chosen, folder)
 
 
-def slower_than_inductor(description: Description, call_s: float) -> str:
+def slower_than_inductor(measured: Mapping[str, float], call_s: float = 0.0) -> str:
     """By how much Inductor's kernels were measured to be faster; empty if they were not.
 
     Args:
-        description: of a kernel.
-        call_s: what it takes to call it from Inductor's code [s].
+        measured: what plans and Inductor took [s].
+        call_s: what it takes to call a plan's kernel from Inductor's code [s].
     """
-    measured = dict(description.measured)
-    inductor_s = measured.pop(INDUCTOR, float("inf"))
-    if not measured:
+    own = {name: seconds for name, seconds in measured.items() if name != INDUCTOR}
+    inductor_s = measured.get(INDUCTOR, float("inf"))
+    if not own:
         return ""
-    own_s = min(measured.values()) + call_s
+    own_s = min(own.values()) + call_s
     if own_s <= inductor_s:
         return ""
     return f"measured: {format_seconds(own_s)}, by Inductor {format_seconds(inductor_s)}"
 
 
-def _like(shape: Sequence[int], strides: Sequence[int], dtype: str) -> Tensor:
+def like(shape: Sequence[int], strides: Sequence[int], dtype: str, device: torch.device) -> Tensor:
     """A tensor that lies like this: small random numbers; zeros where they might be indices."""
     # Filled as memory: where strides are 0, elements lie on one another.
     last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    made = torch.zeros(max(last + 1, 0), dtype=to_torch_dtype(DType(dtype)))
+    made = torch.zeros(max(last + 1, 0), dtype=to_torch_dtype(DType(dtype)), device=device)
     if made.is_floating_point():
         made.uniform_(0.5, 1.5)
     return made.as_strided(shape, strides)
 
 
-def _by_inductor(candidate: Candidate, inputs: Sequence[Tensor]) -> Callable[[list[Tensor]], Any]:
+def by_inductor(candidate: Candidate, inputs: Sequence[Tensor]) -> Callable[[list[Tensor]], Any]:
     """What Inductor makes of a region's nodes alone, but for results that it would not write."""
     written = [node for node in candidate.outputs if not is_computed_again(node)]
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()

@@ -18,7 +18,7 @@ from weft.fusion.points import Address, Kind, Points, Store
 from weft.fusion.schedule import Outer, Phase, computed, places
 from weft.program.types import DType
 
-__all__ = ["Tiles", "tiles_of"]
+__all__ = ["TILINGS", "Tiles", "Tiling", "tiles_of"]
 
 WANTED = 2048
 """Elements of a tile that are aimed at. Derived: four warps with four vectors of 16 bytes each, of
@@ -40,6 +40,33 @@ BASE_REGISTERS = 8
 LEAST_LOOP = 64
 """Elements of the smallest chunk along the fastest axis."""
 MOST_WARPS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """What is aimed at, where kernels can do the same in more than one way.
+
+    Attributes:
+        wanted: elements of a tile.
+        parts: programs on a processor, at most, that each write their own sums.
+        warps: of a program, times what its tile needs.
+    """
+
+    wanted: int = WANTED
+    parts: int = 4
+    warps: int = 1
+
+
+TILINGS = (
+    Tiling(),
+    Tiling(wanted=2 * WANTED),
+    Tiling(parts=16),
+    Tiling(warps=2),
+    Tiling(wanted=2 * WANTED, parts=8, warps=2),
+    Tiling(wanted=WANTED // 2, parts=16),
+)
+"""Those that are worth a trial on a GPU. The first is right where nothing can be tried: more parts
+write more than they save, if what they sum is short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +124,7 @@ def tiles_of(
     memory: Mapping[int, Store],
     axis_order: Sequence[int],
     device: Device,
+    tiling: Tiling = TILINGS[0],
 ) -> Tiles:
     """Decide what programs of a phase do.
 
@@ -106,14 +134,15 @@ def tiles_of(
         memory: where points of earlier phases are.
         axis_order: all axes, the fastest in memory last.
         device: what it runs on.
+        tiling: what to aim at.
 
     Raises:
         VerifyError: it does not fit into registers.
     """
-    return _Tiling(points, phase, memory, axis_order, device).run()
+    return _Tiler(points, phase, memory, axis_order, device, tiling).run()
 
 
-class _Tiling:
+class _Tiler:
     def __init__(
         self,
         points: Points,
@@ -121,7 +150,9 @@ class _Tiling:
         memory: Mapping[int, Store],
         axis_order: Sequence[int],
         device: Device,
+        tiling: Tiling,
     ) -> None:
+        self._tiling = tiling
         self._points = points
         self._sizes = points.sizes
         self._phase = phase
@@ -154,8 +185,9 @@ class _Tiling:
             elements > warps * 32 * 16 or words > warps * 32 * THREAD_WORDS
         ):
             warps *= 2
-        if elements >= WANTED // 4:
+        if elements >= self._tiling.wanted // 4:
             warps = max(warps, 4)
+        warps = min(warps * self._tiling.warps, MOST_WARPS)
         tiles = Tiles(
             grid=tuple(Outer(own.axis, self._grid[own.axis]) for own in self._phase.outer),
             spans=dict(self._spans),
@@ -177,7 +209,7 @@ class _Tiling:
         fixed = tuple(own.axis for own in tiles.grid if not results or own.axis in kept)
         summed = tiles.blocks({own.axis for own in tiles.grid} - set(fixed), self._sizes)
         at_once = max(blocks_per_processor(tiles.usage, self._device), 1)
-        most = self._device.processors * min(at_once, MOST_PARTS)
+        most = self._device.processors * min(at_once, self._tiling.parts)
         parts = max(min(most // tiles.blocks(fixed, self._sizes), summed), 1)
         steps = ceil(summed / parts)
         registers = _registers(self._words(across=steps > 1), tiles.warps)
@@ -247,7 +279,7 @@ class _Tiling:
         for axis in reversed(self._shared):
             while (
                 self._grid[axis] < self._sizes[axis]
-                and prod(self._spans.values()) < WANTED
+                and prod(self._spans.values()) < self._tiling.wanted
                 and self._blocks() >= 4 * self._device.processors
             ):
                 before = self._grid[axis]
@@ -368,8 +400,6 @@ LONG = frozenset(
     }
 )
 """Functions that hold as much again as their result while they are computed."""
-MOST_PARTS = 4
-"""Programs on a processor that each write their own sums: more would write more than they save."""
 
 
 def _registers(words: int, warps: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from weft.fusion.device import Device, Usage
-from weft.fusion.emit.tiles import Tiles, tiles_of
+from weft.fusion.emit.tiles import TILINGS, Tiles, Tiling, tiles_of
 from weft.fusion.emit.triton_kernel import OUTSIDE, KernelWriter, Part
 from weft.fusion.points import Address, Buffer, Kind, Point, Points, Store
 from weft.fusion.schedule import Nest, Outer, Phase, Schedule, computed
@@ -68,22 +68,26 @@ class TritonSource:
     buffers: tuple[Buffer, ...]
 
 
-def emit_triton(schedule: Schedule, name: str, device: Device) -> TritonSource:
+def emit_triton(
+    schedule: Schedule, name: str, device: Device, tiling: Tiling = TILINGS[0]
+) -> TritonSource:
     """The Triton of a schedule.
 
     Args:
         schedule: what to compute, in phases.
         name: what kernels' names begin with.
         device: what it runs on.
+        tiling: what kernels aim at.
 
     Raises:
         VerifyError: something has no expression, or does not fit into registers.
     """
-    return _Writer(schedule, name, device).run()
+    return _Writer(schedule, name, device, tiling).run()
 
 
 class _Writer:
-    def __init__(self, schedule: Schedule, name: str, device: Device) -> None:
+    def __init__(self, schedule: Schedule, name: str, device: Device, tiling: Tiling) -> None:
+        self._tiling = tiling
         self._schedule = schedule
         self._name = name
         self._device = device
@@ -111,7 +115,7 @@ class _Writer:
 
     def _phase(self, phase: Phase) -> None:
         memory = self._memory
-        tiles = tiles_of(self._points, phase, memory, self._order, self._device)
+        tiles = tiles_of(self._points, phase, memory, self._order, self._device, self._tiling)
         parts = {number: self._part(number, tiles) for number in phase.across}
         name = f"{self._name}_{len(self._launches)}"
         writer = KernelWriter(name, self._points, phase, tiles, memory, self._same, parts)

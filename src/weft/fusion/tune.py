@@ -1,0 +1,182 @@
+"""What kernels take on a GPU, timed there beside Inductor's own for the same operators.
+
+    kernel = tuned(candidate, device, folder)
+
+First the plans that the search ends with are timed, then tilings of the best of them, in turns and
+with cold caches. The one with the shortest run is kept in the folder with all times.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from weft.fusion.compile import put
+from weft.fusion.cost import host_like
+from weft.fusion.device import Device
+from weft.fusion.emit.tiles import TILINGS, Tiling
+from weft.fusion.emit.triton import emit_triton
+from weft.fusion.gpu import (
+    TritonDescription,
+    TritonKernel,
+    described,
+    emitted,
+    key_of,
+    read_triton_kernel,
+)
+from weft.fusion.kernel import layouts
+from weft.fusion.lower import lower
+from weft.fusion.measure import INDUCTOR, by_inductor, like
+from weft.fusion.partition import Candidate
+from weft.fusion.plan import FusionPlan
+from weft.fusion.region import Region
+from weft.fusion.stitch import planned, ranked, scheduled
+
+__all__ = ["cold_seconds", "tuned", "tuned_key"]
+
+_log = logging.getLogger("weft.fusion")
+
+Timer: TypeAlias = Callable[[Callable[[], object]], float]
+
+MOST_PLANS = 3
+"""Plans that are timed, beside the one that fuses nothing."""
+ROUNDS = 15
+"""How often each is timed; the shortest run counts."""
+FLUSHES, FLUSH_RATIO = 10, 4
+"""How many times a buffer is written before each call, and how often the second level of cache goes
+into it: about a millisecond, in which the processor queues what follows."""
+
+
+@cache
+def _flushed(device: int) -> torch.Tensor:
+    size = FLUSH_RATIO * torch.cuda.get_device_properties(device).L2_cache_size
+    return torch.empty(size, dtype=torch.uint8, device=f"cuda:{device}")
+
+
+def cold_seconds(call: Callable[[], object]) -> float:
+    """What a call takes on the current GPU, from cold caches and without what launches cost [s]."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    buffer = _flushed(torch.cuda.current_device())
+    for _ in range(FLUSHES):
+        buffer.zero_()
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    return 1e-3 * begin.elapsed_time(end)
+
+
+def tuned_key(region: Region, device: Device) -> str:
+    """Tells timed kernels apart, as `weft.fusion.gpu.key_of` those that were predicted."""
+    return f"{key_of(region, device)}_measured"
+
+
+def tuned(
+    candidate: Candidate, device: Device, folder: Path, timer: Timer = cold_seconds
+) -> TritonKernel:
+    """The kernel of a region that takes least, with what was measured in its description.
+
+    Args:
+        candidate: nodes of a graph, and the region that they are.
+        device: what it runs on.
+        folder: where modules and results are kept.
+        timer: how a call is timed [s].
+
+    Raises:
+        VerifyError: there is no code for the region.
+    """
+    kept = folder / f"{tuned_key(candidate.region, device)}.json"
+    if kept.exists():
+        return read_triton_kernel(kept)
+    with unset_fake_temporarily(), torch.no_grad(), torch.cuda.device_of(_anywhere(candidate)):
+        found = _Trials(candidate, device, folder, timer).run()
+    put(kept, json.dumps(asdict(found)))
+    return TritonKernel(found, folder)
+
+
+def _anywhere(candidate: Candidate) -> torch.Tensor:
+    return torch.empty(0, device=candidate.device)
+
+
+class _Trials:
+    def __init__(self, candidate: Candidate, device: Device, folder: Path, timer: Timer) -> None:
+        self._candidate = candidate
+        self._device = device
+        self._folder = folder
+        self._timer = timer
+        self._kernels: dict[str, TritonKernel] = {}
+        self._refused: list[Exception] = []
+
+    def run(self) -> TritonDescription:
+        region, device = self._candidate.region, self._device
+        _, first, points = emitted(region, device)
+        self._inputs = [
+            like(given.shape, given.strides, given.dtype, self._candidate.device)
+            for given in layouts(region)[0]
+        ]
+        host = host_like(device)
+        plans = [*ranked(region, points, host)[:MOST_PLANS], planned(region, points, host, "none")]
+        plans = list({plan.phases: plan for plan in (first, *plans)}.values())
+        for number, plan in enumerate(plans):
+            self._add(f"plan {number}", plan, TILINGS[0])
+        if not self._kernels:
+            raise self._refused[0]
+        seconds = self._timed()
+        best = min(seconds, key=seconds.__getitem__)
+        plan = plans[int(best.removeprefix("plan "))]
+        for tiling in TILINGS[1:]:
+            self._add(f"{best}, {_words(tiling)}", plan, tiling)
+        compiled = by_inductor(self._candidate, self._inputs)
+        seconds = self._timed({INDUCTOR: lambda: compiled(list(self._inputs))})
+        best = min(self._kernels, key=seconds.__getitem__)
+        return replace(self._kernels[best].description, measured=seconds)
+
+    def _add(self, name: str, plan: FusionPlan, tiling: Tiling) -> None:
+        """One more, unless it is like one that is there or does not run."""
+        region = self._candidate.region
+        try:
+            schedule = scheduled(lower(region), plan)
+            source = emit_triton(schedule, f"region_{region.digest}", self._device, tiling)
+            made = described(region, plan, source, self._folder)
+            if any(
+                (made.module, made.launches) == (own.description.module, own.description.launches)
+                for own in self._kernels.values()
+            ):
+                return
+            kernel = TritonKernel(made, self._folder)
+            kernel(self._inputs)
+        except Exception as error:  # the compiler's; others are there
+            _log.debug("weft: %s of region %s is left out: %s", name, region.digest, error)
+            self._refused.append(error)
+            return
+        self._kernels[name] = kernel
+
+    def _timed(
+        self, more: Mapping[str, Callable[[], object]] = MappingProxyType({})
+    ) -> dict[str, float]:
+        """The shortest run of each, in turns [s]."""
+        own = {
+            name: (lambda kernel=kernel: kernel(self._inputs))
+            for name, kernel in self._kernels.items()
+        }
+        calls = {**own, **more}
+        found = dict.fromkeys(calls, float("inf"))
+        for call in calls.values():
+            call()
+        for _ in range(ROUNDS):
+            for name, call in calls.items():
+                found[name] = min(found[name], self._timer(call))
+        return found
+
+
+def _words(tiling: Tiling) -> str:
+    return f"tiles of {tiling.wanted}, {tiling.parts} parts, warps x {tiling.warps}"
