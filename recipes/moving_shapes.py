@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weft.core.errors import InputError
+
 __all__ = [
     "CHANNELS",
     "FRAMES",
@@ -31,6 +33,7 @@ __all__ = [
     "Shape",
     "denoiser",
     "embedding",
+    "is_trained",
     "pipeline",
     "prompts",
     "scale",
@@ -245,7 +248,13 @@ def denoiser(name: str, *, trained: bool = True) -> nn.Module:
     if trained:
         from safetensors.torch import load_file
 
-        made.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
+        if not is_trained(name):
+            raise InputError(
+                need=f"the weights of {name}",
+                got=f"no {_weights_of(name)}",
+                hint=f"python -m benchmarks.denoise.train {name} makes them",
+            )
+        made.load_state_dict(load_file(_weights_of(name)))  # kept in half, used in single precision
     return made.eval().requires_grad_(False)
 
 
@@ -265,6 +274,15 @@ def scheduler(name: str) -> Any:  # noqa: ANN401
         timestep_spacing="trailing",
         snr_shift_scale=3.0 if name.endswith("small") else 1.0,
     )
+
+
+def is_trained(name: str) -> bool:
+    """Whether a denoiser has weights here."""
+    return _weights_of(name).exists()
+
+
+def _weights_of(name: str) -> Path:
+    return WEIGHTS / f"{name}.safetensors"
 
 
 SCALES: Mapping[str, float] = {"cogvideo": 0.7, "cogvideo_small": 1.15258426}

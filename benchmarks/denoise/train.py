@@ -34,12 +34,15 @@ from recipes.moving_shapes import (
 
 __all__ = ["main"]
 
-BATCH, RATE, WARM_UP, DECAY = 64, 1e-3, 200, 0.999
+BATCHES = {"cuda": 64, "cpu": 16}
+"""Videos of a step, by device: a GPU takes no longer for more."""
+RATE, WARM_UP, DECAY = 1e-3, 200, 0.999
 UNPROMPTED = 0.1
 """Share of videos without a prompt, from which guidance is learnt."""
+SHIFT = 5.0
 LITTLE_NOISE, ANYWAY = 0.9, 0.05
 """Noise levels that small denoisers learn, and their share of others."""
-STEPS = {False: 6000, True: 4000}
+STEPS = {False: 6000, True: 2500}
 """Of a large and of a small denoiser."""
 TEACHERS = {"wan_small": "wan"}
 """Whose answers a denoiser learns, where both are asked alike."""
@@ -91,35 +94,35 @@ def said(model: nn.Module, name: str, noisy: Tensor, times: Tensor, text: Tensor
 
 
 def levels_of(many: int, generator: torch.Generator, *, is_small: bool) -> Tensor:
-    """Noise levels: high ones more often, as schedulers visit them; for small models low ones."""
+    """Noise levels: high ones more often, which decide what moves; for small models low ones."""
     u = torch.rand(many, generator=generator)
-    shifted = 3 * u / (1 + 2 * u)
+    shifted = SHIFT * u / (1 + (SHIFT - 1) * u)
     if not is_small:
         return shifted
     anyway = torch.rand(many, generator=generator) < ANYWAY
     return torch.where(anyway, shifted, LITTLE_NOISE * u)
 
 
-def train(name: str, steps: int, device: str) -> None:
-    """Train a denoiser, or go on with it, and write its weights."""
+def train(name: str, steps: int, device: str, batch: int) -> None:
+    """Train a denoiser, or go on with it, and write its weights, which say how they were made."""
     is_small = name.endswith("small")
     model: Any = denoiser(name, trained=False).train().requires_grad_(True).to(device)
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
     teacher = denoiser(TEACHERS[name]).to(device) if name in TEACHERS else None
     partial = WEIGHTS / f"{name}.training.pt"
-    begun = _resumed(partial, model, average, optimizer)
+    begun, history = _resumed(partial, model, average, optimizer)
     noising = Noising(name, device)
     losses: list[Tensor] = []
     start_s = time.perf_counter()
     for step in range(begun, steps):
         generator = torch.Generator().manual_seed(step)
-        asked = prompts(BATCH, generator)
-        unprompted = torch.rand(BATCH, generator=generator) < UNPROMPTED
+        asked = prompts(batch, generator)
+        unprompted = torch.rand(batch, generator=generator) < UNPROMPTED
         spoken = [embedding(None if n else p) for p, n in zip(asked, unprompted, strict=True)]
         drawn = videos(asked, generator)
         noise = torch.randn(drawn.shape, generator=generator)
-        levels = levels_of(BATCH, generator, is_small=is_small)
+        levels = levels_of(batch, generator, is_small=is_small)
         text, clean = torch.stack(spoken).to(device), drawn.to(device)
         noisy, times, target = noising(clean, levels.to(device), noise.to(device))
         if teacher is not None:
@@ -139,10 +142,13 @@ def train(name: str, steps: int, device: str) -> None:
             rate = (step + 1 - begun) / (time.perf_counter() - start_s)
             print(f"{name} {step + 1}/{steps}: loss {recent:.4f}, {rate:.1f} steps/s", flush=True)
         if (step + 1) % SAVED_EVERY == 0:
-            _save(partial, step + 1, model, average, optimizer)
+            own = _told(history, step + 1 - begun, batch, device)
+            _save(partial, step + 1, own, model, average, optimizer)
     from safetensors.torch import save_file
 
-    save_file(average.cpu().state_dict(), WEIGHTS / f"{name}.safetensors")
+    own = _told(history, steps - begun, batch, device)
+    halves = {key: value.half() for key, value in average.cpu().state_dict().items()}
+    save_file(halves, WEIGHTS / f"{name}.safetensors", {"training": own})
     partial.unlink(missing_ok=True)
 
 
@@ -157,20 +163,26 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 def _resumed(
     partial: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
+) -> tuple[int, str]:
+    """Steps that are done, and what was done in them."""
     WEIGHTS.mkdir(exist_ok=True)
     if not partial.exists():
-        return 0
+        return 0, ""
     kept = torch.load(partial, map_location="cpu")
     model.load_state_dict(kept["model"])
     average.load_state_dict(kept["average"])
     optimizer.load_state_dict(kept["optimizer"])
-    return kept["step"]
+    return kept["step"], kept["history"]
+
+
+def _told(history: str, steps: int, batch: int, device: str) -> str:
+    return f"{history}{', then ' if history else ''}{steps} steps of {batch} videos on {device}"
 
 
 def _save(
     partial: Path,
     step: int,
+    history: str,
     model: nn.Module,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -179,6 +191,7 @@ def _save(
     torch.save(
         {
             "step": step,
+            "history": history,
             "model": model.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -197,7 +210,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--device", default=at_hand, help=f"of torch ({at_hand})")
     given = parser.parse_args(arguments)
     steps = given.steps or STEPS[given.denoiser.endswith("small")]
-    train(given.denoiser, steps, given.device)
+    train(given.denoiser, steps, given.device, BATCHES[given.device.partition(":")[0]])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from weft.diffusion import (
     Mode,
     Predictor,
     StepPlan,
+    Weights,
     accelerate,
     report,
     restore,
@@ -35,6 +36,8 @@ __all__ = ["run"]
 
 STEPS, QUICK_STEPS = 20, 8
 FULL = StepPlan()
+WEIGHTS = Weights(outputs=(-0.9, 1.8), offsets=(0.1, -0.6, 1.4), blocks=(0.3, 0.7))
+"""Of no model: any will do to count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +98,13 @@ def policies(kind: Kind, steps: int) -> Mapping[str, Policy | DenoisePlan]:
     blocks = (1, kind.blocks - 1)
     shortcuts = {
         f"{mode.value} {predictor.value}": StepPlan(
-            mode=mode, predictor=predictor, blocks=blocks if mode is Mode.BLOCK else None
+            mode=mode,
+            predictor=predictor,
+            blocks=blocks if mode is Mode.BLOCK else None,
+            weights=WEIGHTS if predictor is Predictor.FITTED else None,
         )
         for mode in Mode
-        if mode is not Mode.FULL and (mode is not Mode.CFG or kind.guided)
+        if mode not in (Mode.FULL, Mode.MIXED) and (mode is not Mode.CFG or kind.guided)
         for predictor in Predictor
     }
     plans: dict[str, Policy | DenoisePlan] = {

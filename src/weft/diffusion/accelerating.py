@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
 from weft.core.errors import InputError
-from weft.diffusion.compat import attach, blocks_of, detach, is_attached, owner_of
-from weft.diffusion.controller import SESSION, Controller, Denoiser
+from weft.diffusion.calls import configuration_of
+from weft.diffusion.compat import attach, blocks_of, detach, is_attached, is_offloaded, owner_of
+from weft.diffusion.controller import SESSION, Controller
+from weft.diffusion.denoiser import Denoiser
 from weft.diffusion.families import Family, family_of
 from weft.diffusion.handover import handover
 from weft.diffusion.history import Keep
+from weft.diffusion.idle import Idle
+from weft.diffusion.learning import Learning
+from weft.diffusion.page import run_table, save_run
+from weft.diffusion.pair import Disagreement
 from weft.diffusion.plan import DenoisePlan
 from weft.diffusion.policies.calibrated import Calibrated
 from weft.diffusion.policies.fixed import Fixed
@@ -29,7 +37,9 @@ from weft.diffusion.record import Run
 
 __all__ = ["Report", "accelerate", "controller_of", "report", "restore", "session"]
 
+_LOG = logging.getLogger("weft.diffusion")
 AS_IT_IS = Keep()
+NO_FRAMES: Mapping[str, Any] = MappingProxyType({})
 Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -41,6 +51,8 @@ def accelerate(
     target_speedup: float | None = None,
     min_psnr: float | None = None,
     sketch_to: Any = None,
+    disagreement: Disagreement | None = None,
+    idle: str | None = None,
     compile_blocks: bool | str = False,
     keep: Keep = AS_IT_IS,
     family: Family | None = None,
@@ -53,10 +65,15 @@ def accelerate(
         policy: who decides what each step computes, or a plan that was made before. None for
             MixCache, after SRDiffusion if there is a small relative.
         profile: what calibration learnt of the model, or the file that it was written to.
-        target_speedup: by a profile: over all steps in full.
+        target_speedup: over all steps in full; by a profile, or else by what the first run, which
+            is in full, shows of the model.
         min_psnr: by a profile: least likeness to the result of all steps in full [dB].
         sketch_to: a pipeline, or its denoiser, of the same family and latent space, which does
-            the last steps.
+            the last steps, or those that the policy gives it.
+        disagreement: of the two, as it was measured; a warning says if the last steps are not
+            those to give away.
+        idle: device of the one that does not compute, such as "cpu": of the small one until its
+            first step, of the large one after its last; None to leave both where they are.
         compile_blocks: whether blocks are compiled by torch.compile, or the name of its back end,
             such as "weft". A denoiser that is compiled as a whole cannot leave anything out.
         keep: how values are kept between steps.
@@ -64,24 +81,28 @@ def accelerate(
         group: of ranks that share a run (context parallel), which then decide alike.
 
     Raises:
-        InputError: the pipeline is unknown, has a cache already, or cannot do what the policy
-            wants.
+        InputError: the pipeline is unknown, has a cache already, or cannot do what is wanted.
+        MismatchError: the disagreement is that of another pair.
     """
     asked = {"target_speedup": target_speedup, "min_psnr": min_psnr}
     known = family or family_of(pipe)
     denoisers = _free(_denoisers(pipe, known), pipe)
-    large = denoisers[0]
-    small = None if sketch_to is None else _small(large.module, pipe, sketch_to)
+    small = None if sketch_to is None else _small(denoisers[0].module, pipe, sketch_to)
+    chosen = _policy(policy, profile, asked, has_small=small is not None)
+    _require_pair(denoisers, small, disagreement, chosen)
+    place = _place(denoisers, small, idle)
     controller = Controller(
         pipeline=weakref.ref(pipe),
         family=known,
-        policy=_policy(policy, profile, asked, has_small=small is not None),
+        policy=chosen,
         denoisers=denoisers if small is None else [*denoisers, small],
         keep=keep,
         group=group,
-        small_share=1.0 if small is None else _work(small.module) / _work(large.module),
+        small_share=1.0 if small is None else _work(small) / _work(denoisers[0]),
     )
     _attach(controller, _compiler(compile_blocks))
+    if place is not None and small is not None:
+        controller.idle = Idle(denoisers, small, place)
 
 
 def _free(denoisers: list[Denoiser], pipe: object) -> list[Denoiser]:
@@ -145,10 +166,13 @@ def _policy(
     *,
     has_small: bool,
 ) -> Policy:
+    speed = asked["target_speedup"]
+    if speed is not None and profile is None and policy is None and asked["min_psnr"] is None:
+        return Learning(target_speedup=speed)
     if profile is not None or any(value is not None for value in asked.values()):
         if profile is None or policy is not None:
             raise InputError(
-                need="a profile, and no policy, for a speed or a quality that is asked for",
+                need="a profile for a quality that is asked for, and no policy beside it",
                 got="a policy" if policy is not None else "no profile",
                 hint="profile = weft.diffusion.calibrate(pipe, prompts) makes one",
             )
@@ -180,9 +204,58 @@ def _small(large: nn.Module, pipe: object, sketch_to: object) -> Denoiser:
     )
 
 
-def _work(module: nn.Module) -> float:
+def _require_pair(
+    large: list[Denoiser], small: Denoiser | None, found: Disagreement | None, policy: Policy
+) -> None:
+    """Check that a disagreement is this pair's, and tell if a policy gives away other steps."""
+    if found is None:
+        return
+    if small is None:
+        raise _without_pair("a disagreement")
+    found.require_pair(configuration_of(large[0].module), configuration_of(small.module))
+    if isinstance(policy, Sketch) and not found.keeps_the_premise:
+        _LOG.warning(
+            "the last steps are given to the small model, as if it were nearest to the large one"
+            " there, but %s: use policy=weft.diffusion.Placed(disagreement=..., share=...), which"
+            " gives it the steps of best agreement",
+            found,
+        )
+
+
+def _place(large: list[Denoiser], small: Denoiser | None, idle: str | None) -> torch.device | None:
+    """Where the model that does not compute is kept; None for where it is."""
+    if idle is None:
+        return None
+    if small is None:
+        raise _without_pair("an idle place")
+    if any(is_offloaded(own.module) for own in (*large, small)):
+        raise InputError(
+            need="models that weft alone moves between devices, for idle=",
+            got="one that diffusers' offloading moves",
+            hint="leave out idle=, or call enable_model_cpu_offload and the like on neither"
+            " pipeline",
+        )
+    try:
+        return torch.device(idle)
+    except RuntimeError as error:
+        raise InputError(
+            need="a device for the model that does not compute",
+            got=f"idle={idle!r}",
+            hint='idle="cpu", for example',
+        ) from error
+
+
+def _without_pair(what: str) -> InputError:
+    return InputError(
+        need=f"a small model beside the large one, for {what}",
+        got="none",
+        hint="pass sketch_to=small_pipe to weft.diffusion.accelerate",
+    )
+
+
+def _work(denoiser: Denoiser) -> float:
     """Parameters of a block, which its work grows with."""
-    blocks = blocks_of(module)
+    blocks = blocks_of(denoiser.module)
     return sum(p.numel() for block in blocks for p in block.parameters()) / len(blocks)
 
 
@@ -192,8 +265,11 @@ def restore(pipe: Any) -> None:
     Raises:
         InputError: it is not accelerated.
     """
-    for denoiser in controller_of(pipe).denoisers.values():
+    controller = controller_of(pipe)
+    for denoiser in controller.denoisers.values():
         detach(denoiser.module)
+    if controller.idle is not None:
+        controller.idle.end()
 
 
 def controller_of(pipe: object) -> Controller:
@@ -223,6 +299,29 @@ class Report:
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
+
+    def table(self) -> str:
+        """A row for each step of each run, and below what was saved.
+
+        Raises:
+            InputError: no run has ended.
+        """
+        return run_table(self.runs)
+
+    def save(self, path: str | Path, *, frames: Mapping[str, Any] = NO_FRAMES) -> None:
+        """Write a page: what each step computed as a picture, as a table, what was saved.
+
+        Args:
+            path: where to; one HTML file that needs no other.
+            frames: videos to be shown side by side, by name, such as {"full": video,
+                "accelerated": video}: tensors, arrays or lists of PIL's images, as
+                `weft.diffusion.page.video_of` takes them.
+
+        Raises:
+            InputError: no run has ended, or something is no video.
+            FileError: the file cannot be written.
+        """
+        save_run(self.runs, path, frames)
 
 
 @contextmanager

@@ -9,36 +9,41 @@ The last are kept as corrections.
 
 from __future__ import annotations
 
+import datetime
+import inspect
+import math
+import platform
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import median
+from dataclasses import dataclass, field, replace
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from weft.core.errors import InfeasibleError, InputError
 from weft.diffusion.accelerating import accelerate, controller_of, report, restore
 from weft.diffusion.compat import blocks_of
+from weft.diffusion.dynamics import Responses
 from weft.diffusion.families import family_of
 from weft.diffusion.plan import DenoisePlan, Mode, Predictor, StepPlan
 from weft.diffusion.policies.fixed import Fixed
 from weft.diffusion.policy import Decider, Policy, RunFacts
-from weft.diffusion.profile import Check, Profile
+from weft.diffusion.profile import Check, FewerSteps, Profile
 from weft.diffusion.record import Run
-from weft.diffusion.request import Streams
-from weft.diffusion.search import Costs
+from weft.diffusion.recording import Recording
+from weft.diffusion.search import STYLES, Costs, Style
 from weft.diffusion.sketching import Sketcher
-from weft.diffusion.surrogate import Recording, Surrogate, with_end
+from weft.diffusion.surrogate import Surrogate
+from weft.diffusion.watching import Watched
 
 __all__ = ["calibrate"]
 
 FULL = StepPlan()
-SPEEDUPS = (1.5, 2.0, 3.0)
+SPEEDUPS = (1.5, 2.0, 2.5, 3.0, 4.0)
 """Of plans that are run to see what becomes of predictions."""
 
 
@@ -73,58 +78,44 @@ def calibrate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Full(Policy):
-    """Everything, with sums of blocks kept."""
+class _Seen(Policy):
+    """A plan that is followed while somebody watches."""
 
-    kept: frozenset[tuple[int, int]]
-    seen: list[RunFacts]
+    plan: DenoisePlan | None = None
+    watcher: Watched
+    kept: frozenset[tuple[int, int]] = frozenset()
+    facts: list[RunFacts] = field(default_factory=list[RunFacts])
 
     @property
     def name(self) -> str:
-        return "everything"
+        return "watched"
 
     def ranges(self, num_blocks: int) -> frozenset[tuple[int, int]]:
         return self.kept
 
     def begin(self, facts: RunFacts) -> Decider:
-        self.seen.append(facts)
-        return Fixed(plan=DenoisePlan(steps=(FULL,) * facts.num_steps)).begin(facts)
+        self.facts.append(facts)
+        plan = self.plan or DenoisePlan(steps=(FULL,) * facts.num_steps)
+        made = Fixed(plan=plan).begin(facts)
+        made.watcher = self.watcher
+        return made
 
 
-class _Watched:
-    """Sketches what a run computes."""
+def _now() -> float:
+    """Seconds, when all that was queued on a GPU is done."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
-    def __init__(
-        self, sketcher: Sketcher, ranges: Sequence[tuple[int, int]], guidance: float
-    ) -> None:
-        self.ranges = ranges
-        self._sketcher, self._guidance = sketcher, guidance
-        self.found: dict[str, dict[int, NDArray[np.float64]]] = defaultdict(dict)
 
-    def computed(self, step: int, kind: str, value: Streams) -> None:
-        if kind.startswith("without"):
-            name, branch = kind.rsplit(" ", 1)
-            self._add(name, step, self._guided(branch, value[0]))
-        else:
-            self.found[kind][step] = self._sketcher(value[0])
+def _probed(steps: int, count: int) -> list[int]:
+    """Steps in which an error is injected: more of the early ones, which decide what there is."""
+    shares = np.linspace(0.0, 1.0, count) ** 1.7
+    return sorted({min(round(1 + share * (steps - 3)), steps - 1) for share in shares})
 
-    def _guided(self, branch: str, error: Tensor) -> Tensor:
-        """What an error of a branch is of the guided output."""
-        if branch == "cond_uncond":
-            without, own = error.chunk(2) if self._guidance != 1.0 else (error, error)
-            return without + self._guidance * (own - without)
-        return error * (self._guidance if branch == "cond" else 1.0 - self._guidance)
 
-    def _add(self, name: str, step: int, value: Tensor) -> None:
-        own = self._sketcher(value)
-        before = self.found[name].get(step)
-        self.found[name][step] = own if before is None else before + own
-
-    def stacked(self, name: str, steps: int) -> NDArray[np.float64]:
-        """All steps; zeros where nothing was found."""
-        found = self.found[name]
-        like = np.zeros_like(next(iter(found.values())))
-        return np.stack([found.get(step, like) for step in range(steps)])
+def _one_step(own: StepPlan, at: int, steps: int) -> DenoisePlan:
+    return DenoisePlan(steps=tuple(own if n == at else FULL for n in range(steps)))
 
 
 class _Calibration:
@@ -155,84 +146,75 @@ class _Calibration:
             recordings=tuple(recordings),
             costs=costs,
             value_range=span,
+            provenance=_provenance(self._pipe),
         )
         return self._checked(profile)
 
     # ------------------------------------------------------------------------------- runs
 
-    def _called(self, number: int, policy: Policy | DenoisePlan) -> tuple[Tensor, Run, float]:
+    def _called(
+        self, number: int, policy: Policy | DenoisePlan, **changed: Any
+    ) -> tuple[Tensor, Run, float]:
         """The result of a run of a prompt, what it did, and what it took."""
         accelerate(self._pipe, policy=policy)
         try:
+            controller_of(self._pipe).clock = _now
             with report(self._pipe) as found:
-                result, seconds = self._timed(number)
+                result, seconds = self._timed(number, **changed)
         finally:
             restore(self._pipe)
         return result, found.runs[0], seconds
 
-    def _timed(self, number: int) -> tuple[Tensor, float]:
-        prompt = {**self._prompts[number], **self._states[number]()}
+    def _timed(self, number: int, **changed: Any) -> tuple[Tensor, float]:
+        prompt = {**self._prompts[number], **self._states[number](), **changed}
         prompt.setdefault("output_type", "latent")
-        begun = time.perf_counter()
+        begun = _now()
         with torch.no_grad():
             result = self._pipe(**prompt).frames
-        return torch.as_tensor(result), time.perf_counter() - begun
+        return torch.as_tensor(result), _now() - begun
 
     def _record(self) -> tuple[list[Recording], RunFacts]:
         recordings: list[Recording] = []
         seen: list[RunFacts] = []
         for number, prompt in enumerate(self._prompts):
             self._progress("full runs", number / len(self._prompts))
-            accelerate(self._pipe, policy=_Full(kept=frozenset(self._ranges), seen=seen))
-            guidance = float(prompt.get("true_cfg_scale", prompt.get("guidance_scale", 1.0)))
-            watched = _Watched(self._sketcher, self._ranges, guidance)
+            guidance = _guidance_of(self._pipe, prompt)
+            watched = Watched(self._sketcher, self._ranges, guidance)
+            policy = _Seen(kept=frozenset(self._ranges), facts=seen, watcher=watched)
+            accelerate(self._pipe, policy=policy)
             try:
-                controller_of(self._pipe).watcher = watched
                 result, _ = self._timed(number)
             finally:
                 restore(self._pipe)
             self._results.append(result)
-            recordings.append(self._recording(watched, seen[-1], guidance, result))
+            recordings.append(watched.recording(seen[-1].positions, result))
         return recordings, seen[-1]
 
-    def _recording(
-        self, watched: _Watched, facts: RunFacts, guidance: float, result: Tensor
-    ) -> Recording:
-        steps = facts.num_steps
-        names = {r: f"{r[0]}-{r[1]}" for r in self._ranges}
-        return Recording(
-            positions=with_end(facts.positions),
-            outputs=watched.stacked("output", steps),
-            offsets=watched.stacked("offset", steps) if "offset" in watched.found else None,
-            blocks={
-                r: -watched.stacked(f"without {name}", steps).cumsum(0) for r, name in names.items()
-            },
-            guidance=guidance,
-            gains=np.ones(steps),
-            elements=result.numel(),
-        )
-
     def _probe(self, recordings: list[Recording]) -> list[Recording]:
-        """Gains: what an error in a step does to the result."""
+        """What the model makes of errors: runs in which one step is predicted are recorded."""
         steps = recordings[0].num_steps
-        chosen = sorted({round(n) for n in np.linspace(2, steps - 1, self._probes)})
-        found: list[Recording] = []
+        chosen = _probed(steps, self._probes)
+        responses = Responses(steps)
+        own = StepPlan(mode=Mode.STEP, predictor=Predictor.REUSE)
+        plans = {step: _one_step(own, step, steps) for step in chosen}
+        errors: dict[int, list[float]] = defaultdict(list)
         for number, recording in enumerate(recordings):
-            alone = Surrogate([recording])
-            gains: list[float] = []
             for at, step in enumerate(chosen):
-                done = number + at / len(chosen)
-                self._progress("probes", done / len(recordings))
-                own = StepPlan(mode=Mode.STEP, predictor=Predictor.REUSE)
-                plan = DenoisePlan(steps=tuple(own if n == step else FULL for n in range(steps)))
-                result, _, _ = self._called(number, plan)
-                error = float((result - self._results[number]).double().square().mean())
-                expected = alone.mean_square(plan.steps)
-                gains.append((error / expected) ** 0.5 if expected > 0 else 1.0)
-            logs = np.log(np.maximum(gains, 1e-9))
-            everywhere = np.exp(np.interp(np.arange(steps), chosen, logs))
-            found.append(replace(recording, gains=everywhere))
-        return found
+                self._progress("probes", (number + at / len(chosen)) / len(recordings))
+                watched = Watched(self._sketcher, (), recording.guidance)
+                result, _, _ = self._called(number, _Seen(plan=plans[step], watcher=watched))
+                errors[step].append(float((result - self._results[number]).square().mean()))
+                disturbed = watched.recording(recording.positions[:-1].tolist())
+                responses.add(disturbed, recording, step)
+        found = [replace(own, responses=responses.found()) for own in recordings]
+        surrogate = Surrogate(found)
+        expected = [surrogate.mean_square(plans[step].steps) for step in chosen]
+        logs = [
+            0.5 * math.log(max(mean(errors[step]), 1e-18) / max(wanted, 1e-18))
+            for step, wanted in zip(chosen, expected, strict=True)
+        ]
+        gains = np.exp(np.interp(np.arange(steps), chosen, logs))
+        return [replace(own, gains=gains) for own in found]
 
     def _costs(self, recording: Recording) -> Costs:
         """What steps of each mode take, from a run in which they take turns."""
@@ -266,33 +248,100 @@ class _Calibration:
         )
 
     def _checked(self, profile: Profile) -> Profile:
-        """The profile with what became of some plans."""
+        """The profile with what became of some plans, and of fewer steps in their place.
+
+        For each speed a plan of every style is run, and the best one is kept.
+        """
         checks: list[Check] = []
+        fewer: list[FewerSteps] = []
         for at, speedup in enumerate(SPEEDUPS):
             self._progress("checks", at / len(SPEEDUPS))
-            try:
-                plan = profile.plan(target_speedup=speedup)
-            except InfeasibleError:
-                break
-            squares, ratios = [], []
-            for number in range(len(self._prompts)):
-                _, _, full_s = self._called(number, DenoisePlan(steps=(FULL,) * len(plan.steps)))
-                result, _, seconds = self._called(number, plan)
-                error = (result - self._results[number]).double().square().mean()
-                squares.append(float(error))
-                ratios.append(full_s / seconds)
-            assert plan.speedup is not None and plan.psnr_db is not None
-            got = profile.plain_db(float(np.mean(squares)))
-            checks.append(
-                Check(
-                    speedup=plan.speedup,
-                    psnr_db=plan.psnr_db,
-                    got_speedup=median(ratios),
-                    got_psnr_db=got,
-                )
-            )
+            styles = {style: _plan_for(profile, speedup, style) for style in STYLES}
+            tried = {style: plan for style, plan in styles.items() if plan is not None}
+            count = self._fewer(profile.recordings[0].num_steps, speedup)
+            if any(own.steps == count for own in fewer):
+                count = None  # of few steps, several speeds ask for as many
+            alone = [] if count is None else [DenoisePlan(steps=(FULL,) * count)]
+            plans = [*tried.values(), *alone]
+            found = self._compared(profile, plans) if plans else []
+            made = [
+                _check(style, plan, *got)
+                for (style, plan), got in zip(tried.items(), found[: len(tried)], strict=True)
+            ]
+            if made:
+                checks.append(max(made, key=lambda check: check.got_psnr_db))
+            if count is not None:
+                got_speedup, got_psnr_db = found[-1]
+                fewer.append(FewerSteps(steps=count, speedup=got_speedup, psnr_db=got_psnr_db))
         self._progress("checks", 1.0)
-        return replace(profile, checks=tuple(checks))
+        return replace(profile, checks=tuple(checks), fewer_steps=tuple(fewer))
+
+    def _fewer(self, steps: int, speedup: float) -> int | None:
+        """So few steps that all of them are as fast; None where prompts list their steps."""
+        listed = any(
+            prompt.get(name) is not None
+            for prompt in self._prompts
+            for name in ("timesteps", "sigmas")
+        )
+        count = max(1, round(steps / speedup))
+        return None if listed or count == steps else count
+
+    def _compared(
+        self, profile: Profile, plans: Sequence[DenoisePlan]
+    ) -> list[tuple[float, float]]:
+        """Speed of each of some plans over a full run just before, and likeness to it [dB]."""
+        steps = profile.recordings[0].num_steps
+        ratios: list[list[float]] = [[] for _ in plans]
+        squares: list[list[float]] = [[] for _ in plans]
+        for number in range(len(self._prompts)):
+            _, _, full_s = self._called(number, DenoisePlan(steps=(FULL,) * steps))
+            for own, plan in enumerate(plans):
+                count = len(plan.steps)
+                changed = {} if count == steps else {"num_inference_steps": count}
+                result, _, seconds = self._called(number, plan, **changed)
+                error = (result - self._results[number]).double().square().mean()
+                squares[own].append(float(error))
+                ratios[own].append(full_s / seconds)
+        return [
+            (median(fast), profile.plain_db(float(np.mean(errors))))
+            for fast, errors in zip(ratios, squares, strict=True)
+        ]
+
+
+def _check(style: Style, plan: DenoisePlan, got_speedup: float, got_psnr_db: float) -> Check:
+    assert plan.speedup is not None and plan.psnr_db is not None, "plans of profiles say"
+    return Check(
+        speedup=plan.speedup,
+        psnr_db=plan.psnr_db,
+        got_speedup=got_speedup,
+        got_psnr_db=got_psnr_db,
+        style=style,
+    )
+
+
+def _plan_for(profile: Profile, speedup: float, style: Style) -> DenoisePlan | None:
+    try:
+        return profile.plan(target_speedup=speedup, style=style)
+    except InfeasibleError:
+        return None
+
+
+def _guidance_of(pipe: Any, prompt: Mapping[str, Any]) -> float:
+    """What a prompt asks for, or what the pipeline takes where it asks for nothing."""
+    names = ("true_cfg_scale", "guidance_scale")
+    taken = inspect.signature(type(pipe).__call__).parameters
+    asked = [prompt[name] for name in names if name in prompt]
+    usual = [taken[name].default for name in names if name in taken]
+    return float(next(iter([*asked, *usual]), 1.0))
+
+
+def _provenance(pipe: Any) -> str:
+    """Machine, versions and date."""
+    device = torch.device(getattr(pipe, "device", "cpu"))
+    is_gpu = device.type == "cuda"
+    hardware = torch.cuda.get_device_name(device) if is_gpu else f"{platform.machine()} CPU"
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return f"{hardware}, torch {torch.__version__}, {today}"
 
 
 def _noise_of(prompt: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:

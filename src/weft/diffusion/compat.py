@@ -6,7 +6,8 @@ here and nowhere else, and was read in 0.42.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -19,6 +20,7 @@ try:
     from diffusers.hooks import HookRegistry, ModelHook
     from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS
     from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+    from diffusers.hooks.group_offloading import _is_group_offload_enabled
     from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
 except ImportError as error:
     raise InputError(
@@ -27,7 +29,17 @@ except ImportError as error:
         hint="pip install 'weft[diffusion]'",
     ) from error
 
-__all__ = ["Block", "BlockCall", "Call", "attach", "blocks_of", "detach", "is_attached", "owner_of"]
+__all__ = [
+    "Block",
+    "BlockCall",
+    "Call",
+    "attach",
+    "blocks_of",
+    "detach",
+    "is_attached",
+    "is_offloaded",
+    "owner_of",
+]
 
 ROOT, BLOCK = "weft_denoise", "weft_denoise_block"
 Function = Callable[..., Any]
@@ -148,25 +160,52 @@ def attach(
     layouts = [_layout(block_module) for block_module in blocks_of(denoiser)]
     registry = HookRegistry.check_if_exists_or_initialize(denoiser)
     if call is not None:
-        registry.register_hook(_Root(call, finish, owner), ROOT)
+        with _below_offloading(denoiser):
+            registry.register_hook(_Root(call, finish, owner), ROOT)
     for number, (module, layout) in enumerate(zip(blocks_of(denoiser), layouts, strict=True)):
         own = HookRegistry.check_if_exists_or_initialize(module)
-        own.register_hook(_Block(number, layout, block, compiler), BLOCK)
+        with _below_offloading(module):
+            own.register_hook(_Block(number, layout, block, compiler), BLOCK)
     registry.invalidate_child_registries_cache()
 
 
 def detach(denoiser: nn.Module) -> None:
     """Take the hooks away again."""
     registry = HookRegistry.check_if_exists_or_initialize(denoiser)
-    registry.remove_hook(BLOCK, recurse=True)
-    registry.remove_hook(ROOT, recurse=False)
+    for module in _parts(denoiser):
+        own = HookRegistry.check_if_exists_or_initialize(module)
+        with _below_offloading(module):
+            own.remove_hook(BLOCK, recurse=False)
+            own.remove_hook(ROOT, recurse=False)
     registry.invalidate_child_registries_cache()
     for module in _parts(denoiser):
-        if hasattr(module, "_diffusers_hook") and not module._diffusers_hook.hooks:
+        if not module._diffusers_hook.hooks:
             del module._diffusers_hook
             # Only where it is the class's own: others may have put one there, too.
             if getattr(module.__dict__.get("forward"), "__func__", None) is type(module).forward:
                 del module.forward
+
+
+@contextmanager
+def _below_offloading(module: Any) -> Generator[None]:
+    """Change a module's forward below the one that offloading by accelerate put in front of it.
+
+    Offloading takes its own away after each run, which is what was there when it came, and puts it
+    in front of that again: what was put in front of it would be lost.
+    """
+    if not hasattr(module, "_hf_hook") or "_old_forward" not in vars(module):
+        yield
+        return
+    outer, module.forward = module.forward, module._old_forward
+    try:
+        yield
+    finally:
+        module._old_forward, module.forward = module.forward, outer
+
+
+def is_offloaded(denoiser: nn.Module) -> bool:
+    """Whether diffusers moves a denoiser, or parts of it, between devices on its own."""
+    return hasattr(denoiser, "_hf_hook") or _is_group_offload_enabled(denoiser)
 
 
 def is_attached(denoiser: nn.Module) -> bool:

@@ -20,10 +20,10 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from weft.core.errors import MismatchError
 from weft.diffusion.calls import (
@@ -37,8 +37,11 @@ from weft.diffusion.calls import (
     with_prompt,
 )
 from weft.diffusion.compat import BlockCall, Call
+from weft.diffusion.denoiser import Denoiser
 from weft.diffusion.families import Family
 from weft.diffusion.history import History, Keep
+from weft.diffusion.idle import Idle
+from weft.diffusion.mixing import mixed_step, residual
 from weft.diffusion.plan import Mode, Model, Predictor, StepPlan
 from weft.diffusion.policies.fixed import without_guidance
 from weft.diffusion.policy import CHANGE, Moment, Policy, RunFacts
@@ -46,30 +49,12 @@ from weft.diffusion.record import Run
 from weft.diffusion.request import Request, Streams
 from weft.diffusion.validity import Validity
 
-__all__ = ["SESSION", "Controller", "Denoiser", "Watcher"]
+__all__ = ["SESSION", "Controller"]
 
 COND, UNCOND, BOTH = "cond", "uncond", "cond_uncond"
 """Names of diffusers' contexts."""
 SESSION: ContextVar[tuple[str, object] | None] = ContextVar("weft_session", default=None)
 """The run that a call belongs to, and its pipeline; without one, the thread tells runs apart."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Denoiser:
-    """A denoiser of a pipeline.
-
-    Attributes:
-        name: of the pipeline's component; "small" for a small relative.
-        module: itself.
-        num_blocks: over all of its lists of blocks.
-        translate: what is done with a call that was meant for another model, and with its output;
-            None if nothing.
-    """
-
-    name: str
-    module: nn.Module
-    num_blocks: int
-    translate: Callable[[Call], tuple[Call, Callable[[Tensor], Tensor]]] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,23 +72,6 @@ class _Forward:
 
 _FORWARD: ContextVar[_Forward | None] = ContextVar("weft_forward", default=None)
 """What computes right now."""
-
-
-class Watcher(Protocol):
-    """Sees what a run computes, for calibration."""
-
-    ranges: Sequence[tuple[int, int]]
-    """Of blocks, of which steps are computed without them, too."""
-
-    def computed(self, step: int, kind: str, value: Streams) -> None:
-        """Told of an output, an offset, or the error of an output if a range of blocks is left out.
-
-        Args:
-            step: number of the step.
-            kind: "output", "offset" or "without FIRST-LAST BRANCH".
-            value: what was computed.
-        """
-        ...
 
 
 class Controller:
@@ -134,8 +102,9 @@ class Controller:
         self._pipeline = pipeline
         self.denoisers = {denoiser.name: denoiser for denoiser in denoisers}
         self.listeners: list[Callable[[Run], None]] = []
-        self.watcher: Watcher | None = None
+        self.idle: Idle | None = None
         self._keep, self._group, self._small_share = keep, group, small_share
+        self.clock: Callable[[], float] = time.perf_counter
         self._requests: dict[object, Request] = {}
 
     # ------------------------------------------------------------------ what the hooks call
@@ -149,9 +118,9 @@ class Controller:
             request = self._advance(key, pipeline, denoiser, call)
             answer = self._answer(request, self._chosen(request, denoiser), call)
         except BaseException:
-            self._requests.pop(key, None)  # the run is over: the next one starts afresh
+            self._over(key)  # the next one starts afresh
             raise
-        request.ended_s = time.perf_counter()
+        request.ended_s = self.clock()
         return answer
 
     def block(self, denoiser: Denoiser, number: int, call: BlockCall) -> Any:
@@ -180,7 +149,7 @@ class Controller:
     def finish(self) -> None:
         """The pipeline has come to its end."""
         key, pipeline = self._session()
-        request = self._requests.pop(key, None)
+        request = self._over(key)
         if request is None:
             return
         self._end_step(request)
@@ -193,6 +162,7 @@ class Controller:
             small_share=self._small_share,
             kept_bytes=request.most_bytes,
         )
+        request.decider.end(run.steps)
         for listener in self.listeners:
             listener(run)
 
@@ -201,6 +171,13 @@ class Controller:
     def _session(self) -> tuple[object, object]:
         session = SESSION.get()
         return (threading.get_ident(), self._pipeline()) if session is None else session
+
+    def _over(self, key: object) -> Request | None:
+        """A run is over, if there is one; without another one, models are put back."""
+        request = self._requests.pop(key, None)
+        if self.idle is not None:
+            self.idle.rest(lambda: not self._requests)
+        return request
 
     def _advance(self, key: object, pipeline: object, denoiser: Denoiser, call: Call) -> Request:
         """The run that a call belongs to, in the step that it belongs to."""
@@ -215,6 +192,7 @@ class Controller:
                 )
             request = None
         if request is None:
+            self._over(key)
             request = self._requests[key] = self._begun(pipeline, levels, denoiser, call)
         step = self._step_of(request, call, position)
         if step != request.step:
@@ -251,6 +229,7 @@ class Controller:
             num_steps=len(levels),
             num_blocks=denoiser.num_blocks,
             has_small="small" in self.denoisers,
+            small_share=self._small_step(denoiser),
             has_guidance=guided,
             positions=tuple(float(level) for level in levels),
             validity=Validity(
@@ -265,8 +244,13 @@ class Controller:
             keep=self._keep,
             levels=levels,
             decider=self.policy.begin(facts),
+            clock=self.clock,
             has_guidance=guided,
         )
+
+    def _small_step(self, denoiser: Denoiser) -> float:
+        small = self.denoisers.get("small", denoiser)
+        return self._small_share * small.num_blocks / denoiser.num_blocks
 
     # ------------------------------------------------------------------------------ deciding
 
@@ -289,6 +273,14 @@ class Controller:
             plan = self._in_small(plan, chosen.num_blocks)
         own = request.denoising(chosen.name).possible(has_guidance=guided, blocks=plan.blocks)
         request.plan = request.settled(plan, own)
+        if self.idle is not None and request.plan.mode is not Mode.STEP:
+            is_small = request.plan.model is Model.SMALL
+            self.idle.turn(
+                self.denoisers["small"] if is_small else denoiser,
+                lambda model: (
+                    len(self._requests) > 1 or request.decider.needs(model, request.step + 1)
+                ),
+            )
 
     def _in_small(self, plan: StepPlan, num_blocks: int) -> StepPlan:
         """A block step of the small model, which may have other ranges."""
@@ -298,8 +290,9 @@ class Controller:
         return replace(plan, blocks=ranges[0])
 
     def _chosen(self, request: Request, denoiser: Denoiser) -> Denoiser:
-        """Who does the step."""
-        return self.denoisers["small"] if request.plan.model is Model.SMALL else denoiser
+        """Who does the step; a mixed one is predicted from what the large one did."""
+        is_small = request.plan.model is Model.SMALL and request.plan.mode is not Mode.MIXED
+        return self.denoisers["small"] if is_small else denoiser
 
     def _end_step(self, request: Request) -> None:
         if request.has_guidance is None:
@@ -326,16 +319,15 @@ class Controller:
         mode = request.plan.mode
         if mode is Mode.STEP:
             return answer_of(self._predicted(request, denoiser, call.branch), call.kwargs)
-        if mode is Mode.CFG and call.branch == UNCOND:
+        if mode in (Mode.CFG, Mode.MIXED) and call.branch == UNCOND:
             output = self._without_prompt(request, denoiser)
             return answer_of(output, call.kwargs)
-        if mode is Mode.CFG and call.branch == BOTH:
-            halved = replace(call, kwargs=with_prompt(call.kwargs, self.family.batched))
-            output = output_of(self._computed(request, denoiser, halved, weight=1))
-            self._keep_output(request, denoiser, output)
-            both = torch.cat([self._without_prompt(request, denoiser), output])
-            return answer_of(both, call.kwargs)
         is_doubled = call.branch == BOTH and bool(request.has_guidance)
+        if mode is Mode.MIXED or (mode is Mode.CFG and is_doubled):
+            output = self._with_prompt(request, denoiser, call, is_doubled)
+            if is_doubled:
+                output = torch.cat([self._without_prompt(request, denoiser), output])
+            return answer_of(output, call.kwargs)
         without = self._without_blocks(request, denoiser, call)
         answer = self._computed(request, denoiser, call, weight=2 if is_doubled else 1)
         for blocks, output in without.items():
@@ -343,7 +335,32 @@ class Controller:
             self._tell(request, f"without {blocks[0]}-{blocks[1]} {call.branch}", (error,))
         if mode is not Mode.BLOCK:
             self._keep_answer(request, denoiser, call.branch, output_of(answer), is_doubled)
+            self._keep_residual(request, denoiser, call)
+            self._tell(request, "state", (call.kwargs["hidden_states"],))
+        if request.decider.asks_small:
+            asked = output_of(self._computed(request, self.denoisers["small"], call, weight=0))
+            self._tell(request, f"small {call.branch}", (asked,))
         return answer
+
+    def _with_prompt(
+        self, request: Request, denoiser: Denoiser, call: Call, is_doubled: bool
+    ) -> Tensor:
+        """The output with the prompt, the only one that is computed."""
+        if is_doubled:
+            call = replace(call, kwargs=with_prompt(call.kwargs, self.family.batched))
+        if request.plan.mode is Mode.MIXED:
+            request.output = self._mixed(request, denoiser, call)
+            return request.output
+        output = output_of(self._computed(request, denoiser, call, weight=1))
+        self._keep_output(request, denoiser, output)
+        self._keep_residual(request, denoiser, call)
+        return output
+
+    def _mixed(self, request: Request, denoiser: Denoiser, call: Call) -> Tensor:
+        """Magnitudes of the small model, directions of the large one's last residual."""
+        small, latents = self.denoisers["small"], call.kwargs["hidden_states"]
+        found = output_of(self._computed(request, small, call, weight=1))
+        return mixed_step(request, found, latents, denoiser.name, self.family.channels)
 
     def _computed(self, request: Request, denoiser: Denoiser, call: Call, *, weight: int) -> Any:
         """Let a denoiser compute."""
@@ -381,7 +398,8 @@ class Controller:
     ) -> dict[tuple[int, int], Tensor]:
         """What a call would answer without each range that is watched."""
         found: dict[tuple[int, int], Tensor] = {}
-        ranges = () if self.watcher is None else self.watcher.ranges
+        watcher = request.decider.watcher
+        ranges = () if watcher is None else watcher.ranges
         for blocks in ranges:
             if not len(request.denoising(denoiser.name).sum_of(blocks, call.branch)):
                 continue
@@ -393,9 +411,10 @@ class Controller:
                 request.plan, (request.outputs, request.blocks) = own, done
         return found
 
-    def _tell(self, request: Request, kind: str, value: Streams) -> None:
-        if self.watcher is not None:
-            self.watcher.computed(request.step, kind, value)
+    @staticmethod
+    def _tell(request: Request, kind: str, value: Streams) -> None:
+        if request.decider.watcher is not None:
+            request.decider.watcher.computed(request.step, kind, value)
 
     def _passed(
         self, forward: _Forward, number: int, out: tuple[int, int], call: BlockCall
@@ -405,7 +424,8 @@ class Controller:
             return call.given
         request = forward.request
         history = request.denoising(forward.denoiser.name).sum_of(out, forward.branch)
-        added = history.predict(request.position, request.plan.predictor)
+        weights = request.weights.blocks
+        added = history.predict(request.position, request.plan.predictor, weights)
         return tuple(a + b for a, b in zip(call.given, added, strict=True))
 
     def _predicted(self, request: Request, denoiser: Denoiser, branch: str) -> Tensor:
@@ -413,7 +433,9 @@ class Controller:
             return self._without_prompt(request, denoiser)
         histories = request.denoising(denoiser.name)
         if request.output is None:
-            (request.output,) = histories.outputs.predict(request.position, request.plan.predictor)
+            (request.output,) = histories.outputs.predict(
+                request.position, request.plan.predictor, request.weights.outputs
+            )
         if branch == COND or not request.has_guidance:
             return request.output
         return torch.cat([self._without_prompt(request, denoiser), request.output])
@@ -422,7 +444,9 @@ class Controller:
         """The output without the prompt, from the one with it."""
         assert request.output is not None, "the output with the prompt comes first"
         offsets = request.denoising(denoiser.name).offsets
-        (offset,) = offsets.predict(request.position, request.plan.predictor)
+        (offset,) = offsets.predict(
+            request.position, request.plan.predictor, request.weights.offsets
+        )
         return request.output + offset
 
     def _keep_answer(
@@ -447,6 +471,14 @@ class Controller:
         history.push(request.position, (output,))
         request.output = output
         self._tell(request, "output", (output,))
+
+    def _keep_residual(self, request: Request, denoiser: Denoiser, call: Call) -> None:
+        if not self.policy.mixes or denoiser.name == "small" or call.branch == UNCOND:
+            return
+        assert request.output is not None, "the output with the prompt is kept first"
+        latents = call.kwargs["hidden_states"][-len(request.output) :]  # those with the prompt
+        added = residual(request.output, latents, self.family.channels)
+        request.denoising(denoiser.name).residuals.push(request.position, (added,))
 
     def _keep_offset(self, request: Request, denoiser: Denoiser, offset: Tensor) -> None:
         history = request.denoising(denoiser.name).offsets

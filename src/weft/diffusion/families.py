@@ -10,7 +10,7 @@ Source: the pipelines' `__call__` in diffusers 0.42.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
 
@@ -34,11 +34,13 @@ class Family:
         guidance: how the two outputs are asked for, if there are two.
         denoisers: names of its denoisers, of which a step uses one.
         batched: arguments of the denoiser that have an entry for each output of a batch.
+        channels: the dimension of latents that their channels lie along.
     """
 
     guidance: Guidance
     denoisers: tuple[str, ...] = ("transformer",)
     batched: tuple[str, ...] = ()
+    channels: int = 1
 
 
 _TWO_PASSES = Family(guidance=Guidance.TWO_PASSES)
@@ -47,14 +49,16 @@ _ONE_BATCH = Family(
     guidance=Guidance.ONE_BATCH,
     batched=("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask"),
 )
+_COGVIDEOX = replace(_ONE_BATCH, channels=2)  # behind the frames
+_LTX = replace(_ONE_BATCH, channels=2)  # behind all tokens
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "CogVideoXImageToVideoPipeline": _ONE_BATCH,
-        "CogVideoXPipeline": _ONE_BATCH,
+        "CogVideoXImageToVideoPipeline": _COGVIDEOX,
+        "CogVideoXPipeline": _COGVIDEOX,
         "HunyuanVideoPipeline": _TWO_PASSES,
-        "LTXImageToVideoPipeline": _ONE_BATCH,
-        "LTXPipeline": _ONE_BATCH,
+        "LTXImageToVideoPipeline": _LTX,
+        "LTXPipeline": _LTX,
         "MochiPipeline": _ONE_BATCH,
         "WanImageToVideoPipeline": _WAN,
         "WanPipeline": _WAN,

@@ -62,14 +62,23 @@ class History:
         self._kept.append((position, copies))
         self._like = tuple(t.new_empty(0) for t in value)
 
-    def predict(self, position: float, predictor: Predictor) -> tuple[Tensor, ...]:
+    def predict(
+        self, position: float, predictor: Predictor, fitted: tuple[float, ...] = ()
+    ) -> tuple[Tensor, ...]:
         """What the value would be here, by the last values or, early on, by fewer of them.
 
         The result is of the values' own dtype and device, and nobody else holds it.
+
+        Args:
+            position: where.
+            predictor: how.
+            fitted: how much each of the last values counts; where fewer are there, or none were
+                fitted, a polynomial says that.
         """
         assert self._kept, "nothing was computed yet"
-        used = list(self._kept)[-(predictor.order + 1) :]
-        factors = weights([at for at, _ in used], position)
+        used = list(self._kept)[-(len(fitted) or predictor.order + 1) :]
+        is_fitted = len(fitted) == len(used)
+        factors = fitted if is_fitted else weights([at for at, _ in used], position)
         return tuple(
             self._mixed(factors, [value[n] for _, value in used], like)
             for n, like in enumerate(self._like)
@@ -77,7 +86,7 @@ class History:
 
     @staticmethod
     def _mixed(factors: tuple[float, ...], values: list[Tensor], like: Tensor) -> Tensor:
-        if len(values) == 1:
+        if len(values) == 1 and factors[0] == 1.0:
             return values[0].to(like.device, like.dtype, copy=True)
         found = values[-1].to(like.device, torch.float32) * factors[-1]
         for factor, value in zip(factors[:-1], values[:-1], strict=True):

@@ -7,6 +7,8 @@ without. What is not computed is predicted from what was computed in earlier ste
     cfg     the call with the prompt is computed; what the other one differs by is predicted
     block   the blocks of a range are left out; what they add is predicted
     step    nothing is computed; both outputs are predicted
+    mixed   the small model computes the output with the prompt, of which the magnitudes are taken;
+            directions of the large model's, and what the other output differs by, are predicted
 
 Policies produce plans (`weft.diffusion.policies`); a run records the one that it took, and a plan
 that was recorded can be run again.
@@ -17,14 +19,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from pathlib import Path
 
 from weft.core.errors import FileError, InputError
 from weft.core.files import read_as, write_whole
 
-__all__ = ["DenoisePlan", "Mode", "Model", "Predictor", "StepPlan", "load_plan", "save_plan"]
+__all__ = [
+    "DenoisePlan",
+    "Mode",
+    "Model",
+    "Predictor",
+    "StepPlan",
+    "Weights",
+    "load_plan",
+    "save_plan",
+]
 
 VERSION = 1
 
@@ -36,6 +47,7 @@ class Mode(Enum):
     CFG = "cfg"
     BLOCK = "block"
     STEP = "step"
+    MIXED = "mixed"
 
 
 class Model(Enum):
@@ -46,16 +58,35 @@ class Model(Enum):
 
 
 class Predictor(Enum):
-    """How what is not computed is predicted from what was: a polynomial through the last values."""
+    """How what is not computed is predicted from what was.
+
+    By a polynomial through the last values; or, fitted, with weights that calibration found.
+    """
 
     REUSE = "reuse"
     LINEAR = "linear"
     TAYLOR = "taylor"
+    FITTED = "fitted"
 
     @property
     def order(self) -> int:
         """Degree of the polynomial, which takes one value more."""
-        return list(Predictor).index(self)
+        return min(list(Predictor).index(self), 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """How much each of the last values counts in a fitted prediction, the oldest first.
+
+    Attributes:
+        outputs: with the prompt.
+        offsets: of those without it.
+        blocks: what a range of blocks adds.
+    """
+
+    outputs: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    blocks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +99,33 @@ class StepPlan:
         model: which model computes.
         blocks: first and one past the last of the blocks that a block step leaves out, counted
             over all of the denoiser's lists of blocks.
+        weights: of a fitted prediction.
 
     Raises:
-        InputError: a block step without a range, or a range elsewhere.
+        InputError: a block step without a range, a range elsewhere, weights of a prediction
+            that is not fitted, or a mixed step of the large model or with a fitted prediction.
     """
 
     mode: Mode = Mode.FULL
     predictor: Predictor = Predictor.REUSE
     model: Model = Model.LARGE
     blocks: tuple[int, int] | None = None
+    weights: Weights | None = None
 
     def __post_init__(self) -> None:
+        if self.weights is not None and self.predictor is not Predictor.FITTED:
+            raise InputError(
+                need="weights for a prediction that is fitted, and for no other",
+                got=f"weights for {self.predictor.value}",
+                hint="StepPlan(mode=..., predictor=Predictor.FITTED, weights=Weights(...))",
+            )
+        is_plain = self.model is Model.SMALL and self.predictor is not Predictor.FITTED
+        if self.mode is Mode.MIXED and not is_plain:
+            raise InputError(
+                need="the small model, and a predictor without weights, for a mixed step",
+                got=f"the {self.model.value} model, predictor {self.predictor.value}",
+                hint="StepPlan(mode=Mode.MIXED, model=Model.SMALL)",
+            )
         is_range = self.blocks is not None and 0 <= self.blocks[0] < self.blocks[1]
         if (self.mode is Mode.BLOCK) != (self.blocks is not None) or (self.blocks and not is_range):
             raise InputError(
@@ -191,7 +238,16 @@ def _step(plain: Mapping[str, object]) -> StepPlan:
         predictor=Predictor(plain["predictor"]),
         model=Model(plain["model"]),
         blocks=_pair(plain["blocks"]),
+        weights=_weights(plain.get("weights")),
     )
+
+
+def _weights(value: object) -> Weights | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or set(value) != {f.name for f in fields(Weights)}:
+        raise TypeError(f"weights of outputs, offsets and blocks, not {value!r}")
+    return Weights(**{name: tuple(float(w) for w in own) for name, own in value.items()})
 
 
 def _pair(value: object) -> tuple[int, int] | None:

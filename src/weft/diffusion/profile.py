@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from numpy.typing import NDArray
 from weft.core.errors import FileError, InfeasibleError
 from weft.core.files import read_as, write_whole
 from weft.diffusion.plan import DenoisePlan, Mode
-from weft.diffusion.search import Costs, Found, Search, as_plan
-from weft.diffusion.surrogate import Recording, Surrogate, with_end
+from weft.diffusion.recording import Recording, with_end
+from weft.diffusion.search import EFFORT, STYLES, Costs, Found, Search, Style
+from weft.diffusion.surrogate import Surrogate
 from weft.diffusion.validity import Validity
 
-__all__ = ["Check", "Profile", "load_profile", "save_profile"]
+__all__ = ["Check", "FewerSteps", "Profile", "load_profile", "save_profile"]
 
 VERSION = 1
 
@@ -35,12 +37,28 @@ class Check:
     Attributes:
         speedup, psnr_db: predicted.
         got_speedup, got_psnr_db: measured.
+        style: of the search, which did best of some.
     """
 
     speedup: float
     psnr_db: float
     got_speedup: float
     got_psnr_db: float
+    style: Style = STYLES[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FewerSteps:
+    """What all of fewer steps give: the simplest way to be faster.
+
+    Attributes:
+        steps: that were run.
+        speedup, psnr_db: measured: over, and likeness to, the full run of all steps.
+    """
+
+    steps: int
+    speedup: float
+    psnr_db: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +71,7 @@ class Profile:
         costs: what steps take.
         value_range: of the results that likeness is measured on.
         checks: plans that were run, from slow to fast.
+        fewer_steps: that were run in full, to compare with, from slow to fast.
         provenance: machine and date.
     """
 
@@ -61,6 +80,7 @@ class Profile:
     costs: Costs
     value_range: float
     checks: tuple[Check, ...] = ()
+    fewer_steps: tuple[FewerSteps, ...] = ()
     provenance: str = ""
 
     def at(self, positions: Sequence[float]) -> Profile:
@@ -70,9 +90,28 @@ class Profile:
             return self
         return replace(self, recordings=tuple(_resampled(r, wanted) for r in self.recordings))
 
-    def search(self, **options: Any) -> Search:
-        """For plans; options as `Search` takes them."""
-        return Search(Surrogate(self.recordings), self.costs, **options)
+    def search(self, style: Style = STYLES[0], *, effort: int = EFFORT) -> Search:
+        """For plans; what it finds for one serves the next."""
+        key = (style, effort)
+        if key not in self._searches:
+            surrogate = Surrogate(self.recordings, style.doubt)
+            warm_up = min(style.warm_up, surrogate.num_steps)
+            self._searches[key] = Search(surrogate, self.costs, warm_up=warm_up, effort=effort)
+        return self._searches[key]
+
+    @cached_property
+    def _searches(self) -> dict[tuple[Style, int], Search]:
+        return {}
+
+    def style_for(self, *, speedup: float | None = None, psnr_db: float | None = None) -> Style:
+        """That of the check that is nearest to a speed or a likeness."""
+
+        def distance(check: Check) -> float:
+            if speedup is not None:
+                return abs(check.got_speedup - speedup)
+            return abs(check.got_psnr_db - (psnr_db or 0.0))
+
+        return min(self.checks, key=distance).style if self.checks else STYLES[0]
 
     def psnr_db(self, mean_square: float) -> float:
         """Likeness to the full run's result, of an error; corrected by what checks found [dB]."""
@@ -94,26 +133,41 @@ class Profile:
         known = sorted((c.got_speedup, c.speedup / c.got_speedup) for c in self.checks)
         return speedup * float(np.interp(speedup, [k for k, _ in known], [r for _, r in known]))
 
+    def expected(self, speedup: float) -> float:
+        """What a predicted speed-up comes to when it is measured, as checks tell.
+
+        Never less for a plan that is predicted to be faster: of checks that contradict each other
+        in this, the slower one counts.
+        """
+        known = sorted([(1.0, 1.0), *((c.speedup, c.got_speedup) for c in self.checks)])
+        predicted, got = (np.asarray(column) for column in zip(*known, strict=True))
+        got = np.minimum.accumulate(got[::-1])[::-1]
+        return float(np.interp(speedup, predicted, got)) * max(1.0, speedup / predicted[-1])
+
     def plan(
-        self, *, target_speedup: float | None = None, min_psnr: float | None = None, **options: Any
+        self,
+        *,
+        target_speedup: float | None = None,
+        min_psnr: float | None = None,
+        style: Style | None = None,
     ) -> DenoisePlan:
         """The plan for a speed, or for a likeness to the full run's result.
 
         Args:
             target_speedup: over all steps in full.
             min_psnr: least likeness [dB].
-            **options: as `Search` takes them.
+            style: of the search; None for the one that checks found to be best there.
 
         Raises:
             InfeasibleError: no plan is that fast, or only the full one is that good.
         """
-        search = self.search(**options)
+        search = self.search(style or self.style_for(speedup=target_speedup, psnr_db=min_psnr))
         if target_speedup is not None:
             found = search.for_speedup(self.faster(target_speedup))
         else:
             assert min_psnr is not None, "one of the two is asked for"
             found = self._for_psnr(search, min_psnr)
-        return as_plan(found, self.psnr_db(found.mean_square))
+        return search.plan(found, self.psnr_db(found.mean_square))
 
     def _for_psnr(self, search: Search, min_psnr: float) -> Found:
         found = search.for_error(self._allowed(min_psnr))
@@ -153,7 +207,11 @@ class Profile:
                 "share": {mode.value: share for mode, share in self.costs.share.items()},
             },
             "value_range": self.value_range,
-            "checks": [[c.speedup, c.psnr_db, c.got_speedup, c.got_psnr_db] for c in self.checks],
+            "checks": [
+                [c.speedup, c.psnr_db, c.got_speedup, c.got_psnr_db, c.style.doubt, c.style.warm_up]
+                for c in self.checks
+            ],
+            "fewer_steps": [[f.steps, f.speedup, f.psnr_db] for f in self.fewer_steps],
             "provenance": self.provenance,
         }
         return json.dumps(plain)
@@ -180,8 +238,18 @@ class Profile:
                 ),
                 value_range=float(plain["value_range"]),
                 checks=tuple(
-                    Check(speedup=a, psnr_db=b, got_speedup=c, got_psnr_db=d)
-                    for a, b, c, d in plain["checks"]
+                    Check(
+                        speedup=a,
+                        psnr_db=b,
+                        got_speedup=c,
+                        got_psnr_db=d,
+                        style=Style(doubt=float(doubt), warm_up=int(warm_up)),
+                    )
+                    for a, b, c, d, doubt, warm_up in plain["checks"]
+                ),
+                fewer_steps=tuple(
+                    FewerSteps(steps=int(n), speedup=float(s), psnr_db=float(p))
+                    for n, s, p in plain.get("fewer_steps", ())
                 ),
                 provenance=str(plain["provenance"]),
             )
@@ -196,7 +264,9 @@ class Profile:
 def _recording(own: Recording) -> dict[str, object]:
     return {
         "positions": own.positions.tolist(),
+        "responses": own.responses.tolist(),
         "gains": own.gains.tolist(),
+        "states": _packed(own.states),
         "guidance": own.guidance,
         "elements": own.elements,
         "outputs": _packed(own.outputs),
@@ -208,7 +278,9 @@ def _recording(own: Recording) -> dict[str, object]:
 def _read_recording(plain: Mapping[str, Any]) -> Recording:
     return Recording(
         positions=np.asarray(plain["positions"], dtype=np.float64),
+        responses=np.asarray(plain["responses"], dtype=np.float64),
         gains=np.asarray(plain["gains"], dtype=np.float64),
+        states=_unpacked(plain["states"]),
         guidance=float(plain["guidance"]),
         elements=int(plain["elements"]),
         outputs=_unpacked(plain["outputs"]),
@@ -241,7 +313,9 @@ def _resampled(own: Recording, positions: NDArray[np.float64]) -> Recording:
         outputs=along(own.outputs),
         offsets=None if own.offsets is None else along(own.offsets),
         blocks={r: along(values) for r, values in own.blocks.items()},
+        responses=along(own.responses.T).T,
         gains=np.interp(new, old[order], own.gains[order]),
+        states=np.concatenate([along(own.states[:-1]), own.states[-1:]]),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor
 from weft.core.errors import InfeasibleError
 from weft.core.units import format_bytes
 from weft.diffusion.history import History, Keep
-from weft.diffusion.plan import Mode, StepPlan
+from weft.diffusion.plan import Mode, Model, StepPlan, Weights
 from weft.diffusion.policy import Decider
 from weft.diffusion.record import StepRecord
 
 __all__ = ["Denoising", "Request"]
 
 Streams = tuple[Tensor, ...]
+UNFITTED = Weights()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,18 +29,21 @@ class Denoising:
     Attributes:
         outputs: with the prompt.
         offsets: of the output without the prompt from the one with it.
+        residuals: what the output with the prompt adds to the latents, kept for mixed steps.
         sums: what the blocks of a range add, by range and branch.
     """
 
     keep: Keep
     outputs: History = field(init=False)
     offsets: History = field(init=False)
+    residuals: History = field(init=False)
     sums: dict[tuple[tuple[int, int], str], History] = field(
         default_factory=dict[tuple[tuple[int, int], str], History]
     )
 
     def __post_init__(self) -> None:
         self.outputs, self.offsets = History(self.keep), History(self.keep)
+        self.residuals = History(self.keep)
 
     def sum_of(self, blocks: tuple[int, int], branch: str) -> History:
         """What a range adds, in a branch."""
@@ -47,7 +51,7 @@ class Denoising:
 
     def histories(self) -> Iterator[History]:
         """All of them."""
-        yield from (self.outputs, self.offsets, *self.sums.values())
+        yield from (self.outputs, self.offsets, self.residuals, *self.sums.values())
 
     def possible(
         self, *, has_guidance: bool, blocks: tuple[int, int] | None = None
@@ -63,6 +67,8 @@ class Denoising:
             found.add(Mode.STEP)
         if len(self.offsets) and has_guidance:
             found.add(Mode.CFG)
+        if len(self.residuals) and (len(self.offsets) or not has_guidance):
+            found.add(Mode.MIXED)
         if any(len(h) for (own, _), h in self.sums.items() if blocks in (None, own)):
             found.add(Mode.BLOCK)
         return frozenset(found)
@@ -76,6 +82,7 @@ class Request:
         keep: how values are kept.
         levels: the scheduler's timesteps.
         decider: of the policy.
+        clock: tells seconds.
         has_guidance: whether there are two outputs a step; None until that has shown.
         step: number of the step that is under way; -1 before the first.
         position: its noise level.
@@ -94,6 +101,7 @@ class Request:
     keep: Keep
     levels: Tensor
     decider: Decider
+    clock: Callable[[], float] = time.perf_counter
     has_guidance: bool | None
     step: int = -1
     position: float = 0.0
@@ -110,6 +118,11 @@ class Request:
     steps: list[StepRecord] = field(default_factory=list[StepRecord])
     most_bytes: int = 0
 
+    @property
+    def weights(self) -> Weights:
+        """Of fitted predictions in the step that is under way."""
+        return self.plan.weights or UNFITTED
+
     def denoising(self, name: str) -> Denoising:
         """What a denoiser computed."""
         if name not in self.denoisings:
@@ -121,7 +134,7 @@ class Request:
         self.step, self.position, self.why, self.output = step, position, "", None
         self.outputs = self.blocks = 0
         self.seen, self.distances = set(), {}
-        self.begun_s = time.perf_counter()
+        self.begun_s = self.clock()
 
     def measured(self) -> dict[str, torch.Tensor]:
         """Distances of the step, the mean over its branches."""
@@ -159,8 +172,12 @@ class Request:
             )
 
     def settled(self, plan: StepPlan, possible: frozenset[Mode]) -> StepPlan:
-        """The plan, or a full step where what it predicts from was not computed."""
+        """The plan, or a full step where what it predicts from was not computed.
+
+        It is the large model's where the plan's was mixed, whose directions are.
+        """
         if plan.mode in possible:
             return plan
         self.why = f"{plan.mode.value} was planned, of which nothing was computed before"
-        return replace(plan, mode=Mode.FULL, blocks=None)
+        model = Model.LARGE if plan.mode is Mode.MIXED else plan.model
+        return replace(plan, mode=Mode.FULL, model=model, blocks=None)

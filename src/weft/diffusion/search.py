@@ -19,7 +19,7 @@ from weft.core.errors import InfeasibleError
 from weft.diffusion.plan import DenoisePlan, Mode, Predictor, StepPlan
 from weft.diffusion.surrogate import Surrogate
 
-__all__ = ["Costs", "Found", "Search"]
+__all__ = ["EFFORT", "STYLES", "Costs", "Found", "Search", "Style"]
 
 FULL = StepPlan()
 STARTS = 3
@@ -47,6 +47,26 @@ class Costs:
     def speedup(self, plan: Sequence[StepPlan]) -> float:
         """Over all steps in full."""
         return self.seconds([FULL] * len(plan)) / self.seconds(plan)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How careful a search is.
+
+    Attributes:
+        doubt: of recorded errors, see `Surrogate`.
+        warm_up: first steps that are computed in full.
+    """
+
+    doubt: float = 1.0
+    warm_up: int = 2
+
+
+EFFORT = 12_000
+"""Plans that exchanges look at."""
+STYLES = (Style(), Style(doubt=0.3), Style(warm_up=5))
+"""Which one finds the best plan differs from model to model, and from speed to speed. Measured: on
+a small Wan that draws moving shapes, by 3 to 6 dB either way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +105,15 @@ class Search:
         warm_up: int = 2,
         tail: int = 0,
         modes: Sequence[Mode] = (Mode.STEP, Mode.CFG, Mode.BLOCK),
-        effort: int = 12_000,
+        effort: int = EFFORT,
     ) -> None:
         self._surrogate, self._costs, self._effort = surrogate, costs, effort
         self._free = range(max(warm_up, 1), surrogate.num_steps - tail)
         self._options = [FULL, *self._shortcuts(modes)]
+        # By identity, which is quicker; the options last as long as the search.
+        self._taken = {id(option): costs.seconds((option,)) for option in self._options}
+        self._whole_s = self._seconds((FULL,) * surrogate.num_steps)
         self._frontier: list[Found] = []
-        self._improved: list[Found] = []
 
     def _shortcuts(self, modes: Sequence[Mode]) -> list[StepPlan]:
         found: list[StepPlan] = []
@@ -107,6 +129,15 @@ class Search:
                 ]
         return found
 
+    def plan(self, found: Found, psnr_db: float | None) -> DenoisePlan:
+        """A plan that was found, as one to run."""
+        return DenoisePlan(
+            steps=self._surrogate.fitted(found.steps),
+            policy="calibrated",
+            speedup=found.speedup,
+            psnr_db=psnr_db,
+        )
+
     def frontier(self) -> list[Found]:
         """A plan for every speed, from none of it to all."""
         if not self._frontier:
@@ -120,11 +151,11 @@ class Search:
         """The plan with one more shortcut that saves most for its harm."""
         best: Found | None = None
         least = math.inf
-        now_s = self._costs.seconds(own.steps)
+        now_s = self._seconds(own.steps)
         for step in self._free:
             for option in self._options:
                 tried = self._with(own.steps, step, option)
-                saved_s = now_s - self._costs.seconds(tried)
+                saved_s = now_s - self._seconds(tried)
                 if saved_s <= 1e-9 * now_s:
                     continue
                 found = self._found(tried)
@@ -139,8 +170,7 @@ class Search:
         Raises:
             InfeasibleError: no plan is that fast.
         """
-        known = [*self.frontier(), *self._improved]
-        fast = [found for found in known if found.speedup >= wanted * (1 - 1e-9)]
+        fast = [found for found in self.frontier() if found.speedup >= wanted * (1 - 1e-9)]
         if not fast:
             most = max(found.speedup for found in self.frontier())
             raise InfeasibleError(
@@ -155,7 +185,6 @@ class Search:
             )
         starts = sorted([*fast, *self._regular(wanted)], key=lambda found: found.mean_square)
         tried = [self._exchanged(found, wanted) for found in starts[:STARTS]]
-        self._improved += tried
         return min(tried, key=lambda found: found.mean_square)
 
     def _regular(self, wanted: float) -> list[Found]:
@@ -167,7 +196,7 @@ class Search:
                     option if n in self._free and (n - self._free.start) % every else FULL
                     for n in range(self._surrogate.num_steps)
                 )
-                if self._costs.speedup(steps) >= wanted * (1 - 1e-9):
+                if self._speedup(steps) >= wanted * (1 - 1e-9):
                     found.append(self._found(steps))
         return found
 
@@ -175,7 +204,7 @@ class Search:
         """The fastest plan whose mean square error is allowed."""
         frontier = self.frontier()
         fastest = max(
-            (f for f in [*frontier, *self._improved] if f.mean_square <= allowed),
+            (found for found in frontier if found.mean_square <= allowed),
             key=lambda found: found.speedup,
         )  # the full plan is always there
         faster = [found.speedup for found in frontier if found.speedup > fastest.speedup]
@@ -215,7 +244,7 @@ class Search:
         for first in firsts:
             for option in self._options:
                 tried = self._with(self._with(own.steps, a, first), b, option)
-                if tried != own.steps and self._costs.speedup(tried) >= wanted * (1 - 1e-9):
+                if self._speedup(tried) >= wanted * (1 - 1e-9):
                     found = self._found(tried)
                     if found.mean_square < best.mean_square:
                         best = found
@@ -224,17 +253,17 @@ class Search:
     def _found(self, steps: tuple[StepPlan, ...]) -> Found:
         return Found(
             steps=steps,
-            speedup=self._costs.speedup(steps),
+            speedup=self._speedup(steps),
             mean_square=self._surrogate.mean_square(steps),
         )
+
+    def _seconds(self, steps: Sequence[StepPlan]) -> float:
+        taken = self._taken
+        return sum([taken[id(step)] for step in steps])
+
+    def _speedup(self, steps: Sequence[StepPlan]) -> float:
+        return self._whole_s / self._seconds(steps)
 
     @staticmethod
     def _with(steps: tuple[StepPlan, ...], step: int, option: StepPlan) -> tuple[StepPlan, ...]:
         return (*steps[:step], option, *steps[step + 1 :])
-
-
-def as_plan(found: Found, psnr_db: float | None) -> DenoisePlan:
-    """A plan that was found, as one to run."""
-    return DenoisePlan(
-        steps=found.steps, policy="calibrated", speedup=found.speedup, psnr_db=psnr_db
-    )

@@ -25,23 +25,26 @@ class Sketcher:
 
     Args:
         numbers: of a sketch.
+
+    Attributes:
+        numbers: of a sketch.
     """
 
     def __init__(self, numbers: int = NUMBERS) -> None:
-        self._numbers = numbers
+        self.numbers = numbers
         self._places: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, tensor: Tensor) -> NDArray[np.float64]:
         """The sketch of a tensor, of any shape [numbers]."""
         flat = tensor.detach().double().flatten()
         place, sign = self._of(flat.numel(), flat.device)
-        found = torch.zeros(self._numbers, dtype=torch.float64, device=flat.device)
+        found = torch.zeros(self.numbers, dtype=torch.float64, device=flat.device)
         return found.index_add_(0, place, flat * sign).cpu().numpy()
 
     def _of(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         if length not in self._places:
             generator = torch.Generator().manual_seed(SEED)
-            place = torch.randint(self._numbers, (length,), generator=generator)
+            place = torch.randint(self.numbers, (length,), generator=generator)
             sign = torch.randint(2, (length,), generator=generator).double() * 2 - 1
             self._places[length] = (place.to(device), sign.to(device))
         place, sign = self._places[length]

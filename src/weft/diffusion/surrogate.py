@@ -1,74 +1,87 @@
-"""What a plan does to the result, from one recorded run, without running it.
+"""What a plan does to the result, from recorded runs, without running it.
 
-All of a plan's shortcuts are predictions of what a full run computes: the output c with the
-prompt and the offset o of the one without. In a recorded full run both are known at every step,
-so the error of any prediction is known, too, as a vector; and what errors of the guided output do
-to the result is nearly linear:
+All of a plan's shortcuts are predictions of what a full run computes: the output c with the prompt
+and the offset o of the one without. In a recorded full run both are known at every step, so what a
+prediction is off by is known, too, as a vector. From there on errors travel
+(`weft.diffusion.dynamics`):
 
-    error of the result = sum over steps of gain_i d_i (e(c_i) + (1 - g) e(o_i))
+    off_i = gain_i missed_i + sum over values that are predicted from of weight_n a_n error_n
+    off_i = a_i error_i                                        in a step that is computed
+    error_{i+1} = A_i error_i + B_i off_i + C_i off_{i-1} + D_i off_{i-2}
 
-with d_i the step's length in noise level, g the guidance, and gains measured by injecting such
-errors in some steps. Vectors are added, not their lengths: errors of neighbouring steps point the
-same way, and those of steps around a bend cancel out. They are kept as sketches of some hundred
-numbers (`weft.diffusion.sketching`), which preserve sums and, nearly, lengths. What is recorded
-differs from what another prompt would show, and a search would find plans whose errors happen to
-cancel out; so each error is taken to be uncertain by a share of itself, which adds a share of the
-sum of squares.
+with missed_i the prediction's own error, guidance included, a the denoiser's response, and gains
+measured by predicting one step alone. Vectors are added, not their lengths: errors of neighbouring
+steps point the same way, and those of steps around a bend cancel out. They are kept as sketches of
+some hundred numbers (`weft.diffusion.sketching`), which preserve sums and, nearly, lengths. What is
+recorded differs from what another prompt would show, and a search would find plans whose errors
+happen to cancel out; so each error is taken to be uncertain by a share of itself, which adds a
+share of the sum of squares. Fitted predictions are judged by those prompts that they were not
+fitted to.
 
 Knows recordings and plans; does not know pipelines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from weft.diffusion.dynamics import solver_factors
 from weft.diffusion.extrapolate import weights
-from weft.diffusion.plan import Mode, StepPlan
+from weft.diffusion.fitting import Fitting
+from weft.diffusion.plan import Mode, Predictor, StepPlan, Weights
+from weft.diffusion.recording import Recording
 
-__all__ = ["Recording", "Surrogate", "with_end"]
+__all__ = ["Surrogate"]
 
-Vectors = NDArray[np.float64]
-DOUBT = 0.3
-"""Share of itself that a recorded error is off by for another prompt and noise. Derived: of the
-recorded errors of two prompts, this much is not common to both."""
+Vectors: TypeAlias = NDArray[np.float64]
+_Used: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Steps whose outputs, offsets and sums of blocks a step predicts from."""
+NOTHING: _Used = ((), (), ())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """A full run, in sketches.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Error:
+    """What predicting a step is off by.
 
     Attributes:
-        positions: noise level of each step, and where the last one leads, see `with_end`
-            [steps + 1].
-        outputs: with the prompt [steps, numbers].
-        offsets: of those without the prompt; None without guidance [steps, numbers].
-        blocks: by range, what the range adds, as it shows in the guided output: values of which
-            each differs from the one before by the measured error of the output if the range's
-            sum of the step before is used again [steps, numbers].
-        guidance: factor of the prompt's influence.
-        gains: what an error of the guided output, times the step's length, does to the result
-            [steps].
-        elements: of a result.
+        own: where what it predicts from is exact [prompts, numbers].
+        carried: steps whose latents' errors it takes in, with factors.
+        square: of all of `own`, by what becomes of it until the end.
     """
 
-    positions: NDArray[np.float64]
-    outputs: Vectors
-    offsets: Vectors | None
-    blocks: Mapping[tuple[int, int], Vectors] = field(
-        default_factory=dict[tuple[int, int], Vectors]
-    )
-    guidance: float
-    gains: NDArray[np.float64]
-    elements: int
+    own: Vectors
+    carried: tuple[tuple[int, float], ...]
+    square: float
 
-    @property
-    def num_steps(self) -> int:
-        """Of the run."""
-        return len(self.outputs)
+
+@dataclass(slots=True, kw_only=True)
+class _Kind:
+    """A way to do a step.
+
+    Attributes:
+        own: the way.
+        few: values that it predicts from, at most.
+        is_full: whether it predicts nothing.
+        of_outputs, of_offsets, of_blocks: what it predicts.
+        keeps_outputs: whether its output with the prompt is computed.
+        errors: by step, and by what is predicted from.
+    """
+
+    own: StepPlan
+    few: int
+    is_full: bool
+    of_outputs: bool
+    of_offsets: bool
+    of_blocks: bool
+    keeps_outputs: bool
+    errors: dict[tuple[int, _Used], _Error] = field(
+        default_factory=dict["tuple[int, _Used]", _Error]
+    )
 
 
 class Surrogate:
@@ -76,116 +89,206 @@ class Surrogate:
 
     Args:
         recordings: of runs that differ in their prompts and noise only.
+        doubt: share of itself that a recorded error is taken to be off by for another prompt and
+            noise. Measured: of the recorded errors of two prompts, 0.3 is not common to both; what
+            becomes of errors is known less well.
     """
 
-    def __init__(self, recordings: Sequence[Recording]) -> None:
+    def __init__(self, recordings: Sequence[Recording], doubt: float = 1.0) -> None:
         assert recordings, "at least one run was recorded"
         self.recordings = tuple(recordings)
         self.num_steps = recordings[0].num_steps
         self.has_guidance = recordings[0].offsets is not None
         self.ranges = tuple(recordings[0].blocks)
-        self._errors: dict[tuple[object, ...], Vectors] = {}
-        self._elements = np.asarray([recording.elements for recording in recordings])
-        self._lengths = np.abs(np.diff(recordings[0].positions))
+        self._doubt = doubt
+        self._kinds: dict[int, _Kind] = {}
+        positions = recordings[0].positions
+        offsets = [r.offsets for r in recordings if r.offsets is not None]
+        self._outputs = Fitting([r.outputs for r in recordings], positions)
+        self._offsets = Fitting(offsets, positions) if offsets else None
+        self._blocks = {
+            blocks: Fitting([r.blocks[blocks] for r in recordings], positions, is_affine=True)
+            for blocks in self.ranges
+        }
+        self._scales = [(r.elements * len(recordings)) ** -0.5 for r in recordings]
+        self._free = 1.0 - recordings[0].guidance if self.has_guidance else 0.0
+        of_outputs, of_offsets = np.mean([r.responses for r in recordings], axis=0)
+        self._of_outputs: list[float] = of_outputs.tolist()
+        self._of_offsets: list[float] = (self._free * of_offsets).tolist()
+        self._of_all: list[float] = (of_outputs + self._free * of_offsets).tolist()
+        factors = solver_factors(recordings)
+        self._solver: list[list[float]] = factors.tolist()
+        self._reach = _reach(factors, self._of_all)
 
     def mean_square(self, plan: Sequence[StepPlan]) -> float:
         """Mean square of the error of the results' elements.
 
         Infinite for a plan that predicts from nothing.
         """
-        known_c: list[int] = []
-        known_o: list[int] = []
-        known_r: list[int] = []
-        total: Vectors | None = None
+        of_all, solver = self._of_all, self._solver
+        errors: list[Vectors | None] = []
+        past: list[Vectors | None] = [None, None]
+        now: Vectors | None = None
         doubt = 0.0
-        for step, own in enumerate(plan):
-            found = self._error(step, own, known_c, known_o, known_r)
-            if found is None:
+        for step, kind, used in self._walk(plan):
+            if used is None:
                 return float("inf")
-            if own.mode in (Mode.FULL, Mode.CFG):
-                known_c.append(step)
-            if own.mode is Mode.FULL:
-                known_o.append(step)
-                known_r.append(step)
+            errors.append(now)
+            a, b, c, d = solver[step]
+            if kind.is_full:
+                off = None if now is None else of_all[step] * now
             else:
-                total = found if total is None else total + found
-                doubt += self._squares(found)
-        return 0.0 if total is None else self._squares(total) + DOUBT**2 * doubt
+                error = kind.errors.get((step, used))
+                if error is None:
+                    error = kind.errors[step, used] = self._error(step, kind, used)
+                off = error.own
+                for at, factor in error.carried:
+                    carried = errors[at]
+                    if carried is not None:
+                        off = off + factor * carried
+                doubt += error.square
+            now = _sum((a, now), (b, off), (c, past[0]), (d, past[1]))
+            past = [off, past[0]]
+        return 0.0 if now is None else float(np.vdot(now, now)) + self._doubt**2 * doubt
 
-    def _squares(self, errors: Vectors) -> float:
-        """Mean square of the results' elements, of errors of each prompt."""
-        return float((np.einsum("pn,pn->p", errors, errors) / self._elements).mean())
+    def fitted(self, plan: Sequence[StepPlan]) -> tuple[StepPlan, ...]:
+        """The plan with the weights of its fitted predictions."""
+        return tuple(
+            replace(kind.own, weights=self._weights(step, kind.own, used))
+            if used is not None and kind.own.predictor is Predictor.FITTED and not kind.is_full
+            else kind.own
+            for step, kind, used in self._walk(plan)
+        )
 
-    def _error(
-        self,
-        step: int,
-        own: StepPlan,
-        known_c: list[int],
-        known_o: list[int],
-        known_r: list[int],
-    ) -> Vectors | None:
-        """What a step does to each result; None if it predicts from nothing."""
-        if own.mode is Mode.FULL:
-            return np.zeros(0)
-        few = own.predictor.order + 1
-        c, o = tuple(known_c[-few:]), tuple(known_o[-few:])
-        if own.mode is Mode.BLOCK:
-            assert own.blocks is not None, "checked when the step was made"
-            return self._of_blocks(step, own.blocks, tuple(known_r[-few:]))
-        if own.mode is Mode.CFG:
-            return self._of(step, None, o) if o else None
-        if not c or (self.has_guidance and not o):
-            return None
-        return self._of(step, c, o)
+    def _walk(self, plan: Sequence[StepPlan]) -> Iterator[tuple[int, _Kind, _Used | None]]:
+        """Steps, and what each predicts from; None if something lacks that."""
+        c: tuple[int, ...] = ()
+        o: tuple[int, ...] = ()
+        r: tuple[int, ...] = ()
+        for step, own in enumerate(plan):
+            kind = self._kinds.get(id(own)) or self._kind(own)
+            if kind.is_full:
+                yield step, kind, NOTHING
+                c, o, r = (*c[-2:], step), (*o[-2:], step), (*r[-2:], step)
+                continue
+            few = kind.few
+            lacks_outputs = kind.of_outputs and not c
+            if lacks_outputs or (kind.of_offsets and not o) or (kind.of_blocks and not r):
+                yield step, kind, None
+            else:
+                yield (
+                    step,
+                    kind,
+                    (
+                        c[-few:] if kind.of_outputs else (),
+                        o[-few:] if kind.of_offsets else (),
+                        r[-few:] if kind.of_blocks else (),
+                    ),
+                )
+            if kind.keeps_outputs:
+                c = (*c[-2:], step)
 
-    def _of(self, step: int, c: tuple[int, ...] | None, o: tuple[int, ...]) -> Vectors:
-        """Of predicting from outputs and offsets of these steps [prompts, numbers]."""
-        key = (step, c, o)
-        if key not in self._errors:
-            self._errors[key] = np.stack([self._one(r, step, c, o) for r in self.recordings])
-        return self._errors[key]
+    def _kind(self, own: StepPlan) -> _Kind:
+        """Found by identity, which is quicker than by value; the step is kept, so that it lasts."""
+        is_step = own.mode is Mode.STEP
+        made = _Kind(
+            own=own,
+            few=own.predictor.order + 1,
+            is_full=own.mode is Mode.FULL,
+            of_outputs=is_step,
+            of_offsets=own.mode is Mode.CFG or (is_step and self.has_guidance),
+            of_blocks=own.mode is Mode.BLOCK,
+            keeps_outputs=own.mode is Mode.CFG,
+        )
+        self._kinds[id(own)] = made
+        return made
 
-    def _one(
-        self, recording: Recording, step: int, c: tuple[int, ...] | None, o: tuple[int, ...]
-    ) -> Vectors:
+    def _error(self, step: int, kind: _Kind, used: _Used) -> _Error:
+        own = np.stack(
+            [self._one(number, step, kind.own, used) for number in range(len(self.recordings))]
+        )
+        weights = self._weights(step, kind.own, used)
+        carried: dict[int, float] = {}
+        for steps, factors, response in (
+            (used[0], weights.outputs, self._of_outputs),
+            (used[1], weights.offsets, self._of_offsets),
+        ):
+            for at, factor in zip(steps, factors, strict=True):
+                carried[at] = carried.get(at, 0.0) + factor * response[at]
+        if kind.keeps_outputs:
+            carried[step] = self._of_outputs[step]
+        if kind.of_blocks:
+            carried[step] = self._of_all[step]
+        reach = self._reach[step]
+        return _Error(
+            own=own, carried=tuple(carried.items()), square=reach**2 * float(np.vdot(own, own))
+        )
+
+    def _one(self, number: int, step: int, own: StepPlan, used: _Used) -> Vectors:
+        """The error of a step's guided output for one prompt [numbers].
+
+        Scaled so that the squares of all prompts' numbers sum up to the mean square of elements.
+        """
+        recording = self.recordings[number]
         found = np.zeros(recording.outputs.shape[1])
-        if c is not None:
-            found = found + _missed(recording.outputs, recording.positions, step, c)
-        if recording.offsets is not None and o:
-            missed = _missed(recording.offsets, recording.positions, step, o)
-            found = found + (1.0 - recording.guidance) * missed
-        return found * recording.gains[step] * self._lengths[step]
+        weights = self._weights(step, own, used, but=number)
+        c, o, r = used
+        if c:
+            predicted = np.asarray(weights.outputs) @ recording.outputs[list(c)]
+            found = found + predicted - recording.outputs[step]
+        if o:
+            assert recording.offsets is not None, "there is guidance"
+            predicted = np.asarray(weights.offsets) @ recording.offsets[list(o)]
+            missed = predicted - recording.offsets[step]
+            found = found + self._free * missed
+        if r:
+            assert own.blocks is not None, "checked when the step was made"
+            values = recording.blocks[own.blocks]
+            found = found + np.asarray(weights.blocks) @ values[list(r)] - values[step]
+        return found * (recording.gains[step] * self._scales[number])
 
-    def _of_blocks(self, step: int, blocks: tuple[int, int], r: tuple[int, ...]) -> Vectors | None:
-        """Of predicting what a range adds [prompts, numbers]."""
-        if not r:
-            return None
-        key = (step, blocks, r)
-        if key not in self._errors:
-            self._errors[key] = np.stack(
-                [
-                    _missed(own.blocks[blocks], own.positions, step, r)
-                    * own.gains[step]
-                    * self._lengths[step]
-                    for own in self.recordings
-                ]
-            )
-        return self._errors[key]
+    def _weights(self, step: int, own: StepPlan, used: _Used, but: int | None = None) -> Weights:
+        """How much each value counts in a step's predictions.
+
+        Args:
+            step: its number.
+            own: what is done in it.
+            used: what it predicts from.
+            but: a prompt that weights are not fitted to.
+        """
+
+        def of(fitting: Fitting | None, steps: tuple[int, ...]) -> tuple[float, ...]:
+            if fitting is None or not steps:
+                return ()
+            if own.predictor is Predictor.FITTED:
+                return tuple(fitting.weights(step, steps, but).tolist())
+            positions = self.recordings[0].positions
+            return weights([float(positions[n]) for n in steps], float(positions[step]))
+
+        c, o, r = used
+        ranged = self._blocks[own.blocks] if own.blocks is not None and r else None
+        return Weights(
+            outputs=of(self._outputs, c), offsets=of(self._offsets, o), blocks=of(ranged, r)
+        )
 
 
-def with_end(positions: Sequence[float]) -> NDArray[np.float64]:
-    """Noise levels of steps, and where the last one leads: to 0, or, from about there, beyond.
-
-    Example:
-        >>> with_end((3.0, 2.0, 1.0)).tolist(), with_end((2.0, 1.0, 0.0)).tolist()
-        ([3.0, 2.0, 1.0, 0.0], [2.0, 1.0, 0.0, -1.0])
-    """
-    last = positions[-1]
-    length = abs(positions[-2] - last) if len(positions) > 1 else last
-    return np.asarray([*positions, 0.0 if last > length / 2 else last - length])
+def _sum(*terms: tuple[float, Vectors | None]) -> Vectors | None:
+    """Of factors times vectors, of which some are zero."""
+    found: Vectors | None = None
+    for factor, vector in terms:
+        if vector is not None and factor != 0.0:
+            found = factor * vector if found is None else found + factor * vector
+    return found
 
 
-def _missed(values: Vectors, positions: Vectors, step: int, used: tuple[int, ...]) -> Vectors:
-    """A prediction from some steps, less what was computed."""
-    factors = weights([float(positions[n]) for n in used], float(positions[step]))
-    return np.asarray(factors) @ values[list(used)] - values[step]
+def _reach(factors: Vectors, responses: Sequence[float]) -> list[float]:
+    """What an error of a step's output is of the result, where all later steps are computed."""
+    found: list[float] = []
+    for step in range(len(factors)):
+        now, past = 0.0, [0.0, 0.0]
+        for at in range(step, len(factors)):
+            off = 1.0 if at == step else responses[at] * now
+            a, b, c, d = factors[at]
+            now, past = a * now + b * off + c * past[0] + d * past[1], [off, past[0]]
+        found.append(abs(now))
+    return found

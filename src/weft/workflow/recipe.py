@@ -1,8 +1,9 @@
 """Recipes: workloads named as "path.py:function".
 
 A recipe is a plain Python file with functions that take no arguments and return a
-`Workload`. The file's folder is importable while it is loaded, so that recipes may share
-code. Knows files and functions; does not know what a workload does.
+`Workload`, or what else a command asks for. The file's folder is importable while it is
+loaded, so that recipes may share code. Knows files and functions; does not know what a
+workload does.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from weft.core.errors import FileError, InputError, WeftError
 if TYPE_CHECKING:
     from weft.capture import Workload
 
-__all__ = ["load_workload", "split_recipe"]
+__all__ = ["call_recipe", "load_workload", "split_recipe"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +61,27 @@ def split_recipe(recipe: str) -> tuple[Path, str]:
     return Path(path), function
 
 
+def call_recipe(recipe: str, returns: str) -> object:
+    """Import the file and call the function.
+
+    Args:
+        recipe: FILE.py:FUNCTION.
+        returns: what the function shall return, for errors.
+
+    Raises:
+        FileError: the file is missing or cannot be imported, or a package that it needs is not
+            installed.
+        InputError: the function is missing or wants arguments.
+    """
+    path, name = split_recipe(recipe)
+    function = _function(_import(path), path, name, returns)
+    try:
+        with _packages(recipe):
+            return function()
+    except WeftError as error:
+        raise error.within(recipe) from error.__cause__
+
+
 def load_workload(recipe: str) -> Workload:
     """Import the file and call the function.
 
@@ -70,13 +92,7 @@ def load_workload(recipe: str) -> Workload:
     """
     from weft.capture import Workload
 
-    path, name = split_recipe(recipe)
-    function = _function(_import(path), path, name)
-    try:
-        with _packages(recipe):
-            workload = function()
-    except WeftError as error:
-        raise error.within(recipe) from error.__cause__
+    workload = call_recipe(recipe, "a Workload")
     if not isinstance(workload, Workload):
         raise InputError(
             need="a recipe function that returns a weft.Workload",
@@ -151,7 +167,7 @@ def _import(path: Path) -> ModuleType:
     return module
 
 
-def _function(module: ModuleType, path: Path, name: str) -> Callable[[], object]:
+def _function(module: ModuleType, path: Path, name: str, returns: str) -> Callable[[], object]:
     recipes = {
         key: value
         for key, value in vars(module).items()
@@ -168,7 +184,7 @@ def _function(module: ModuleType, path: Path, name: str) -> Callable[[], object]
             else f"{name} in {path}, which is {_describe(known)}"
         )
         raise InputError(
-            need="a function without required arguments that returns a Workload",
+            need=f"a function without required arguments that returns {returns}",
             got=got,
             hint=f"{path} has {', '.join(sorted(recipes))}"
             if recipes

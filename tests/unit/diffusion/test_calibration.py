@@ -53,7 +53,8 @@ def test_a_profile_tells_likeness_beforehand(calibrated):
         squares.append(float((made - exact).double().square().mean()))
     plan = profile.plan(target_speedup=2.0)
     assert found.runs[0].plan.steps == plan.steps
-    assert plan.psnr_db == pytest.approx(profile.plain_db(np.mean(squares)), abs=3.0)
+    # Without checks a plan is predicted to be up to 3 dB worse than it is, for doubt's sake.
+    assert plan.psnr_db == pytest.approx(profile.plain_db(np.mean(squares)) - 1.5, abs=3.0)
 
 
 def test_asking_for_likeness_gives_it(calibrated):
@@ -139,9 +140,9 @@ def test_one_of_speed_and_likeness_is_asked_for(wan, asked):
         accelerate(run.pipe, profile=profile, **asked)
 
 
-def test_a_speed_without_a_profile_is_refused(wan):
+def test_a_likeness_without_a_profile_is_refused(wan):
     with pytest.raises(InputError, match="calibrate"):
-        accelerate(wan[0].pipe, target_speedup=2.0)
+        accelerate(wan[0].pipe, min_psnr=30.0)
 
 
 def test_a_likeness_that_only_everything_has_is_refused(wan):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from weft.cli.command import Command
-from weft.cli.commands import bench, capture, demo, fuse, machine, plan, run, score, show
+from weft.cli.commands import bench, capture, demo, denoise, fuse, machine, plan, run, score, show
 
 __all__ = ["COMMANDS"]
 
@@ -16,5 +16,6 @@ COMMANDS: tuple[Command, ...] = (
     run.COMMAND,
     show.COMMAND,
     fuse.COMMAND,
+    denoise.COMMAND,
     bench.COMMAND,
 )

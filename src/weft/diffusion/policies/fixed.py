@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from weft.core.errors import InputError, MismatchError
-from weft.diffusion.plan import DenoisePlan, Mode, Model, StepPlan
+from weft.diffusion.plan import DenoisePlan, Mode, Model, Predictor, StepPlan
 from weft.diffusion.policy import Decider, Moment, Policy, RunFacts
 
 __all__ = ["Fixed"]
@@ -29,6 +29,11 @@ class Fixed(Policy):
     def ranges(self, num_blocks: int) -> frozenset[tuple[int, int]]:
         """All that the plan has."""
         return frozenset(step.blocks for step in self.plan.steps if step.blocks is not None)
+
+    @property
+    def mixes(self) -> bool:
+        """If the plan does."""
+        return any(step.mode is Mode.MIXED for step in self.plan.steps)
 
     def begin(self, facts: RunFacts) -> Decider:
         """Check that the plan is for such a run.
@@ -54,12 +59,19 @@ class Fixed(Policy):
         if facts.has_guidance is False and any(s.mode is Mode.CFG for s in self.plan.steps):
             raise without_guidance(facts.pipeline)
         if not facts.has_small and any(s.model is Model.SMALL for s in self.plan.steps):
+            raise without_small(facts.pipeline)
+        if any(_lacks_weights(step) for step in self.plan.steps):
             raise InputError(
-                need="a small model for the steps that the plan gives to one",
-                got=f"{facts.pipeline} alone",
-                hint="pass sketch_to=small_pipe to weft.diffusion.accelerate",
+                need="weights for all predictions that are fitted",
+                got=f"a step of {self.name} without",
+                hint="profile.plan(...) fits them; other predictors need none",
             )
         return _Following(self.plan)
+
+
+def _lacks_weights(step: StepPlan) -> bool:
+    is_fitted = step.mode is not Mode.FULL and step.predictor is Predictor.FITTED
+    return is_fitted and step.weights is None
 
 
 def without_guidance(pipeline: str) -> InputError:
@@ -71,9 +83,21 @@ def without_guidance(pipeline: str) -> InputError:
     )
 
 
+def without_small(pipeline: str) -> InputError:
+    """The error of a policy that gives steps to a small model where there is none."""
+    return InputError(
+        need="a small model for the steps that are given to one",
+        got=f"{pipeline} alone",
+        hint="pass sketch_to=small_pipe to weft.diffusion.accelerate",
+    )
+
+
 class _Following(Decider):
     def __init__(self, plan: DenoisePlan) -> None:
         self._plan = plan
 
     def decide(self, moment: Moment) -> StepPlan:
         return self._plan.steps[moment.step]
+
+    def needs(self, model: Model, step: int) -> bool:
+        return any(s.model is model and s.mode is not Mode.STEP for s in self._plan.steps[step:])

@@ -82,6 +82,12 @@ class MixCache(Policy):
                 got=str(self),
                 hint="MixCache() has values that work for most models",
             )
+        if self.predictor is Predictor.FITTED:
+            raise InputError(
+                need="a predictor that works without calibration",
+                got="fitted",
+                hint="weft.diffusion.calibrate makes a profile, and its plans have weights",
+            )
 
     @property
     def name(self) -> str:

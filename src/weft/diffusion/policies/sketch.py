@@ -21,6 +21,7 @@ from math import ceil, tanh
 
 from weft.core.errors import InputError
 from weft.diffusion.plan import Model, Predictor, StepPlan
+from weft.diffusion.policies.fixed import without_small
 from weft.diffusion.policy import CHANGE, Decider, Moment, Policy, RunFacts
 
 __all__ = ["Sketch"]
@@ -68,6 +69,11 @@ class Sketch(Policy):
         return frozenset() if self.then is None else self.then.ranges(num_blocks)
 
     @property
+    def mixes(self) -> bool:
+        """If the other policy does."""
+        return self.then is not None and self.then.mixes
+
+    @property
     def judged(self) -> Predictor:
         """The other policy's."""
         other = None if self.then is None else self.then.judged
@@ -80,11 +86,7 @@ class Sketch(Policy):
             InputError: there is no small one.
         """
         if not facts.has_small:
-            raise InputError(
-                need="a small model to render with",
-                got=f"{facts.pipeline} alone",
-                hint="pass sketch_to=small_pipe to weft.diffusion.accelerate",
-            )
+            raise without_small(facts.pipeline)
         return _Switching(self, facts, None if self.then is None else self.then.begin(facts))
 
 
@@ -100,6 +102,10 @@ class _Switching(Decider):
         self._has_switched = self._has_switched or self._is_time(moment.step)
         plan = StepPlan() if self._then is None else self._then.decide(moment)
         return replace(plan, model=Model.SMALL) if self._has_switched else plan
+
+    def needs(self, model: Model, step: int) -> bool:
+        is_before = not self._has_switched and step < self._latest
+        return model is Model.SMALL or is_before
 
     def _is_time(self, step: int) -> bool:
         if step >= self._latest:

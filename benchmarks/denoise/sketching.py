@@ -1,0 +1,120 @@
+"""A large denoiser that sketches and a small one that renders, against the large one alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from statistics import mean, median
+from typing import Any
+
+from benchmarks.denoise.quality import psnr
+from benchmarks.denoise.rivals import Contestant
+from benchmarks.denoise.scene import Scene
+from benchmarks.denoise.work import counted
+from recipes.moving_shapes import denoiser
+from weft.diffusion import MixCache, Sketch, accelerate, restore
+
+__all__ = ["LARGE", "SMALL", "Rendered", "measure_sketches"]
+
+LARGE, SMALL, ASKED = "large alone", "small alone", "asked for"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A contestant.
+
+    Attributes:
+        name: which.
+        speedup: processor time of the large model alone over its own.
+        work: multiplications, over those of the large model alone.
+        adherence: share of the prompt that is seen.
+        psnr_db: likeness to the large model's videos.
+    """
+
+    name: str
+    speedup: float
+    work: float
+    adherence: float
+    psnr_db: float
+
+
+def measure_sketches(name: str, seeds: Sequence[int], *, batch: int, rounds: int) -> list[Rendered]:
+    """Every way to share out steps between a large denoiser and its small relative.
+
+    Args:
+        name: of the large one.
+        seeds: of prompts and noise.
+        batch: videos of a call.
+        rounds: how often each is timed.
+    """
+    contestants = _contestants(name)
+    scenes = [Scene(name, seed=seed, batch=batch) for seed in seeds]
+    wanted = [scene.call() for scene in scenes]
+    pipes = [Scene(name, seed=0, batch=1).pipe for _ in contestants]
+    work: list[list[int]] = [[] for _ in contestants]
+    quality: list[list[tuple[float, float]]] = [[] for _ in contestants]
+    taken: list[list[float]] = [[] for _ in contestants]
+    with ExitStack() as stack:
+        pairs = list(zip(contestants, pipes, strict=True))
+        smalls: list[Any] = [stack.enter_context(own.on(pipe)) for own, pipe in pairs]
+        for own, pipe in pairs:
+            if own.name.startswith(ASKED):
+                scenes[0].on(pipe).call()  # the first run is learnt from
+        for n, pipe in enumerate(pipes):
+            parts = [pipe.transformer, *([] if smalls[n] is None else [smalls[n]])]
+            for scene, full in zip(scenes, wanted, strict=True):
+                with counted(parts) as found:
+                    videos = scene.on(pipe).call()
+                work[n].append(found.done)
+                quality[n].append((scene.adherence(videos), psnr(videos, full)))
+        order, chance = list(range(len(pipes))), random.Random(0)
+        for _ in range(rounds):
+            chance.shuffle(order)
+            for n in order:
+                taken[n].append(scenes[0].on(pipes[n]).taken({}, count=False).seconds)
+    return [
+        Rendered(
+            name=own.name,
+            speedup=median(a / b for a, b in zip(taken[0], taken[n], strict=True)),
+            work=mean(work[n]) / mean(work[0]),
+            adherence=mean(a for a, _ in quality[n]),
+            psnr_db=mean(db for _, db in quality[n]),
+        )
+        for n, own in enumerate(contestants)
+    ]
+
+
+def _contestants(name: str) -> list[Contestant]:
+    return [
+        Contestant(name=LARGE, setting="", on=lambda _: nullcontext()),
+        Contestant(name=SMALL, setting="", on=lambda pipe: _small_alone(pipe, name)),
+        _sketched("SRDiffusion", name, policy=Sketch()),
+        _sketched("SRDiffusion, 20 % at most", name, policy=Sketch(latest=0.2)),
+        _sketched("SRDiffusion, MixCache", name, policy=Sketch(then=MixCache())),
+        _sketched(
+            "SRDiffusion, 20 % at most, MixCache", name, policy=Sketch(then=MixCache(), latest=0.2)
+        ),
+        _sketched(f"{ASKED} 3 times the speed", name, target_speedup=3.0),
+        _sketched(f"{ASKED} 4 times the speed", name, target_speedup=4.0),
+    ]
+
+
+def _sketched(label: str, name: str, **options: Any) -> Contestant:
+    @contextmanager
+    def on(pipe: Any) -> Iterator[Any]:
+        small = denoiser(f"{name}_small")
+        accelerate(pipe, sketch_to=small, **options)
+        try:
+            yield small
+        finally:
+            restore(pipe)
+
+    return Contestant(name=label, setting="", on=on)
+
+
+@contextmanager
+def _small_alone(pipe: Any, name: str) -> Iterator[Any]:
+    pipe.transformer = denoiser(f"{name}_small")
+    yield None

@@ -1,0 +1,110 @@
+"""A speed that is asked for without a profile: learnt from the first run, kept in the next ones."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from benchmarks.denoise_matrix.pipelines import PIPELINES
+from weft.core.errors import InfeasibleError, InputError
+from weft.diffusion import Model, Sketch, accelerate, report, restore
+from weft.diffusion.learning import Learning
+
+STEPS = 12
+
+
+@contextmanager
+def accelerated(pipe, **options):
+    accelerate(pipe, **options)
+    try:
+        with report(pipe) as found:
+            yield found
+    finally:
+        restore(pipe)
+
+
+@pytest.fixture(params=["Wan 2.1", "CogVideoX", "HunyuanVideo"])
+def run(request):
+    return PIPELINES[request.param].build(STEPS)
+
+
+def test_the_first_run_is_in_full_and_the_next_ones_are_as_fast_as_asked_for(run):
+    before = run()
+    with accelerated(run.pipe, target_speedup=2.0) as found:
+        first, second, third = run(), run(), run(seed=1)
+    assert torch.equal(first, before)
+    assert not torch.equal(second, first) and not torch.equal(third, second)
+    full, *later = found.runs
+    assert full.work == 1.0
+    assert later[0].plan == later[1].plan
+    assert all(0.35 < one.work <= 0.5 for one in later)
+
+
+def test_runs_of_another_kind_are_learnt_from_anew():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    with accelerated(run.pipe, target_speedup=1.5) as found:
+        run()
+        run()
+        run(num_inference_steps=STEPS + 2)
+        run(guidance_scale=3.0)
+        run()
+    assert [one.work == 1.0 for one in found.runs] == [True, False, True, True, False]
+
+
+def test_a_run_that_broke_off_is_not_learnt_from():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+
+    def stop(pipe, step, timestep, kwargs):
+        if step == 5:
+            raise KeyboardInterrupt
+        return kwargs
+
+    with accelerated(run.pipe, target_speedup=1.5) as found:
+        with pytest.raises(KeyboardInterrupt):
+            run(callback_on_step_end=stop)
+        run()
+        run()
+    assert [one.work == 1.0 for one in found.runs] == [True, False]
+
+
+def test_a_speed_that_no_plan_has_is_an_error_of_the_second_run_that_says_what_is_possible():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    with accelerated(run.pipe, target_speedup=50.0):
+        run()
+        for _ in range(2):
+            with pytest.raises(InfeasibleError, match="at most") as raised:
+                run()
+    assert any("target_speedup=" in option for option in raised.value.options)
+
+
+@pytest.mark.parametrize("speed", [0.5, float("nan")])
+def test_a_speed_below_one_is_an_error(speed):
+    with pytest.raises(InputError, match="at least 1"):
+        accelerate(PIPELINES["Wan 2.1"].build(STEPS).pipe, target_speedup=speed)
+
+
+def small_of(layers=2):
+    """A relative of the Wan 2.1 of fewer blocks."""
+    from benchmarks.denoise_matrix.pipelines import _wan_denoiser
+
+    return _wan_denoiser(7, layers=layers)
+
+
+@pytest.mark.parametrize("speed", [1.2, 3.0])
+def test_a_small_model_takes_over_where_the_first_run_says_and_caches_do_the_rest(speed):
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    with accelerated(run.pipe, target_speedup=speed, sketch_to=small_of()) as found:
+        first = run()
+        run()
+    assert torch.equal(first, PIPELINES["Wan 2.1"].build(STEPS)())
+    models = [step.done.model for step in found.runs[1].steps]
+    switch = models.index(Model.SMALL)
+    assert 0 < switch <= round(Sketch().latest * STEPS) + 1
+    assert set(models[switch:]) == {Model.SMALL}
+    assert found.runs[1].work <= 1.1 / speed
+
+
+def test_its_name_says_what_was_asked_for():
+    assert Learning(target_speedup=2.5).name == "learnt for 2.5 times the speed"
