@@ -52,7 +52,7 @@ def rivals(scene: Scene, *, quick: bool) -> list[Contestant]:
     sets = [
         _fewer_steps(),
         _first_block(),
-        _attention_broadcast(scene.pipe),
+        _attention_broadcast(),
         _magnitudes(scene),
         _taylor(),
         _dit(),
@@ -73,12 +73,17 @@ def _fewer_steps() -> list[Contestant]:
     ]
 
 
-def _diffusers(name: str, setting: str, kind: str, **config: object) -> Contestant:
+def _diffusers(
+    name: str, setting: str, kind: str, *, told: bool = False, **config: object
+) -> Contestant:
+    """A cache of diffusers'; `told` if it asks which step it is."""
+
     @contextmanager
     def on(pipe: Any) -> Iterator[None]:
         made = getattr(importlib.import_module("diffusers"), kind, None)
         made = made or getattr(importlib.import_module("diffusers.hooks"), kind)
-        pipe.transformer.enable_cache(made(**config))
+        own = {"current_timestep_callback": lambda: pipe.current_timestep} if told else {}
+        pipe.transformer.enable_cache(made(**config, **own))
         try:
             yield
         finally:
@@ -94,7 +99,7 @@ def _first_block() -> list[Contestant]:
     ]
 
 
-def _attention_broadcast(pipe: Any) -> list[Contestant]:
+def _attention_broadcast() -> list[Contestant]:
     return [
         _diffusers(
             "PAB",
@@ -104,7 +109,7 @@ def _attention_broadcast(pipe: Any) -> list[Contestant]:
             cross_attention_block_skip_range=cross,
             spatial_attention_timestep_skip_range=window,
             cross_attention_timestep_skip_range=window,
-            current_timestep_callback=lambda: pipe.current_timestep,
+            told=True,
         )
         for spatial, cross, window in (
             (2, 3, (100, 800)),
