@@ -170,6 +170,12 @@ def _policy(
     if speed is not None and profile is None and policy is None and asked["min_psnr"] is None:
         return Learning(target_speedup=speed)
     if profile is not None or any(value is not None for value in asked.values()):
+        if has_small:
+            raise InputError(
+                need="a profile, or a small model: calibration knows nothing of the latter",
+                got="both",
+                hint="leave out profile; target_speedup alone learns from the first run",
+            )
         if profile is None or policy is not None:
             raise InputError(
                 need="a profile for a quality that is asked for, and no policy beside it",
@@ -213,7 +219,7 @@ def _require_pair(
     if small is None:
         raise _without_pair("a disagreement")
     found.require_pair(configuration_of(large[0].module), configuration_of(small.module))
-    if isinstance(policy, Sketch) and not found.keeps_the_premise:
+    if isinstance(policy, Sketch | Learning) and not found.keeps_the_premise:
         _LOG.warning(
             "the last steps are given to the small model, as if it were nearest to the large one"
             " there, but %s: use policy=weft.diffusion.Placed(disagreement=..., share=...), which"
@@ -236,11 +242,15 @@ def _place(large: list[Denoiser], small: Denoiser | None, idle: str | None) -> t
             " pipeline",
         )
     try:
-        return torch.device(idle)
-    except RuntimeError as error:
+        place = torch.device(idle)
+        if place.type == "meta":
+            raise RuntimeError("meta keeps no values")
+        torch.empty(0, device=place)
+        return place
+    except (RuntimeError, AssertionError) as error:
         raise InputError(
             need="a device for the model that does not compute",
-            got=f"idle={idle!r}",
+            got=f"idle={idle!r}: {error}",
             hint='idle="cpu", for example',
         ) from error
 

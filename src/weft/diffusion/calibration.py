@@ -43,6 +43,10 @@ from weft.diffusion.watching import Watched
 __all__ = ["calibrate"]
 
 FULL = StepPlan()
+LEAST_STEPS = 4
+"""Of a run that can be calibrated: two that are computed, one that is predicted, a last one."""
+USUAL = {Mode.CFG: 0.5, Mode.STEP: 0.01}
+"""Shares of a full step where a run is too short to show them."""
 SPEEDUPS = (1.5, 2.0, 2.5, 3.0, 4.0)
 """Of plans that are run to see what becomes of predictions."""
 
@@ -111,7 +115,7 @@ def _now() -> float:
 def _probed(steps: int, count: int) -> list[int]:
     """Steps in which an error is injected: more of the early ones, which decide what there is."""
     shares = np.linspace(0.0, 1.0, count) ** 1.7
-    return sorted({min(round(1 + share * (steps - 3)), steps - 1) for share in shares})
+    return sorted({max(1, min(round(1 + share * (steps - 3)), steps - 1)) for share in shares})
 
 
 def _one_step(own: StepPlan, at: int, steps: int) -> DenoisePlan:
@@ -186,9 +190,21 @@ class _Calibration:
                 result, _ = self._timed(number)
             finally:
                 restore(self._pipe)
+            self._require_alike(seen[0], seen[-1])
             self._results.append(result)
             recordings.append(watched.recording(seen[-1].positions, result))
         return recordings, seen[-1]
+
+    @staticmethod
+    def _require_alike(first: RunFacts, other: RunFacts) -> None:
+        """One profile is of one kind of run."""
+        first.validity.require(other.validity)
+        if first.positions != other.positions or first.num_steps < LEAST_STEPS:
+            raise InputError(
+                need=f"prompts of the same steps, at least {LEAST_STEPS} of them",
+                got=f"{first.num_steps} and {other.num_steps} steps",
+                hint="give all prompts the same num_inference_steps",
+            )
 
     def _probe(self, recordings: list[Recording]) -> list[Recording]:
         """What the model makes of errors: runs in which one step is predicted are recorded."""
@@ -243,6 +259,7 @@ class _Calibration:
             around.append((seconds - sum(step.seconds for step in run.steps)) / steps)
         whole = median(taken[Mode.FULL])
         shares = {mode: min(1.0, median(own) / whole) for mode, own in taken.items()}
+        shares = {**{mode: USUAL.get(mode, 1.0) for mode in modes}, **shares}
         return Costs(
             full_s=whole, share={**shares, Mode.FULL: 1.0}, around_s=max(0.0, median(around))
         )
@@ -347,6 +364,20 @@ def _provenance(pipe: Any) -> str:
 def _noise_of(prompt: Mapping[str, Any]) -> Callable[[], dict[str, Any]]:
     """What gives each run of a prompt the same noise."""
     generator = prompt.get("generator")
+    if prompt.get("output_type", "latent") not in ("latent", "np", "pt") or not prompt.get(
+        "return_dict", True
+    ):
+        raise InputError(
+            need="prompts that give latents or numbers, to be compared",
+            got="output_type or return_dict that give something else",
+            hint="leave both out",
+        )
+    if isinstance(generator, list):
+        raise InputError(
+            need="one generator for each prompt",
+            got="a list of generators",
+            hint="generator=torch.Generator().manual_seed(0) serves a batch as well",
+        )
     if generator is None and prompt.get("latents") is None:
         raise InputError(
             need="prompts whose runs can be repeated",

@@ -93,7 +93,8 @@ def _guidance(pipe: Any, prompt: Mapping[str, Any], position: float) -> float:
     second = prompt.get("guidance_scale_2")
     if boundary is not None and second is not None:
         level = boundary * pipe.scheduler.config.num_train_timesteps
-        return float(second if position < level else prompt["guidance_scale"])
+        if position < level:
+            return float(second)
     given = prompt.get("true_cfg_scale", prompt.get("guidance_scale"))
     return float(pipe.guidance_scale if given is None else given)
 

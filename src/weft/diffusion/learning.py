@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from weft.core.errors import InfeasibleError, InputError
+from weft.core.errors import InfeasibleError, InputError, WeftError
 from weft.diffusion.plan import DenoisePlan, Mode, Model, Predictor, StepPlan
 from weft.diffusion.policies.fixed import Fixed
 from weft.diffusion.policies.sketch import Sketch
@@ -51,8 +51,8 @@ class Learning(Policy):
 
     target_speedup: float
     sketch: Sketch = field(default_factory=Sketch)
-    _plans: dict[object, DenoisePlan | InfeasibleError] = field(
-        default_factory=dict[object, "DenoisePlan | InfeasibleError"], init=False, repr=False
+    _plans: dict[object, DenoisePlan | WeftError] = field(
+        default_factory=dict[object, "DenoisePlan | WeftError"], init=False, repr=False
     )
 
     def __post_init__(self) -> None:
@@ -82,9 +82,10 @@ class Learning(Policy):
 
         Raises:
             InfeasibleError: no plan is as fast, as the first run has shown.
+            InputError: nothing could be learnt from the first run.
         """
         plan = self._plans.get((facts.validity, facts.positions))
-        if isinstance(plan, InfeasibleError):
+        if isinstance(plan, WeftError):
             raise plan
         if plan is not None:
             return Fixed(plan=plan).begin(facts)
@@ -118,12 +119,12 @@ class Learning(Policy):
             },
         )
         search = Search(Surrogate([watched.recording(facts.positions)]), costs)
-        key = (facts.validity, facts.positions)
-        try:
-            plan = _handed_over(search, costs, self.target_speedup, switch, facts.small_share)
-            self._plans[key] = replace(plan, policy=self.name)
-        except InfeasibleError as error:
-            self._plans[key] = error
+        plan = _handed_over(search, costs, self.target_speedup, switch, facts.small_share)
+        self._plans[facts.validity, facts.positions] = replace(plan, policy=self.name)
+
+    def refuse(self, facts: RunFacts, error: WeftError) -> None:
+        """Have runs like one that nothing could be learnt from end with an error."""
+        self._plans[facts.validity, facts.positions] = error
 
 
 def _handed_over(
@@ -157,21 +158,29 @@ def _handed_over(
             best, high = tried, middle
         else:
             low = middle
+    if speed(best) < wanted * (1 - 1e-9):
+        raise InfeasibleError(
+            need=f"a plan of {wanted:.2f} times the speed",
+            got=f"{speed(best):.2f} times at most, with the small model from step {switch} on",
+            options=(f"target_speedup={int(100 * speed(best)) / 100}", "fewer steps"),
+        )
     return replace(best, speedup=speed(best))
 
 
 def _with_small(plan: DenoisePlan, switch: int) -> DenoisePlan:
     """A plan of the large model, with its last steps given to the small one.
 
-    Weights are the large model's, and so are ranges of blocks.
+    Weights are the large model's, and so are ranges of blocks. What the small one predicts from it
+    has to compute first.
     """
 
-    def given(own: StepPlan) -> StepPlan:
-        if own.mode in (Mode.FULL, Mode.BLOCK):
+    def given(step: int, own: StepPlan) -> StepPlan:
+        if step == switch or own.mode in (Mode.FULL, Mode.BLOCK):
             return StepPlan(model=Model.SMALL)
         return StepPlan(mode=own.mode, predictor=Predictor.LINEAR, model=Model.SMALL)
 
-    return replace(plan, steps=(*plan.steps[:switch], *map(given, plan.steps[switch:])))
+    steps = tuple(own if n < switch else given(n, own) for n, own in enumerate(plan.steps))
+    return replace(plan, steps=steps)
 
 
 class _Learner(Decider):
@@ -193,5 +202,9 @@ class _Learner(Decider):
             self._sketch.observe(step, done, distances)
 
     def end(self, steps: Sequence[StepRecord]) -> None:
-        if len(steps) == self._facts.num_steps:  # else it broke off, or began in the midst
+        if len(steps) != self._facts.num_steps:  # it broke off, or began in the midst
+            return
+        try:
             self._policy.learn(self._facts, self._watched, steps, self._switch)
+        except WeftError as error:  # the run itself is done; the next one is told
+            self._policy.refuse(self._facts, error)

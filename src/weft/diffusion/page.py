@@ -105,6 +105,8 @@ def video_of(video: Any, name: str = "video") -> NDArray[np.float32]:
     if values.dtype == np.uint8:
         scaled = values.astype(np.float32) / 255.0
     else:
+        if values.dtype.kind != "f":
+            raise _no_video(name, f"whole numbers of {values.dtype}, not bytes")
         scaled = values.astype(np.float32)
         if not np.isfinite(scaled).all():
             raise _no_video(name, "numbers that are not finite")
@@ -132,9 +134,14 @@ def _channels_last(values: NDArray[Any], name: str) -> NDArray[Any]:
     if values.ndim == 4 and values.size:
         if values.shape[3] in (1, 3, 4):
             return values
-        if values.shape[0] in (1, 3):
+        first, second = values.shape[0] in (1, 3), values.shape[1] == 3
+        if first and second and values.shape[0] == 3:
+            raise _no_video(name, f"shape {list(values.shape)}, which has channels in two places")
+        if second:  # also of a single frame
+            return values.transpose(0, 2, 3, 1)
+        if first:
             return values.transpose(1, 2, 3, 0)
-        if values.shape[1] in (1, 3):
+        if values.shape[1] == 1:
             return values.transpose(0, 2, 3, 1)
     raise _no_video(name, f"shape {list(values.shape)}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.core.errors import FileError, InfeasibleError
+from weft.core.errors import FileError, InfeasibleError, InputError
 from weft.core.files import read_as, write_whole
 from weft.diffusion.plan import DenoisePlan, Mode
 from weft.diffusion.recording import Recording, with_end
@@ -28,6 +29,11 @@ from weft.diffusion.validity import Validity
 __all__ = ["Check", "FewerSteps", "Profile", "load_profile", "save_profile"]
 
 VERSION = 1
+BROKEN = (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError, InputError),
+)
+"""What reading a damaged file may end with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +79,9 @@ class Profile:
         checks: plans that were run, from slow to fast.
         fewer_steps: that were run in full, to compare with, from slow to fast.
         provenance: machine and date.
+
+    Raises:
+        InputError: figures are missing, or are none.
     """
 
     holds_for: Validity
@@ -83,12 +92,35 @@ class Profile:
     fewer_steps: tuple[FewerSteps, ...] = ()
     provenance: str = ""
 
+    def __post_init__(self) -> None:
+        figures = [f for c in self.checks for f in (c.speedup, c.got_speedup)]
+        figures += [self.value_range, self.costs.full_s, *self.costs.share.values()]
+        steps = {recording.num_steps for recording in self.recordings}
+        known = {Mode.FULL, Mode.STEP}
+        if self.recordings and self.recordings[0].offsets is not None:
+            known.add(Mode.CFG)
+        is_sound = len(steps) == 1 and known <= set(self.costs.share)
+        if not is_sound or not all(0.0 < figure < float("inf") for figure in figures):
+            raise InputError(
+                need="recordings of one length, and positive figures for all modes",
+                got=f"recordings of {sorted(steps)} steps, figures {figures}",
+                hint="calibrate again",
+            )
+
     def at(self, positions: Sequence[float]) -> Profile:
         """The profile for other steps, of which the noise levels are given."""
         wanted = with_end(positions)
         if np.array_equal(wanted, self.recordings[0].positions):
             return self
-        return replace(self, recordings=tuple(_resampled(r, wanted) for r in self.recordings))
+        key = tuple(positions)
+        if key not in self._others:
+            resampled = tuple(_resampled(r, wanted) for r in self.recordings)
+            self._others[key] = replace(self, recordings=resampled)
+        return self._others[key]
+
+    @cached_property
+    def _others(self) -> dict[tuple[float, ...], Profile]:
+        return {}
 
     def search(self, style: Style = STYLES[0], *, effort: int = EFFORT) -> Search:
         """For plans; what it finds for one serves the next."""
@@ -161,6 +193,18 @@ class Profile:
         Raises:
             InfeasibleError: no plan is that fast, or only the full one is that good.
         """
+        key = (target_speedup, min_psnr, style)
+        if key not in self._plans:
+            self._plans[key] = self._planned(target_speedup, min_psnr, style)
+        return self._plans[key]
+
+    @cached_property
+    def _plans(self) -> dict[object, DenoisePlan]:
+        return {}
+
+    def _planned(
+        self, target_speedup: float | None, min_psnr: float | None, style: Style | None
+    ) -> DenoisePlan:
         search = self.search(style or self.style_for(speedup=target_speedup, psnr_db=min_psnr))
         if target_speedup is not None:
             found = search.for_speedup(self.faster(target_speedup))
@@ -172,11 +216,12 @@ class Profile:
     def _for_psnr(self, search: Search, min_psnr: float) -> Found:
         found = search.for_error(self._allowed(min_psnr))
         if all(step.mode is Mode.FULL for step in found.steps):
-            best = max(self.psnr_db(f.mean_square) for f in search.frontier()[1:])
+            known = [self.psnr_db(f.mean_square) for f in search.frontier()[1:]]
+            best = max(known, default=float("-inf"))
             raise InfeasibleError(
                 need=f"a plan that keeps {min_psnr:.1f} dB and saves anything",
-                got=f"{best:.1f} dB at best",
-                options=(f"min_psnr={best:.0f}", "more steps"),
+                got=f"{best:.1f} dB at best" if known else "steps that are all computed",
+                options=(*([f"min_psnr={math.floor(best)}"] if known else []), "more steps"),
             )
         return found
 
@@ -239,10 +284,10 @@ class Profile:
                 value_range=float(plain["value_range"]),
                 checks=tuple(
                     Check(
-                        speedup=a,
-                        psnr_db=b,
-                        got_speedup=c,
-                        got_psnr_db=d,
+                        speedup=float(a),
+                        psnr_db=float(b),
+                        got_speedup=float(c),
+                        got_psnr_db=float(d),
                         style=Style(doubt=float(doubt), warm_up=int(warm_up)),
                     )
                     for a, b, c, d, doubt, warm_up in plain["checks"]
@@ -253,7 +298,7 @@ class Profile:
                 ),
                 provenance=str(plain["provenance"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except BROKEN as error:
             raise FileError(
                 need=f"a denoise profile of version {VERSION}",
                 got=f"{type(error).__name__}: {error}",

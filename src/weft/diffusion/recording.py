@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from weft.core.errors import InputError
 
 __all__ = ["Recording", "as_kept", "with_end"]
 
@@ -32,6 +35,9 @@ class Recording:
             [2, steps].
         gains: what an error in a step does to the result, over what responses say [steps].
         elements: of a result.
+
+    Raises:
+        InputError: values are missing or not finite, or noise levels are repeated.
     """
 
     positions: Vectors
@@ -45,6 +51,30 @@ class Recording:
     responses: Vectors
     gains: Vectors
     elements: int
+
+    def __post_init__(self) -> None:
+        steps = len(self.outputs)
+        values = [self.outputs, *([] if self.offsets is None else [self.offsets])]
+        values += [self.responses.T, self.gains[:, None], *self.blocks.values()]
+        is_whole = (
+            len(self.positions) == len(self.states) == steps + 1
+            and all(len(own) == steps for own in values)
+            and all(np.isfinite(own).all() for own in (*values, self.states[:-1], self.positions))
+            and math.isfinite(self.guidance)
+            and self.elements > 0
+        )
+        if not is_whole or not steps:
+            raise InputError(
+                need="a run of one finite value for each of its steps",
+                got=f"{steps} steps, of which some are missing or not finite",
+                hint="look at what the model gives without weft; calibrate again",
+            )
+        if len(set(self.positions[:-1].tolist())) < steps:
+            raise InputError(
+                need="a solver that asks the model once at each noise level",
+                got="the same noise level in more than one step",
+                hint="use a solver of one evaluation a step, such as Euler, UniPC or DPM-Solver++",
+            )
 
     @property
     def guided(self) -> Vectors:

@@ -178,7 +178,7 @@ class Search:
                 got=f"{most:.2f} times at most, with {self._surrogate.num_steps - len(self._free)}"
                 " steps that are always computed",
                 options=(
-                    f"target_speedup={most:.2f}",
+                    f"target_speedup={int(100 * most) / 100}",
                     "fewer steps",
                     "a small model to sketch for",
                 ),

@@ -24,15 +24,23 @@ class Watched:
         sketcher: of tensors.
         ranges: of blocks, which steps are computed without, too.
         guidance: factor of the prompt's influence; 1 without guidance.
+
+    Attributes:
+        ranges: as above.
     """
 
     def __init__(
         self, sketcher: Sketcher, ranges: Sequence[tuple[int, int]], guidance: float
     ) -> None:
         self.ranges = ranges
-        self._sketcher, self._guidance = sketcher, guidance
+        self._sketcher, self._given = sketcher, guidance
         self._found: dict[str, dict[int, NDArray[np.float64]]] = defaultdict(dict)
         self._shape = torch.Size()
+
+    @property
+    def guidance(self) -> float:
+        """1 where there is one output: what is an input of the model multiplies nothing."""
+        return self._given if "offset" in self._found else 1.0
 
     def computed(self, step: int, kind: str, value: Streams) -> None:
         """One more value, see `weft.diffusion.policy.Watcher`."""
@@ -67,7 +75,7 @@ class Watched:
                 (first, last): as_kept(-self._stacked(f"without {first}-{last}", steps).cumsum(0))
                 for first, last in self.ranges
             },
-            guidance=self._guidance,
+            guidance=self.guidance,
             responses=np.zeros((2, steps)),
             gains=np.ones(steps),
             elements=self._shape.numel() if result is None else result.numel(),
@@ -76,9 +84,9 @@ class Watched:
     def _guided(self, branch: str, error: Tensor) -> Tensor:
         """What an error of a branch is of the guided output."""
         if branch == "cond_uncond":
-            without, own = error.chunk(2) if self._guidance != 1.0 else (error, error)
-            return without + self._guidance * (own - without)
-        return error * (self._guidance if branch == "cond" else 1.0 - self._guidance)
+            without, own = error.chunk(2) if self.guidance != 1.0 else (error, error)
+            return without + self.guidance * (own - without)
+        return error * (self.guidance if branch == "cond" else 1.0 - self.guidance)
 
     def _add(self, name: str, step: int, value: Tensor) -> None:
         own = self._sketcher(value)
@@ -87,8 +95,7 @@ class Watched:
 
     def _stacked(self, name: str, steps: int) -> NDArray[np.float64]:
         """All steps, as a file keeps them; zeros where nothing was found."""
-        found = self._found[name]
-        like = np.zeros_like(next(iter(found.values())))
+        found, like = self._found[name], np.zeros(self._sketcher.numbers)
         return as_kept(np.stack([found.get(step, like) for step in range(steps)]))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -49,6 +49,8 @@ Timer: TypeAlias = Callable[[Callable[[], object]], float]
 
 MOST_PLANS = 3
 """Plans that are timed, beside the one that fuses nothing."""
+RELATIVE = 1e-2
+"""What results of two ways may differ by: sums of half precision in another order."""
 ROUNDS = 15
 """How often each is timed; the shortest run counts."""
 FLUSHES, FLUSH_RATIO = 10, 4
@@ -115,6 +117,7 @@ class _Trials:
         self._timer = timer
         self._kernels: dict[str, TritonKernel] = {}
         self._refused: list[Exception] = []
+        self._wanted: list[torch.Tensor] | None = None
 
     def run(self) -> TritonDescription:
         region, device = self._candidate.region, self._device
@@ -135,10 +138,19 @@ class _Trials:
         plan = plans[int(best.removeprefix("plan "))]
         for tiling in TILINGS[1:]:
             self._add(f"{best}, {_words(tiling)}", plan, tiling)
-        compiled = by_inductor(self._candidate, self._inputs)
-        seconds = self._timed({INDUCTOR: lambda: compiled(list(self._inputs))})
+        seconds = self._timed(self._rival())
         best = min(self._kernels, key=seconds.__getitem__)
         return replace(self._kernels[best].description, measured=seconds)
+
+    def _rival(self) -> dict[str, Callable[[], object]]:
+        """What Inductor makes of the region; nothing where it cannot."""
+        try:
+            compiled = by_inductor(self._candidate, self._inputs)
+            compiled(list(self._inputs))
+        except Exception as error:  # of a compiler, of memory: kernels are there without
+            _log.debug("weft: Inductor's version of %s: %s", self._candidate.region.digest, error)
+            return {}
+        return {INDUCTOR: lambda: compiled(list(self._inputs))}
 
     def _add(self, name: str, plan: FusionPlan, tiling: Tiling) -> None:
         """One more, unless it is like one that is there or does not run."""
@@ -153,12 +165,19 @@ class _Trials:
             ):
                 return
             kernel = TritonKernel(made, self._folder)
-            kernel(self._inputs)
+            self._compare(kernel(self._inputs))
         except Exception as error:  # the compiler's; others are there
             _log.debug("weft: %s of region %s is left out: %s", name, region.digest, error)
             self._refused.append(error)
             return
         self._kernels[name] = kernel
+
+    def _compare(self, made: Sequence[torch.Tensor]) -> None:
+        """All ways have to compute the same, but for the order in which they add up."""
+        if self._wanted is None:
+            self._wanted = [own.clone() for own in made]
+        for own, wanted in zip(made, self._wanted, strict=True):
+            torch.testing.assert_close(own, wanted, rtol=RELATIVE, atol=RELATIVE, equal_nan=True)
 
     def _timed(
         self, more: Mapping[str, Callable[[], object]] = MappingProxyType({})

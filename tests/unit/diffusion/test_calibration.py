@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -170,3 +171,49 @@ def test_calibration_leaves_the_pipeline_as_it_was():
     before = run()
     calibrate(run.pipe, prompts_of(run, (1,)), probes=1)
     assert torch.equal(run(), before)
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_short_runs_are_calibrated_or_refused(steps):
+    run = PIPELINES["Wan 2.1"].build(steps)
+    if steps < 4:
+        with pytest.raises(InputError, match="at least 4"):
+            calibrate(run.pipe, prompts_of(run), probes=2)
+    else:
+        made = calibrate(run.pipe, prompts_of(run), probes=2)
+        assert {Mode.FULL, Mode.STEP, Mode.CFG} <= set(made.costs.share)
+
+
+def test_guidance_that_is_an_input_multiplies_no_error():
+    run = PIPELINES["HunyuanVideo"].build(6)
+    made = calibrate(run.pipe, prompts_of(run), probes=2)
+    assert {recording.guidance for recording in made.recordings} == {1.0}
+
+
+def test_prompts_have_to_be_of_one_kind():
+    run = PIPELINES["Wan 2.1"].build(6)
+    one, *_ = prompts_of(run)
+    with pytest.raises(MismatchError, match="guidance"):
+        calibrate(run.pipe, [one, {**one, "guidance_scale": 2.0}], probes=2)
+
+
+DAMAGES = {
+    "no recording": lambda plain: plain.update(recordings=[]),
+    "no share": lambda plain: plain["costs"]["share"].pop("step"),
+    "negative share": lambda plain: plain["costs"]["share"].update(step=-1),
+    "short gains": lambda plain: plain["recordings"][0]["gains"].pop(),
+    "short positions": lambda plain: plain["recordings"][0]["positions"].pop(),
+    "no range": lambda plain: plain.update(value_range=0.0),
+    "not finite": lambda plain: plain["recordings"][0].update(gains=[float("nan")] * STEPS),
+    "no number": lambda plain: plain.update(checks=[["a", 1, 1, 1, 1, 1]]),
+}
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES))
+def test_a_damaged_profile_is_refused_when_it_is_read(wan, tmp_path, damage):
+    save_profile(wan[1], tmp_path / "profile.json")
+    plain = json.loads((tmp_path / "profile.json").read_text())
+    DAMAGES[damage](plain)
+    (tmp_path / "profile.json").write_text(json.dumps(plain))
+    with pytest.raises(FileError, match="profile"):
+        load_profile(tmp_path / "profile.json")

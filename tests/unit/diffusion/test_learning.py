@@ -108,3 +108,23 @@ def test_a_small_model_takes_over_where_the_first_run_says_and_caches_do_the_res
 
 def test_its_name_says_what_was_asked_for():
     assert Learning(target_speedup=2.5).name == "learnt for 2.5 times the speed"
+
+
+def test_a_run_that_nothing_can_be_learnt_from_is_not_lost_and_the_next_one_says_why():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    from diffusers import FlowMatchHeunDiscreteScheduler
+
+    run.pipe.scheduler = FlowMatchHeunDiscreteScheduler(shift=3.0)
+    before = run()
+    with accelerated(run.pipe, target_speedup=1.5):
+        assert torch.equal(run(), before)
+        with pytest.raises(InputError, match="once at each noise level"):
+            run()
+
+
+def test_a_single_step_is_not_lost_either():
+    run = PIPELINES["Wan 2.1"].build(1)
+    with accelerated(run.pipe, target_speedup=1.5):
+        run()
+        with pytest.raises(InfeasibleError, match="at most"):
+            run()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from weft.core.errors import InputError
-from weft.diffusion.plan import DenoisePlan
 from weft.diffusion.policies.fixed import Fixed
 from weft.diffusion.policy import Decider, Policy, RunFacts
 from weft.diffusion.profile import Profile
@@ -29,9 +28,6 @@ class Calibrated(Policy):
     profile: Profile
     target_speedup: float | None = None
     min_psnr: float | None = None
-    _plans: dict[tuple[float, ...], DenoisePlan] = field(
-        default_factory=dict[tuple[float, ...], DenoisePlan], init=False, repr=False
-    )
 
     def __post_init__(self) -> None:
         asked = [value for value in (self.target_speedup, self.min_psnr) if value is not None]
@@ -61,9 +57,7 @@ class Calibrated(Policy):
             InfeasibleError: no plan is as fast, or as good.
         """
         self.profile.holds_for.require(facts.validity)
-        plan = self._plans.get(facts.positions)
-        if plan is None:
-            plan = self._plans[facts.positions] = self.profile.at(facts.positions).plan(
-                target_speedup=self.target_speedup, min_psnr=self.min_psnr
-            )
+        plan = self.profile.at(facts.positions).plan(
+            target_speedup=self.target_speedup, min_psnr=self.min_psnr
+        )
         return Fixed(plan=plan).begin(facts)

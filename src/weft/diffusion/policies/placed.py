@@ -17,6 +17,7 @@ from weft.core.errors import InputError
 from weft.diffusion.pair import Disagreement
 from weft.diffusion.plan import Model, Predictor, StepPlan
 from weft.diffusion.policies.fixed import without_small
+from weft.diffusion.policies.sketch import Sketch
 from weft.diffusion.policy import Decider, Moment, Policy, RunFacts
 
 __all__ = ["Placed"]
@@ -51,7 +52,7 @@ class Placed(Policy):
                 got=f"steps={self.steps}, share={self.share}",
                 hint="share=0.5 gives the small model half of the steps",
             )
-        if self.then is not None and self.then.mixes:
+        if self.then is not None and (self.then.mixes or isinstance(self.then, Sketch)):
             raise InputError(
                 need="a policy for caches beside the placement",
                 got=self.then.name,
