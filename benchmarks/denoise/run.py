@@ -37,6 +37,8 @@ TARGETS = (1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0)
 QUALITIES = (40.0, 35.0, 30.0)
 LIKE_DB, FASTER = 35.0, 1.3
 SKETCH_SPEED = 3.0
+WHOLE = 0.99
+"""Share of the work from which on nothing is left out."""
 ROUNDS, BATCH = 3, 4
 CALIBRATION, HELD_OUT = (101, 102), (1, 2, 3)
 
@@ -194,8 +196,13 @@ def _tell(text: str) -> None:
 
 
 def frontier(points: Sequence[Point], name: str) -> list[tuple[float, float]]:
-    """Speeds and likenesses of a contestant's settings that no other of its own beats."""
-    own = sorted(((p.speedup, p.psnr_db) for p in points if p.name == name), reverse=True)
+    """Speeds and likenesses of a contestant's settings that no other of its own beats.
+
+    Settings that leave nothing out are none: a line from their likeness, which has no end, to the
+    next one's would be a line to nowhere.
+    """
+    some = [p for p in points if p.name == name and p.work < WHOLE]
+    own = sorted(((p.speedup, p.psnr_db) for p in some), reverse=True)
     found: list[tuple[float, float]] = []
     for speed, db in own:
         if not found or db > found[-1][1]:
