@@ -16,6 +16,7 @@ help: ## Print this list
 
 # Set-up. A stamp stands for an installed set of pins; a changed file of pins installs again.
 
+SETS := dev docs rivals
 CHECK_PYTHON := 'import sys; assert sys.version_info >= (3, 11); import ensurepip, venv'
 
 $(BIN)/python:
@@ -34,9 +35,10 @@ $(VENV)/.run-time: requirements/base.txt pyproject.toml | $(BIN)/python
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.development: requirements/dev.txt requirements/docs.txt $(VENV)/.run-time
-	@echo "Installing the pins of requirements/dev.txt and docs.txt"
+$(VENV)/.development: $(SETS:%=requirements/%.txt) $(VENV)/.run-time
+	@echo "Installing the pins of requirements/dev.txt, docs.txt and rivals.txt"
 	@$(PIP) -c requirements/base.txt -r requirements/dev.txt -r requirements/docs.txt
+	@$(PIP) --no-deps -r requirements/rivals.txt
 	@touch $@
 
 setup: $(VENV)/.development ## Make the virtual environment and install everything, pinned
