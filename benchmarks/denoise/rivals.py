@@ -11,35 +11,18 @@ import contextlib
 import importlib
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
+from benchmarks.denoise.contestant import Contestant
 from benchmarks.denoise.scene import STEPS, Scene
 
-__all__ = ["FEWER_STEPS", "Contestant", "rivals"]
+__all__ = ["FEWER_STEPS", "rivals"]
 
 FEWER_STEPS = "fewer steps"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contestant:
-    """A way to be faster.
-
-    Attributes:
-        name: of whom.
-        setting: in words.
-        on: puts it on a pipeline, as long as a context lasts.
-        inputs: what the pipeline is called with beside its own.
-    """
-
-    name: str
-    setting: str
-    on: Callable[[Any], AbstractContextManager[object]]
-    inputs: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 def rivals(scene: Scene, *, quick: bool) -> list[Contestant]:

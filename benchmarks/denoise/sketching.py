@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean, median
 from typing import Any
 
+from benchmarks.denoise.contestant import Contestant, accelerated, in_turns
 from benchmarks.denoise.quality import psnr
-from benchmarks.denoise.rivals import Contestant
 from benchmarks.denoise.scene import Scene
 from benchmarks.denoise.work import counted
 from recipes.moving_shapes import denoiser
-from weft.diffusion import MixCache, Sketch, accelerate, restore
+from weft.diffusion import MixCache, Sketch
 
 __all__ = ["LARGE", "SMALL", "Rendered", "measure_sketches"]
 
@@ -55,7 +55,6 @@ def measure_sketches(name: str, seeds: Sequence[int], *, batch: int, rounds: int
     pipes = [Scene(name, seed=0, batch=1).pipe for _ in contestants]
     work: list[list[int]] = [[] for _ in contestants]
     quality: list[list[tuple[float, float]]] = [[] for _ in contestants]
-    taken: list[list[float]] = [[] for _ in contestants]
     with ExitStack() as stack:
         pairs = list(zip(contestants, pipes, strict=True))
         smalls: list[Any] = [stack.enter_context(own.on(pipe)) for own, pipe in pairs]
@@ -69,11 +68,9 @@ def measure_sketches(name: str, seeds: Sequence[int], *, batch: int, rounds: int
                     videos = scene.on(pipe).call()
                 work[n].append(found.done)
                 quality[n].append((scene.adherence(videos), psnr(videos, full)))
-        order, chance = list(range(len(pipes))), random.Random(0)
-        for _ in range(rounds):
-            chance.shuffle(order)
-            for n in order:
-                taken[n].append(scenes[0].on(pipes[n]).taken({}, count=False).seconds)
+        taken = in_turns(
+            len(pipes), rounds, lambda n: scenes[0].on(pipes[n]).taken({}, count=False).seconds
+        )
     return [
         Rendered(
             name=own.name,
@@ -87,31 +84,21 @@ def measure_sketches(name: str, seeds: Sequence[int], *, batch: int, rounds: int
 
 
 def _contestants(name: str) -> list[Contestant]:
+    small = partial(denoiser, f"{name}_small")
     return [
         Contestant(name=LARGE, setting="", on=lambda _: nullcontext()),
         Contestant(name=SMALL, setting="", on=lambda pipe: _small_alone(pipe, name)),
-        _sketched("SRDiffusion", name, policy=Sketch()),
-        _sketched("SRDiffusion, 20 % at most", name, policy=Sketch(latest=0.2)),
-        _sketched("SRDiffusion, MixCache", name, policy=Sketch(then=MixCache())),
-        _sketched(
-            "SRDiffusion, 20 % at most, MixCache", name, policy=Sketch(then=MixCache(), latest=0.2)
+        accelerated("SRDiffusion", small=small, policy=Sketch()),
+        accelerated("SRDiffusion, 20 % at most", small=small, policy=Sketch(latest=0.2)),
+        accelerated("SRDiffusion, MixCache", small=small, policy=Sketch(then=MixCache())),
+        accelerated(
+            "SRDiffusion, 20 % at most, MixCache",
+            small=small,
+            policy=Sketch(then=MixCache(), latest=0.2),
         ),
-        _sketched(f"{ASKED} 3 times the speed", name, target_speedup=3.0),
-        _sketched(f"{ASKED} 4 times the speed", name, target_speedup=4.0),
+        accelerated(f"{ASKED} 3 times the speed", small=small, target_speedup=3.0),
+        accelerated(f"{ASKED} 4 times the speed", small=small, target_speedup=4.0),
     ]
-
-
-def _sketched(label: str, name: str, **options: Any) -> Contestant:
-    @contextmanager
-    def on(pipe: Any) -> Iterator[Any]:
-        small = denoiser(f"{name}_small")
-        accelerate(pipe, sketch_to=small, **options)
-        try:
-            yield small
-        finally:
-            restore(pipe)
-
-    return Contestant(name=label, setting="", on=on)
 
 
 @contextmanager

@@ -82,9 +82,21 @@ def _masks() -> dict[str, Tensor]:
     return {"prompt_attention_mask": every, "negative_prompt_attention_mask": every}
 
 
-def _quiet(pipe: Any) -> Any:  # noqa: ANN401
+def _built(kind: str, inputs: Mapping[str, Any], **parts: object) -> Built:
+    """A pipeline without text encoders."""
+    pipe = getattr(diffusers, kind)(tokenizer=None, text_encoder=None, **parts)
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return Built(pipe=pipe, inputs=inputs)
+
+
+def _sizes(steps: int, frames: int, side: int = 16) -> dict[str, Any]:
+    """What is asked for, but for its content."""
+    return {
+        "height": side,
+        "width": side,
+        "num_frames": frames,
+        "num_inference_steps": steps,
+    }
 
 
 def _wan_denoiser(
@@ -120,9 +132,9 @@ def _wan_decoder() -> Any:  # noqa: ANN401
 
 
 def _wan_run(steps: int, denoiser: Any, kind: str = "WanPipeline", **more: object) -> Built:  # noqa: ANN401
-    pipe = getattr(diffusers, kind)(
-        tokenizer=None,
-        text_encoder=None,
+    return _built(
+        kind,
+        {**_two_prompts(32), "guidance_scale": 5.0, **_sizes(steps, 9)},
         vae=_wan_decoder(),
         scheduler=diffusers.UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
@@ -130,15 +142,6 @@ def _wan_run(steps: int, denoiser: Any, kind: str = "WanPipeline", **more: objec
         transformer=denoiser,
         **more,
     )
-    inputs = {
-        **_two_prompts(32),
-        "guidance_scale": 5.0,
-        "height": 16,
-        "width": 16,
-        "num_frames": 9,
-        "num_inference_steps": steps,
-    }
-    return Built(pipe=_quiet(pipe), inputs=inputs)
 
 
 def _wan(steps: int) -> Built:
@@ -184,23 +187,19 @@ def _cogvideo(steps: int) -> Built:
         norm_num_groups=2,
         temporal_compression_ratio=4,
     ).eval()
-    pipe = diffusers.CogVideoXPipeline(
-        tokenizer=None,
-        text_encoder=None,
+    inputs = {
+        **_two_prompts(32),
+        "guidance_scale": 6.0,
+        **_sizes(steps, 8),
+        "max_sequence_length": TOKENS,
+    }
+    return _built(
+        "CogVideoXPipeline",
+        inputs,
         vae=decoder,
         transformer=denoiser,
         scheduler=diffusers.CogVideoXDDIMScheduler(),
     )
-    inputs = {
-        **_two_prompts(32),
-        "guidance_scale": 6.0,
-        "height": 16,
-        "width": 16,
-        "num_frames": 8,
-        "num_inference_steps": steps,
-        "max_sequence_length": TOKENS,
-    }
-    return Built(pipe=_quiet(pipe), inputs=inputs)
 
 
 def _hunyuan(steps: int, guidance: float = 1.0) -> Built:
@@ -235,25 +234,13 @@ def _hunyuan(steps: int, guidance: float = 1.0) -> Built:
         temporal_compression_ratio=4,
         mid_block_add_attention=True,
     ).eval()
-    pipe = diffusers.HunyuanVideoPipeline(
-        text_encoder=None,
-        tokenizer=None,
-        text_encoder_2=None,
-        tokenizer_2=None,
-        transformer=denoiser,
-        vae=decoder,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
-    )
     every = torch.ones(1, TOKENS, dtype=torch.bool)
     inputs: dict[str, Any] = {
         "prompt_embeds": _prompt(16, seed=1),
         "pooled_prompt_embeds": _prompt(8, 1, seed=3)[0],
         "prompt_attention_mask": every,
         "guidance_scale": 4.5,
-        "height": 16,
-        "width": 16,
-        "num_frames": 9,
-        "num_inference_steps": steps,
+        **_sizes(steps, 9),
     }
     if guidance > 1.0:
         inputs |= {
@@ -262,7 +249,15 @@ def _hunyuan(steps: int, guidance: float = 1.0) -> Built:
             "negative_pooled_prompt_embeds": _prompt(8, 1, seed=4)[0],
             "negative_prompt_attention_mask": every,
         }
-    return Built(pipe=_quiet(pipe), inputs=inputs)
+    return _built(
+        "HunyuanVideoPipeline",
+        inputs,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=denoiser,
+        vae=decoder,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
 
 
 def _ltx(steps: int) -> Built:
@@ -297,23 +292,19 @@ def _ltx(steps: int) -> Built:
         encoder_causal=True,
         decoder_causal=False,
     ).eval()
-    pipe = diffusers.LTXPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        vae=decoder,
-        transformer=denoiser,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-    )
     inputs = {
         **_two_prompts(32),
         **_masks(),
         "guidance_scale": 3.0,
-        "height": 32,
-        "width": 32,
-        "num_frames": 9,
-        "num_inference_steps": steps,
+        **_sizes(steps, 9, 32),
     }
-    return Built(pipe=_quiet(pipe), inputs=inputs)
+    return _built(
+        "LTXPipeline",
+        inputs,
+        vae=decoder,
+        transformer=denoiser,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
 
 
 def _mochi(steps: int) -> Built:
@@ -340,23 +331,19 @@ def _mochi(steps: int) -> Built:
         decoder_block_out_channels=(32,) * 4,
         layers_per_block=(1,) * 5,
     ).eval()
-    pipe = diffusers.MochiPipeline(
-        tokenizer=None,
-        text_encoder=None,
-        vae=decoder,
-        transformer=denoiser,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-    )
     inputs = {
         **_two_prompts(32),
         **_masks(),
         "guidance_scale": 4.5,
-        "height": 16,
-        "width": 16,
-        "num_frames": 7,
-        "num_inference_steps": steps,
+        **_sizes(steps, 7),
     }
-    return Built(pipe=_quiet(pipe), inputs=inputs)
+    return _built(
+        "MochiPipeline",
+        inputs,
+        vae=decoder,
+        transformer=denoiser,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
 
 
 PIPELINES: Mapping[str, Kind] = MappingProxyType(

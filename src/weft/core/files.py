@@ -1,17 +1,24 @@
-"""Text files that appear whole or not at all."""
+"""Text files that appear whole or not at all, and JSON that says what it is."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from weft.core.errors import FileError
+from weft.core.errors import FileError, InputError, WeftError
 
-__all__ = ["read_as", "read_text", "write_whole"]
+__all__ = ["parsed", "read_as", "read_text", "write_whole"]
 
 T = TypeVar("T")
+
+BROKEN = (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError, InputError),
+)
+"""What reading damaged content may end with."""
 
 
 def write_whole(path: str | Path, text: str, what: str) -> None:
@@ -82,6 +89,40 @@ def read_as(path: str | Path, parse: Callable[[str], T], what: str, hint: str) -
         return parse(text)
     except FileError as error:
         raise error.within(str(path)) from error.__cause__
+
+
+def parsed(
+    text: str,
+    kind: str,
+    version: int,
+    build: Callable[[dict[str, Any]], T],
+    *,
+    hint: str,
+    error: type[WeftError] = FileError,
+) -> T:
+    """What JSON holds that is stamped with its kind, under "weft", and its version.
+
+    Args:
+        text: the JSON.
+        kind, version: that it has to be of.
+        build: makes the whole of the rest.
+        hint: what to try where the text is something else, or `build` fails.
+        error: what is raised then.
+
+    Raises:
+        WeftError: the text is nothing of this kind and version; of the type that was asked for.
+    """
+    try:
+        plain = json.loads(text)
+        if plain.pop("weft") != kind or plain.pop("version") != version:
+            raise ValueError(f"not a {kind} of version {version}")
+        return build(plain)
+    except BROKEN as caught:
+        raise error(
+            need=f"a {kind} of version {version}",
+            got=f"{type(caught).__name__}: {caught}",
+            hint=hint,
+        ) from caught
 
 
 def _is_stream(path: Path) -> bool:

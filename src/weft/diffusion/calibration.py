@@ -31,11 +31,11 @@ from weft.diffusion.dynamics import Responses
 from weft.diffusion.families import family_of
 from weft.diffusion.plan import DenoisePlan, Mode, Predictor, StepPlan
 from weft.diffusion.policies.fixed import Fixed
-from weft.diffusion.policy import Decider, Policy, RunFacts
+from weft.diffusion.policy import Decider, Policy, RunFacts, inner_blocks
 from weft.diffusion.profile import Check, FewerSteps, Profile
 from weft.diffusion.record import Run
 from weft.diffusion.recording import Recording
-from weft.diffusion.search import STYLES, Costs, Style
+from weft.diffusion.search import STYLES, USUAL, Costs, Style
 from weft.diffusion.sketching import Sketcher
 from weft.diffusion.surrogate import Surrogate
 from weft.diffusion.watching import Watched
@@ -45,8 +45,6 @@ __all__ = ["calibrate"]
 FULL = StepPlan()
 LEAST_STEPS = 4
 """Of a run that can be calibrated: two that are computed, one that is predicted, a last one."""
-USUAL = {Mode.CFG: 0.5, Mode.STEP: 0.01}
-"""Shares of a full step where a run is too short to show them."""
 SPEEDUPS = (1.5, 2.0, 2.5, 3.0, 4.0)
 """Of plans that are run to see what becomes of predictions."""
 
@@ -132,7 +130,8 @@ class _Calibration:
         progress: Callable[[str, float], None],
     ) -> None:
         count = len(blocks_of(getattr(pipe, family_of(pipe).denoisers[0])))
-        whole = [(1, count - 1)] if count > 2 else []
+        inner = inner_blocks(count)
+        whole = [] if inner is None else [inner]
         self._pipe, self._prompts, self._probes = pipe, list(prompts), probes
         self._ranges = list(whole if blocks is None else blocks)
         self._progress = progress
@@ -185,11 +184,7 @@ class _Calibration:
             guidance = _guidance_of(self._pipe, prompt)
             watched = Watched(self._sketcher, self._ranges, guidance)
             policy = _Seen(kept=frozenset(self._ranges), facts=seen, watcher=watched)
-            accelerate(self._pipe, policy=policy)
-            try:
-                result, _ = self._timed(number)
-            finally:
-                restore(self._pipe)
+            result, _, _ = self._called(number, policy)
             self._require_alike(seen[0], seen[-1])
             self._results.append(result)
             recordings.append(watched.recording(seen[-1].positions, result))

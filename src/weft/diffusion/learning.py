@@ -19,9 +19,9 @@ from weft.core.errors import InfeasibleError, InputError, WeftError
 from weft.diffusion.plan import DenoisePlan, Mode, Model, Predictor, StepPlan
 from weft.diffusion.policies.fixed import Fixed
 from weft.diffusion.policies.sketch import Sketch
-from weft.diffusion.policy import Decider, Moment, Policy, RunFacts
+from weft.diffusion.policy import Decider, Moment, Policy, RunFacts, inner_blocks
 from weft.diffusion.record import StepRecord
-from weft.diffusion.search import Costs, Search
+from weft.diffusion.search import USUAL, Costs, Search
 from weft.diffusion.sketching import Sketcher
 from weft.diffusion.surrogate import Surrogate
 from weft.diffusion.watching import Watched
@@ -31,8 +31,6 @@ __all__ = ["Learning"]
 _log = logging.getLogger("weft.diffusion")
 
 FULL = StepPlan()
-STEP_SHARE = 0.01
-"""Of a full step, what a predicted one takes. Measured: 0.002 to 0.02 on small denoisers."""
 HALVINGS = 6
 """To find out how fast the large model's steps have to be beside a small one's."""
 
@@ -75,7 +73,8 @@ class Learning(Policy):
 
     def ranges(self, num_blocks: int) -> frozenset[tuple[int, int]]:
         """All blocks but the first and the last."""
-        return frozenset({(1, num_blocks - 1)} if num_blocks > 2 else ())
+        inner = inner_blocks(num_blocks)
+        return frozenset(() if inner is None else {inner})
 
     def begin(self, facts: RunFacts) -> Decider:
         """Follow the plan that a run of this kind has led to; or learn from this one.
@@ -112,14 +111,14 @@ class Learning(Policy):
         costs = Costs(
             full_s=median(step.seconds for step in steps),
             share={
+                **USUAL,
                 Mode.FULL: 1.0,
-                Mode.STEP: STEP_SHARE,
-                Mode.CFG: 0.5,
                 Mode.BLOCK: 1.0 - (blocks[1] - blocks[0]) / facts.num_blocks,
             },
         )
         search = Search(Surrogate([watched.recording(facts.positions)]), costs)
-        plan = _handed_over(search, costs, self.target_speedup, switch, facts.small_share)
+        full = DenoisePlan(steps=(FULL,) * facts.num_steps)
+        plan = _handed_over(search, costs, full, self.target_speedup, switch, facts.small_share)
         self._plans[facts.validity, facts.positions] = replace(plan, policy=self.name)
 
     def refuse(self, facts: RunFacts, error: WeftError) -> None:
@@ -128,18 +127,23 @@ class Learning(Policy):
 
 
 def _handed_over(
-    search: Search, costs: Costs, wanted: float, switch: int, small_share: float
+    search: Search,
+    costs: Costs,
+    full: DenoisePlan,
+    wanted: float,
+    switch: int,
+    small_share: float,
 ) -> DenoisePlan:
     """The plan that does least harm of those that are fast enough, with a small model's last steps.
 
     Args:
         search: for plans of the large model.
         costs: of its steps.
+        full: all of them, computed.
         wanted: speed-up over all steps in full by the large model.
         switch: first step of the small model.
         small_share: of its steps over those of the large one.
     """
-    full = search.plan(search.frontier()[0], None)
     if switch >= len(full.steps):
         return search.plan(search.for_speedup(wanted), None)
 

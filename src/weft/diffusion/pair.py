@@ -15,16 +15,17 @@ arXiv 2505.19151.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.core.errors import FileError, InputError, MismatchError
-from weft.core.files import read_as, write_whole
+from weft.core.errors import InputError, MismatchError
+from weft.core.files import parsed, read_as, write_whole
 from weft.diffusion.validity import Validity
 
 __all__ = ["Disagreement", "load_disagreement", "save_disagreement"]
@@ -151,24 +152,18 @@ class Disagreement:
         Raises:
             FileError: the text is no disagreement of this version.
         """
-        try:
-            plain = json.loads(text)
-            if plain["weft"] != "disagreement" or plain["version"] != VERSION:
-                raise ValueError(f"not a disagreement of version {VERSION}")
-            holds = plain["holds_for"]
-            return Disagreement(
-                holds_for=Validity(**{**holds, "shape": tuple(holds["shape"])}),
-                small=str(plain["small"]),
-                positions=tuple(float(level) for level in plain["positions"]),
-                values=tuple(float(value) for value in plain["values"]),
-                prompts=int(plain["prompts"]),
-            )
-        except (ValueError, KeyError, TypeError, InputError) as error:
-            raise FileError(
-                need=f"a disagreement of version {VERSION}",
-                got=f"{type(error).__name__}: {error}",
-                hint="measure it with weft.diffusion.disagreement",
-            ) from error
+        hint = "measure it with weft.diffusion.disagreement"
+        return parsed(text, "disagreement", VERSION, _disagreement, hint=hint)
+
+
+def _disagreement(plain: Mapping[str, Any]) -> Disagreement:
+    return Disagreement(
+        holds_for=Validity.from_plain(plain["holds_for"]),
+        small=str(plain["small"]),
+        positions=tuple(float(level) for level in plain["positions"]),
+        values=tuple(float(value) for value in plain["values"]),
+        prompts=int(plain["prompts"]),
+    )
 
 
 def _ranks(values: Sequence[float]) -> NDArray[np.float64]:

@@ -22,9 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
-from weft.core.errors import FileError, InputError
-from weft.core.files import read_as, write_whole
+from weft.core.errors import InputError
+from weft.core.files import parsed, read_as, write_whole
 
 __all__ = [
     "DenoisePlan",
@@ -204,19 +205,14 @@ class DenoisePlan:
         Raises:
             FileError: the text is no denoise plan of this version.
         """
-        try:
-            plain = json.loads(text)
-            if plain["weft"] != "denoise plan" or plain["version"] != VERSION:
-                raise ValueError(f"not a denoise plan of version {VERSION}")
-            steps = tuple(map(_step, plain["steps"]))
-            numbers = {key: _number(plain[key]) for key in ("speedup", "psnr_db")}
-            return DenoisePlan(steps=steps, policy=str(plain["policy"]), **numbers)
-        except (ValueError, KeyError, TypeError, InputError) as error:
-            raise FileError(
-                need=f"a denoise plan of version {VERSION}",
-                got=f"{type(error).__name__}: {error}",
-                hint="write one with weft.diffusion.save_plan, or calibrate again",
-            ) from error
+        hint = "write one with weft.diffusion.save_plan, or calibrate again"
+        return parsed(text, "denoise plan", VERSION, _plan, hint=hint)
+
+
+def _plan(plain: Mapping[str, Any]) -> DenoisePlan:
+    numbers = {key: _number(plain[key]) for key in ("speedup", "psnr_db")}
+    steps = tuple(map(_step, plain["steps"]))
+    return DenoisePlan(steps=steps, policy=str(plain["policy"]), **numbers)
 
 
 def _plain(plan: DenoisePlan) -> dict[str, object]:

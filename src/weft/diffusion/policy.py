@@ -15,12 +15,17 @@ from weft.diffusion.plan import Mode, Model, Predictor, StepPlan
 from weft.diffusion.record import StepRecord
 from weft.diffusion.validity import Validity
 
-__all__ = ["Decider", "Moment", "Policy", "RunFacts", "Watcher"]
+__all__ = ["Decider", "Moment", "Policy", "RunFacts", "Watcher", "inner_blocks"]
 
 CHANGE = "change"
 """Name of the distance between two consecutive outputs, beside those of modes."""
 TURN = "turn"
 """Name of what directions of a small model have turned by, in mixed steps."""
+
+
+def inner_blocks(num_blocks: int) -> tuple[int, int] | None:
+    """All of so many blocks but the first and the last; None if there are none between."""
+    return (1, num_blocks - 1) if num_blocks > 2 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

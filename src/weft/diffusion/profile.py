@@ -10,7 +10,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from weft.core.errors import FileError, InfeasibleError, InputError
-from weft.core.files import read_as, write_whole
+from weft.core.errors import InfeasibleError, InputError
+from weft.core.files import parsed, read_as, write_whole
 from weft.diffusion.plan import DenoisePlan, Mode
 from weft.diffusion.recording import Recording, with_end
 from weft.diffusion.search import EFFORT, STYLES, Costs, Found, Search, Style
@@ -29,11 +29,6 @@ from weft.diffusion.validity import Validity
 __all__ = ["Check", "FewerSteps", "Profile", "load_profile", "save_profile"]
 
 VERSION = 1
-BROKEN = (
-    *(ValueError, KeyError, TypeError, AttributeError),
-    *(OverflowError, RecursionError, InputError),
-)
-"""What reading a damaged file may end with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,10 +236,7 @@ class Profile:
         plain = {
             "weft": "denoise profile",
             "version": VERSION,
-            "holds_for": {
-                name: getattr(self.holds_for, name)
-                for name in ("pipeline", "denoiser", "scheduler", "guidance", "shape")
-            },
+            "holds_for": asdict(self.holds_for),
             "recordings": [_recording(r) for r in self.recordings],
             "costs": {
                 "full_s": self.costs.full_s,
@@ -268,42 +260,37 @@ class Profile:
         Raises:
             FileError: the text is no denoise profile of this version.
         """
-        try:
-            plain = json.loads(text)
-            if plain["weft"] != "denoise profile" or plain["version"] != VERSION:
-                raise ValueError(f"not a denoise profile of version {VERSION}")
-            holds = plain["holds_for"]
-            return Profile(
-                holds_for=Validity(**{**holds, "shape": tuple(holds["shape"])}),
-                recordings=tuple(map(_read_recording, plain["recordings"])),
-                costs=Costs(
-                    full_s=float(plain["costs"]["full_s"]),
-                    around_s=float(plain["costs"]["around_s"]),
-                    share={Mode(m): float(s) for m, s in plain["costs"]["share"].items()},
-                ),
-                value_range=float(plain["value_range"]),
-                checks=tuple(
-                    Check(
-                        speedup=float(a),
-                        psnr_db=float(b),
-                        got_speedup=float(c),
-                        got_psnr_db=float(d),
-                        style=Style(doubt=float(doubt), warm_up=int(warm_up)),
-                    )
-                    for a, b, c, d, doubt, warm_up in plain["checks"]
-                ),
-                fewer_steps=tuple(
-                    FewerSteps(steps=int(n), speedup=float(s), psnr_db=float(p))
-                    for n, s, p in plain.get("fewer_steps", ())
-                ),
-                provenance=str(plain["provenance"]),
+        hint = "make one with weft.diffusion.calibrate"
+        return parsed(text, "denoise profile", VERSION, _profile, hint=hint)
+
+
+def _profile(plain: Mapping[str, Any]) -> Profile:
+    costs = plain["costs"]
+    return Profile(
+        holds_for=Validity.from_plain(plain["holds_for"]),
+        recordings=tuple(map(_read_recording, plain["recordings"])),
+        costs=Costs(
+            full_s=float(costs["full_s"]),
+            around_s=float(costs["around_s"]),
+            share={Mode(m): float(s) for m, s in costs["share"].items()},
+        ),
+        value_range=float(plain["value_range"]),
+        checks=tuple(
+            Check(
+                speedup=float(a),
+                psnr_db=float(b),
+                got_speedup=float(c),
+                got_psnr_db=float(d),
+                style=Style(doubt=float(doubt), warm_up=int(warm_up)),
             )
-        except BROKEN as error:
-            raise FileError(
-                need=f"a denoise profile of version {VERSION}",
-                got=f"{type(error).__name__}: {error}",
-                hint="make one with weft.diffusion.calibrate",
-            ) from error
+            for a, b, c, d, doubt, warm_up in plain["checks"]
+        ),
+        fewer_steps=tuple(
+            FewerSteps(steps=int(n), speedup=float(s), psnr_db=float(p))
+            for n, s, p in plain.get("fewer_steps", ())
+        ),
+        provenance=str(plain["provenance"]),
+    )
 
 
 def _recording(own: Recording) -> dict[str, object]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from weft.core.errors import MismatchError
 
@@ -26,6 +28,11 @@ class Validity:
     scheduler: str
     guidance: float
     shape: tuple[int, ...]
+
+    @staticmethod
+    def from_plain(plain: Mapping[str, Any]) -> Validity:
+        """Of what `asdict` gives, as it comes back from JSON."""
+        return Validity(**{**plain, "shape": tuple(plain["shape"])})
 
     def require(self, other: Validity) -> None:
         """Check that the profile holds for another run.

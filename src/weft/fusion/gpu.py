@@ -43,6 +43,7 @@ __all__ = [
     "emitted",
     "key_of",
     "read_triton_kernel",
+    "require_tensors",
 ]
 
 
@@ -181,12 +182,7 @@ def emitted(
     Raises:
         VerifyError: there is no code for it.
     """
-    if not region.program.inputs:
-        raise VerifyError(
-            need="a region that reads a tensor, where its kernels run",
-            got="constants only",
-            hint="leave it to Inductor, which folds constants",
-        )
+    require_tensors(region)
     points = lower(region)
     refused: VerifyError | None = None
     for planner in ("beam", "none"):
@@ -197,6 +193,20 @@ def emitted(
             refused = refused or error
     assert refused is not None
     raise refused
+
+
+def require_tensors(region: Region) -> None:
+    """Check that a region reads any tensor.
+
+    Raises:
+        VerifyError: it does not.
+    """
+    if not region.program.inputs:
+        raise VerifyError(
+            need="a region that reads a tensor, where its kernels run",
+            got="constants only",
+            hint="leave it to Inductor, which folds constants",
+        )
 
 
 def key_of(region: Region, device: Device) -> str:

@@ -89,7 +89,7 @@ def fastest(candidate: Candidate, host: Host, folder: Path) -> Kernel:
     return Kernel(chosen, folder)
 
 
-def slower_than_inductor(measured: Mapping[str, float], call_s: float = 0.0) -> str:
+def slower_than_inductor(measured: Mapping[str, float], call_s: float) -> str:
     """By how much Inductor's kernels were measured to be faster; empty if they were not.
 
     Args:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from weft.core.errors import InputError
+from weft.core.files import parsed
 
 __all__ = ["FusionPlan", "PlannedPhase"]
 
@@ -73,23 +75,18 @@ class FusionPlan:
         Raises:
             InputError: the text is no fusion plan of this version.
         """
-        try:
-            plain = json.loads(text)
-            if plain.pop("weft") != "fusion plan" or plain.pop("version") != VERSION:
-                raise ValueError(f"not a fusion plan of version {VERSION}")
-            phases = tuple(
-                PlannedPhase(
-                    tasks=tuple(phase["tasks"]),
-                    outer=tuple((axis, block) for axis, block in phase["outer"]),
-                    seconds=float(phase["seconds"]),
-                    num_bytes=float(phase["num_bytes"]),
-                )
-                for phase in plain.pop("phases")
-            )
-            return FusionPlan(phases=phases, **plain)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                need=f"a fusion plan of version {VERSION}",
-                got=f"{type(error).__name__}: {error}",
-                hint="plan the region again",
-            ) from error
+        hint = "plan the region again"
+        return parsed(text, "fusion plan", VERSION, _plan, hint=hint, error=InputError)
+
+
+def _plan(plain: dict[str, Any]) -> FusionPlan:
+    phases = tuple(
+        PlannedPhase(
+            tasks=tuple(phase["tasks"]),
+            outer=tuple((axis, block) for axis, block in phase["outer"]),
+            seconds=float(phase["seconds"]),
+            num_bytes=float(phase["num_bytes"]),
+        )
+        for phase in plain.pop("phases")
+    )
+    return FusionPlan(phases=phases, **plain)

@@ -20,6 +20,7 @@ from torch.fx.proxy import GraphAppendingTracer
 
 from weft.core.digest import digest
 from weft.core.errors import InputError
+from weft.core.files import parsed
 from weft.fusion.sizes import Size, evaluate, is_size, size_of
 
 __all__ = ["Made", "Recipe", "Step", "graph_of", "recipe_of"]
@@ -100,21 +101,16 @@ class Recipe:
         Raises:
             InputError: the text is no recipe of this version.
         """
-        try:
-            plain = json.loads(text)
-            if plain.pop("weft") != "recipe" or plain.pop("version") != VERSION:
-                raise ValueError(f"not a recipe of version {VERSION}")
-            steps = tuple(Step(**{k: _tuples(v) for k, v in s.items()}) for s in plain.pop("steps"))
-            outputs = tuple(
-                Made(**{k: _tuples(v) for k, v in made.items()}) for made in plain.pop("outputs")
-            )
-            return Recipe(steps=steps, outputs=outputs, **plain)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                need=f"a recipe of version {VERSION}",
-                got=f"{type(error).__name__}: {error}",
-                hint="delete the file, and Inductor's cache with it",
-            ) from error
+        hint = "delete the file, and Inductor's cache with it"
+        return parsed(text, "recipe", VERSION, _recipe, hint=hint, error=InputError)
+
+
+def _recipe(plain: dict[str, Any]) -> Recipe:
+    steps = tuple(Step(**{k: _tuples(v) for k, v in s.items()}) for s in plain.pop("steps"))
+    outputs = tuple(
+        Made(**{k: _tuples(v) for k, v in made.items()}) for made in plain.pop("outputs")
+    )
+    return Recipe(steps=steps, outputs=outputs, **plain)
 
 
 def _tuples(plain: Plain) -> Plain:

@@ -29,9 +29,9 @@ from weft.fusion.gpu import (
     TritonDescription,
     TritonKernel,
     described,
-    emitted,
     key_of,
     read_triton_kernel,
+    require_tensors,
 )
 from weft.fusion.kernel import layouts
 from weft.fusion.lower import lower
@@ -111,7 +111,13 @@ def _anywhere(candidate: Candidate) -> torch.Tensor:
 
 class _Trials:
     def __init__(self, candidate: Candidate, device: Device, folder: Path, timer: Timer) -> None:
+        require_tensors(candidate.region)
         self._candidate = candidate
+        self._points = lower(candidate.region)
+        self._inputs = [
+            like(given.shape, given.strides, given.dtype, candidate.device)
+            for given in layouts(candidate.region)[0]
+        ]
         self._device = device
         self._folder = folder
         self._timer = timer
@@ -120,15 +126,10 @@ class _Trials:
         self._wanted: list[torch.Tensor] | None = None
 
     def run(self) -> TritonDescription:
-        region, device = self._candidate.region, self._device
-        _, first, points = emitted(region, device)
-        self._inputs = [
-            like(given.shape, given.strides, given.dtype, self._candidate.device)
-            for given in layouts(region)[0]
-        ]
-        host = host_like(device)
+        region, points = self._candidate.region, self._points
+        host = host_like(self._device)
         plans = [*ranked(region, points, host)[:MOST_PLANS], planned(region, points, host, "none")]
-        plans = list({plan.phases: plan for plan in (first, *plans)}.values())
+        plans = list({plan.phases: plan for plan in plans}.values())
         for number, plan in enumerate(plans):
             self._add(f"plan {number}", plan, TILINGS[0])
         if not self._kernels:
@@ -156,7 +157,7 @@ class _Trials:
         """One more, unless it is like one that is there or does not run."""
         region = self._candidate.region
         try:
-            schedule = scheduled(lower(region), plan)
+            schedule = scheduled(self._points, plan)
             source = emit_triton(schedule, f"region_{region.digest}", self._device, tiling)
             made = described(region, plan, source, self._folder)
             if any(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from weft.core.errors import FileError
-from weft.core.files import read_text, write_whole
+from weft.core.errors import FileError, InputError
+from weft.core.files import parsed, read_text, write_whole
 
 
 def test_what_is_written_reads_back_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -72,3 +72,34 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
         write_whole(path, "\ud800", "a file")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+STAMPED = '{"weft": "thing", "version": 2, "size": 3}'
+
+
+def thing(text, build=lambda plain: plain, **named):
+    return parsed(text, "thing", 2, build, hint="make another", **named)
+
+
+def test_stamped_content_is_built_from_the_rest():
+    assert thing(STAMPED) == {"size": 3}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[1]", "7", '{"size": 3}', '{"weft": "thing", "version": 1}'),
+        *('{"weft": "other", "version": 2}', "[" * 200_000),
+    ],
+)
+def test_what_is_no_such_content_is_refused(text):
+    with pytest.raises(FileError, match="a thing of version 2") as raised:
+        thing(text)
+    assert raised.value.hint == "make another"
+
+
+@pytest.mark.parametrize("build", [lambda p: p["weight"], lambda p: int(1e400), lambda p: p.size])
+def test_content_of_which_nothing_can_be_built_is_refused(build):
+    with pytest.raises(InputError, match="thing") as raised:
+        thing(STAMPED, build, error=InputError)
+    assert type(raised.value) is InputError

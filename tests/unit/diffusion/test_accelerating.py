@@ -7,13 +7,13 @@ followed and nothing else was touched.
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 
 import pytest
 import torch
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES
 from benchmarks.denoise_matrix.rows import rows_computed
+from tests.unit.diffusion.accelerated import accelerated
 from weft.core.errors import InfeasibleError, InputError, MismatchError
 from weft.diffusion import (
     DenoisePlan,
@@ -49,16 +49,6 @@ def alternating(mode):
             SHORTCUTS[mode] if step >= 2 and step % 2 == 0 else FULL for step in range(STEPS)
         )
     )
-
-
-@contextmanager
-def accelerated(pipe, **options):
-    accelerate(pipe, **options)
-    try:
-        with report(pipe) as found:
-            yield found
-    finally:
-        restore(pipe)
 
 
 @pytest.fixture(scope="module")

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES
+from tests.unit.diffusion.accelerated import accelerated
 from weft.core.errors import InfeasibleError, InputError
-from weft.diffusion import Model, Sketch, accelerate, report, restore
+from weft.diffusion import Model, Sketch, accelerate
 from weft.diffusion.learning import Learning
 
 STEPS = 12
-
-
-@contextmanager
-def accelerated(pipe, **options):
-    accelerate(pipe, **options)
-    try:
-        with report(pipe) as found:
-            yield found
-    finally:
-        restore(pipe)
 
 
 @pytest.fixture(params=["Wan 2.1", "CogVideoX", "HunyuanVideo"])

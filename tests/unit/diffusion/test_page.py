@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,29 +10,17 @@ import torch
 from PIL import Image
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES
+from tests.unit.diffusion.accelerated import accelerated
 from tests.unit.diffusion.known import a_profile, a_run
 from weft.core.errors import FileError, InputError
 from weft.diffusion import (
     MixCache,
     Report,
-    accelerate,
     load_profile,
     pareto,
-    report,
-    restore,
     save_profile,
 )
 from weft.diffusion.page import video_of
-
-
-@contextmanager
-def accelerated(pipe, **options):
-    accelerate(pipe, **options)
-    try:
-        with report(pipe) as found:
-            yield found
-    finally:
-        restore(pipe)
 
 
 def a_report():

@@ -88,11 +88,11 @@ def test_what_does_not_compile_is_left_out_and_an_error_if_nothing_does():
     said = run(
         """
 from weft.core.errors import VerifyError
-from weft.fusion.gpu import TritonKernel
+from weft.fusion.gpu import TritonKernel, emitted
 run = TritonKernel.__call__
 
 def made():
-    source, plan, _ = tune.emitted(own.region, H100, f"region_{own.region.digest}")
+    source, plan, _ = emitted(own.region, H100, f"region_{own.region.digest}")
     return plan, source
 
 def failing(kernel, inputs):

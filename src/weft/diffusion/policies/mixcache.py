@@ -24,7 +24,7 @@ from math import ceil
 from weft.core.errors import InputError
 from weft.diffusion.plan import Mode, Predictor, StepPlan
 from weft.diffusion.policies.fixed import without_guidance
-from weft.diffusion.policy import Decider, Moment, Policy, RunFacts
+from weft.diffusion.policy import Decider, Moment, Policy, RunFacts, inner_blocks
 
 __all__ = ["MixCache"]
 
@@ -96,8 +96,7 @@ class MixCache(Policy):
 
     def ranges(self, num_blocks: int) -> frozenset[tuple[int, int]]:
         """The one, if there are blocks enough."""
-        whole = (1, num_blocks - 1) if num_blocks > 2 else None
-        found = self.blocks or whole
+        found = self.blocks or inner_blocks(num_blocks)
         return frozenset({found} if found is not None and Mode.BLOCK in self.modes else ())
 
     @property
