@@ -145,7 +145,11 @@ def compiled_for_gpu(graph: Graph, size: str) -> dict[str, Callable[..., Result]
     kinds: dict[str, dict[str, Any]] = {
         DEFAULT: {},
         TUNED: {"mode": "max-autotune-no-cudagraphs"},
-        WEFT: {"backend": "weft", "options": {"strict": True}},
+        # What is left to Inductor is tuned as the second contestant is.
+        WEFT: {
+            "backend": "weft",
+            "options": {"strict": True, "max_autotune": True, "coordinate_descent_tuning": True},
+        },
     }
     return {
         name: torch.compile(own_copy(graph.compute, f"{label}_{number}"), dynamic=False, **options)

@@ -28,6 +28,7 @@ from weft.fusion.device import Device, Usage, device_like
 from weft.fusion.emit.triton import OUTSIDE, Launch, TritonSource, emit_triton
 from weft.fusion.kernel import Layout, checked, layouts
 from weft.fusion.lower import lower
+from weft.fusion.moments import OF_PROGRAMS
 from weft.fusion.plan import FusionPlan
 from weft.fusion.points import Points
 from weft.fusion.region import Region
@@ -183,7 +184,7 @@ def emitted(
         VerifyError: there is no code for it.
     """
     require_tensors(region)
-    points = lower(region)
+    points = lower(region, OF_PROGRAMS)
     refused: VerifyError | None = None
     for planner in ("beam", "none"):
         plan = planned(region, points, host_like(device), planner)

@@ -12,7 +12,7 @@ import numpy as np
 from weft.core.errors import VerifyError
 from weft.fusion.index import Box, Misfit, Part
 from weft.fusion.lookups import with_lookups_first
-from weft.fusion.moments import in_blocks
+from weft.fusion.moments import OF_CORES, Blocks, in_blocks
 from weft.fusion.points import Address, Buffer, Const, Kind, Point, Points, PointTable, Ref, Store
 from weft.fusion.region import Region
 from weft.fusion.relate import (
@@ -35,15 +35,19 @@ from weft.program.types import DType, TensorType
 __all__ = ["lower"]
 
 
-def lower(region: Region) -> Points:
+def lower(region: Region, blocks: Blocks = OF_CORES) -> Points:
     """The points of a region.
+
+    Args:
+        region: what to compute.
+        blocks: in which long sums of squares are made.
 
     Raises:
         VerifyError: an operator has arguments that stitching does not know.
     """
     try:
         region = with_lookups_first(region)
-        return in_blocks(simplified(_Lowering(region, relate(region)).run()))
+        return in_blocks(simplified(_Lowering(region, relate(region)).run()), blocks)
     except Misfit as error:
         raise VerifyError(
             need="operators that loops over tensors in memory can follow",

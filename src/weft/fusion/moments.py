@@ -23,23 +23,43 @@ from weft.fusion.points import Const, Kind, Point, Points, PointTable, Ref
 from weft.fusion.simplify import args_of, without_dead
 from weft.fusion.tasks import axis_order
 
-__all__ = ["in_blocks"]
+__all__ = ["OF_CORES", "OF_PROGRAMS", "Blocks", "in_blocks"]
 
-HELD_BYTES = 524_288
-"""Bytes of what one sum reads up to which a second pass finds them in a cache. Derived: half of the
-second-level cache of most cores."""
-BLOCK_BYTES = 262_144
-"""Bytes of a block at most. Derived: half of that, so that the next one can be on its way."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """When sums are made in blocks, and how large these are.
+
+    Attributes:
+        held_bytes: what one sum reads up to which a second pass finds it near.
+        block_bytes: of a block at most.
+    """
+
+    held_bytes: int
+    block_bytes: int
+
+
+OF_CORES = Blocks(held_bytes=524_288, block_bytes=262_144)
+"""Derived: half of the second-level cache of most cores, and half of that, so that the next block
+can be on its way."""
+OF_PROGRAMS = Blocks(held_bytes=32_768, block_bytes=16_384)
+"""Derived: what a program of a GPU keeps in registers when two fit on a processor; and a quarter of
+what keeps memory busy while others add up, of which four to eight fit."""
 ELEMENT_BYTES = 4
 """Bytes of an element. Derived: of float32; of others a cache holds half or twice as many."""
 
 
-def in_blocks(points: Points) -> Points:
-    """Points in which sums of squared deviations from a mean are made block by block."""
+def in_blocks(points: Points, sizes: Blocks) -> Points:
+    """Points in which sums of squared deviations from a mean are made block by block.
+
+    Args:
+        points: of a region.
+        sizes: of blocks, and from where on there are any.
+    """
     order = axis_order(points)
     moments: dict[int, _Moments] = {}
     for number in range(len(points.points)):
-        found = _moments(points, number, order)
+        found = _moments(points, number, order, sizes)
         # One sum has one way to be split, whoever reads it.
         if found is not None and all(found.total != other.total for other in moments.values()):
             moments[number] = found
@@ -83,7 +103,7 @@ class _Moments:
     blocks: tuple[int, ...]
 
 
-def _moments(points: Points, number: int, order: Sequence[int]) -> _Moments | None:
+def _moments(points: Points, number: int, order: Sequence[int], sizes: Blocks) -> _Moments | None:
     """What a point sums up, if it is squared deviations, too many for a cache."""
     squares = points.points[number]
     if squares.kind is not Kind.REDUCE or squares.op != "sum":
@@ -99,7 +119,7 @@ def _moments(points: Points, number: int, order: Sequence[int]) -> _Moments | No
     total = _total_of(points, mean, summand, squares.over)
     if total is None:
         return None
-    blocks, within = _split(points, points.points[summand], squares.over, order)
+    blocks, within = _split(points, points.points[summand], squares.over, order, sizes)
     if not blocks:
         return None
     return _Moments(summand=summand, total=total, mean=mean, within=within, blocks=blocks)
@@ -128,7 +148,7 @@ def _total_of(points: Points, mean: int, summand: int, over: Sequence[int]) -> i
 
 
 def _split(
-    points: Points, summand: Point, over: Sequence[int], order: Sequence[int]
+    points: Points, summand: Point, over: Sequence[int], order: Sequence[int], sizes: Blocks
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Axes along which blocks lie, and those of a block; none of the former for no blocks."""
     if not set(over) <= set(summand.axes):
@@ -141,9 +161,10 @@ def _split(
     def num_bytes(axes: Sequence[int]) -> int:
         return ELEMENT_BYTES * points.num_elements([*axes, *beside])
 
-    if num_bytes(walked) <= HELD_BYTES:
+    if num_bytes(walked) <= sizes.held_bytes:
         return (), ()
-    at = next((n for n in range(len(walked)) if num_bytes(walked[n:]) <= BLOCK_BYTES), 0)
+    fits = (n for n in range(len(walked)) if num_bytes(walked[n:]) <= sizes.block_bytes)
+    at = next(fits, 0)
     return tuple(sorted(walked[:at])), tuple(sorted(walked[at:]))
 
 

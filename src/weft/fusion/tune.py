@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 import torch
+from torch._inductor import config
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from weft.fusion.compile import put
@@ -36,6 +37,7 @@ from weft.fusion.gpu import (
 from weft.fusion.kernel import layouts
 from weft.fusion.lower import lower
 from weft.fusion.measure import INDUCTOR, by_inductor, like
+from weft.fusion.moments import OF_PROGRAMS
 from weft.fusion.partition import Candidate
 from weft.fusion.plan import FusionPlan
 from weft.fusion.region import Region
@@ -78,8 +80,13 @@ def cold_seconds(call: Callable[[], object]) -> float:
 
 
 def tuned_key(region: Region, device: Device) -> str:
-    """Tells timed kernels apart, as `weft.fusion.gpu.key_of` those that were predicted."""
-    return f"{key_of(region, device)}_measured"
+    """Tells timed kernels apart, as `weft.fusion.gpu.key_of` those that were predicted.
+
+    Beside another Inductor, one that tunes its own kernels, another choice may be right.
+    """
+    tuned_too = config.max_autotune or config.max_autotune_pointwise
+    rival = f"{int(tuned_too)}{int(config.coordinate_descent_tuning)}"
+    return f"{key_of(region, device)}_measured{rival}"
 
 
 def tuned(
@@ -113,7 +120,7 @@ class _Trials:
     def __init__(self, candidate: Candidate, device: Device, folder: Path, timer: Timer) -> None:
         require_tensors(candidate.region)
         self._candidate = candidate
-        self._points = lower(candidate.region)
+        self._points = lower(candidate.region, OF_PROGRAMS)
         self._inputs = [
             like(given.shape, given.strides, given.dtype, candidate.device)
             for given in layouts(candidate.region)[0]
@@ -199,4 +206,5 @@ class _Trials:
 
 
 def _words(tiling: Tiling) -> str:
-    return f"tiles of {tiling.wanted}, {tiling.parts} parts, warps x {tiling.warps}"
+    loops = f"chunks of {tiling.chunk}, {tiling.stages} stages"
+    return f"tiles of {tiling.wanted}, {tiling.parts} parts, {loops}, warps x {tiling.warps}"

@@ -35,11 +35,16 @@ THREAD_WORDS = 48
 what is being computed, half of a processor's warps fit."""
 LEAST_RUN_BYTES = 128
 """What programs read together along the axis that is fastest in memory: a line."""
+SECTOR_BYTES = 32
+"""Of a line, that memory delivers on their own. Source: CUDA C++ Best Practices Guide, "Coalesced
+Access to Global Memory"."""
 BASE_REGISTERS = 8
 """Registers of a thread beside its values: addresses, masks, loops."""
 LEAST_LOOP = 64
 """Elements of the smallest chunk along the fastest axis."""
 MOST_WARPS = 16
+AT_ONCE = 8
+"""Parts of a sum on a processor up to which no more are made than it works on at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,23 +55,37 @@ class Tiling:
         wanted: elements of a tile.
         parts: programs on a processor, at most, that each write their own sums.
         warps: of a program, times what its tile needs.
+        chunk: registers for values of a program that walks an axis in chunks.
+        stages: blocks or chunks whose loads are under way at once; what is loaded waits in shared
+            memory. From two on, what is read outside of loops is read before anything is computed.
     """
 
     wanted: int = WANTED
     parts: int = 4
-    warps: int = 1
+    warps: float = 1
+    chunk: int = CHUNK_WORDS
+    stages: int = 1
 
 
 TILINGS = (
     Tiling(),
     Tiling(wanted=2 * WANTED),
-    Tiling(parts=16),
-    Tiling(warps=2),
+    Tiling(wanted=WANTED // 2),
+    Tiling(stages=2),
+    Tiling(stages=3),
+    Tiling(stages=3, wanted=2 * WANTED),
+    Tiling(stages=3, wanted=WANTED // 2, parts=8),
+    Tiling(stages=4, wanted=2 * WANTED, parts=2),
     Tiling(wanted=2 * WANTED, parts=8, warps=2),
-    Tiling(wanted=WANTED // 2, parts=16),
+    Tiling(parts=64),
+    Tiling(wanted=2 * WANTED, parts=64),
+    Tiling(warps=0.5),
+    Tiling(stages=2, warps=0.5),
+    Tiling(stages=2, wanted=WANTED // 2),
 )
-"""Those that are worth a trial on a GPU. The first is right where nothing can be tried: more parts
-write more than they save, if what they sum is short."""
+"""Those that are worth a trial on a GPU: of eighteen, timed on an H200 with ten graphs, those that
+were the fastest somewhere, and others like them. The first is right where nothing can be tried:
+more parts write more than they save, if what they sum is short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +101,7 @@ class Tiles:
         parts: programs that share out the grid axes that all sums over it sum over; 1 without.
         steps: blocks of these axes that a program does one after the other.
         warps: of a program.
+        stages: blocks or chunks that are loaded ahead, and the one at hand.
         registers, shared_bytes: of a thread and of a program, as predicted.
     """
 
@@ -93,6 +113,7 @@ class Tiles:
     parts: int
     steps: int
     warps: int
+    stages: int
     registers: int
     shared_bytes: int
 
@@ -187,7 +208,7 @@ class _Tiler:
             warps *= 2
         if elements >= self._tiling.wanted // 4:
             warps = max(warps, 4)
-        warps = min(warps * self._tiling.warps, MOST_WARPS)
+        warps = max(min(int(warps * self._tiling.warps), MOST_WARPS), 1)
         tiles = Tiles(
             grid=tuple(Outer(own.axis, self._grid[own.axis]) for own in self._phase.outer),
             spans=dict(self._spans),
@@ -197,6 +218,7 @@ class _Tiler:
             parts=1,
             steps=1,
             warps=warps,
+            stages=self._tiling.stages,
             registers=_registers(words, warps),
             shared_bytes=self._shared_bytes(warps),
         )
@@ -209,7 +231,8 @@ class _Tiler:
         fixed = tuple(own.axis for own in tiles.grid if not results or own.axis in kept)
         summed = tiles.blocks({own.axis for own in tiles.grid} - set(fixed), self._sizes)
         at_once = max(blocks_per_processor(tiles.usage, self._device), 1)
-        most = self._device.processors * min(at_once, self._tiling.parts)
+        wanted = self._tiling.parts
+        most = self._device.processors * (wanted if wanted > AT_ONCE else min(at_once, wanted))
         parts = max(min(most // tiles.blocks(fixed, self._sizes), summed), 1)
         steps = ceil(summed / parts)
         registers = _registers(self._words(across=steps > 1), tiles.warps)
@@ -228,8 +251,12 @@ class _Tiler:
             self._spans[axis] = block
 
     def _widen_to_lines(self) -> None:
-        """Blocks along which large tensors are read and written in whole lines."""
-        own = _places(self._points, self._phase)
+        """Blocks along which large tensors are read and written in whole lines.
+
+        Where that would leave processors without a program, in the parts of lines that memory
+        delivers.
+        """
+        own = [*_places(self._points, self._phase), *self._handed_over()]
         largest = max((self._count(address) for _, address in own), default=0)
         for buffer, address in own:
             if self._count(address) * 8 < largest:
@@ -237,8 +264,18 @@ class _Tiler:
             size = self._element_bytes(buffer)
             for axis, stride in address.strides:
                 if stride == 1 and axis in self._grid:
+                    before = self._grid[axis]
                     run = min(LEAST_RUN_BYTES // size, _power_of_two(self._sizes[axis]))
-                    self._set_block(axis, max(run, self._grid[axis]))
+                    self._set_block(axis, max(run, before))
+                    while run * size > SECTOR_BYTES and self._blocks() < self._device.processors:
+                        run //= 2
+                        self._set_block(axis, max(run, before))
+
+    def _handed_over(self) -> list[tuple[int, Address]]:
+        """Where the phase reads what earlier ones have summed up."""
+        read = computed(self._points, self._phase)
+        stores = [self._memory[number] for number in read if number in self._memory]
+        return [(store.buffer, store.address) for store in stores]
 
     def _count(self, address: Address) -> int:
         return self._points.num_elements([axis for axis, _ in address.strides])
@@ -249,7 +286,7 @@ class _Tiler:
 
     def _fit(self) -> None:
         """Chunks, and smaller blocks, until values fit into registers."""
-        while self._words() > (CHUNK_WORDS if self._looped else MOST_WORDS):
+        while self._words() > (self._tiling.chunk if self._looped else MOST_WORDS):
             loopable = [
                 axis
                 for axis in self._inner
@@ -370,8 +407,8 @@ class _Tiler:
         return is_reduce and number not in self._made
 
     def _shared_bytes(self, warps: int) -> int:
-        """For sums over warps, and for tiles that are turned on their way to memory."""
-        found = 0
+        """For sums over warps, tiles that are turned before they are stored, and what waits."""
+        found = self._waiting_bytes()
         for number in self._made:
             point = self._points.points[number]
             rest = prod(self._spans.get(axis, 1) for axis in point.axes)
@@ -381,6 +418,16 @@ class _Tiler:
         if len(fastest) > 1:
             found = max(found, 4 * prod(self._spans.get(axis, 1) for axis in self._spans))
         return found
+
+    def _waiting_bytes(self) -> int:
+        """What is loaded for later rounds of loops."""
+        found, walked = 0, self._looped | set(self._grid)
+        for buffer, address in _places(self._points, self._phase):
+            axes = {axis for axis, _ in address.strides}
+            if axes & walked:
+                own = prod(self._spans.get(axis, 1) for axis in axes)
+                found += own * self._element_bytes(buffer)
+        return found * (self._tiling.stages - 1)
 
     def _fastest(self) -> set[int]:
         """Axes of the tile that are fastest in an access of all of it."""

@@ -23,7 +23,7 @@ from weft.fusion.emit.triton_expressions import (
     reduced,
 )
 from weft.fusion.points import Address, Const, Kind, Point, Points, Ref, Store, argument_type
-from weft.fusion.schedule import Nest, Outer, Phase
+from weft.fusion.schedule import Nest, Outer, Phase, computed
 from weft.program.types import DType
 
 __all__ = ["OUTSIDE", "KernelWriter", "Part"]
@@ -131,6 +131,8 @@ class KernelWriter:
     def run(self) -> tuple[str, tuple[str, ...]]:
         """The kernel, and the names of the buffers that it takes, in order."""
         self._begin()
+        if self._tiles.stages > 1:
+            self._load_ahead()
         for nest in self._phase.nests:
             self._nest(nest)
         self._end()
@@ -167,9 +169,22 @@ class KernelWriter:
             self._step = _Scope(())
             top.add(f"first = {part} * {tiles.steps}")
             last = f"tl.minimum(first + {tiles.steps}, {total})"
-            top.open(f"for at in range(first, {last}):", self._step)
+            top.open(f"for at in {self._range('first', last)}:", self._step)
             part = "at"
         self._grid_values(self._step, walked, part)
+
+    def _range(self, *bounds: int | str) -> str:
+        """What a loop walks, with loads of later rounds under way where that is wanted."""
+        words = ", ".join(map(str, bounds))
+        stages = self._tiles.stages
+        return f"tl.range({words}, num_stages={stages})" if stages > 1 else f"range({words})"
+
+    def _load_ahead(self) -> None:
+        """Begin to read all that is read outside of loops: sums are where threads wait."""
+        for number in computed(self._whole, self._phase):
+            point = self._points[number]
+            if point.kind is Kind.LOAD and not self._tiles.looped & set(point.axes):
+                self._value(number, point.dtype)
 
     def _grid_values(self, scope: _Scope, grid: Sequence[Outer], rest: str) -> None:
         for own in reversed(grid):
@@ -323,7 +338,7 @@ class KernelWriter:
         for depth, axis in enumerate(loops):
             inner = _Scope(tuple(loops[: depth + 1]))
             span, size = self._tiles.spans[axis], self._sizes[axis]
-            scope.open(f"for c{axis} in range(0, {size}, {span}):", inner)
+            scope.open(f"for c{axis} in {self._range(0, size, span)}:", inner)
             self._index(inner, axis, f"c{axis}")
             self._open.append(inner)
             scope = inner
