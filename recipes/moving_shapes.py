@@ -26,6 +26,7 @@ from weft.core.errors import InputError
 __all__ = [
     "CHANNELS",
     "FRAMES",
+    "KINDS",
     "SIDE",
     "Colour",
     "Direction",
@@ -33,6 +34,7 @@ __all__ = [
     "Shape",
     "denoiser",
     "embedding",
+    "embeddings",
     "is_trained",
     "pipeline",
     "prompts",
@@ -40,6 +42,7 @@ __all__ = [
     "scheduler",
     "seen",
     "videos",
+    "videos_of",
 ]
 
 CHANNELS, FRAMES, SIDE = 3, 8, 16
@@ -74,6 +77,14 @@ class Direction(Enum):
     UP = (0, -1)
 
 
+KINDS: tuple[type[Enum], ...] = (Shape, Colour, Direction)
+"""Of a prompt's words, in order."""
+SPEEDS, ASIDE = (0.75, 1.15), 1.5
+"""Of what moves [pixels a frame], and how far from the middle it is half way [pixels]."""
+LIGHTER = 1.0
+"""By how much the ground is lighter in the last frame than in the first."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """What a video shows."""
@@ -99,34 +110,73 @@ def embedding(prompt: Prompt | None) -> Tensor:
     """Tokens of a prompt [3, width]; zeros for none."""
     if prompt is None:
         return torch.zeros(3, TEXT_WIDTH)
-    table = _vocabulary()
-    return torch.stack([table[getattr(prompt, field.name)] for field in fields(prompt)])
+    return embeddings(_words([prompt]))[0]
+
+
+def embeddings(words: Tensor) -> Tensor:
+    """Tokens of prompts [B,3,width].
+
+    Args:
+        words: of each prompt, by number of its shape, colour and direction [B,3].
+    """
+    table, many = _vocabulary(words.device), [len(kind) for kind in KINDS]
+    shape, colour, direction = words.unbind(1)
+    return table[torch.stack([shape, many[0] + colour, many[0] + many[1] + direction], 1)]
 
 
 @cache
-def _vocabulary() -> Mapping[Enum, Tensor]:
-    words = [*Shape, *Colour, *Direction]
-    table = torch.randn(len(words), TEXT_WIDTH, generator=torch.Generator().manual_seed(1234))
-    return dict(zip(words, table, strict=True))
+def _vocabulary(device: torch.device) -> Tensor:
+    words = sum(len(kind) for kind in KINDS)
+    drawn = torch.randn(words, TEXT_WIDTH, generator=torch.Generator().manual_seed(1234))
+    return drawn.to(device)
+
+
+@cache
+def _values(kind: type[Enum], device: torch.device) -> Tensor:
+    """What each option is [options, components]."""
+    return torch.tensor([option.value for option in kind], dtype=torch.float32, device=device)
+
+
+def _words(asked: list[Prompt]) -> Tensor:
+    """Numbers of each prompt's shape, colour and direction [B,3]."""
+    numbers = [{option: number for number, option in enumerate(kind)} for kind in KINDS]
+    return torch.tensor(
+        [[numbers[n][getattr(p, field.name)] for n, field in enumerate(fields(p))] for p in asked]
+    )
 
 
 def videos(asked: list[Prompt], generator: torch.Generator) -> Tensor:
     """A video for each prompt, from -1 to 1; place, size, speed and ground random [B,C,T,H,W]."""
-    many = len(asked)
+    return videos_of(_words(asked), generator)
+
+
+def videos_of(words: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The same, on the device of the prompts' words.
+
+    What moves crosses the middle, and the ground becomes lighter from frame to frame: so the first
+    thing that a denoiser learns of a direction is what is where when, without which it draws
+    motions with the axis that was asked for and either sign.
+
+    Args:
+        words: of each prompt, by number of its shape, colour and direction [B,3].
+        generator: of that device; its default one if None.
+    """
+    many, device = len(words), words.device
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(many, *shape, generator=generator)
+        drawn = torch.rand(many, *shape, generator=generator, device=device)
+        return low + (high - low) * drawn
 
-    start, speed, radius = uniform(0, SIDE, 2), uniform(1.0, 2.0, 1), uniform(3.5, 5.0)
-    ground = uniform(-0.9, -0.5, 1, 1, 1, 1)
-    steps = torch.tensor([p.direction.value for p in asked], dtype=torch.float32)
-    times = torch.arange(FRAMES, dtype=torch.float32)
-    centres = start[:, None] + steps[:, None] * speed[:, None] * times[None, :, None]
-    inside = torch.empty(many, FRAMES, SIDE, SIDE)
-    for shape in Shape:
-        these = torch.tensor([p.shape is shape for p in asked])
-        inside[these] = _mask(shape, centres[these], radius[these, None, None, None])
-    colours = torch.tensor([p.colour.value for p in asked])[:, :, None, None, None]
+    places, speed, radius = uniform(0, SIDE, 2), uniform(*SPEEDS, 1), uniform(3.5, 5.0)
+    middle, ground = SIDE / 2 + uniform(-ASIDE, ASIDE, 2), uniform(-1.0, -0.8, 1, 1, 1, 1)
+    times = torch.arange(FRAMES, dtype=torch.float32, device=device)
+    steps = _values(Direction, device)[words[:, 2]] * speed
+    mid = torch.where(steps == 0, places, middle)
+    centres = mid[:, None] + steps[:, None] * (times[None, :, None] - times[-1] / 2)
+    ground = ground + LIGHTER * (times / times[-1])[:, None, None]
+    every = [_mask(shape, centres, radius[:, None, None, None]) for shape in Shape]
+    inside = torch.stack(every, 1)[torch.arange(many, device=device), words[:, 0]]
+    colours = _values(Colour, device)[words[:, 1]][:, :, None, None, None]
     return inside[:, None] * colours + (1 - inside[:, None]) * ground
 
 
@@ -140,7 +190,7 @@ def _mask(shape: Shape, centres: Tensor, radius: Tensor | float) -> Tensor:
         centres: [...,2].
         radius: one, or one for each [...,1,1].
     """
-    along = torch.arange(SIDE, dtype=torch.float32)
+    along = torch.arange(SIDE, dtype=torch.float32, device=centres.device)
     half = SIDE / 2
     x = (along[None, :] - centres[..., 0, None, None] + half) % SIDE - half
     y = (along[:, None] - centres[..., 1, None, None] + half) % SIDE - half
@@ -156,11 +206,11 @@ def _mask(shape: Shape, centres: Tensor, radius: Tensor | float) -> Tensor:
 def seen(video: Tensor) -> Prompt:
     """What a video shows, however blurred [C,T,H,W].
 
-    The ground is the median colour; what stands out is the shape. Its colour is the mean of what
-    stands out, its direction the median step of its centre on the torus, and its shape the one
-    that, drawn around the centres in the best of some sizes, is nearest.
+    The ground is the median colour of a frame; what stands out is the shape. Its colour is the
+    mean of what stands out, its direction the median step of its centre on the torus, and its
+    shape the one that, drawn around the centres in the best of some sizes, is nearest.
     """
-    ground = video.flatten(1).median(1).values[:, None, None, None]
+    ground = video.flatten(2).median(2).values[:, :, None, None]
     out = (video - ground).norm(dim=0)
     weight = (out / out.amax().clamp_min(1e-6)).clamp(0, 1)
     solid = torch.where(weight > 0.5, weight, 0.0)

@@ -14,141 +14,151 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recipes.moving_shapes import (
-    LAYERS,
-    WEIGHTS,
-    denoiser,
-    embedding,
-    prompts,
-    scale,
-    scheduler,
-    videos,
-)
+from benchmarks.denoise.lessons import Lessons, graphed
+from recipes.moving_shapes import LAYERS, WEIGHTS, denoiser
 
 __all__ = ["main"]
 
-BATCHES = {"cuda": 64, "cpu": 16}
+BATCHES = {"cuda": 128, "cpu": 16}
 """Videos of a step, by device: a GPU takes no longer for more."""
 RATE, WARM_UP, DECAY = 1e-3, 200, 0.999
-UNPROMPTED = 0.1
-"""Share of videos without a prompt, from which guidance is learnt."""
-SHIFT = 5.0
-LITTLE_NOISE, ANYWAY = 0.9, 0.05
-"""Noise levels that small denoisers learn, and their share of others."""
 STEPS = {False: 6000, True: 2500}
 """Of a large and of a small denoiser."""
 TEACHERS = {"wan_small": "wan"}
 """Whose answers a denoiser learns, where both are asked alike."""
-SAVED_EVERY, TOLD_EVERY = 250, 50
+SAVED_EVERY, TOLD_EVERY = 500, 50
+PARTS = ("model", "average", "optimizer")
 
 
-class Noising:
-    """Noisy videos and what a denoiser should say of them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Until:
+    """How long a run is.
+
+    Attributes:
+        steps: so many.
+        minutes: or for so long, from when it began or went on [min].
+    """
+
+    steps: int
+    minutes: float | None = None
+
+    def share(self, steps: int, seconds: float) -> float:
+        """How much of it is done, from 0 to 1."""
+        if self.minutes is not None:
+            return min(seconds / (60 * self.minutes), 1.0)
+        return min(steps / self.steps, 1.0)
+
+
+class _Training:
+    """A denoiser, its average and its optimizer.
 
     Args:
         name: of the denoiser.
-        device: where videos are.
+        device: of torch.
+        batch: videos of a step.
     """
 
-    def __init__(self, name: str, device: str) -> None:
-        self._is_flow = name.startswith("wan")
-        self._scale = scale(name)
-        self._kept = None if self._is_flow else scheduler(name).alphas_cumprod.float().to(device)
+    def __init__(self, name: str, device: str, batch: int) -> None:
+        self.model: Any = denoiser(name, trained=False).train().requires_grad_(True).to(device)
+        self.average = copy.deepcopy(self.model).eval()
+        self.rate = torch.tensor(RATE, device=device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.rate,
+            betas=(0.9, 0.99),
+            weight_decay=0.01,
+            fused=True,
+            capturable=device.startswith("cuda"),
+        )
+        teacher = denoiser(TEACHERS[name]).to(device) if name in TEACHERS else None
+        self._lessons = Lessons(name, device, batch, teacher)
 
-    def __call__(
-        self, clean: Tensor, levels: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Noisy latents, the time that the denoiser is told, and its target.
-
-        Args:
-            clean: videos [B,C,T,H,W].
-            levels: of noise, from 0 to 1 [B].
-            noise: like the videos.
-        """
-        wide = levels[:, None, None, None, None]
-        if self._is_flow:
-            return (1 - wide) * clean + wide * noise, levels * 1000, noise - clean
-        assert self._kept is not None
-        clean = clean * self._scale
-        times = (levels * 999).round().long()
-        kept = self._kept[times][:, None, None, None, None]
-        noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
-        target = kept.sqrt() * noise - (1 - kept).sqrt() * clean
-        return noisy, times, target
-
-
-def said(model: nn.Module, name: str, noisy: Tensor, times: Tensor, text: Tensor) -> Tensor:
-    """A denoiser's answer [B,C,T,H,W]."""
-    given = noisy if name.startswith("wan") else noisy.transpose(1, 2)
-    found = model(
-        hidden_states=given, timestep=times, encoder_hidden_states=text, return_dict=False
-    )[0]
-    return found if name.startswith("wan") else found.transpose(1, 2)
-
-
-def levels_of(many: int, generator: torch.Generator, *, is_small: bool) -> Tensor:
-    """Noise levels: high ones more often, which decide what moves; for small models low ones."""
-    u = torch.rand(many, generator=generator)
-    shifted = SHIFT * u / (1 + (SHIFT - 1) * u)
-    if not is_small:
-        return shifted
-    anyway = torch.rand(many, generator=generator) < ANYWAY
-    return torch.where(anyway, shifted, LITTLE_NOISE * u)
-
-
-def train(name: str, steps: int, device: str, batch: int) -> None:
-    """Train a denoiser, or go on with it, and write its weights, which say how they were made."""
-    is_small = name.endswith("small")
-    model: Any = denoiser(name, trained=False).train().requires_grad_(True).to(device)
-    average = copy.deepcopy(model).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    teacher = denoiser(TEACHERS[name]).to(device) if name in TEACHERS else None
-    partial = WEIGHTS / f"{name}.training.pt"
-    begun, history = _resumed(partial, model, average, optimizer)
-    noising = Noising(name, device)
-    losses: list[Tensor] = []
-    start_s = time.perf_counter()
-    for step in range(begun, steps):
-        generator = torch.Generator().manual_seed(step)
-        asked = prompts(batch, generator)
-        unprompted = torch.rand(batch, generator=generator) < UNPROMPTED
-        spoken = [embedding(None if n else p) for p, n in zip(asked, unprompted, strict=True)]
-        drawn = videos(asked, generator)
-        noise = torch.randn(drawn.shape, generator=generator)
-        levels = levels_of(batch, generator, is_small=is_small)
-        text, clean = torch.stack(spoken).to(device), drawn.to(device)
-        noisy, times, target = noising(clean, levels.to(device), noise.to(device))
-        if teacher is not None:
-            with torch.no_grad():
-                target = said(teacher, name, noisy, times, text)
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / WARM_UP) * _cosine(step / steps)
-        loss = F.mse_loss(said(model, name, noisy, times, text), target)
-        optimizer.zero_grad()
+    def step(self) -> Tensor:
+        """Learn from some videos; the loss."""
+        self.optimizer.zero_grad()
+        loss = self._lessons.loss(self.model)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        _follow(average, model, min(DECAY, (1 + step) / (10 + step)))
-        losses.append(loss.detach())
-        if (step + 1) % TOLD_EVERY == 0:
-            recent = float(torch.stack(losses[-TOLD_EVERY:]).mean())
-            rate = (step + 1 - begun) / (time.perf_counter() - start_s)
-            print(f"{name} {step + 1}/{steps}: loss {recent:.4f}, {rate:.1f} steps/s", flush=True)
-        if (step + 1) % SAVED_EVERY == 0:
-            own = _told(history, step + 1 - begun, batch, device)
-            _save(partial, step + 1, own, model, average, optimizer)
-    from safetensors.torch import save_file
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.detach()
 
-    own = _told(history, steps - begun, batch, device)
-    halves = {key: value.half() for key, value in average.cpu().state_dict().items()}
-    save_file(halves, WEIGHTS / f"{name}.safetensors", {"training": own})
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the average towards the model."""
+        pairs = list(self.average.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(*pairs, 1 - decay)
+
+    def begin_with(self, weights: Path) -> str:
+        """Begin with weights that are there; what was done to make them."""
+        with safe_open(weights, "pt") as file:
+            values = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            history = file.metadata()["training"]
+        for model in (self.model, self.average):
+            model.load_state_dict(values)
+        return history
+
+    def state(self) -> dict[str, Any]:
+        """All that a run that goes on needs."""
+        return {name: getattr(self, name).state_dict() for name in PARTS}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        for name in PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.rate = self.optimizer.param_groups[0]["lr"]
+
+
+def train(name: str, device: str, *, batch: int, until: Until, again: bool = False) -> None:
+    """Train a denoiser, or go on with it, and write its weights, which say how they were made.
+
+    Args:
+        name: of the denoiser.
+        device: of torch.
+        batch: videos of a step.
+        until: how long.
+        again: whether a run that is not one that goes on begins with the weights that are there.
+    """
+    torch.set_float32_matmul_precision("high")
+    training = _Training(name, device, batch)
+    partial = WEIGHTS / f"{name}.training.pt"
+    WEIGHTS.mkdir(exist_ok=True)
+    begun, history = 0, ""
+    if again:
+        history = training.begin_with(WEIGHTS / f"{name}.safetensors")
+    if partial.exists():
+        kept = torch.load(partial, map_location=device)
+        begun, history = kept["step"], kept["history"]
+        training.resume(kept["training"])
+    torch.manual_seed(begun)
+    step = graphed(training.step) if device.startswith("cuda") else training.step
+    losses: list[Tensor] = []
+    start_s, done = time.perf_counter(), begun
+    while (share := until.share(done, time.perf_counter() - start_s)) < 1:
+        torch.manual_seed(done)
+        training.rate.fill_(RATE * min(1.0, (done + 1) / WARM_UP) * _cosine(share))
+        losses.append(step())
+        training.follow(min(DECAY, (1 + done) / (10 + done)))
+        done += 1
+        if done % TOLD_EVERY == 0:
+            recent = float(torch.stack(losses[-TOLD_EVERY:]).mean())
+            rate = (done - begun) / (time.perf_counter() - start_s)
+            print(f"{name} {done}, {share:.0%}: loss {recent:.4f}, {rate:.1f} steps/s", flush=True)
+            losses.clear()
+        if done % SAVED_EVERY == 0:
+            told = _told(history, done - begun, batch, device)
+            _save(partial, {"step": done, "history": told, "training": training.state()})
+    told = _told(history, done - begun, batch, device)
+    halves = {key: value.half() for key, value in training.average.cpu().state_dict().items()}
+    save_file(halves, WEIGHTS / f"{name}.safetensors", {"training": told})
     partial.unlink(missing_ok=True)
 
 
@@ -156,48 +166,13 @@ def _cosine(share: float) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share))
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
-def _resumed(
-    partial: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, str]:
-    """Steps that are done, and what was done in them."""
-    WEIGHTS.mkdir(exist_ok=True)
-    if not partial.exists():
-        return 0, ""
-    kept = torch.load(partial, map_location="cpu")
-    model.load_state_dict(kept["model"])
-    average.load_state_dict(kept["average"])
-    optimizer.load_state_dict(kept["optimizer"])
-    return kept["step"], kept["history"]
-
-
 def _told(history: str, steps: int, batch: int, device: str) -> str:
     return f"{history}{', then ' if history else ''}{steps} steps of {batch} videos on {device}"
 
 
-def _save(
-    partial: Path,
-    step: int,
-    history: str,
-    model: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
+def _save(partial: Path, state: dict[str, Any]) -> None:
     beside = partial.with_suffix(".new")
-    torch.save(
-        {
-            "step": step,
-            "history": history,
-            "model": model.state_dict(),
-            "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        },
-        beside,
-    )
+    torch.save(state, beside)
     beside.replace(partial)
 
 
@@ -208,9 +183,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, help="fewer or more of them")
     at_hand = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=at_hand, help=f"of torch ({at_hand})")
+    parser.add_argument("--minutes", type=float, help="for so long instead")
+    parser.add_argument("--again", action="store_true", help="begin with the weights there are")
     given = parser.parse_args(arguments)
     steps = given.steps or STEPS[given.denoiser.endswith("small")]
-    train(given.denoiser, steps, given.device, BATCHES[given.device.partition(":")[0]])
+    until = Until(steps=steps, minutes=given.minutes)
+    batch = BATCHES[given.device.partition(":")[0]]
+    train(given.denoiser, given.device, batch=batch, until=until, again=given.again)
 
 
 if __name__ == "__main__":

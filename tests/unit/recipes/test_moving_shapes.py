@@ -44,5 +44,6 @@ def test_directions_move():
     generator = torch.Generator().manual_seed(4)
     asked = prompts(40, generator)
     for prompt, video in zip(asked, videos(asked, generator), strict=True):
-        moves = bool((video[:, 0] - video[:, -1]).abs().max() > 0.1)
+        # The ground alone becomes lighter, by less.
+        moves = bool((video[:, 0] - video[:, -1]).abs().max() > 1.1)
         assert moves == (prompt.direction is not Direction.STILL)

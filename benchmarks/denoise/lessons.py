@@ -1,0 +1,132 @@
+"""What the denoisers of recipes/moving_shapes.py learn from: noisy videos, and what to say of them.
+
+Everything is drawn on the device that trains, so that a step can be a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recipes.moving_shapes import KINDS, embeddings, scale, scheduler, videos_of
+
+__all__ = ["Lessons", "graphed"]
+
+Step: TypeAlias = Callable[[], Tensor]
+
+UNPROMPTED = 0.1
+"""Share of videos without a prompt, from which guidance is learnt."""
+SHIFT = 5.0
+LITTLE_NOISE, ANYWAY = 0.95, 0.05
+"""Noise levels that small denoisers learn, and their share of others."""
+WARM_UP_CALLS = 3
+"""Of a step before it is recorded. Source: torch's documentation of CUDA graphs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lesson:
+    """Some videos.
+
+    Attributes:
+        noisy: latents [B,C,T,H,W].
+        times: that the denoiser is told [B].
+        text: tokens of their prompts [B,3,width].
+        target: what to say [B,C,T,H,W].
+    """
+
+    noisy: Tensor
+    times: Tensor
+    text: Tensor
+    target: Tensor
+
+
+class Lessons:
+    """What one denoiser learns from.
+
+    Args:
+        name: of the denoiser.
+        device: of torch.
+        batch: videos of a step.
+        teacher: whose answers are learnt; the truth if there is none.
+    """
+
+    def __init__(self, name: str, device: str, batch: int, teacher: nn.Module | None) -> None:
+        self._name, self._device, self._batch = name, device, batch
+        self._teacher = teacher
+        self._is_flow, self._is_small = name.startswith("wan"), name.endswith("small")
+        self._scale = scale(name)
+        self._kept = None if self._is_flow else scheduler(name).alphas_cumprod.float().to(device)
+
+    def loss(self, model: nn.Module) -> Tensor:
+        """Mean squared error of a model's answers to new videos."""
+        with torch.no_grad():
+            lesson = self._drawn()
+        return F.mse_loss(self._said(model, lesson), lesson.target)
+
+    def _drawn(self) -> _Lesson:
+        many, device = self._batch, self._device
+        words = torch.stack([torch.randint(len(k), (many,), device=device) for k in KINDS], 1)
+        prompted = torch.rand(many, device=device) >= UNPROMPTED
+        clean = videos_of(words, None)
+        lesson = self._noised(clean, embeddings(words) * prompted[:, None, None])
+        if self._teacher is None:
+            return lesson
+        said = self._said(self._teacher, lesson)
+        return _Lesson(noisy=lesson.noisy, times=lesson.times, text=lesson.text, target=said)
+
+    def _levels(self) -> Tensor:
+        """Noise levels: mostly high ones, which decide what moves; for small models low ones."""
+        u = torch.rand(self._batch, device=self._device)
+        shifted = SHIFT * u / (1 + (SHIFT - 1) * u)
+        if not self._is_small:
+            return shifted
+        anyway = torch.rand(self._batch, device=self._device) < ANYWAY
+        return torch.where(anyway, shifted, LITTLE_NOISE * u)
+
+    def _noised(self, clean: Tensor, text: Tensor) -> _Lesson:
+        levels, noise = self._levels(), torch.randn_like(clean)
+        if self._kept is None:
+            wide = levels[:, None, None, None, None]
+            noisy = (1 - wide) * clean + wide * noise
+            return _Lesson(noisy=noisy, times=levels * 1000, text=text, target=noise - clean)
+        clean = clean * self._scale
+        times = (levels * 999).round().long()
+        kept = self._kept[times][:, None, None, None, None]
+        noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
+        target = kept.sqrt() * noise - (1 - kept).sqrt() * clean
+        return _Lesson(noisy=noisy, times=times, text=text, target=target)
+
+    def _said(self, model: nn.Module, lesson: _Lesson) -> Tensor:
+        """A denoiser's answer [B,C,T,H,W]."""
+        given = lesson.noisy if self._is_flow else lesson.noisy.transpose(1, 2)
+        found = model(
+            hidden_states=given,
+            timestep=lesson.times,
+            encoder_hidden_states=lesson.text,
+            return_dict=False,
+        )[0]
+        return found if self._is_flow else found.transpose(1, 2)
+
+
+def graphed(step: Step) -> Step:
+    """The same step as a CUDA graph: one launch for all of its kernels."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UP_CALLS):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
+
+    def replayed() -> Tensor:
+        graph.replay()
+        return result.clone()
+
+    return replayed
