@@ -73,7 +73,9 @@ CASES = (
 )
 QUICK = ("Llama-3 8 B", "U-Net")
 GAIN = 1.10
-NEVER_WORSE = 1.0 + 1e-9
+NEVER_WORSE = 1.0 + 1e-4
+"""Programmes are solved to a thousandth, in slices of time; so the same plan found twice may differ
+in its last placements, by a hundred-thousandth of a step where that was seen."""
 
 
 def run(quick: bool = False) -> BenchReport:

@@ -162,6 +162,7 @@ class Stitch(CustomGraphPass):
         self._measure = measure
         self._every_region = every_region
         self._observer = observer
+        self._slower = dict[frozenset[str], Observed]()
 
     def uuid(self) -> str:
         """Tells versions of the pass apart, for Inductor's caches."""
@@ -178,6 +179,10 @@ class Stitch(CustomGraphPass):
         found = candidates(module)
         self._observer(Observed(order=_order(graph, found)))
         for candidate in found:
+            known = self._slower.get(_names(candidate))
+            if known is not None:  # it is the whole graph, and was timed as that
+                self._observer(known)
+                continue
             inputs = tuple(replaced.get(node, node) for node in candidate.inputs)
             candidate = replace(candidate, inputs=inputs)
             key = self._compiled(candidate)
@@ -235,7 +240,10 @@ class Stitch(CustomGraphPass):
             is_queued = is_whole or candidate.device.type == "cuda"
             call_s = 0.0 if is_queued else _call_seconds(candidate)
             slower = slower_than_inductor(measured, call_s)
-        self._observer(Observed(region=candidate.region, left=slower))
+        observed = Observed(region=candidate.region, left=slower)
+        if slower:
+            self._slower[_names(candidate)] = observed
+        self._observer(observed)
         return None if slower else key
 
     def _measures(self, candidate: Candidate) -> bool:
@@ -299,6 +307,11 @@ def _worth(candidate: Candidate, host: Host) -> Worth:
     if key not in _worths:
         _worths[key] = weigh(candidate.region, host, around)
     return _worths[key]
+
+
+def _names(candidate: Candidate) -> frozenset[str]:
+    """Tells a region from others of a graph, also after Inductor has put its nodes in order."""
+    return frozenset(node.name for node in candidate.nodes)
 
 
 def _order(graph: fx.Graph, found: Sequence[Candidate]) -> tuple[str | int, ...]:

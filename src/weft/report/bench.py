@@ -45,6 +45,8 @@ __all__ = [
     "save_report",
 ]
 
+RESULTS = "benchmarks/results"
+"""Where results are kept in the checkout."""
 _VERSIONS = ("weft", "torch", "numpy", "highspy")
 
 
@@ -153,8 +155,18 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """Short commit of the checkout around this file; empty outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    """Short commit of the checkout around this file; empty outside of one.
+
+    It ends in "-dirty" if anything but results of benchmarks differs from it: of several runs, the
+    first leaves its own.
+    """
+    commit = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!/{RESULTS}")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.core.errors import InputError
+from weft.report import bench
 from weft.report.bench import (
     BenchReport,
     at_least,
@@ -80,3 +81,16 @@ def test_saving_twice_keeps_both_results(tmp_path):
     assert first.name.startswith("scaling_")
     assert first.name.endswith(f"_{month}.jsonl")
     assert json.loads(lines[0])["claims"] == json.loads(lines[1])["claims"]
+
+
+@pytest.mark.parametrize(("changed", "commit"), [("", "abc"), (" M README.md", "abc-dirty")])
+def test_a_commit_says_whether_the_checkout_differs_from_it(monkeypatch, changed, commit):
+    asked = []
+
+    def git(*arguments):
+        asked.append(arguments)
+        return "abc" if arguments[0] == "rev-parse" else changed
+
+    monkeypatch.setattr(bench, "_git", git)
+    assert environment()["commit"] == commit
+    assert ":!/benchmarks/results" in asked[-1], "what runs before it have left does not count"

@@ -81,6 +81,7 @@ TILINGS = (
     Tiling(wanted=2 * WANTED, parts=64),
     Tiling(warps=0.5),
     Tiling(stages=2, warps=0.5),
+    Tiling(stages=2, warps=0.25),
     Tiling(stages=2, wanted=WANTED // 2),
 )
 """Those that are worth a trial on a GPU: of eighteen, timed on an H200 with ten graphs, those that

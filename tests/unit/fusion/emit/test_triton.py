@@ -13,8 +13,14 @@ from benchmarks.fusion_triton.interpret import interpret
 from tests.interpreted import run_interpreted
 from tests.unit.fusion.regions import region
 from weft.core.errors import VerifyError
+from weft.fusion.cost import host_like
 from weft.fusion.device import H100
+from weft.fusion.emit.tiles import Tiling
+from weft.fusion.emit.triton import emit_triton
 from weft.fusion.gpu import emitted
+from weft.fusion.lower import lower
+from weft.fusion.moments import OF_PROGRAMS
+from weft.fusion.stitch import ranked, scheduled
 
 QUICK = ("groupnorm_silu", "softmax_outer", "batchnorm_relu", "cast_transpose_amax", "ln_bwd")
 
@@ -85,6 +91,81 @@ def test_few_processors_have_few_programs_with_loops():
     few = source_of(rows_and_columns, "f32[4096,512]", device=replace(H100, processors=2))
     assert few.launches[0].programs <= 2 * 4 < many.launches[0].programs
     assert "for at in range" in few.text
+
+
+def tiled(build, *inputs, **tiling):
+    made = region(build, *inputs)
+    points = lower(made, OF_PROGRAMS)
+    plan = ranked(made, points, host_like(H100))[0]
+    return emit_triton(scheduled(points, plan), "kernel", H100, Tiling(**tiling))
+
+
+def test_all_that_is_read_is_on_its_way_before_a_row_is_summed():
+    def gated(add, x, y):
+        return add("mul.Tensor", softmax(add, x), add("sigmoid.default", y))
+
+    usual = tiled(gated, "f32[4096,1000]", "f32[4096,1000]").text
+    ahead = tiled(gated, "f32[4096,1000]", "f32[4096,1000]", stages=2).text
+    assert usual.index("tl.load(in1") > usual.index("tl.sum(")
+    assert ahead.index("tl.load(in1") < ahead.index("tl.sum(")
+
+
+def test_loads_of_later_rounds_wait_in_shared_memory():
+    one = tiled(rows_and_columns, "f32[65536,512]")
+    three = tiled(rows_and_columns, "f32[65536,512]", stages=3)
+    assert "num_stages" not in one.text
+    assert ", num_stages=3):" in three.text
+    assert three.launches[0].shared_bytes > one.launches[0].shared_bytes
+
+
+def test_more_parts_than_a_processor_works_on_at_once_are_made_where_wanted():
+    usual = tiled(rows_and_columns, "f32[65536,512]").launches[0].programs
+    assert tiled(rows_and_columns, "f32[65536,512]", parts=64).launches[0].programs > 8 * usual
+
+
+def normed(add, x):
+    mean = add("mul.Scalar", add("sum", x, (0, 2), True), 1 / (32 * 16384))
+    left = add("sub.Tensor", x, mean)
+    square = add("sum", add("mul.Tensor", left, left), (0, 2), True)
+    return add("mul.Tensor", left, add("rsqrt.default", square))
+
+
+def test_few_channels_of_many_blocks_are_not_put_into_one_program():
+    source = tiled(normed, "f32[32,64,16384]")
+    sums = [own for own in source.launches if "in0" not in own.buffers]
+    assert sums and all(own.programs >= 8 for own in sums)
+
+
+def test_every_tiling_computes_the_same():
+    said = run_interpreted(
+        """
+        from tests.unit.fusion.emit.test_triton import normed, rows_and_columns, region
+        from weft.fusion.cost import host_like
+        from weft.fusion.device import H100
+        from weft.fusion.emit.tiles import TILINGS
+        from weft.fusion.emit.triton import emit_triton
+        from weft.fusion.gpu import TritonKernel, described
+        from weft.fusion.lower import lower
+        from weft.fusion.moments import OF_PROGRAMS
+        from weft.fusion.stitch import ranked, scheduled
+        from dataclasses import replace
+        few = replace(H100, processors=2)  # whose programs do several blocks
+        for build, shape in ((normed, (2, 3, 8200)), (rows_and_columns, (600, 70))):
+            made = region(build, f"f32[{','.join(map(str, shape))}]")
+            points = lower(made, OF_PROGRAMS)
+            plan = ranked(made, points, host_like(H100))[0]
+            x, texts, wanted = torch.randn(shape), set(), None
+            for number, tiling in enumerate(TILINGS):
+                source = emit_triton(scheduled(points, plan), f"kernel{number}", few, tiling)
+                texts.add(source.text.replace(f"kernel{number}", ""))
+                found = TritonKernel(described(made, plan, source, folder), folder)([x])
+                wanted = wanted or found
+                for one, other in zip(found, wanted):
+                    torch.testing.assert_close(one, other)
+            print(len(texts) > 3)
+        """
+    )
+    assert said == ["True", "True"]
 
 
 def test_masks_hold_vectors_only():
