@@ -12,7 +12,10 @@ the same way.
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -169,11 +172,10 @@ def run_on(gpu: Gpu, *, quick: bool, compiled: Compiler = compiled_for_gpu) -> B
     rounds = QUICK_ROUNDS if quick else ROUNDS
     rate = copy_rate(gpu, rounds)
     with torch.no_grad():
-        points = [
-            measure_on(gpu, GRAPHS[name], size, rate, rounds, compiled)
-            for name in names
-            for size in sizes
-        ]
+        points: list[GpuPoint] = []
+        for size, name in itertools.product(sizes, names):
+            points.append(measure_on(gpu, GRAPHS[name], size, rate, rounds, compiled))
+            _tell(points[-1])
     return BenchReport(
         bench="fusion",
         claims=claims_on(points),
@@ -186,6 +188,11 @@ def run_on(gpu: Gpu, *, quick: bool, compiled: Compiler = compiled_for_gpu) -> B
             "points": [asdict(point) for point in points],
         },
     )
+
+
+def _tell(point: GpuPoint) -> None:
+    """A point at once, so that a run that is cut off has told what it saw."""
+    print(json.dumps(asdict(point) | {"speedup": point.speedup}), file=sys.stderr, flush=True)
 
 
 def measure_on(
