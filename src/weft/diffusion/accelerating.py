@@ -34,6 +34,7 @@ from weft.diffusion.policies.sketch import Sketch
 from weft.diffusion.policy import Policy
 from weft.diffusion.profile import Profile, load_profile
 from weft.diffusion.record import Run
+from weft.diffusion.rows import ByRows
 
 __all__ = ["Report", "accelerate", "controller_of", "report", "restore", "session"]
 
@@ -57,6 +58,7 @@ def accelerate(
     keep: Keep = AS_IT_IS,
     family: Family | None = None,
     group: Any = None,
+    by_rows: bool = False,
 ) -> None:
     """Have a pipeline leave out what it can, from its next run on.
 
@@ -79,6 +81,7 @@ def accelerate(
         keep: how values are kept between steps.
         family: what the pipeline is like, if weft does not know it.
         group: of ranks that share a run (context parallel), which then decide alike.
+        by_rows: whether each video of a batch is decided by itself, and computed by itself.
 
     Raises:
         InputError: the pipeline is unknown, has a cache already, or cannot do what is wanted.
@@ -91,7 +94,7 @@ def accelerate(
     chosen = _policy(policy, profile, asked, has_small=small is not None)
     _require_pair(denoisers, small, disagreement, chosen)
     place = _place(denoisers, small, idle)
-    controller = Controller(
+    controller = (ByRows if by_rows else Controller)(
         pipeline=weakref.ref(pipe),
         family=known,
         policy=chosen,

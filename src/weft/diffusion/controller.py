@@ -46,14 +46,14 @@ from weft.diffusion.plan import Mode, Model, Predictor, StepPlan
 from weft.diffusion.policies.fixed import without_guidance
 from weft.diffusion.policy import CHANGE, Moment, Policy, RunFacts
 from weft.diffusion.record import Run
-from weft.diffusion.request import Request, Streams
+from weft.diffusion.request import Request, Row, Streams
 from weft.diffusion.validity import Validity
 
-__all__ = ["SESSION", "Controller"]
+__all__ = ["BOTH", "SESSION", "Controller"]
 
 COND, UNCOND, BOTH = "cond", "uncond", "cond_uncond"
 """Names of diffusers' contexts."""
-SESSION: ContextVar[tuple[str, object] | None] = ContextVar("weft_session", default=None)
+SESSION: ContextVar[tuple[object, object] | None] = ContextVar("weft_session", default=None)
 """The run that a call belongs to, and its pipeline; without one, the thread tells runs apart."""
 
 
@@ -161,6 +161,7 @@ class Controller:
             num_blocks=next(iter(self.denoisers.values())).num_blocks,
             small_share=self._small_share,
             kept_bytes=request.most_bytes,
+            row=key.row if isinstance(key, Row) else None,
         )
         request.decider.end(run.steps)
         for listener in self.listeners:

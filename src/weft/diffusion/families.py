@@ -33,7 +33,8 @@ class Family:
     Attributes:
         guidance: how the two outputs are asked for, if there are two.
         denoisers: names of its denoisers, of which a step uses one.
-        batched: arguments of the denoiser that have an entry for each output of a batch.
+        batched: arguments of the denoiser that have an entry for each row of a batch, and with both
+            outputs in one batch for each output.
         channels: the dimension of latents that their channels lie along.
     """
 
@@ -43,12 +44,16 @@ class Family:
     channels: int = 1
 
 
-_TWO_PASSES = Family(guidance=Guidance.TWO_PASSES)
-_WAN = Family(guidance=Guidance.TWO_PASSES, denoisers=("transformer", "transformer_2"))
-_ONE_BATCH = Family(
-    guidance=Guidance.ONE_BATCH,
-    batched=("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask"),
+_BATCHED = ("hidden_states", "encoder_hidden_states", "timestep", "encoder_attention_mask")
+_HUNYUAN = Family(
+    guidance=Guidance.TWO_PASSES, batched=(*_BATCHED, "pooled_projections", "guidance")
 )
+_WAN = Family(
+    guidance=Guidance.TWO_PASSES,
+    denoisers=("transformer", "transformer_2"),
+    batched=(*_BATCHED, "encoder_hidden_states_image", "control_hidden_states"),
+)
+_ONE_BATCH = Family(guidance=Guidance.ONE_BATCH, batched=_BATCHED)
 _COGVIDEOX = replace(_ONE_BATCH, channels=2)  # behind the frames
 _LTX = replace(_ONE_BATCH, channels=2)  # behind all tokens
 
@@ -56,7 +61,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "CogVideoXImageToVideoPipeline": _COGVIDEOX,
         "CogVideoXPipeline": _COGVIDEOX,
-        "HunyuanVideoPipeline": _TWO_PASSES,
+        "HunyuanVideoPipeline": _HUNYUAN,
         "LTXImageToVideoPipeline": _LTX,
         "LTXPipeline": _LTX,
         "MochiPipeline": _ONE_BATCH,

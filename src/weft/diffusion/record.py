@@ -48,6 +48,7 @@ class Run:
         num_blocks: of the denoiser.
         small_share: work of a small model's block over that of a large one's.
         kept_bytes: most that was kept at a time [bytes].
+        row: of a batch whose rows are decided each by itself; None if all are together.
     """
 
     pipeline: str
@@ -57,6 +58,7 @@ class Run:
     num_blocks: int
     small_share: float
     kept_bytes: int
+    row: int | None = None
 
     @property
     def plan(self) -> DenoisePlan:
@@ -80,6 +82,7 @@ class Run:
                 fields={
                     "pipeline": self.pipeline,
                     "policy": self.policy,
+                    **({} if self.row is None else {"row": self.row}),
                     "step": step.step,
                     "position": step.position,
                     "done": str(step.done),

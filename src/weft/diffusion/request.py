@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +17,22 @@ from weft.diffusion.plan import Mode, Model, StepPlan, Weights
 from weft.diffusion.policy import Decider
 from weft.diffusion.record import StepRecord
 
-__all__ = ["Denoising", "Request"]
+__all__ = ["Denoising", "Request", "Row"]
 
 Streams = tuple[Tensor, ...]
 UNFITTED = Weights()
+
+
+class Row(NamedTuple):
+    """Tells the run of a row from those of others of its batch.
+
+    Attributes:
+        session: that the batch belongs to.
+        row: its number.
+    """
+
+    session: object
+    row: int
 
 
 @dataclass(slots=True, kw_only=True)
