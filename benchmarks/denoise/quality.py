@@ -19,9 +19,13 @@ WINDOW, LUMINANCE, CONTRAST = 7, 0.01, 0.03
 
 
 def psnr(videos: Tensor, wanted: Tensor) -> float:
-    """Peak signal-to-noise ratio, of the mean error over all videos [dB]."""
-    error = float((videos.double() - wanted.double()).square().mean())
-    return float(10 * torch.log10(torch.tensor(RANGE**2 / max(error, 1e-12))))
+    """Peak signal-to-noise ratio of each video's mean error, the mean over all videos [dB].
+
+    Args:
+        videos, wanted: [B,C,T,H,W].
+    """
+    errors = (videos.double() - wanted.double()).square().flatten(1).mean(1).clamp_min(1e-12)
+    return float((10 * torch.log10(RANGE**2 / errors)).mean())
 
 
 def ssim(videos: Tensor, wanted: Tensor) -> float:

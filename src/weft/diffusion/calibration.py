@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import mean, median
+from statistics import mean, median, stdev
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from torch import Tensor
 from weft.core.errors import InfeasibleError, InputError
 from weft.diffusion.accelerating import accelerate, controller_of, report, restore
 from weft.diffusion.compat import blocks_of
+from weft.diffusion.costs import USUAL, Costs, fitted_costs
 from weft.diffusion.dynamics import Responses
 from weft.diffusion.families import family_of
 from weft.diffusion.plan import DenoisePlan, Mode, Predictor, StepPlan
@@ -35,7 +36,7 @@ from weft.diffusion.policy import Decider, Policy, RunFacts, inner_blocks
 from weft.diffusion.profile import Check, FewerSteps, Profile
 from weft.diffusion.record import Run
 from weft.diffusion.recording import Recording
-from weft.diffusion.search import STYLES, USUAL, Costs, Style
+from weft.diffusion.search import STYLES, Style
 from weft.diffusion.sketching import Sketcher
 from weft.diffusion.surrogate import Surrogate
 from weft.diffusion.watching import Watched
@@ -45,7 +46,7 @@ __all__ = ["calibrate"]
 FULL = StepPlan()
 LEAST_STEPS = 4
 """Of a run that can be calibrated: two that are computed, one that is predicted, a last one."""
-SPEEDUPS = (1.5, 2.0, 2.5, 3.0, 4.0)
+SPEEDUPS = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 """Of plans that are run to see what becomes of predictions."""
 
 
@@ -137,6 +138,7 @@ class _Calibration:
         self._progress = progress
         self._sketcher = Sketcher()
         self._results: list[Tensor] = []
+        self._whole_s: list[list[float]] = [[] for _ in prompts]
         self._states = [_noise_of(prompt) for prompt in prompts]
 
     def run(self) -> Profile:
@@ -262,31 +264,38 @@ class _Calibration:
     def _checked(self, profile: Profile) -> Profile:
         """The profile with what became of some plans, and of fewer steps in their place.
 
-        For each speed a plan of every style is run, and the best one is kept.
+        For each speed a plan of every style is run, and the best one is kept. What steps take is
+        fitted to all of these runs.
         """
-        checks: list[Check] = []
-        fewer: list[FewerSteps] = []
+        steps, tried, fewer = profile.recordings[0].num_steps, list[_Tried](), list[_Tried]()
         for at, speedup in enumerate(SPEEDUPS):
             self._progress("checks", at / len(SPEEDUPS))
             styles = {style: _plan_for(profile, speedup, style) for style in STYLES}
-            tried = {style: plan for style, plan in styles.items() if plan is not None}
-            count = self._fewer(profile.recordings[0].num_steps, speedup)
-            if any(own.steps == count for own in fewer):
-                count = None  # of few steps, several speeds ask for as many
-            alone = [] if count is None else [DenoisePlan(steps=(FULL,) * count)]
-            plans = [*tried.values(), *alone]
-            found = self._compared(profile, plans) if plans else []
-            made = [
-                _check(style, plan, *got)
-                for (style, plan), got in zip(tried.items(), found[: len(tried)], strict=True)
-            ]
-            if made:
-                checks.append(max(made, key=lambda check: check.got_psnr_db))
-            if count is not None:
-                got_speedup, got_psnr_db = found[-1]
-                fewer.append(FewerSteps(steps=count, speedup=got_speedup, psnr_db=got_psnr_db))
+            own = [_Tried(speedup, p, style) for style, p in styles.items() if p is not None]
+            count = self._fewer(steps, speedup)
+            # Of few steps, several speeds ask for as many.
+            if count is not None and all(len(known.plan.steps) != count for known in fewer):
+                fewer.append(_Tried(speedup, DenoisePlan(steps=(FULL,) * count)))
+                own.append(fewer[-1])
+            self._run_all(profile, own)
+            tried += [one for one in own if one.style is not None]
         self._progress("checks", 1.0)
-        return replace(profile, checks=tuple(checks), fewer_steps=tuple(fewer))
+        whole_s = [median(own) for own in self._whole_s]
+        runs = [(t.plan.steps, s / whole_s[n]) for t in tried for n, s in enumerate(t.seconds)]
+        costs = fitted_costs(profile.costs, runs)
+        best = [
+            max((t for t in tried if t.asked == speedup), key=_Tried.mean_db, default=None)
+            for speedup in SPEEDUPS
+        ]
+        return replace(
+            profile,
+            costs=costs,
+            checks=tuple(t.check(costs, whole_s) for t in best if t is not None),
+            fewer_steps=tuple(
+                FewerSteps(steps=len(t.plan.steps), speedup=t.speedup(whole_s), psnr_db=t.mean_db())
+                for t in fewer
+            ),
+        )
 
     def _fewer(self, steps: int, speedup: float) -> int | None:
         """So few steps that all of them are as fast; None where prompts list their steps."""
@@ -298,37 +307,60 @@ class _Calibration:
         count = max(1, round(steps / speedup))
         return None if listed or count == steps else count
 
-    def _compared(
-        self, profile: Profile, plans: Sequence[DenoisePlan]
-    ) -> list[tuple[float, float]]:
-        """Speed of each of some plans over a full run just before, and likeness to it [dB]."""
+    def _run_all(self, profile: Profile, plans: Sequence[_Tried]) -> None:
+        """Run some plans for each prompt, and a full run just before."""
         steps = profile.recordings[0].num_steps
-        ratios: list[list[float]] = [[] for _ in plans]
-        squares: list[list[float]] = [[] for _ in plans]
         for number in range(len(self._prompts)):
             _, _, full_s = self._called(number, DenoisePlan(steps=(FULL,) * steps))
-            for own, plan in enumerate(plans):
-                count = len(plan.steps)
+            self._whole_s[number].append(full_s)
+            for own in plans:
+                count = len(own.plan.steps)
                 changed = {} if count == steps else {"num_inference_steps": count}
-                result, _, seconds = self._called(number, plan, **changed)
-                error = (result - self._results[number]).double().square().mean()
-                squares[own].append(float(error))
-                ratios[own].append(full_s / seconds)
-        return [
-            (median(fast), profile.plain_db(float(np.mean(errors))))
-            for fast, errors in zip(ratios, squares, strict=True)
-        ]
+                result, _, seconds = self._called(number, own.plan, **changed)
+                error = (result - self._results[number]).double().square()
+                squares = error.flatten(1).mean(1).tolist()
+                own.seconds.append(seconds)
+                own.videos_db += [profile.plain_db(square) for square in squares]
 
 
-def _check(style: Style, plan: DenoisePlan, got_speedup: float, got_psnr_db: float) -> Check:
-    assert plan.speedup is not None and plan.psnr_db is not None, "plans of profiles say"
-    return Check(
-        speedup=plan.speedup,
-        psnr_db=plan.psnr_db,
-        got_speedup=got_speedup,
-        got_psnr_db=got_psnr_db,
-        style=style,
-    )
+@dataclass(slots=True)
+class _Tried:
+    """A plan that is run to see what becomes of predictions.
+
+    Attributes:
+        asked: speed that it was made for.
+        plan: what is run.
+        style: of the search; None for fewer steps in full.
+        seconds: of its runs, by prompt [s].
+        videos_db: likeness of each video of each prompt to the full run's [dB].
+    """
+
+    asked: float
+    plan: DenoisePlan
+    style: Style | None = None
+    seconds: list[float] = field(default_factory=list[float])
+    videos_db: list[float] = field(default_factory=list[float])
+
+    def mean_db(self) -> float:
+        """Likeness, the mean over videos [dB]."""
+        return mean(self.videos_db)
+
+    def speedup(self, whole_s: Sequence[float]) -> float:
+        """Over full runs of so many seconds, by prompt."""
+        return median(whole / own for whole, own in zip(whole_s, self.seconds, strict=True))
+
+    def check(self, costs: Costs, whole_s: Sequence[float]) -> Check:
+        """What was predicted, and what came of it."""
+        assert self.plan.psnr_db is not None and self.style is not None, "plans of profiles say"
+        count = len(self.videos_db)
+        return Check(
+            speedup=costs.speedup(self.plan.steps),
+            psnr_db=self.plan.psnr_db,
+            got_speedup=self.speedup(whole_s),
+            got_psnr_db=self.mean_db(),
+            doubt_db=stdev(self.videos_db) / math.sqrt(count) if count > 1 else 0.0,
+            style=self.style,
+        )
 
 
 def _plan_for(profile: Profile, speedup: float, style: Style) -> DenoisePlan | None:

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from weft.core.errors import InfeasibleError, InputError, WeftError
+from weft.diffusion.costs import USUAL, Costs
 from weft.diffusion.plan import DenoisePlan, Mode, Model, Predictor, StepPlan
 from weft.diffusion.policies.fixed import Fixed
 from weft.diffusion.policies.sketch import Sketch
 from weft.diffusion.policy import Decider, Moment, Policy, RunFacts, inner_blocks
 from weft.diffusion.record import StepRecord
-from weft.diffusion.search import USUAL, Costs, Search
+from weft.diffusion.search import Search
 from weft.diffusion.sketching import Sketcher
 from weft.diffusion.surrogate import Surrogate
 from weft.diffusion.watching import Watched

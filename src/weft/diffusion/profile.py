@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 
 from weft.core.errors import InfeasibleError, InputError
 from weft.core.files import parsed, read_as, write_whole
+from weft.diffusion.costs import Costs
 from weft.diffusion.plan import DenoisePlan, Mode
 from weft.diffusion.recording import Recording, with_end
-from weft.diffusion.search import EFFORT, STYLES, Costs, Found, Search, Style
+from weft.diffusion.search import EFFORT, STYLES, Found, Search, Style
 from weft.diffusion.surrogate import Surrogate
 from weft.diffusion.validity import Validity
 
 __all__ = ["Check", "FewerSteps", "Profile", "load_profile", "save_profile"]
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,8 @@ class Check:
 
     Attributes:
         speedup, psnr_db: predicted.
-        got_speedup, got_psnr_db: measured.
+        got_speedup, got_psnr_db: measured, the latter as the mean over videos.
+        doubt_db: standard error of this mean.
         style: of the search, which did best of some.
     """
 
@@ -45,6 +47,7 @@ class Check:
     psnr_db: float
     got_speedup: float
     got_psnr_db: float
+    doubt_db: float = 0.0
     style: Style = STYLES[0]
 
 
@@ -153,23 +156,14 @@ class Profile:
         least = 1e-12 * self.value_range**2
         return float(10 * np.log10(self.value_range**2 / max(mean_square, least)))
 
-    def faster(self, speedup: float) -> float:
-        """The speed-up to search for, so that this one is measured: checks tell what is lost."""
+    def surely_db(self, mean_square: float) -> float:
+        """The likeness less a standard error of what checks found: other prompts may do worse."""
         if not self.checks:
-            return speedup
-        known = sorted((c.got_speedup, c.speedup / c.got_speedup) for c in self.checks)
-        return speedup * float(np.interp(speedup, [k for k, _ in known], [r for _, r in known]))
-
-    def expected(self, speedup: float) -> float:
-        """What a predicted speed-up comes to when it is measured, as checks tell.
-
-        Never less for a plan that is predicted to be faster: of checks that contradict each other
-        in this, the slower one counts.
-        """
-        known = sorted([(1.0, 1.0), *((c.speedup, c.got_speedup) for c in self.checks)])
-        predicted, got = (np.asarray(column) for column in zip(*known, strict=True))
-        got = np.minimum.accumulate(got[::-1])[::-1]
-        return float(np.interp(speedup, predicted, got)) * max(1.0, speedup / predicted[-1])
+            return self.psnr_db(mean_square)
+        known = sorted((c.psnr_db, c.doubt_db) for c in self.checks)
+        plain = self.plain_db(mean_square)
+        doubt_db = np.interp(plain, [k for k, _ in known], [d for _, d in known])
+        return self.psnr_db(mean_square) - float(doubt_db)
 
     def plan(
         self,
@@ -182,7 +176,7 @@ class Profile:
 
         Args:
             target_speedup: over all steps in full.
-            min_psnr: least likeness [dB].
+            min_psnr: least likeness, as the mean over videos [dB].
             style: of the search; None for the one that checks found to be best there.
 
         Raises:
@@ -202,7 +196,7 @@ class Profile:
     ) -> DenoisePlan:
         search = self.search(style or self.style_for(speedup=target_speedup, psnr_db=min_psnr))
         if target_speedup is not None:
-            found = search.for_speedup(self.faster(target_speedup))
+            found = search.for_speedup(target_speedup)
         else:
             assert min_psnr is not None, "one of the two is asked for"
             found = self._for_psnr(search, min_psnr)
@@ -211,7 +205,7 @@ class Profile:
     def _for_psnr(self, search: Search, min_psnr: float) -> Found:
         found = search.for_error(self._allowed(min_psnr))
         if all(step.mode is Mode.FULL for step in found.steps):
-            known = [self.psnr_db(f.mean_square) for f in search.frontier()[1:]]
+            known = [self.surely_db(f.mean_square) for f in search.frontier()[1:]]
             best = max(known, default=float("-inf"))
             raise InfeasibleError(
                 need=f"a plan that keeps {min_psnr:.1f} dB and saves anything",
@@ -225,7 +219,7 @@ class Profile:
         least, most = 1e-12 * self.value_range**2, self.value_range**2
         for _ in range(60):
             middle = (least * most) ** 0.5
-            if self.psnr_db(middle) >= min_psnr:
+            if self.surely_db(middle) >= min_psnr:
                 least = middle
             else:
                 most = middle
@@ -245,7 +239,10 @@ class Profile:
             },
             "value_range": self.value_range,
             "checks": [
-                [c.speedup, c.psnr_db, c.got_speedup, c.got_psnr_db, c.style.doubt, c.style.warm_up]
+                [
+                    *(c.speedup, c.psnr_db, c.got_speedup, c.got_psnr_db, c.doubt_db),
+                    *(c.style.doubt, c.style.warm_up),
+                ]
                 for c in self.checks
             ],
             "fewer_steps": [[f.steps, f.speedup, f.psnr_db] for f in self.fewer_steps],
@@ -281,9 +278,10 @@ def _profile(plain: Mapping[str, Any]) -> Profile:
                 psnr_db=float(b),
                 got_speedup=float(c),
                 got_psnr_db=float(d),
+                doubt_db=float(e),
                 style=Style(doubt=float(doubt), warm_up=int(warm_up)),
             )
-            for a, b, c, d, doubt, warm_up in plain["checks"]
+            for a, b, c, d, e, doubt, warm_up in plain["checks"]
         ),
         fewer_steps=tuple(
             FewerSteps(steps=int(n), speedup=float(s), psnr_db=float(p))

@@ -12,41 +12,19 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.core.errors import InfeasibleError
+from weft.diffusion.costs import Costs
 from weft.diffusion.plan import DenoisePlan, Mode, Predictor, StepPlan
 from weft.diffusion.surrogate import Surrogate
 
-__all__ = ["EFFORT", "STYLES", "USUAL", "Costs", "Found", "Search", "Style"]
+__all__ = ["EFFORT", "STYLES", "Found", "Search", "Style"]
 
 FULL = StepPlan()
 STARTS = 3
 """Plans that exchanges begin with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
-    """What steps take.
-
-    Attributes:
-        full_s: everything [s].
-        share: of a full step, by mode.
-        around_s: of a step, outside of the denoiser [s].
-    """
-
-    full_s: float
-    share: Mapping[Mode, float]
-    around_s: float = 0.0
-
-    def seconds(self, plan: Sequence[StepPlan]) -> float:
-        """Of a plan [s]."""
-        return sum(self.around_s + self.full_s * self.share[step.mode] for step in plan)
-
-    def speedup(self, plan: Sequence[StepPlan]) -> float:
-        """Over all steps in full."""
-        return self.seconds([FULL] * len(plan)) / self.seconds(plan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +40,6 @@ class Style:
     warm_up: int = 2
 
 
-USUAL = {Mode.CFG: 0.5, Mode.STEP: 0.01}
-"""Shares of a full step where none were measured. Measured on small denoisers: 0.5 to 0.7, and
-0.002 to 0.02."""
 EFFORT = 12_000
 """Plans that exchanges look at."""
 STYLES = (Style(), Style(doubt=0.3), Style(warm_up=5))

@@ -100,7 +100,7 @@ def asked_plans(profile: Profile, effort: int = EFFORT, progress: Progress = sil
         progress("plans", at / len(_SPEEDS), f"{speedup:g}x")
         search = profile.search(profile.style_for(speedup=speedup), effort=effort)
         try:
-            own = search.for_speedup(profile.faster(speedup))
+            own = search.for_speedup(speedup)
         except InfeasibleError:
             found.append(Asked(speedup=speedup, plan=None))
         else:
@@ -138,7 +138,7 @@ def _figures(profile: Profile, asked: Sequence[Asked]) -> tuple[Figure, ...]:
 
 def _place(profile: Profile, plan: DenoisePlan) -> tuple[float, float]:
     assert plan.speedup is not None and plan.psnr_db is not None
-    return profile.expected(plan.speedup), plan.psnr_db
+    return plan.speedup, plan.psnr_db
 
 
 def _plot(
@@ -152,7 +152,7 @@ def _plot(
     known = [*plans, *predicted, *measured, *fewer, *others]
     highest = max((psnr_db for _, psnr_db in known), default=math.inf) + 6.0
     frontier = tuple(
-        (profile.expected(found.speedup), psnr_db)
+        (found.speedup, psnr_db)
         for found in search.frontier()
         if found.mean_square > 0 and (psnr_db := profile.psnr_db(found.mean_square)) <= highest
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tests.unit.diffusion.recorded import recording
+from weft.diffusion.costs import Costs
 from weft.diffusion.plan import Mode, Model, Predictor, StepPlan
 from weft.diffusion.profile import Check, FewerSteps, Profile
 from weft.diffusion.record import Run, StepRecord
-from weft.diffusion.search import Costs
 from weft.diffusion.validity import Validity
 
 __all__ = ["a_profile", "a_run"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES, noise
+from tests.unit.diffusion.known import a_profile
 from weft.core.errors import FileError, InfeasibleError, InputError, MismatchError
 from weft.diffusion import (
     Mode,
@@ -20,7 +21,7 @@ from weft.diffusion import (
     restore,
     save_profile,
 )
-from weft.diffusion.search import Costs
+from weft.diffusion.costs import Costs
 
 STEPS = 12
 
@@ -217,3 +218,13 @@ def test_a_damaged_profile_is_refused_when_it_is_read(wan, tmp_path, damage):
     (tmp_path / "profile.json").write_text(json.dumps(plain))
     with pytest.raises(FileError, match="profile"):
         load_profile(tmp_path / "profile.json")
+
+
+def test_what_other_prompts_may_do_worse_is_left_as_a_margin():
+    known = a_profile()
+    sure = replace(known, checks=tuple(replace(c, doubt_db=2.0) for c in known.checks))
+    square = 4e4**2 / 10**3.5
+    assert known.surely_db(square) == known.psnr_db(square)
+    assert sure.surely_db(square) == pytest.approx(sure.psnr_db(square) - 2.0)
+    assert sure.psnr_db(sure._allowed(30.0)) == pytest.approx(32.0, abs=0.01)
+    assert a_profile(checks=False).surely_db(square) == pytest.approx(35.0)

@@ -126,12 +126,3 @@ def test_fewer_steps_survive_the_file_and_may_be_missing(tmp_path):
     del plain["fewer_steps"]
     path.write_text(json.dumps(plain))
     assert load_profile(path).fewer_steps == ()
-
-
-def test_expected_speeds_meet_checks_and_never_fall():
-    profile = a_profile()
-    assert [profile.expected(s) for s in (1.0, 1.5, 2.0)] == pytest.approx([1.0, 1.4, 1.9])
-    assert profile.expected(4.0) == pytest.approx(3.8)
-    assert a_profile(checks=False).expected(1.7) == 1.7
-    speeds = [profile.expected(s) for s in np.linspace(1, 5, 50)]
-    assert speeds == sorted(speeds)

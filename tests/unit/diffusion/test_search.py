@@ -9,8 +9,9 @@ import pytest
 
 from tests.unit.diffusion.recorded import recording
 from weft.core.errors import InfeasibleError
+from weft.diffusion.costs import Costs
 from weft.diffusion.plan import Mode, Predictor, StepPlan
-from weft.diffusion.search import Costs, Search
+from weft.diffusion.search import Search
 from weft.diffusion.surrogate import Surrogate
 
 COSTS = Costs(

@@ -67,7 +67,7 @@ def test_a_recipes_pipeline_is_calibrated(recipe, tmp_path, monkeypatch, capsys)
     told = capsys.readouterr()
     made = load_profile(out)
     assert len(made.recordings) == 1 and made.holds_for.guidance == 5.0
-    assert [f.steps for f in made.fewer_steps] == [4, 3, 2]
+    assert [f.steps for f in made.fewer_steps] == [4, 3, 2, 1]
     assert len(made.checks) >= 3 and all(c.psnr_db == 30.0 for c in made.checks)
     assert "torch" in made.provenance
     assert "WanPipeline" in told.out and "3 steps in full" in told.out
