@@ -41,7 +41,7 @@ SKETCH_SPEED = 3.0
 WHOLE = 0.99
 """Share of the work from which on nothing is left out."""
 ROUNDS, BATCH = 3, 4
-CALIBRATION, HELD_OUT = (101, 102), (1, 2, 3)
+CALIBRATION, HELD_OUT = (101, 102, 103, 104), (1, 2, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

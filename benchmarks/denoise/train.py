@@ -13,7 +13,7 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,14 @@ class _Training:
         self.model: Any = denoiser(name, trained=False).train().requires_grad_(True).to(device)
         self.average = copy.deepcopy(self.model).eval()
         self.rate = torch.tensor(RATE, device=device)
+        self._is_graphed = device.startswith("cuda")
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=self.rate,
             betas=(0.9, 0.99),
             weight_decay=0.01,
             fused=True,
-            capturable=device.startswith("cuda"),
+            capturable=self._is_graphed,
         )
         teacher = denoiser(TEACHERS[name]).to(device) if name in TEACHERS else None
         self._lessons = Lessons(name, device, batch, teacher)
@@ -114,7 +115,9 @@ class _Training:
         """Go on from there."""
         for name in PARTS:
             getattr(self, name).load_state_dict(state[name])
-        self.rate = self.optimizer.param_groups[0]["lr"]
+        group = self.optimizer.param_groups[0]
+        group["capturable"] = self._is_graphed  # it may have begun on another device
+        self.rate = group["lr"]
 
 
 def train(name: str, device: str, *, batch: int, until: Until, again: bool = False) -> None:
@@ -132,13 +135,14 @@ def train(name: str, device: str, *, batch: int, until: Until, again: bool = Fal
     partial = WEIGHTS / f"{name}.training.pt"
     WEIGHTS.mkdir(exist_ok=True)
     begun, history = 0, ""
-    if again:
+    if again and not partial.exists():
         history = training.begin_with(WEIGHTS / f"{name}.safetensors")
     if partial.exists():
         kept = torch.load(partial, map_location=device)
         begun, history = kept["step"], kept["history"]
         training.resume(kept["training"])
     torch.manual_seed(begun)
+    training.rate.fill_(0.0)
     step = graphed(training.step) if device.startswith("cuda") else training.step
     losses: list[Tensor] = []
     start_s, done = time.perf_counter(), begun
@@ -158,7 +162,9 @@ def train(name: str, device: str, *, batch: int, until: Until, again: bool = Fal
             _save(partial, {"step": done, "history": told, "training": training.state()})
     told = _told(history, done - begun, batch, device)
     halves = {key: value.half() for key, value in training.average.cpu().state_dict().items()}
-    save_file(halves, WEIGHTS / f"{name}.safetensors", {"training": told})
+    weights = WEIGHTS / f"{name}.safetensors"
+    save_file(halves, weights.with_suffix(".new"), {"training": told})
+    weights.with_suffix(".new").replace(weights)
     partial.unlink(missing_ok=True)
 
 
@@ -176,14 +182,24 @@ def _save(partial: Path, state: dict[str, Any]) -> None:
     beside.replace(partial)
 
 
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        number = kind(text)
+        if not 0 < number < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0 and finite")
+        return number
+
+    return read
+
+
 def main(arguments: Sequence[str]) -> None:
     """Train one."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.denoise.train")
     parser.add_argument("denoiser", choices=list(LAYERS))
-    parser.add_argument("--steps", type=int, help="fewer or more of them")
+    parser.add_argument("--steps", type=_positive(int), help="fewer or more of them")
     at_hand = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=at_hand, help=f"of torch ({at_hand})")
-    parser.add_argument("--minutes", type=float, help="for so long instead")
+    parser.add_argument("--minutes", type=_positive(float), help="for so long instead")
     parser.add_argument("--again", action="store_true", help="begin with the weights there are")
     given = parser.parse_args(arguments)
     steps = given.steps or STEPS[given.denoiser.endswith("small")]

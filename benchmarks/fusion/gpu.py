@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -31,10 +33,10 @@ from benchmarks.fusion.point import ERROR_FLOOR, ERROR_RATIO, geometric_mean
 from benchmarks.fusion.timing import Times
 from weft.core.errors import InputError
 from weft.fusion.tune import cold_seconds
-from weft.report.bench import BenchReport, Claim, at_least, at_most
+from weft.report.bench import BenchReport, Claim, at_least, at_most, print_report
 from weft.report.table import Table
 
-__all__ = ["Cuda", "Gpu", "GpuPoint", "claims_on", "measure_on", "run_on", "table_on"]
+__all__ = ["FIRST", "Cuda", "Gpu", "GpuPoint", "claims_on", "measure_on", "run_on", "table_on"]
 
 Compiler: TypeAlias = Callable[[Graph, str], Mapping[str, Callable[..., Result]]]
 
@@ -47,6 +49,8 @@ HARD = (
 )
 """Graphs of which Inductor's kernels are known to read or write more than they have to."""
 ROUNDS, QUICK_ROUNDS, WARM_UP = 50, 10, 3
+FIRST = SIZES[::-1]
+"""Sizes in the order in which they are measured: what large tensors take is memory's alone."""
 COPY_BYTES = 512 * 2**20
 
 
@@ -160,20 +164,31 @@ def compiled_for_gpu(graph: Graph, size: str) -> dict[str, Callable[..., Result]
     }
 
 
-def run_on(gpu: Gpu, *, quick: bool, compiled: Compiler = compiled_for_gpu) -> BenchReport:
+def run_on(
+    gpu: Gpu,
+    *,
+    quick: bool,
+    compiled: Compiler = compiled_for_gpu,
+    seconds: float = math.inf,
+) -> BenchReport:
     """Measure every graph; `quick` takes every second one in its smallest size.
 
     Args:
         gpu: what is measured on.
         quick: less of everything.
         compiled: makes a graph's contestants.
+        seconds: after which no graph is begun [s]; those that are left out are facts.
     """
-    names, sizes = (tuple(GRAPHS)[::2], SIZES[:1]) if quick else (tuple(GRAPHS), SIZES)
+    begun = time.monotonic()
+    names, sizes = (tuple(GRAPHS)[::2], SIZES[:1]) if quick else (tuple(GRAPHS), FIRST)
     rounds = QUICK_ROUNDS if quick else ROUNDS
     rate = copy_rate(gpu, rounds)
     with torch.no_grad():
-        points: list[GpuPoint] = []
+        points, left_out = list[GpuPoint](), list[str]()
         for size, name in itertools.product(sizes, names):
+            if time.monotonic() - begun > seconds:
+                left_out.append(f"{name} {size}")
+                continue
             points.append(measure_on(gpu, GRAPHS[name], size, rate, rounds, compiled))
             _tell(points[-1])
     return BenchReport(
@@ -184,6 +199,7 @@ def run_on(gpu: Gpu, *, quick: bool, compiled: Compiler = compiled_for_gpu) -> B
             "device": gpu.name,
             "copy_GB_per_s": rate / 1e3,
             "ratios": "of the least times over interleaved rounds, caches cold",
+            "left_out": left_out,
             "failed": [f"{p.graph} {p.size}: {p.failure}" for p in points if p.failure],
             "points": [asdict(point) for point in points],
         },
@@ -305,3 +321,7 @@ def table_on(points: Sequence[GpuPoint]) -> Table:
             for p in points
         ),
     )
+
+
+if __name__ == "__main__":  # where time on a GPU is short: so many seconds of it
+    print_report(run_on(Cuda(), quick=False, seconds=float(sys.argv[1])))

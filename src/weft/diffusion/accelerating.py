@@ -64,20 +64,19 @@ def accelerate(
 
     Args:
         pipe: a video pipeline of diffusers'.
-        policy: who decides what each step computes, or a plan that was made before. None for
-            MixCache, after SRDiffusion if there is a small relative.
+        policy: who decides, or a plan that was made before. None for MixCache, after SRDiffusion
+            if there is a small relative.
         profile: what calibration learnt of the model, or the file that it was written to.
         target_speedup: over all steps in full; by a profile, or else by what the first run, which
             is in full, shows of the model.
         min_psnr: by a profile: least likeness to the result of all steps in full [dB].
         sketch_to: a pipeline, or its denoiser, of the same family and latent space, which does
             the last steps, or those that the policy gives it.
-        disagreement: of the two, as it was measured; a warning says if the last steps are not
-            those to give away.
+        disagreement: of the two; a warning says if the last steps are not those to give away.
         idle: device of the one that does not compute, such as "cpu": of the small one until its
             first step, of the large one after its last; None to leave both where they are.
-        compile_blocks: whether blocks are compiled by torch.compile, or the name of its back end,
-            such as "weft". A denoiser that is compiled as a whole cannot leave anything out.
+        compile_blocks: whether torch.compile compiles blocks, or by which of its back ends, such
+            as "weft". A denoiser that is compiled as a whole cannot leave anything out.
         keep: how values are kept between steps.
         family: what the pipeline is like, if weft does not know it.
         group: of ranks that share a run (context parallel), which then decide alike.
@@ -88,7 +87,7 @@ def accelerate(
         MismatchError: the disagreement is that of another pair.
     """
     asked = {"target_speedup": target_speedup, "min_psnr": min_psnr}
-    known = family or family_of(pipe)
+    known = _known(family or family_of(pipe), by_rows=by_rows)
     denoisers = _free(_denoisers(pipe, known), pipe)
     small = None if sketch_to is None else _small(denoisers[0].module, pipe, sketch_to)
     chosen = _policy(policy, profile, asked, has_small=small is not None)
@@ -98,14 +97,24 @@ def accelerate(
         pipeline=weakref.ref(pipe),
         family=known,
         policy=chosen,
-        denoisers=denoisers if small is None else [*denoisers, small],
+        denoisers=[*denoisers, *([] if small is None else [small])],
         keep=keep,
         group=group,
         small_share=1.0 if small is None else _work(small) / _work(denoisers[0]),
     )
     _attach(controller, _compiler(compile_blocks))
-    if place is not None and small is not None:
-        controller.idle = Idle(denoisers, small, place)
+    controller.idle = None if place is None or not small else Idle(denoisers, small, place)
+
+
+def _known(family: Family, *, by_rows: bool) -> Family:
+    """The family, of which the rows are known if they have to be."""
+    if by_rows and "hidden_states" not in family.batched:
+        raise InputError(
+            need="the names of arguments that have an entry for each row, for by_rows",
+            got=f"Family(batched={family.batched!r})",
+            hint='batched=("hidden_states", "encoder_hidden_states", "timestep"), for example',
+        )
+    return family
 
 
 def _free(denoisers: list[Denoiser], pipe: object) -> list[Denoiser]:

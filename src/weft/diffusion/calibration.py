@@ -4,7 +4,8 @@
     2. runs in which one step is predicted: what its error does to the result
     3. runs of some plans that follow from these: what becomes of predictions
 
-The last are kept as corrections.
+The last are kept as corrections. A plan does better on what it was made from than on anything else;
+of three prompts or more, half are kept for the runs that correct.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def calibrate(
     Args:
         pipe: a pipeline that weft knows, not accelerated.
         prompts: what it is called with, for each of some runs; each should have a generator, or
-            latents, so that runs can be repeated.
+            latents, so that runs can be repeated. Of three or more, the last half is not learnt
+            from, but only tells what becomes of predictions.
         blocks: ranges that block steps may leave out; None for all but the first and the last.
         probes: steps in which an error is injected.
         progress: told what is being done, and how much of it is done.
@@ -75,7 +77,7 @@ def calibrate(
         raise InputError(
             need="at least one prompt and one probe",
             got=f"{len(prompts)} prompts, {probes} probes",
-            hint="two or three prompts tell enough",
+            hint="four prompts tell enough",
         )
     return _Calibration(pipe, prompts, blocks, probes, progress).run()
 
@@ -136,6 +138,9 @@ class _Calibration:
         self._pipe, self._prompts, self._probes = pipe, list(prompts), probes
         self._ranges = list(whole if blocks is None else blocks)
         self._progress = progress
+        apart = len(prompts) // 2 if len(prompts) > 2 else 0
+        self._learnt = range(len(prompts) - apart)
+        self._checked_on = range(len(prompts) - apart, len(prompts)) if apart else self._learnt
         self._sketcher = Sketcher()
         self._results: list[Tensor] = []
         self._whole_s: list[list[float]] = [[] for _ in prompts]
@@ -184,12 +189,14 @@ class _Calibration:
         for number, prompt in enumerate(self._prompts):
             self._progress("full runs", number / len(self._prompts))
             guidance = _guidance_of(self._pipe, prompt)
-            watched = Watched(self._sketcher, self._ranges, guidance)
-            policy = _Seen(kept=frozenset(self._ranges), facts=seen, watcher=watched)
+            ranges = self._ranges if number in self._learnt else []
+            watched = Watched(self._sketcher, ranges, guidance)
+            policy = _Seen(kept=frozenset(ranges), facts=seen, watcher=watched)
             result, _, _ = self._called(number, policy)
             self._require_alike(seen[0], seen[-1])
             self._results.append(result)
-            recordings.append(watched.recording(seen[-1].positions, result))
+            if number in self._learnt:
+                recordings.append(watched.recording(seen[-1].positions, result))
         return recordings, seen[-1]
 
     @staticmethod
@@ -249,7 +256,7 @@ class _Calibration:
         )
         taken: dict[Mode, list[float]] = defaultdict(list)
         around: list[float] = []
-        for number in range(len(self._prompts)):
+        for number in self._learnt:
             _, run, seconds = self._called(number, plan)
             for step in run.steps[1:]:
                 taken[step.done.mode].append(step.seconds)
@@ -280,8 +287,12 @@ class _Calibration:
             self._run_all(profile, own)
             tried += [one for one in own if one.style is not None]
         self._progress("checks", 1.0)
-        whole_s = [median(own) for own in self._whole_s]
-        runs = [(t.plan.steps, s / whole_s[n]) for t in tried for n, s in enumerate(t.seconds)]
+        whole_s = [median(self._whole_s[number]) for number in self._checked_on]
+        runs = [
+            (t.plan.steps, s / whole)
+            for t in tried
+            for s, whole in zip(t.seconds, whole_s, strict=True)
+        ]
         costs = fitted_costs(profile.costs, runs)
         best = [
             max((t for t in tried if t.asked == speedup), key=_Tried.mean_db, default=None)
@@ -310,7 +321,7 @@ class _Calibration:
     def _run_all(self, profile: Profile, plans: Sequence[_Tried]) -> None:
         """Run some plans for each prompt, and a full run just before."""
         steps = profile.recordings[0].num_steps
-        for number in range(len(self._prompts)):
+        for number in self._checked_on:
             _, _, full_s = self._called(number, DenoisePlan(steps=(FULL,) * steps))
             self._whole_s[number].append(full_s)
             for own in plans:

@@ -114,13 +114,14 @@ class Controller:
         if call.branch not in (COND, UNCOND, BOTH):
             return call.run(*call.args, **call.kwargs)
         key, pipeline = self._session()
+        begun_s = self.clock()
         try:
             request = self._advance(key, pipeline, denoiser, call)
             answer = self._answer(request, self._chosen(request, denoiser), call)
         except BaseException:
             self._over(key)  # the next one starts afresh
             raise
-        request.ended_s = self.clock()
+        request.seconds += self.clock() - begun_s
         return answer
 
     def block(self, denoiser: Denoiser, number: int, call: BlockCall) -> Any:
@@ -276,12 +277,14 @@ class Controller:
         request.plan = request.settled(plan, own)
         if self.idle is not None and request.plan.mode is not Mode.STEP:
             is_small = request.plan.model is Model.SMALL
-            self.idle.turn(
-                self.denoisers["small"] if is_small else denoiser,
-                lambda model: (
-                    len(self._requests) > 1 or request.decider.needs(model, request.step + 1)
-                ),
-            )
+            self.idle.turn(self.denoisers["small"] if is_small else denoiser, self._is_needed)
+
+    def _is_needed(self, model: Model) -> bool:
+        """Whether any run computes with a model in its step, or may in a later one."""
+        return any(
+            own.plan.model is model or own.decider.needs(model, own.step + 1)
+            for own in self._requests.values()
+        )
 
     def _in_small(self, plan: StepPlan, num_blocks: int) -> StepPlan:
         """A block step of the small model, which may have other ranges."""
@@ -338,7 +341,7 @@ class Controller:
             self._keep_answer(request, denoiser, call.branch, output_of(answer), is_doubled)
             self._keep_residual(request, denoiser, call)
             self._tell(request, "state", (call.kwargs["hidden_states"],))
-        if request.decider.asks_small:
+        if request.decider.asks_small and self.idle is None:
             asked = output_of(self._computed(request, self.denoisers["small"], call, weight=0))
             self._tell(request, f"small {call.branch}", (asked,))
         return answer

@@ -21,12 +21,14 @@ USUAL = {Mode.CFG: 0.5, Mode.STEP: 0.01}
 """Shares of a full step where none were measured. Measured on small denoisers: 0.5 to 0.7, and
 0.002 to 0.02."""
 TRUST = 0.3
-"""Weight of what single steps took, where that of a run is 1."""
+"""Weight of what single steps took, where that of a run is 1. Chosen: three runs outweigh it."""
 ROUNDS = 30
-"""Of least squares, in which runs count the less the farther off they are."""
+"""Of least squares, in which runs count the less the farther off they are. Measured: shares settle
+to four digits within twenty."""
 NEAR = 1e-3
-"""Share of a run's time within which all of them count alike."""
+"""Share of a run's time within which all of them count alike. Chosen: what clocks tell apart."""
 LEAST_SHARE = 1e-4
+"""Of a step of which runs say that it takes no time. Chosen: below what was ever measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,13 @@ def fitted_costs(costs: Costs, runs: Sequence[tuple[Sequence[StepPlan], float]])
 
     Args:
         costs: as single steps took.
-        runs: plans, and what each took over all of its steps in full.
+        runs: plans, and what each took over all of its steps in full, finite and above 0.
+
+    Returns:
+        The costs with other shares, of modes that some run has used.
+
+    Source: iteratively reweighted least squares for least absolute errors, E. J. Schlossmacher,
+    Journal of the American Statistical Association 68(344), 1973.
     """
     used = {step.mode for plan, _ in runs for step in plan}
     modes = sorted(used - {Mode.FULL}, key=lambda mode: mode.value)

@@ -4,16 +4,24 @@ What a full run shows of a model is what calibration begins with; what it lacks 
 say what an error in a step does to the result, and the checks. So a speed can be met, a quality
 cannot be promised.
 
-With a small relative the first run shows, too, where SRDiffusion hands over to it. If that makes a
-run fast enough, nothing else is left out; if not, caches do the rest.
+With a small relative the first run shows, too, how far that is from the large model at each step.
+Both what is left out and what is handed over do harm; of the plans that are fast enough, the one
+with the least is taken: caches first where the two models differ, an early switch where they agree.
+Where the small one cannot be asked, because it is elsewhere until it is needed, SRDiffusion's rule
+says where it takes over.
 """
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
 
 from weft.core.errors import InfeasibleError, InputError, WeftError
 from weft.diffusion.costs import USUAL, Costs
@@ -22,7 +30,7 @@ from weft.diffusion.policies.fixed import Fixed
 from weft.diffusion.policies.sketch import Sketch
 from weft.diffusion.policy import Decider, Moment, Policy, RunFacts, inner_blocks
 from weft.diffusion.record import StepRecord
-from weft.diffusion.search import Search
+from weft.diffusion.search import Found, Search
 from weft.diffusion.sketching import Sketcher
 from weft.diffusion.surrogate import Surrogate
 from weft.diffusion.watching import Watched
@@ -32,8 +40,6 @@ __all__ = ["Learning"]
 _log = logging.getLogger("weft.diffusion")
 
 FULL = StepPlan()
-HALVINGS = 6
-"""To find out how fast the large model's steps have to be beside a small one's."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,6 +114,8 @@ class Learning(Policy):
             steps: what it did.
             switch: first step that would have been the small model's.
         """
+        if (facts.validity, facts.positions) in self._plans:
+            return  # from another row, or another run at the same time
         (blocks,) = self.ranges(facts.num_blocks) or ((0, 0),)
         costs = Costs(
             full_s=median(step.seconds for step in steps),
@@ -117,9 +125,16 @@ class Learning(Policy):
                 Mode.BLOCK: 1.0 - (blocks[1] - blocks[0]) / facts.num_blocks,
             },
         )
-        search = Search(Surrogate([watched.recording(facts.positions)]), costs)
-        full = DenoisePlan(steps=(FULL,) * facts.num_steps)
-        plan = _handed_over(search, costs, full, self.target_speedup, switch, facts.small_share)
+        surrogate = Surrogate([watched.recording(facts.positions)])
+        hand_over = _HandOver(surrogate, costs, self.target_speedup, facts.small_share)
+        if not facts.has_small:
+            plan = hand_over.without()
+        else:
+            small = watched.small(facts.num_steps)
+            earliest = max(ceil(self.sketch.earliest * facts.num_steps), 1)
+            every = range(min(earliest, facts.num_steps), facts.num_steps + 1)
+            switches = (switch,) if small is None else every
+            plan = hand_over.best(switches, small)
         self._plans[facts.validity, facts.positions] = replace(plan, policy=self.name)
 
     def refuse(self, facts: RunFacts, error: WeftError) -> None:
@@ -127,49 +142,86 @@ class Learning(Policy):
         self._plans[facts.validity, facts.positions] = error
 
 
-def _handed_over(
-    search: Search,
-    costs: Costs,
-    full: DenoisePlan,
-    wanted: float,
-    switch: int,
-    small_share: float,
-) -> DenoisePlan:
-    """The plan that does least harm of those that are fast enough, with a small model's last steps.
+class _HandOver:
+    """Plans whose last steps may be a small model's.
 
     Args:
-        search: for plans of the large model.
-        costs: of its steps.
-        full: all of them, computed.
+        surrogate: what is left out, and handed over, does to the result.
+        costs: of the large model's steps.
         wanted: speed-up over all steps in full by the large model.
-        switch: first step of the small model.
-        small_share: of its steps over those of the large one.
+        small_share: of the small one's steps over those of the large one.
     """
-    if switch >= len(full.steps):
-        return search.plan(search.for_speedup(wanted), None)
 
-    def speed(plan: DenoisePlan) -> float:
-        large, small = costs.seconds(plan.steps[:switch]), costs.seconds(plan.steps[switch:])
-        return costs.seconds(full.steps) / (large + small_share * small)
+    def __init__(
+        self, surrogate: Surrogate, costs: Costs, wanted: float, small_share: float
+    ) -> None:
+        self._surrogate, self._costs, self._wanted = surrogate, costs, wanted
+        self._small_share = small_share
+        self._search = Search(surrogate, costs)
+        self._full_s = costs.seconds((FULL,) * surrogate.num_steps)
 
-    best, low, high = _with_small(full, switch), 1.0, wanted
-    if speed(best) >= wanted:
-        return replace(best, speedup=speed(best))
-    best = _with_small(search.plan(search.for_speedup(high), None), switch)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        tried = _with_small(search.plan(search.for_speedup(middle), None), switch)
-        if speed(tried) >= wanted:
-            best, high = tried, middle
-        else:
-            low = middle
-    if speed(best) < wanted * (1 - 1e-9):
-        raise InfeasibleError(
-            need=f"a plan of {wanted:.2f} times the speed",
-            got=f"{speed(best):.2f} times at most, with the small model from step {switch} on",
-            options=(f"target_speedup={int(100 * speed(best)) / 100}", "fewer steps"),
+    def without(self) -> DenoisePlan:
+        """The best plan of the large model alone.
+
+        Raises:
+            InfeasibleError: none is fast enough.
+        """
+        return self._search.plan(self._search.for_speedup(self._wanted), None)
+
+    def best(self, switches: Sequence[int], small: NDArray[np.float64] | None) -> DenoisePlan:
+        """The plan that does least harm.
+
+        Args:
+            switches: first steps of the small model that come into question; the number of steps
+                for none.
+            small: its guided outputs [steps, numbers]; None if they are unknown, and the switch is
+                to be taken as it is.
+
+        Raises:
+            InfeasibleError: no plan is fast enough.
+        """
+        found: list[tuple[float, int, float]] = []
+        for switch in switches:
+            cached = self._cached(switch)
+            if cached is not None:
+                harm = 0.0 if small is None else self._surrogate.handed_over(small, switch)
+                found.append((harm + cached.mean_square, switch, cached.speedup))
+        if not found:
+            raise self._too_fast(switches)
+        _, switch, cached_speedup = min(found)
+        if switch == self._surrogate.num_steps:
+            return self.without()
+        return self._improved(switch, cached_speedup)
+
+    def _cached(self, switch: int) -> Found | None:
+        """The slowest plan of the large model that is fast enough with a switch, if one is."""
+        plans = self._search.frontier()  # from slow to fast
+        at = bisect_left(plans, self._wanted, key=lambda found: self._speed(found, switch))
+        return plans[at] if at < len(plans) else None
+
+    def _improved(self, switch: int, cached_speedup: float) -> DenoisePlan:
+        """The best plan of about such a speed, if it is as fast with the small model."""
+        plans = self._search.frontier()
+        plain = next(f for f in plans if f.speedup >= cached_speedup * (1 - 1e-9))
+        better = self._search.for_speedup(cached_speedup)
+        is_faster = self._speed(better, switch) >= self._wanted
+        plan = _with_small(self._search.plan(better if is_faster else plain, None), switch)
+        return replace(plan, speedup=self._speed(better if is_faster else plain, switch))
+
+    def _speed(self, found: Found, switch: int) -> float:
+        """Of a plan whose last steps are given to the small model."""
+        steps = _with_small(DenoisePlan(steps=found.steps), switch).steps
+        large, small = self._costs.seconds(steps[:switch]), self._costs.seconds(steps[switch:])
+        return self._full_s / (large + self._small_share * small)
+
+    def _too_fast(self, switches: Sequence[int]) -> InfeasibleError:
+        fastest = self._search.frontier()[-1]
+        most, switch = max((self._speed(fastest, s), s) for s in switches)
+        return InfeasibleError(
+            need=f"a plan of {self._wanted:.2f} times the speed",
+            got=f"{most:.2f} times at most, with the small model from step {switch} on",
+            options=(f"target_speedup={int(100 * most) / 100}", "fewer steps"),
         )
-    return replace(best, speedup=speed(best))
 
 
 def _with_small(plan: DenoisePlan, switch: int) -> DenoisePlan:
@@ -195,6 +247,7 @@ class _Learner(Decider):
         ranges = sorted(policy.ranges(facts.num_blocks))
         self.watcher = self._watched = Watched(Sketcher(), ranges, guidance)
         self._sketch = policy.sketch.begin(facts) if facts.has_small else None
+        self.asks_small = facts.has_small
         self._switch = facts.num_steps
 
     def decide(self, moment: Moment) -> StepPlan:

@@ -95,7 +95,8 @@ class Decider(ABC):
 
     Attributes:
         watcher: who sees what is computed; None for nobody.
-        asks_small: whether the watcher is told what the small model would answer, too.
+        asks_small: whether the watcher is told what the small model would answer, too; it is not
+            asked where it may be elsewhere.
     """
 
     watcher: Watcher | None = None

@@ -23,7 +23,7 @@ class StepRecord:
         outputs: computed by a denoiser, of one or two.
         blocks: computed, for all outputs together.
         distances: of predictions from what was computed, by mode.
-        seconds: from the first call of the denoiser to the last [s].
+        seconds: in calls of the denoiser [s].
     """
 
     step: int

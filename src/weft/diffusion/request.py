@@ -105,7 +105,7 @@ class Request:
         output: with the prompt, if it was computed in it.
         outputs, blocks: computed in it.
         distances: found in it, as tensors of one number.
-        begun_s, ended_s: first and last moment of it.
+        seconds: that its calls took [s].
         denoisings: by denoiser.
         steps: that are done.
         most_bytes: kept at a time [bytes].
@@ -125,8 +125,7 @@ class Request:
     outputs: int = 0
     blocks: int = 0
     distances: dict[str, list[Tensor]] = field(default_factory=dict[str, list[Tensor]])
-    begun_s: float = 0.0
-    ended_s: float = 0.0
+    seconds: float = 0.0
     denoisings: dict[str, Denoising] = field(default_factory=dict[str, Denoising])
     steps: list[StepRecord] = field(default_factory=list[StepRecord])
     most_bytes: int = 0
@@ -147,7 +146,7 @@ class Request:
         self.step, self.position, self.why, self.output = step, position, "", None
         self.outputs = self.blocks = 0
         self.seen, self.distances = set(), {}
-        self.begun_s = self.clock()
+        self.seconds = 0.0
 
     def measured(self) -> dict[str, torch.Tensor]:
         """Distances of the step, the mean over its branches."""
@@ -163,7 +162,7 @@ class Request:
             outputs=self.outputs,
             blocks=self.blocks,
             distances=distances,
-            seconds=self.ended_s - self.begun_s,
+            seconds=self.seconds,
         )
         self.steps.append(record)
         self._account()

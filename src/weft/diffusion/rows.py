@@ -2,13 +2,13 @@
 
 A batch of videos goes through its steps together, but not all of them change in the same steps.
 Here each row is a run of its own: it has its own decider and its own history, and what a call
-computes is computed row by row. Videos are large: one of them fills a GPU, so that rows one after
-the other take as long as rows together.
+computes is computed row by row. What computing rows together would gain is given up, which is
+little where one video keeps a device busy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.diffusion.calls import answer_of, is_guided, output_of
+from weft.diffusion.calls import answer_of, is_guided, output_of, position_of
 from weft.diffusion.compat import Call
 from weft.diffusion.controller import BOTH, SESSION, Controller
 from weft.diffusion.denoiser import Denoiser
@@ -31,9 +31,13 @@ class ByRows(Controller):
     def call(self, denoiser: Denoiser, call: Call) -> Any:
         """Answer a call of a denoiser by its pipeline, row by row."""
         key, pipeline = self._session()
+        position_of(call.kwargs)  # says what is missing, if arguments have no names
         outputs = 2 if call.branch == BOTH and is_guided(pipeline, self.family) else 1
         count = len(call.kwargs["hidden_states"]) // outputs
         answers: list[Tensor] = []
+        for row in self._rows_of(key):
+            if row.row >= count:  # of a larger batch, which broke off
+                self._over(row)
         try:
             for row in range(count):
                 places = [row + number * count for number in range(outputs)]
@@ -43,7 +47,7 @@ class ByRows(Controller):
                 with _session(Row(key, row), pipeline):
                     answers.append(output_of(super().call(denoiser, own)))
         except BaseException:
-            self._each(key, self._over)  # rows that had been answered start afresh, too
+            self._end(key)  # rows that had been answered start afresh, too
             raise
         made = torch.cat([own.chunk(outputs)[n] for n in range(outputs) for own in answers])
         return answer_of(made, call.kwargs)
@@ -51,17 +55,21 @@ class ByRows(Controller):
     def finish(self) -> None:
         """The pipeline has come to its end: a run of each row has."""
         key, pipeline = self._session()
+        try:
+            for row in self._rows_of(key):
+                with _session(row, pipeline):
+                    super().finish()
+        finally:
+            self._end(key)
 
-        def end(row: object) -> None:
-            with _session(row, pipeline):
-                super(ByRows, self).finish()
-
-        self._each(key, end)
-
-    def _each(self, key: object, do: Callable[[object], object]) -> None:
+    def _rows_of(self, key: object) -> list[Row]:
+        """Rows of a batch that are under way, in order."""
         rows = [own for own in self._requests if isinstance(own, Row) and own.session == key]
-        for row in sorted(rows, key=lambda own: own.row):
-            do(row)
+        return sorted(rows, key=lambda own: own.row)
+
+    def _end(self, key: object) -> None:
+        for row in self._rows_of(key):
+            self._over(row)
 
 
 @contextmanager

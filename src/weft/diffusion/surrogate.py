@@ -151,6 +151,25 @@ class Surrogate:
             past = [off, past[0]]
         return 0.0 if now is None else float(np.vdot(now, now)) + self._doubt**2 * doubt
 
+    def handed_over(self, small: Vectors, switch: int) -> float:
+        """Mean square of the results' error if a small model computes from a step on.
+
+        Args:
+            small: its guided outputs in the recorded run, of one prompt [steps, numbers].
+            switch: its first step.
+        """
+        (recording,) = self.recordings
+        missed = (small - recording.guided) * self._scales[0]
+        now: Vectors | None = None
+        past: list[Vectors | None] = [None, None]
+        for step, (a, b, c, d) in enumerate(self._solver):
+            off = None if now is None else self._of_all[step] * now
+            if step >= switch:
+                off = missed[step] if off is None else off + missed[step]
+            now = _sum((a, now), (b, off), (c, past[0]), (d, past[1]))
+            past = [off, past[0]]
+        return 0.0 if now is None else float(np.vdot(now, now))
+
     def fitted(self, plan: Sequence[StepPlan]) -> tuple[StepPlan, ...]:
         """The plan with the weights of its fitted predictions."""
         return tuple(

@@ -48,6 +48,9 @@ class Watched:
             name, branch = kind.rsplit(" ", 1)
             self._add(name, step, self._guided(branch, value[0]))
             return
+        if kind.startswith("small"):
+            self._asked(step, kind.removeprefix("small "), value[0])
+            return
         if kind == "state":
             if step not in self._found[kind]:
                 self._found[kind][step] = self._sketcher(_latents(value[0], self._shape))
@@ -80,6 +83,23 @@ class Watched:
             gains=np.ones(steps),
             elements=self._shape.numel() if result is None else result.numel(),
         )
+
+    def small(self, steps: int) -> NDArray[np.float64] | None:
+        """Guided outputs of the small model [steps, numbers]; None if it was not asked."""
+        if "small cond" not in self._found:
+            return None
+        own = self._stacked("small cond", steps)
+        if "small uncond" not in self._found:
+            return own
+        return own + (1.0 - self.guidance) * (self._stacked("small uncond", steps) - own)
+
+    def _asked(self, step: int, branch: str, value: Tensor) -> None:
+        """What the small model answers; its large one's answer to the same call is known."""
+        if len(value) == 2 * self._shape[0]:
+            without, value = value.chunk(2)
+            self._found["small uncond"][step] = self._sketcher(without)
+        name = "uncond" if branch == "uncond" else "cond"
+        self._found[f"small {name}"][step] = self._sketcher(value)
 
     def _guided(self, branch: str, error: Tensor) -> Tensor:
         """What an error of a branch is of the guided output."""

@@ -180,7 +180,7 @@ class Stitch(CustomGraphPass):
         self._observer(Observed(order=_order(graph, found)))
         for candidate in found:
             known = self._slower.get(_names(candidate))
-            if known is not None:  # it is the whole graph, and was timed as that
+            if known is not None:  # timed before, as a whole graph or in another one of its names
                 self._observer(known)
                 continue
             inputs = tuple(replaced.get(node, node) for node in candidate.inputs)

@@ -207,5 +207,5 @@ class _Trials:
 
 
 def _words(tiling: Tiling) -> str:
-    loops = f"chunks of {tiling.chunk}, {tiling.stages} stages"
-    return f"tiles of {tiling.wanted}, {tiling.parts} parts, {loops}, warps x {tiling.warps}"
+    shares = f"{tiling.parts} parts, {tiling.stages} stages, warps x {tiling.warps:g}"
+    return f"tiles of {tiling.wanted}, {shares}"

@@ -162,16 +162,16 @@ def _commit() -> str:
     """
     commit = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!/{RESULTS}")
-    return f"{commit}-dirty" if commit and changed else commit
+    return f"{commit}-dirty" if commit and changed != "" else commit or ""
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str) -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def report_json(report: BenchReport) -> str:

@@ -73,9 +73,10 @@ def run_speedup(run: Run) -> float | None:
 
 
 def run_summary(run: Run) -> str:
-    """One line: work saved, speed, memory kept."""
+    """One line: which row of a batch, if it is one, work saved, speed, memory kept."""
     speed = run_speedup(run)
-    told = [f"{1 - run.work:.0%} of the work saved"]
+    row = "" if run.row is None else f"row {run.row}: "
+    told = [f"{row}{1 - run.work:.0%} of the work saved"]
     told += [f"{speed:.2f} times the speed of full steps"] if speed is not None else []
     told += [f"{format_bytes(run.kept_bytes)} kept between steps"]
     return ", ".join(told)

@@ -27,9 +27,9 @@ Point: TypeAlias = tuple[str, float, float]
 _SPEEDS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 _CORRECTED = (
-    "Speed and likeness of plans are predicted from recorded runs and corrected by what the checks"
-    " found; rings are what was predicted of the checks without that, and lead to what was"
-    " measured. Fewer steps means all of them in full, and was measured, too."
+    "Likeness of plans is predicted from recorded runs and corrected by what the checks found;"
+    " speed is what steps were found to take. Rings are what was predicted of the checks, and lead"
+    " to what was measured. Fewer steps means all of them in full, and was measured, too."
 )
 
 
@@ -136,7 +136,7 @@ def _figures(profile: Profile, asked: Sequence[Asked]) -> tuple[Figure, ...]:
     return tuple(figures)
 
 
-def _place(profile: Profile, plan: DenoisePlan) -> tuple[float, float]:
+def _place(plan: DenoisePlan) -> tuple[float, float]:
     assert plan.speedup is not None and plan.psnr_db is not None
     return plan.speedup, plan.psnr_db
 
@@ -144,7 +144,7 @@ def _place(profile: Profile, plan: DenoisePlan) -> tuple[float, float]:
 def _plot(
     profile: Profile, search: Search, asked: Sequence[Asked], points: Sequence[Point]
 ) -> Markup:
-    plans = tuple(_place(profile, a.plan) for a in asked if a.plan is not None)
+    plans = tuple(_place(a.plan) for a in asked if a.plan is not None)
     predicted = tuple((c.speedup, c.psnr_db) for c in profile.checks)
     measured = tuple((c.got_speedup, c.got_psnr_db) for c in profile.checks)
     fewer = tuple((f.speedup, f.psnr_db) for f in profile.fewer_steps)
@@ -189,7 +189,7 @@ def _table(profile: Profile, asked: Sequence[Asked], points: Sequence[Point]) ->
         if a.plan is None:
             rows.append((f"plan for {a.speedup:g}x", "", "", "", "", "no plan is that fast"))
         else:
-            speed, psnr_db = _place(profile, a.plan)
+            speed, psnr_db = _place(a.plan)
             told = (f"{speed:.2f}", "", f"{psnr_db:.1f}", "", str(a.plan))
             rows.append((f"plan for {a.speedup:g}x", *told))
     for number, c in enumerate(profile.checks, start=1):

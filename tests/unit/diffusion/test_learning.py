@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES
 from tests.unit.diffusion.accelerated import accelerated
+from tests.unit.diffusion.recorded import recording
 from weft.core.errors import InfeasibleError, InputError
-from weft.diffusion import Model, Sketch, accelerate
-from weft.diffusion.learning import Learning
+from weft.diffusion import Mode, Model, Sketch, accelerate
+from weft.diffusion.costs import Costs
+from weft.diffusion.learning import Learning, _HandOver
+from weft.diffusion.surrogate import Surrogate
 
 STEPS = 12
 
@@ -82,9 +86,10 @@ def small_of(layers=2):
 
 
 @pytest.mark.parametrize("speed", [1.2, 3.0])
-def test_a_small_model_takes_over_where_the_first_run_says_and_caches_do_the_rest(speed):
+def test_a_small_model_that_waits_elsewhere_takes_over_where_the_first_run_says(speed):
     run = PIPELINES["Wan 2.1"].build(STEPS)
-    with accelerated(run.pipe, target_speedup=speed, sketch_to=small_of()) as found:
+    options = {"target_speedup": speed, "sketch_to": small_of(), "idle": "cpu"}
+    with accelerated(run.pipe, **options) as found:
         first = run()
         run()
     assert torch.equal(first, PIPELINES["Wan 2.1"].build(STEPS)())
@@ -93,6 +98,70 @@ def test_a_small_model_takes_over_where_the_first_run_says_and_caches_do_the_res
     assert 0 < switch <= round(Sketch().latest * STEPS) + 1
     assert set(models[switch:]) == {Model.SMALL}
     assert found.runs[1].work <= 1.1 / speed
+
+
+def test_a_small_model_that_is_far_off_is_left_out_where_caches_are_enough():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    with accelerated(run.pipe, target_speedup=1.5, sketch_to=small_of()) as found:
+        first = run()
+        run()
+    assert torch.equal(first, PIPELINES["Wan 2.1"].build(STEPS)())
+    assert {step.done.model for step in found.runs[1].steps} == {Model.LARGE}
+    assert found.runs[1].work <= 1.1 / 1.5
+
+
+def hand_over(wanted, step_share=0.01):
+    own = recording()
+    share = {Mode.FULL: 1.0, Mode.STEP: step_share, Mode.CFG: 0.7, Mode.BLOCK: 0.8}
+    return own, _HandOver(Surrogate([own]), Costs(full_s=1.0, share=share), wanted, 0.2)
+
+
+def switch_of(plan):
+    models = [step.model for step in plan.steps]
+    return models.index(Model.SMALL) if Model.SMALL in models else len(models)
+
+
+def test_the_closer_the_small_model_the_earlier_it_takes_over():
+    own, plans = hand_over(3.0)
+    rng = np.random.default_rng(0)
+    apart = rng.normal(size=own.guided.shape) * np.abs(own.guided).mean()
+    found = [
+        plans.best(range(2, STEPS + 1), own.guided + share * apart)
+        for share in (0.0, 1e-3, 0.1, 10.0)
+    ]
+    switches = [switch_of(plan) for plan in found]
+    assert switches == sorted(switches) and switches[0] < switches[-1] == STEPS
+    assert all(plan.speedup >= 3.0 for plan in found)
+
+
+def test_a_pair_is_as_fast_as_the_large_model_cannot_be_alone():
+    own, plans = hand_over(2.5, step_share=0.6)
+    with pytest.raises(InfeasibleError):
+        plans.without()
+    plan = plans.best(range(2, STEPS + 1), own.guided)
+    assert plan.speedup >= 2.5 and switch_of(plan) < STEPS
+    _, faster = hand_over(50.0)
+    with pytest.raises(InfeasibleError, match="small model from step"):
+        faster.best(range(2, STEPS + 1), own.guided)
+
+
+@pytest.mark.parametrize("name", ["Wan 2.1", "CogVideoX", "HunyuanVideo"])
+def test_what_the_small_model_answers_is_known_as_the_solver_would_be_given_it(name):
+    """The large model's twin is asked in its place, and answers the same."""
+    run = PIPELINES[name].build(STEPS)
+    twin = PIPELINES[name].build(STEPS).pipe.transformer
+    seen = []
+
+    def learn(policy, facts, watched, steps, switch):
+        own = watched.recording(facts.positions)
+        seen.append((watched.small(facts.num_steps), own.guided))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Learning, "learn", learn)
+        with accelerated(run.pipe, target_speedup=2.0, sketch_to=twin):
+            run()
+    ((small, large),) = seen
+    np.testing.assert_allclose(small, large, rtol=1e-4, atol=1e-4 * np.abs(large).max())
 
 
 def test_its_name_says_what_was_asked_for():

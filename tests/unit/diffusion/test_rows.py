@@ -7,7 +7,10 @@ import torch
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES
 from tests.unit.diffusion.accelerated import accelerated
-from weft.diffusion import MixCache, report
+from tests.unit.diffusion.test_learning import small_of
+from weft.core.errors import InputError
+from weft.diffusion import Family, Guidance, MixCache, Model, Sketch, accelerate, report
+from weft.diffusion.accelerating import controller_of
 
 # diffusers' Mochi asks for autocast in float32, which is none.
 pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast")
@@ -53,10 +56,63 @@ def test_rows_take_plans_of_their_own():
     run = PIPELINES["Wan 2.1"].build(STEPS)
     noises = torch.randn(2, *run().shape[1:], generator=torch.Generator().manual_seed(0))
     noises[1] *= SCALE[1]
-    with accelerated(run.pipe, policy=MixCache(warm_up=0.25), by_rows=True) as found:
+    with accelerated(run.pipe, policy=EAGER, by_rows=True) as found:
         run(num_videos_per_prompt=2, latents=noises)
-    distances = [[step.distances for step in own.steps] for own in found.runs]
-    assert distances[0] != distances[1]
+        text = found.table()
+    first, second = found.runs
+    assert first.plan != second.plan
+    assert "row 0: " in text and "row 1: " in text
+
+
+def test_rows_of_a_larger_batch_that_broke_off_are_forgotten():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+
+    def stop(pipe, step, timestep, kwargs):
+        if step == 3:
+            raise KeyboardInterrupt
+        return kwargs
+
+    with accelerated(run.pipe, policy=EAGER, by_rows=True) as found:
+        with pytest.raises(KeyboardInterrupt):
+            run(num_videos_per_prompt=2, callback_on_step_end=stop)
+        run()
+    assert [(own.row, len(own.steps)) for own in found.runs] == [(0, STEPS)]
+
+
+def test_a_model_goes_away_when_no_row_needs_it_any_more():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    policy, small = Sketch(earliest=0.5, latest=0.5), small_of()
+    moved = []
+    with accelerated(run.pipe, policy=policy, sketch_to=small, idle="cpu", by_rows=True):
+        idle = controller_of(run.pipe).idle
+        turn = idle.turn
+
+        def told(denoiser, needs):
+            moved.append((denoiser.name, needs(Model.LARGE), needs(Model.SMALL)))
+            turn(denoiser, needs)
+
+        idle.turn = told
+        run(num_videos_per_prompt=2)
+    assert [name for name, *_ in moved].count("small") == STEPS  # two rows, half of the steps
+    last = moved[-1]
+    assert last == ("small", False, True)
+    assert all(large for name, large, _ in moved if name == "transformer")
+
+
+def test_a_first_run_is_learnt_from_once():
+    run = PIPELINES["Wan 2.1"].build(12)
+    with accelerated(run.pipe, target_speedup=1.5, by_rows=True) as found:
+        run(num_videos_per_prompt=2)
+        run(num_videos_per_prompt=2)
+    assert found.runs[2].plan == found.runs[3].plan
+    assert all(own.work == 1.0 for own in found.runs[:2]) and found.runs[2].work < 0.8
+
+
+def test_arguments_that_weft_does_not_know_are_no_rows():
+    run = PIPELINES["Wan 2.1"].build(STEPS)
+    own = Family(guidance=Guidance.TWO_PASSES)
+    with pytest.raises(InputError, match="by_rows"):
+        accelerate(run.pipe, policy=EAGER, family=own, by_rows=True)
 
 
 def test_a_run_that_breaks_off_leaves_no_row_behind():

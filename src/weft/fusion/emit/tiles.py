@@ -44,7 +44,8 @@ LEAST_LOOP = 64
 """Elements of the smallest chunk along the fastest axis."""
 MOST_WARPS = 16
 AT_ONCE = 8
-"""Parts of a sum on a processor up to which no more are made than it works on at once."""
+"""Parts of a sum on a processor up to which no more are made than it works on at once. Chosen: more
+are wanted only where each is to be short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,6 @@ class Tiling:
         wanted: elements of a tile.
         parts: programs on a processor, at most, that each write their own sums.
         warps: of a program, times what its tile needs.
-        chunk: registers for values of a program that walks an axis in chunks.
         stages: blocks or chunks whose loads are under way at once; what is loaded waits in shared
             memory. From two on, what is read outside of loops is read before anything is computed.
     """
@@ -63,7 +63,6 @@ class Tiling:
     wanted: int = WANTED
     parts: int = 4
     warps: float = 1
-    chunk: int = CHUNK_WORDS
     stages: int = 1
 
 
@@ -287,7 +286,7 @@ class _Tiler:
 
     def _fit(self) -> None:
         """Chunks, and smaller blocks, until values fit into registers."""
-        while self._words() > (self._tiling.chunk if self._looped else MOST_WORDS):
+        while self._words() > (CHUNK_WORDS if self._looped else MOST_WORDS):
             loopable = [
                 axis
                 for axis in self._inner
