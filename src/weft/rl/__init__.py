@@ -1,0 +1,52 @@
+"""Training on samples that an older policy made: gradients that fit the weights they are used on.
+
+    optimizer = weft.rl.GAC(torch.optim.AdamW(model.parameters(), lr=1e-6))
+
+Names load when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from weft.rl.alignment import Regime as Regime
+    from weft.rl.alignment import Thresholds as Thresholds
+    from weft.rl.compensation import DelayCompensation as DelayCompensation
+    from weft.rl.gac import GAC as GAC
+    from weft.rl.reference import Applied as Applied
+    from weft.rl.reference import Ema as Ema
+    from weft.rl.reference import Previous as Previous
+    from weft.rl.versions import Versions as Versions
+
+_HOME = {
+    "Applied": "weft.rl.reference",
+    "DelayCompensation": "weft.rl.compensation",
+    "Ema": "weft.rl.reference",
+    "GAC": "weft.rl.gac",
+    "Previous": "weft.rl.reference",
+    "Regime": "weft.rl.alignment",
+    "Thresholds": "weft.rl.alignment",
+    "Versions": "weft.rl.versions",
+}
+"""Where each name lives."""
+
+__all__ = [  # sorted, as a test checks
+    "GAC",
+    "Applied",
+    "DelayCompensation",
+    "Ema",
+    "Previous",
+    "Regime",
+    "Thresholds",
+    "Versions",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'weft.rl' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = found
+    return found
