@@ -8,6 +8,7 @@ import torch
 from tests.unit.fusion.compared import assert_alike
 from tests.unit.fusion.regions import region
 from weft.fusion import backend, moments
+from weft.fusion import lower as lowering
 from weft.fusion.cost import Host
 from weft.fusion.lower import lower
 from weft.fusion.points import Kind
@@ -103,8 +104,8 @@ def test_one_axis_alone_is_not_split():
 
 @pytest.fixture
 def tiny_blocks(monkeypatch, apart):
-    monkeypatch.setattr(moments, "HELD_BYTES", 256)
-    monkeypatch.setattr(moments, "BLOCK_BYTES", 128)
+    tiny = moments.Blocks(held_bytes=256, block_bytes=128)
+    monkeypatch.setattr(lowering, "in_blocks", lambda points, _: moments.in_blocks(points, tiny))
     monkeypatch.setattr(backend, "_kernels", {})
 
 
