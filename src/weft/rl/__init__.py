@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from weft.rl.alignment import Regime as Regime
     from weft.rl.alignment import Thresholds as Thresholds
+    from weft.rl.buffer import SampleBuffer as SampleBuffer
     from weft.rl.compensation import DelayCompensation as DelayCompensation
+    from weft.rl.corrections import M2PO as M2PO
+    from weft.rl.corrections import Batch as Batch
+    from weft.rl.corrections import Corrected as Corrected
+    from weft.rl.corrections import Correction as Correction
+    from weft.rl.corrections import Decoupled as Decoupled
+    from weft.rl.corrections import PPOClip as PPOClip
+    from weft.rl.corrections import SequenceMask as SequenceMask
+    from weft.rl.corrections import Truncated as Truncated
     from weft.rl.gac import GAC as GAC
     from weft.rl.reference import Applied as Applied
     from weft.rl.reference import Ema as Ema
@@ -22,24 +31,42 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Applied": "weft.rl.reference",
+    "Batch": "weft.rl.corrections",
+    "Corrected": "weft.rl.corrections",
+    "Correction": "weft.rl.corrections",
+    "Decoupled": "weft.rl.corrections",
     "DelayCompensation": "weft.rl.compensation",
     "Ema": "weft.rl.reference",
     "GAC": "weft.rl.gac",
+    "M2PO": "weft.rl.corrections",
+    "PPOClip": "weft.rl.corrections",
     "Previous": "weft.rl.reference",
     "Regime": "weft.rl.alignment",
+    "SampleBuffer": "weft.rl.buffer",
+    "SequenceMask": "weft.rl.corrections",
     "Thresholds": "weft.rl.alignment",
+    "Truncated": "weft.rl.corrections",
     "Versions": "weft.rl.versions",
 }
 """Where each name lives."""
 
 __all__ = [  # sorted, as a test checks
     "GAC",
+    "M2PO",
     "Applied",
+    "Batch",
+    "Corrected",
+    "Correction",
+    "Decoupled",
     "DelayCompensation",
     "Ema",
+    "PPOClip",
     "Previous",
     "Regime",
+    "SampleBuffer",
+    "SequenceMask",
     "Thresholds",
+    "Truncated",
     "Versions",
 ]
 

@@ -11,12 +11,21 @@ import weft.rl
 
 NAMES = [
     "Applied",
+    "Batch",
+    "Corrected",
+    "Correction",
+    "Decoupled",
     "DelayCompensation",
     "Ema",
     "GAC",
+    "M2PO",
+    "PPOClip",
     "Previous",
     "Regime",
+    "SampleBuffer",
+    "SequenceMask",
     "Thresholds",
+    "Truncated",
     "Versions",
 ]
 
