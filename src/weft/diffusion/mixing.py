@@ -7,7 +7,7 @@ A value at a place is a vector over the channels. Of a mixed output
 
 the small model says how much, and the large one's last residual whereto.
 
-Source: MDD, as the dossiers of others describe it: the magnitude of the small model's output with
+Source: MDD, as others describe it: the magnitude of the small model's output with
 the prompt, and the direction of the large model's cached residual. That vectors are those over
 channels is our own reading.
 """
