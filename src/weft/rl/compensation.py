@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from weft.core.errors import InputError
-from weft.rl.shards import Batch, Shard, batches, collect, local, working
+from weft.rl.shards import Batch, Shard, batches, collect, local, working, write_back
 from weft.rl.versions import Versions
 from weft.rl.wrapper import Wrapper
 
@@ -130,17 +130,25 @@ class DelayCompensation(Wrapper):
             earlier = [version[at[shard.parameter]] for version in old]
             return [local(shard.parameter), *earlier, *self._moment(shard.parameter)]
 
+        groups = [group for group in self.param_groups for _ in group["params"]]
         # One group each, so that every batch is of one parameter: its moment has its own age.
         shards = collect(self.param_groups, per="parameter")
         for batch in batches(shards, references):
-            self._correct(batch, tuple(shares.values()), parameters[batch.group])
+            number = batch.group
+            self._correct(batch, tuple(shares.values()), parameters[number], groups[number])
         return True
 
     def after(self) -> None:
         """Count the step."""
         self._steps += 1
 
-    def _correct(self, batch: Batch, shares: Sequence[float], parameter: Tensor) -> None:
+    def _correct(
+        self,
+        batch: Batch,
+        shares: Sequence[float],
+        parameter: Tensor,
+        group: Mapping[str, Any],
+    ) -> None:
         likes = batch.gradients
         gradients, weights, *others = (
             [working(own, like) for own, like in zip(parts, likes, strict=True)]
@@ -148,7 +156,7 @@ class DelayCompensation(Wrapper):
         )
         pull = list(torch._foreach_mul(gradients, gradients))
         if self.form == "normalised":
-            beta, start = self._decay(parameter)
+            beta, start = self._decay(parameter, group)
             usual = list(torch._foreach_mul(pull, 1.0 - beta))
             for moments in others[len(shares) :]:
                 torch._foreach_add_(usual, moments, alpha=beta)
@@ -162,9 +170,7 @@ class DelayCompensation(Wrapper):
             torch._foreach_add_(moved, torch._foreach_sub(weights, earlier), alpha=share)
         torch._foreach_mul_(pull, moved)
         torch._foreach_add_(gradients, pull, alpha=self.strength)
-        for own, stored in zip(gradients, likes, strict=True):
-            if own is not stored:
-                stored.copy_(own)
+        write_back(gradients, likes)
 
     def _moment(self, parameter: Tensor) -> list[Tensor]:
         """The second moment, if it is used; none before the first step."""
@@ -175,14 +181,13 @@ class DelayCompensation(Wrapper):
             raise _without_moment(self.optimizer)
         return [local(found["exp_avg_sq"])]
 
-    def _decay(self, parameter: Tensor) -> tuple[float, float | Tensor]:
+    def _decay(self, parameter: Tensor, group: Mapping[str, Any]) -> tuple[float, float | Tensor]:
         """Decay of the second moment, and what its start is divided by, with this gradient in it.
 
         With the gradient of this step in the moment, as the optimizer is about to take it in, a
         gradient out of the blue is changed by a bounded multiple of itself.
         """
-        groups = (g for g in self.param_groups if any(p is parameter for p in g["params"]))
-        beta = float(next(groups)["betas"][1])
+        beta = float(group["betas"][1])
         taken = self.state.get(parameter, {}).get("step", 0)
         if isinstance(taken, Tensor) and taken.device.type == "cpu":
             taken = float(taken)

@@ -198,21 +198,21 @@ class GAC(Wrapper):
         if not self.synchronise:
             self._apply_on_device(shards, decisions, moments.invalid)
             return True
-        return self._apply(shards, decisions.read(), is_first=bool(moments.first))
+        # Only another process may have no references; then those of this one do not count, either.
+        begins = has_history and bool(moments.first)
+        return self._apply(shards, decisions.read(), begins=begins)
 
     def _find_group(self) -> dist.ProcessGroup | None:
         # Each time, since trainers shard models and put new parameters into their optimizers.
         return find_group(self.parameters()) if self._group is None else self._group
 
-    def _apply(
-        self, shards: list[Shard], decisions: tuple[Decision, ...], *, is_first: bool
-    ) -> bool:
+    def _apply(self, shards: list[Shard], decisions: tuple[Decision, ...], *, begins: bool) -> bool:
         """Follow decisions that are on the host; False if the step is skipped."""
         regimes = {decision.regime for decision in decisions}
         if Regime.INVALID in regimes:
             self.history.clear()
             return True
-        if is_first:  # also where only another process has no references
+        if begins:
             self.history.begin(shards)
         for batch in batches(shards, self.history.of):
             decision = decisions[batch.group]

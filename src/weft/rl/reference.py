@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from weft.core.errors import InputError
-from weft.rl.shards import Batch, Shard, local, working
+from weft.rl.shards import Batch, Shard, local, working, write_back
 
 __all__ = ["Applied", "Ema", "History", "Previous", "Reference"]
 
@@ -183,7 +183,7 @@ class History:
 
     def of(self, shard: Shard) -> Sequence[Tensor]:
         """References of one gradient, or none at all."""
-        return self._kept.get(shard.parameter, ())
+        return self.kept(shard.parameter)
 
     def fits(self, shards: Sequence[Shard]) -> bool:
         """Whether there are references for just these gradients."""
@@ -246,7 +246,7 @@ class History:
                 torch._foreach_mul_(gradients, scale)
             for change in changes:
                 torch._foreach_sub_(gradients, change)
-            _write(gradients, likes)
+            write_back(gradients, likes)
         if not self.reference.is_raw:
             changed = self.reference.keep(gradients, references, is_first)
         for at, (worked, stored) in enumerate(zip(references, batch.references, strict=True)):
@@ -254,7 +254,7 @@ class History:
                 for part in worked:
                     part.masked_fill_(wiped, 0.0)
             if wiped is not None or at == changed:
-                _write(worked, stored)
+                write_back(worked, stored)
 
     def turn(self) -> None:
         """End a step: the reference that was written becomes the newest."""
@@ -274,10 +274,3 @@ class History:
 def _is(value: Scalar, number: float) -> bool:
     """Whether a number on the host is a certain one; what is on a device is not looked at."""
     return isinstance(value, float) and value == number
-
-
-def _write(worked: Sequence[Tensor], stored: Sequence[Tensor]) -> None:
-    """Copy back what was worked on in another precision or place."""
-    for own, other in zip(worked, stored, strict=True):
-        if own is not other:
-            other.copy_(own)

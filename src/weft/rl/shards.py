@@ -29,6 +29,7 @@ __all__ = [
     "find_group",
     "local",
     "working",
+    "write_back",
 ]
 
 Per = Literal["model", "group", "parameter"]
@@ -171,6 +172,13 @@ def working(tensor: Tensor, like: Tensor) -> Tensor:
     """A tensor where `like` is, in the precision for arithmetic on it; itself, where it is so."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     return tensor.to(device=like.device, dtype=dtype)
+
+
+def write_back(worked: Sequence[Tensor], stored: Sequence[Tensor]) -> None:
+    """Copy back what was worked on in another precision or place."""
+    for own, other in zip(worked, stored, strict=True):
+        if own is not other:
+            other.copy_(own)
 
 
 def batches(
