@@ -17,7 +17,8 @@ from torch import nn
 from weft.core.errors import InputError
 from weft.diffusion.calls import configuration_of
 from weft.diffusion.compat import attach, blocks_of, detach, is_attached, is_offloaded, owner_of
-from weft.diffusion.controller import SESSION, Controller
+from weft.diffusion.controller import Controller
+from weft.diffusion.current import within
 from weft.diffusion.denoiser import Denoiser
 from weft.diffusion.families import Family, family_of
 from weft.diffusion.handover import handover
@@ -372,8 +373,5 @@ def session(pipe: Any, name: str = "") -> Generator[None]:
         pipe: whose run it is.
         name: of the run.
     """
-    token = SESSION.set((name or str(id(pipe)), pipe))
-    try:
+    with within(name or str(id(pipe)), pipe):
         yield
-    finally:
-        SESSION.reset(token)

@@ -37,6 +37,7 @@ from weft.diffusion.calls import (
     with_prompt,
 )
 from weft.diffusion.compat import BlockCall, Call
+from weft.diffusion.current import SESSION
 from weft.diffusion.denoiser import Denoiser
 from weft.diffusion.families import Family
 from weft.diffusion.history import History, Keep
@@ -49,12 +50,10 @@ from weft.diffusion.record import Run
 from weft.diffusion.request import Request, Row, Streams
 from weft.diffusion.validity import Validity
 
-__all__ = ["BOTH", "SESSION", "Controller"]
+__all__ = ["BOTH", "Controller"]
 
 COND, UNCOND, BOTH = "cond", "uncond", "cond_uncond"
 """Names of diffusers' contexts."""
-SESSION: ContextVar[tuple[object, object] | None] = ContextVar("weft_session", default=None)
-"""The run that a call belongs to, and its pipeline; without one, the thread tells runs apart."""
 
 
 @dataclass(slots=True, kw_only=True)

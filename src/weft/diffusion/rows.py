@@ -8,8 +8,7 @@ little where one video keeps a device busy.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,8 @@ from torch import Tensor
 
 from weft.diffusion.calls import answer_of, is_guided, output_of, position_of
 from weft.diffusion.compat import Call
-from weft.diffusion.controller import BOTH, SESSION, Controller
+from weft.diffusion.controller import BOTH, Controller
+from weft.diffusion.current import within
 from weft.diffusion.denoiser import Denoiser
 from weft.diffusion.request import Row
 
@@ -44,7 +44,7 @@ class ByRows(Controller):
                 own = replace(
                     call, kwargs=_taken(call.kwargs, places, count * outputs, self.family.batched)
                 )
-                with _session(Row(key, row), pipeline):
+                with within(Row(key, row), pipeline):
                     answers.append(output_of(super().call(denoiser, own)))
         except BaseException:
             self._end(key)  # rows that had been answered start afresh, too
@@ -57,7 +57,7 @@ class ByRows(Controller):
         key, pipeline = self._session()
         try:
             for row in self._rows_of(key):
-                with _session(row, pipeline):
+                with within(row, pipeline):
                     super().finish()
         finally:
             self._end(key)
@@ -70,15 +70,6 @@ class ByRows(Controller):
     def _end(self, key: object) -> None:
         for row in self._rows_of(key):
             self._over(row)
-
-
-@contextmanager
-def _session(key: object, pipeline: object) -> Generator[None]:
-    token = SESSION.set((key, pipeline))
-    try:
-        yield
-    finally:
-        SESSION.reset(token)
 
 
 def _taken(

@@ -23,9 +23,9 @@ Knows recordings and plans; does not know pipelines.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ __all__ = ["Surrogate"]
 Vectors: TypeAlias = NDArray[np.float64]
 _Used: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """Steps whose outputs, offsets and sums of blocks a step predicts from."""
+Error = TypeVar("Error", float, NDArray[np.float64])
 NOTHING: _Used = ((), (), ())
 
 
@@ -118,7 +119,7 @@ class Surrogate:
         self._of_all: list[float] = (of_outputs + self._free * of_offsets).tolist()
         factors = solver_factors(recordings)
         self._solver: list[list[float]] = factors.tolist()
-        self._reach = _reach(factors, self._of_all)
+        self._reach = _reach(self._solver, self._of_all)
 
     def mean_square(self, plan: Sequence[StepPlan]) -> float:
         """Mean square of the error of the results' elements.
@@ -160,14 +161,8 @@ class Surrogate:
         """
         (recording,) = self.recordings
         missed = (small - recording.guided) * self._scales[0]
-        now: Vectors | None = None
-        past: list[Vectors | None] = [None, None]
-        for step, (a, b, c, d) in enumerate(self._solver):
-            off = None if now is None else self._of_all[step] * now
-            if step >= switch:
-                off = missed[step] if off is None else off + missed[step]
-            now = _sum((a, now), (b, off), (c, past[0]), (d, past[1]))
-            past = [off, past[0]]
+        handed = {step: missed[step] for step in range(switch, self.num_steps)}
+        now = _arriving(self._solver, self._of_all, handed)
         return 0.0 if now is None else float(np.vdot(now, now))
 
     def fitted(self, plan: Sequence[StepPlan]) -> tuple[StepPlan, ...]:
@@ -291,23 +286,29 @@ class Surrogate:
         )
 
 
-def _sum(*terms: tuple[float, Vectors | None]) -> Vectors | None:
-    """Of factors times vectors, of which some are zero."""
-    found: Vectors | None = None
-    for factor, vector in terms:
-        if vector is not None and factor != 0.0:
-            found = factor * vector if found is None else found + factor * vector
+def _sum(*terms: tuple[float, Error | None]) -> Error | None:
+    """Of factors times errors, of which some are zero."""
+    found: Error | None = None
+    for factor, error in terms:
+        if error is not None and factor != 0.0:
+            found = factor * error if found is None else found + factor * error
     return found
 
 
-def _reach(factors: Vectors, responses: Sequence[float]) -> list[float]:
+def _arriving(
+    solver: Sequence[Sequence[float]], responses: Sequence[float], missed: Mapping[int, Error]
+) -> Error | None:
+    """What becomes of errors of some steps' outputs until the end; all other steps are computed."""
+    now: Error | None = None
+    past: list[Error | None] = [None, None]
+    for step, (a, b, c, d) in enumerate(solver):
+        off = _sum((responses[step], now), (1.0, missed.get(step)))
+        now = _sum((a, now), (b, off), (c, past[0]), (d, past[1]))
+        past = [off, past[0]]
+    return now
+
+
+def _reach(solver: Sequence[Sequence[float]], responses: Sequence[float]) -> list[float]:
     """What an error of a step's output is of the result, where all later steps are computed."""
-    found: list[float] = []
-    for step in range(len(factors)):
-        now, past = 0.0, [0.0, 0.0]
-        for at in range(step, len(factors)):
-            off = 1.0 if at == step else responses[at] * now
-            a, b, c, d = factors[at]
-            now, past = a * now + b * off + c * past[0] + d * past[1], [off, past[0]]
-        found.append(abs(now))
-    return found
+    found = (_arriving(solver, responses, {step: 1.0}) for step in range(len(solver)))
+    return [abs(arrived or 0.0) for arrived in found]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES
-from tests.unit.diffusion.accelerated import accelerated
+from tests.unit.diffusion.accelerated import accelerated, small_of, stopping
 from tests.unit.diffusion.recorded import recording
 from weft.core.errors import InfeasibleError, InputError
 from weft.diffusion import Mode, Model, Sketch, accelerate
@@ -49,14 +49,9 @@ def test_runs_of_another_kind_are_learnt_from_anew():
 def test_a_run_that_broke_off_is_not_learnt_from():
     run = PIPELINES["Wan 2.1"].build(STEPS)
 
-    def stop(pipe, step, timestep, kwargs):
-        if step == 5:
-            raise KeyboardInterrupt
-        return kwargs
-
     with accelerated(run.pipe, target_speedup=1.5) as found:
         with pytest.raises(KeyboardInterrupt):
-            run(callback_on_step_end=stop)
+            run(callback_on_step_end=stopping(5))
         run()
         run()
     assert [one.work == 1.0 for one in found.runs] == [True, False]
@@ -76,13 +71,6 @@ def test_a_speed_that_no_plan_has_is_an_error_of_the_second_run_that_says_what_i
 def test_a_speed_below_one_is_an_error(speed):
     with pytest.raises(InputError, match="at least 1"):
         accelerate(PIPELINES["Wan 2.1"].build(STEPS).pipe, target_speedup=speed)
-
-
-def small_of(layers=2):
-    """A relative of the Wan 2.1 of fewer blocks."""
-    from benchmarks.denoise_matrix.pipelines import _wan_denoiser
-
-    return _wan_denoiser(7, layers=layers)
 
 
 @pytest.mark.parametrize("speed", [1.2, 3.0])

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from benchmarks.denoise_matrix.pipelines import PIPELINES
-from tests.unit.diffusion.accelerated import accelerated
-from tests.unit.diffusion.test_learning import small_of
+from tests.unit.diffusion.accelerated import accelerated, small_of, stopping
 from weft.core.errors import InputError
 from weft.diffusion import Family, Guidance, MixCache, Model, Sketch, accelerate, report
 from weft.diffusion.accelerating import controller_of
@@ -67,14 +66,9 @@ def test_rows_take_plans_of_their_own():
 def test_rows_of_a_larger_batch_that_broke_off_are_forgotten():
     run = PIPELINES["Wan 2.1"].build(STEPS)
 
-    def stop(pipe, step, timestep, kwargs):
-        if step == 3:
-            raise KeyboardInterrupt
-        return kwargs
-
     with accelerated(run.pipe, policy=EAGER, by_rows=True) as found:
         with pytest.raises(KeyboardInterrupt):
-            run(num_videos_per_prompt=2, callback_on_step_end=stop)
+            run(num_videos_per_prompt=2, callback_on_step_end=stopping(3))
         run()
     assert [(own.row, len(own.steps)) for own in found.runs] == [(0, STEPS)]
 
