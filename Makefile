@@ -16,7 +16,7 @@ help: ## Print this list
 
 # Set-up. A stamp stands for an installed set of pins; a changed file of pins installs again.
 
-SETS := dev docs rivals
+SETS := dev docs rl rivals
 CHECK_PYTHON := 'import sys; assert sys.version_info >= (3, 11); import ensurepip, venv'
 
 $(BIN)/python:
@@ -36,8 +36,8 @@ $(VENV)/.run-time: requirements/base.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.development: $(SETS:%=requirements/%.txt) $(VENV)/.run-time
-	@echo "Installing the pins of requirements/dev.txt, docs.txt and rivals.txt"
-	@$(PIP) -c requirements/base.txt -r requirements/dev.txt -r requirements/docs.txt
+	@echo "Installing the pins of requirements/dev.txt, docs.txt, rl.txt and rivals.txt"
+	@$(PIP) -c requirements/base.txt -r requirements/dev.txt -r requirements/docs.txt -r requirements/rl.txt
 	@$(PIP) --no-deps -r requirements/rivals.txt
 	@touch $@
 

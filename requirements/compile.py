@@ -1,9 +1,10 @@
 """Compile the full pins of requirements/*.txt from the ranges in pyproject.toml.
 
 Each file is the closure of one set: base is what `weft` needs to run, dev what its checks
-need, docs what its pages need. A later set is resolved under the pins of the earlier ones, so
-that all can be installed together. The files hold names and versions only: no addresses, no
-hashes, no local version labels, so they serve every index and every supported Python.
+need, docs what its pages need, rl what the engines need that train policies. A later set is
+resolved under the pins of the earlier ones, so that all can be installed together. The files hold
+names and versions only: no addresses, no hashes, no local version labels, so they serve every index
+and every supported Python.
 
 Run it through `make lock`, on the oldest supported Python.
 """
@@ -35,6 +36,7 @@ def wanted() -> dict[str, list[str]]:
         "base": [TORCH, *base, *extras["cli"], *config["build-system"]["requires"]],
         "dev": extras["dev"],
         "docs": extras["docs"],
+        "rl": extras["rl"],
     }
 
 
