@@ -24,9 +24,14 @@ if TYPE_CHECKING:
     from weft.rl.corrections import SequenceMask as SequenceMask
     from weft.rl.corrections import Truncated as Truncated
     from weft.rl.gac import GAC as GAC
+    from weft.rl.penalty import KLPenalty as KLPenalty
+    from weft.rl.penalty import matched_strength as matched_strength
     from weft.rl.reference import Applied as Applied
     from weft.rl.reference import Ema as Ema
     from weft.rl.reference import Previous as Previous
+    from weft.rl.tensorboard import TensorBoardLog as TensorBoardLog
+    from weft.rl.tensorboard import write_tensorboard as write_tensorboard
+    from weft.rl.token_budget import TokenBudget as TokenBudget
     from weft.rl.versions import Versions as Versions
 
 _HOME = {
@@ -38,15 +43,20 @@ _HOME = {
     "DelayCompensation": "weft.rl.compensation",
     "Ema": "weft.rl.reference",
     "GAC": "weft.rl.gac",
+    "KLPenalty": "weft.rl.penalty",
     "M2PO": "weft.rl.corrections",
     "PPOClip": "weft.rl.corrections",
     "Previous": "weft.rl.reference",
     "Regime": "weft.rl.alignment",
     "SampleBuffer": "weft.rl.buffer",
     "SequenceMask": "weft.rl.corrections",
+    "TensorBoardLog": "weft.rl.tensorboard",
     "Thresholds": "weft.rl.alignment",
+    "TokenBudget": "weft.rl.token_budget",
     "Truncated": "weft.rl.corrections",
     "Versions": "weft.rl.versions",
+    "matched_strength": "weft.rl.penalty",
+    "write_tensorboard": "weft.rl.tensorboard",
 }
 """Where each name lives."""
 
@@ -60,14 +70,19 @@ __all__ = [  # sorted, as a test checks
     "Decoupled",
     "DelayCompensation",
     "Ema",
+    "KLPenalty",
     "PPOClip",
     "Previous",
     "Regime",
     "SampleBuffer",
     "SequenceMask",
+    "TensorBoardLog",
     "Thresholds",
+    "TokenBudget",
     "Truncated",
     "Versions",
+    "matched_strength",
+    "write_tensorboard",
 ]
 
 

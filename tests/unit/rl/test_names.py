@@ -18,15 +18,20 @@ NAMES = [
     "DelayCompensation",
     "Ema",
     "GAC",
+    "KLPenalty",
     "M2PO",
     "PPOClip",
     "Previous",
     "Regime",
     "SampleBuffer",
     "SequenceMask",
+    "TensorBoardLog",
     "Thresholds",
+    "TokenBudget",
     "Truncated",
     "Versions",
+    "matched_strength",
+    "write_tensorboard",
 ]
 
 
