@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from weft.core.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Prompt", "Task"]
+    from weft.rl.weights import Weights
+
+__all__ = ["Answer", "Prompt", "Sampler", "Task"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,41 @@ class Prompt:
 
     text: str
     key: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What was drawn.
+
+    Attributes:
+        prompt: tokens of the prompt.
+        tokens: tokens of the answer, an end token included where one was drawn.
+        log_probs: of these tokens, under the distribution that they were drawn from.
+        text: the answer in words, without special tokens.
+    """
+
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+    text: str
+
+
+class Sampler(Protocol):
+    """Draws answers with the weights that it was given last: a model, or a client of a server.
+
+    What a server has to give back is the log-probability of each token *under the distribution
+    that it was drawn from*: after temperature, without top-k or top-p (which set probabilities to 0
+    that training gives mass to), and with the weights of one version from the first token to the
+    last.
+    """
+
+    def load(self, weights: Weights) -> None:
+        """Use these weights from now on."""
+        ...
+
+    def sample(self, prompts: Sequence[Prompt], *, count: int, seed: int) -> list[list[Answer]]:
+        """Draw `count` answers to each prompt; the same ones for the same seed and weights."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +85,10 @@ class Task:
         groups_per_step: prompts in a step of training.
         learning_rate: of AdamW, where none is asked for.
         clip_norm: what gradients are clipped to.
+        temperature: what logits are divided by, when answers are drawn and when they are learnt
+            from: probabilities of a policy are those that it draws with.
+        make_sampler: what draws answers in place of the model itself, such as a client of an
+            inference server; called once in each process that makes samples.
 
     Raises:
         InputError: a number out of range.
@@ -63,6 +104,8 @@ class Task:
     groups_per_step: int = 16
     learning_rate: float = 1e-3
     clip_norm: float = 1.0
+    temperature: float = 1.0
+    make_sampler: Callable[[], Sampler] | None = None
 
     def __post_init__(self) -> None:
         if min(self.new_tokens, self.groups_per_step) < 1 or self.group < 2:
@@ -72,9 +115,10 @@ class Task:
                 f" group={self.group}",
                 hint="advantages are differences within a group",
             )
-        if not (self.learning_rate > 0.0 and self.clip_norm > 0.0):
+        if not min(self.learning_rate, self.clip_norm, self.temperature) > 0.0:
             raise InputError(
-                need="a learning rate and a norm above 0",
-                got=f"learning_rate={self.learning_rate}, clip_norm={self.clip_norm}",
-                hint="learning_rate=1e-3, clip_norm=1.0",
+                need="a learning rate, a norm and a temperature above 0",
+                got=f"learning_rate={self.learning_rate}, clip_norm={self.clip_norm},"
+                f" temperature={self.temperature}",
+                hint="learning_rate=1e-3, clip_norm=1.0, temperature=1.0",
             )

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from weft.cli.command import Command
-from weft.cli.commands import bench, capture, demo, denoise, fuse, machine, plan, run, score, show
+from weft.cli.commands import (
+    bench,
+    capture,
+    demo,
+    denoise,
+    fuse,
+    machine,
+    plan,
+    rl,
+    run,
+    score,
+    show,
+)
 
 __all__ = ["COMMANDS"]
 
@@ -17,5 +29,6 @@ COMMANDS: tuple[Command, ...] = (
     show.COMMAND,
     fuse.COMMAND,
     denoise.COMMAND,
+    rl.COMMAND,
     bench.COMMAND,
 )

@@ -1,0 +1,392 @@
+"""Train a policy of a recipe on samples of a bounded age: what `weft rl train` does.
+
+Puts together a task, a method, an engine, and a folder of records and a checkpoint. The engines are
+`local` (this process) and `ray` (a fleet of processes).
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+from weft.core.errors import InputError
+from weft.core.files import write_whole
+from weft.workflow.progress import Progress, silent
+from weft.workflow.recipe import call_recipe
+
+if TYPE_CHECKING:
+    from weft.rl.corrections import Correction
+    from weft.rl.engines.intake import Intake
+    from weft.rl.engines.training import Fleet
+    from weft.rl.learner import Method
+    from weft.rl.step_told import StepTold
+    from weft.rl.task import Task
+
+__all__ = ["CORRECTIONS", "ENGINES", "ORDERS", "Summary", "TrainSettings", "load_task", "train_rl"]
+
+CORRECTIONS = ("ppo", "truncated", "decoupled", "m2po", "none")
+ENGINES = ("local", "ray")
+ORDERS = ("fifo", "random")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """What to train, and how.
+
+    Attributes:
+        recipe: "file.py:function".
+        folder: for records and the checkpoint.
+        steps: of training in all, those before a resume included.
+        staleness: how many steps old samples may be; 0 for synchronous training.
+        engine: one of `ENGINES`.
+        seed: of all chance.
+        learning_rate: of AdamW; the task's own if left out.
+        correction: one of `CORRECTIONS`.
+        gac: whether gradients that line up with those before are changed.
+        compensation: strength of delay compensation; 0 for none.
+        kl: strength of the penalty on divergence from the policy that made the samples.
+        token_budget: mean tokens of an answer to hold; None for no price on tokens.
+        micro_batch: answers whose activations are held at once; None for all of a step.
+        workers: processes that make samples, with `ray`.
+        address: of a Ray cluster; None to start Ray here.
+        order: in which samples come in, with `local`; one of `ORDERS`.
+        device: where the policy is trained, and, with `ray`, sampled from.
+        checkpoint_every: steps between checkpoints.
+        resume: whether to go on from the folder's checkpoint.
+
+    Raises:
+        InputError: a setting that is unknown or out of range.
+    """
+
+    recipe: str
+    folder: Path
+    steps: int = 150
+    staleness: int = 0
+    engine: str = "local"
+    seed: int = 0
+    learning_rate: float | None = None
+    correction: str = "ppo"
+    gac: bool = False
+    compensation: float = 0.0
+    kl: float = 0.0
+    token_budget: float | None = None
+    micro_batch: int | None = None
+    workers: int = 1
+    address: str | None = None
+    order: Literal["fifo", "random"] = "fifo"
+    device: str = "cpu"
+    checkpoint_every: int = 50
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("engine", self.engine, ENGINES),
+            ("correction", self.correction, CORRECTIONS),
+            ("order", self.order, ORDERS),
+        ):
+            if value not in known:
+                raise InputError(
+                    need=f"{name}: {', '.join(known)}", got=repr(value), hint=f"--{name} {known[0]}"
+                )
+        least = min(self.steps, self.workers, self.checkpoint_every)
+        if least < 1 or self.staleness < 0 or self.seed < 0:
+            raise InputError(
+                need="at least one step, worker, and step between checkpoints, a staleness and a"
+                " seed of at least 0",
+                got=f"steps={self.steps}, workers={self.workers},"
+                f" checkpoint_every={self.checkpoint_every}, staleness={self.staleness},"
+                f" seed={self.seed}",
+                hint="--steps 150 --staleness 8",
+            )
+
+    @property
+    def method(self) -> str:
+        """The method in a word, for records: "ppo+gac"."""
+        parts = {
+            "gac": self.gac,
+            "dc": self.compensation > 0.0,
+            "kl": self.kl > 0.0,
+            "budget": self.token_budget is not None,
+        }
+        return "+".join((self.correction, *(name for name, used in parts.items() if used)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a run came to.
+
+    Attributes:
+        steps: taken in all.
+        reward: mean over the last sixth of the steps taken now; None if there were none.
+        mean_reward: over all of them.
+        samples_per_s: trained on, over the time from the first step asked for to the last done.
+        lags: samples by lag.
+        cosine: mean of raw gradients with their references; None where it was not measured.
+        stopped: the signal that ended it early, if one did.
+        folder: where records and the checkpoint are.
+    """
+
+    steps: int
+    reward: float | None
+    mean_reward: float | None
+    samples_per_s: float | None
+    lags: Mapping[int, int]
+    cosine: float | None
+    stopped: int | None
+    folder: Path
+
+    def to_plain(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {
+            "steps": self.steps,
+            "reward": self.reward,
+            "mean_reward": self.mean_reward,
+            "samples_per_s": self.samples_per_s,
+            "lags": {str(lag): count for lag, count in self.lags.items()},
+            "cosine": self.cosine,
+            "stopped": self.stopped,
+            "folder": str(self.folder),
+        }
+
+
+def load_task(recipe: str) -> Task:
+    """The task that a recipe's function returns.
+
+    Raises:
+        FileError: the file is missing or cannot be imported.
+        InputError: the function is missing, wants arguments or returns something else.
+    """
+    from weft.rl.task import Task
+
+    task = call_recipe(recipe, "a weft.rl.Task")
+    if not isinstance(task, Task):
+        raise InputError(
+            need="a recipe function that returns a weft.rl.Task",
+            got=f"{recipe} returned {type(task).__name__}",
+            hint="for example recipes/rl_reverse.py:rl_reverse",
+        )
+    return task
+
+
+def train_rl(
+    settings: TrainSettings,
+    *,
+    about: Mapping[str, object] | None = None,
+    progress: Progress = silent,
+    on_step: Callable[[StepTold], None] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Summary:
+    """Train, until all steps are taken or a signal asks to stop; a checkpoint is left either way.
+
+    Args:
+        settings: what to train, and how.
+        about: hardware and versions, for the record of the run.
+        progress: told how far it is.
+        on_step: told of each step.
+        tell: told what is not as asked for: a run to go on with that left no checkpoint.
+
+    Raises:
+        FileError: a recipe, folder, checkpoint or package that cannot be used.
+        InputError: a setting that the engine or the task does not take.
+        MismatchError: a checkpoint of another run.
+        RunError: a step that cannot be taken, or a fleet that cannot go on.
+    """
+    progress("load the recipe", None)
+    task = load_task(settings.recipe)
+    progress("load the recipe", 1.0)
+    fields = {**_run_fields(settings, task), **(about or {})}
+    done: list[StepTold] = []
+
+    def note(told: StepTold) -> None:
+        done.append(told)
+        detail = f"{told.step} of {settings.steps}, reward {told.reward:.3f}"
+        progress("train", told.step / settings.steps, detail)
+        if on_step is not None:
+            on_step(told)
+
+    with _asked_to_stop() as asked:
+        steps = _run(settings, task, fields, note, tell, lambda: asked[0] is not None)
+    summary = _summary(settings, done, steps, asked[0])
+    plain = {**fields, **summary.to_plain()}
+    write_whole(settings.folder / "summary.json", json.dumps(plain, indent=2) + "\n", "a summary")
+    return summary
+
+
+def _run(
+    settings: TrainSettings,
+    task: Task,
+    fields: Mapping[str, object],
+    note: Callable[[StepTold], None],
+    tell: Callable[[str], None],
+    stopping: Callable[[], bool],
+) -> int:
+    """Steps taken in all."""
+    from weft.rl.buffer import SampleBuffer
+    from weft.rl.engines.intake import Intake, whole_share
+    from weft.rl.engines.training import Training
+    from weft.rl.learner import Learner
+    from weft.rl.token_budget import TokenBudget
+
+    batch = task.group * task.groups_per_step
+    parts = settings.workers
+    if settings.engine == "local":
+        parts = 4 if settings.order == "random" else 1  # four parts make batches of mixed ages
+    intake = Intake(
+        SampleBuffer((settings.staleness + 1) * batch, settings.staleness, batch=batch),
+        group=task.group,
+        job=whole_share(task.groups_per_step, parts),
+    )
+    budget = None if settings.token_budget is None else TokenBudget(settings.token_budget)
+    learner = Learner(
+        task,
+        _method(settings),
+        max_lag=settings.staleness,
+        budget=budget,
+        device=settings.device,
+    )
+    fleet = _fleet(settings, task, intake)
+    try:
+        training = Training(
+            learner,
+            intake,
+            fleet,
+            identity={name: fields[name] for name in ("task", "seed", "staleness", "batch")},
+            folder=settings.folder,
+            about=fields,
+            checkpoint_every=settings.checkpoint_every,
+        )
+        if not settings.resume:
+            training.begin()
+        elif not training.resume():
+            tell(f"no checkpoint in {settings.folder} yet: the run begins anew")
+        training.run(settings.steps, on_step=note, stopping=stopping)
+    finally:
+        fleet.close()
+    return learner.version
+
+
+def _fleet(settings: TrainSettings, task: Task, intake: Intake) -> Fleet:
+    if settings.engine == "local":
+        from weft.rl.engines.local import LocalFleet
+
+        return LocalFleet(intake, task, seed=settings.seed, order=settings.order)
+    from weft.rl.engines.ray_fleet import RayFleet
+
+    on_gpu = settings.device != "cpu"
+    return RayFleet(
+        intake,
+        partial(load_task, str(Path(settings.recipe).absolute())),
+        workers=settings.workers,
+        seed=settings.seed,
+        address=settings.address,
+        options={"num_gpus": 1} if on_gpu else None,
+        device=settings.device,
+    )
+
+
+def _method(settings: TrainSettings) -> Method:
+    from weft.rl.learner import Method
+
+    return Method(
+        correction=_correction(settings),
+        gac=settings.gac,
+        compensation=settings.compensation,
+        learning_rate=settings.learning_rate,
+        # Rewards that tokens were charged for are not to be divided by a spread; see TokenBudget.
+        normalise=settings.token_budget is None,
+        micro_batch=settings.micro_batch,
+    )
+
+
+def _correction(settings: TrainSettings) -> Correction:
+    from weft.rl.corrections import M2PO, Decoupled, PPOClip, Truncated
+    from weft.rl.penalty import KLPenalty
+    from weft.rl.policy_gradient import PolicyGradient
+
+    made: dict[str, Callable[[], Correction]] = {
+        "ppo": PPOClip,
+        "truncated": Truncated,
+        "decoupled": Decoupled,
+        "m2po": M2PO,
+        "none": PolicyGradient,
+    }
+    correction = made[settings.correction]()
+    return KLPenalty(strength=settings.kl, inside=correction) if settings.kl else correction
+
+
+def _run_fields(settings: TrainSettings, task: Task) -> dict[str, object]:
+    rate = task.learning_rate if settings.learning_rate is None else settings.learning_rate
+    return {
+        "task": task.name,
+        "recipe": settings.recipe,
+        "engine": settings.engine,
+        "method": settings.method,
+        "seed": settings.seed,
+        "staleness": settings.staleness,
+        "learning_rate": rate,
+        "batch": task.group * task.groups_per_step,
+        "group": task.group,
+        "compensation": settings.compensation,
+        "kl_penalty": settings.kl,
+        "token_budget": settings.token_budget,
+        "workers": settings.workers if settings.engine == "ray" else None,
+        "order": settings.order if settings.engine == "local" else None,
+        "device": settings.device,
+    }
+
+
+def _summary(
+    settings: TrainSettings, done: list[StepTold], steps: int, stopped: int | None
+) -> Summary:
+    lags: Counter[int] = Counter()
+    for told in done:
+        lags.update(told.lags)
+    rewards = [told.reward for told in done]
+    last = rewards[-max(1, len(rewards) // 6) :]
+    took = sum((told.waited_s or 0.0) + (told.learnt_s or 0.0) for told in done)
+    cosines = [told.cosine_raw for told in done if told.cosine_raw is not None]
+    return Summary(
+        steps=steps,
+        reward=_mean(last),
+        mean_reward=_mean(rewards),
+        samples_per_s=sum(told.samples for told in done) / took if took else None,
+        lags=dict(sorted(lags.items())),
+        cosine=_mean(cosines),
+        stopped=stopped if steps < settings.steps else None,
+        folder=settings.folder,
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+@contextmanager
+def _asked_to_stop() -> Generator[list[int | None]]:
+    """What a signal asks is done after the step at hand; a second one ends it at once."""
+    asked: list[int | None] = [None]
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # signals reach the main thread only
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked[0] = number
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,146 @@
+"""A recipe's policy is trained from settings to summary."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.unit.rl import small
+from weft.core.errors import FileError, InputError
+from weft.core.records import read_records
+from weft.workflow.train_rl import CORRECTIONS, TrainSettings, load_task, train_rl
+
+RECIPE = f"{small.__file__}:small"
+
+
+def settings(folder, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    return TrainSettings(recipe=RECIPE, folder=folder, **{"steps": 3, **changes})
+
+
+def test_a_run_leaves_records_a_checkpoint_and_a_summary(tmp_path):
+    told = []
+    summary = train_rl(
+        settings(tmp_path, staleness=1, gac=True), about={"hardware": "a"}, on_step=told.append
+    )
+    assert [one.step for one in told] == [1, 2, 3]
+    (about,) = read_records(tmp_path / "records.jsonl", "rl-run")
+    assert about.fields["method"] == "ppo+gac" and about.fields["hardware"] == "a"
+    assert about.fields["staleness"] == 1 and about.fields["learning_rate"] == 3e-3
+    assert len(list(read_records(tmp_path / "records.jsonl", "rl-step"))) == 3
+    assert (tmp_path / "checkpoint.pt").exists()
+    plain = json.loads((tmp_path / "summary.json").read_text())
+    assert plain["steps"] == summary.steps == 3
+    assert plain["lags"] == {"0": 16, "1": 32}
+    assert plain["reward"] == summary.reward == told[-1].reward
+    assert summary.mean_reward == pytest.approx(sum(one.reward for one in told) / 3)
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_every_correction_runs_with_everything_around_it(tmp_path, correction):
+    summary = train_rl(
+        settings(
+            tmp_path,
+            correction=correction,
+            staleness=2,
+            gac=True,
+            compensation=10.0,
+            kl=0.1,
+            token_budget=2.0,
+            micro_batch=5,
+            order="random",
+        )
+    )
+    assert summary.steps == 3
+    (about,) = read_records(tmp_path / "records.jsonl", "rl-run")
+    assert about.fields["method"] == f"{correction}+gac+dc+kl+budget"
+    last = list(read_records(tmp_path / "records.jsonl", "rl-step"))[-1]
+    assert last.fields["multiplier"] > 0
+
+
+def test_methods_differ_in_what_they_learn(tmp_path):
+    losses = set()
+    for name, changes in {
+        "plain": {},
+        "none": {"correction": "none"},
+        "kl": {"kl": 5.0},
+        "rate": {"learning_rate": 1e-2},
+        "seed": {"seed": 1},
+    }.items():
+        given = settings(tmp_path / name, staleness=2, steps=4, **changes)
+        train_rl(given)
+        last = list(read_records(tmp_path / name / "records.jsonl", "rl-step"))[-1]
+        losses.add(last.fields["loss"])
+    assert len(losses) == 5
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path):
+    train_rl(settings(tmp_path))
+    summary = train_rl(settings(tmp_path, steps=5, resume=True))
+    assert summary.steps == 5
+    steps = [r.fields["step"] for r in read_records(tmp_path / "records.jsonl", "rl-step")]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_is_done_has_nothing_to_tell(tmp_path):
+    train_rl(settings(tmp_path))
+    summary = train_rl(settings(tmp_path, resume=True))
+    assert (summary.steps, summary.reward, summary.samples_per_s) == (3, None, None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_after_the_step_at_hand(tmp_path, number):
+    def ask(told):
+        if told.step == 2:
+            os.kill(os.getpid(), number)
+
+    summary = train_rl(settings(tmp_path, steps=9), on_step=ask)
+    assert summary.stopped == number and summary.steps == 2
+    assert train_rl(settings(tmp_path, steps=4, resume=True)).steps == 4
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    def ask(told):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_rl(settings(tmp_path), on_step=ask)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"engine": "steam"},
+        {"correction": "hope"},
+        {"order": "none"},
+        {"steps": 0},
+        {"staleness": -1},
+        {"workers": 0},
+        {"seed": -1},
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, wrong):
+    with pytest.raises(InputError):
+        settings(tmp_path, **wrong)
+
+
+def test_a_recipe_that_returns_something_else_is_refused(tmp_path):
+    with pytest.raises(InputError, match="returned int"):
+        train_rl(replace(settings(tmp_path), recipe=f"{small.__file__}:number"))
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
+    train_rl(settings(tmp_path))
+    with pytest.raises(FileError, match="--resume"):
+        train_rl(settings(tmp_path))
+
+
+def test_recipes_are_tasks():
+    folder = Path(__file__).parents[3] / "recipes"
+    assert load_task(f"{folder}/rl_reverse.py:rl_reverse").group == 8
+    assert load_task(f"{folder}/rl_sort.py:rl_sort").group == 8
