@@ -71,6 +71,9 @@ def _reward(how: Drawing) -> Section:
     if plot is None:
         return Section(heading="Reward", text="No run tells of a reward.")
     words = ["Mean reward of the samples that were trained on."]
+    longest = max(len(run.steps) for group in how.groups for run in group.runs)
+    if longest >= 1.5 * how.points:
+        words.append(f"Each point is a mean over about {longest / how.points:.0f} steps.")
     if any(len(group.runs) > 1 for group in how.groups):
         words.append("Bands are 95 % intervals of the mean over runs.")
     if how.left_out:
@@ -112,7 +115,7 @@ def _ages(how: Drawing) -> Section | None:
             "Mean lag of a step's samples",
             how.lines("staleness", title="Mean lag over steps", y_title="lag [steps]"),
         ),
-        ("Samples by lag, over the whole run", how.lags()),
+        ("Samples by lag, over whole runs of all methods", how.lags()),
         (
             "Share of samples that count",
             how.lines("effective", title="Effective share of samples over steps", y_title="share"),
@@ -142,7 +145,9 @@ def _drift(how: Drawing) -> Section | None:
 
 def _tokens(how: Drawing) -> Section | None:
     budgets = sorted({group.budget for group in how.groups if group.budget is not None})
-    levels = [Level(name=f"budget of {budget:g}", value=budget) for budget in budgets]
+    levels = [
+        Level(name=f"budget of {budget:g}", value=budget, style="line-quiet") for budget in budgets
+    ]
     told = (
         f" The dashed line is the budget: {', '.join(f'{b:g}' for b in budgets)}." if levels else ""
     )

@@ -15,6 +15,11 @@ __all__ = ["Drawing", "drawing"]
 
 _LINES = 8
 """Lines in a panel, at most. Chosen: as many as there are colours."""
+_POINTS = {1: 120, 2: 80}
+_FEWEST = 50
+"""Points of a curve, at most, by how many panels there are. Chosen: one for each five to seven
+pixels, as closer ones show noise rather than where a line goes."""
+
 _LANES = 24
 """Groups in a picture of lanes, at most; of more, those with the highest final reward."""
 
@@ -67,7 +72,7 @@ class Drawing:
 
     def _bands(self, groups: Sequence[Group], name: str) -> Iterable[Band]:
         for group in groups:
-            found = curve(group.runs, name)
+            found = curve(group.runs, name, points=self.points)
             if found is not None:
                 yield Band(
                     name=self.label(group),
@@ -76,12 +81,19 @@ class Drawing:
                     dash=self.dashes[group.learning_rate],
                 )
 
+    @property
+    def points(self) -> int:
+        """How many points a curve has at most."""
+        return _POINTS.get(len(self.panels), _FEWEST)
+
     def legend(self) -> Markup:
         """Methods by colour and, where there are several, learning rates by pattern."""
         drawn = {group.method for groups in self.panels.values() for group in groups}
-        methods = [
-            tag("li", key(hue, 0), method) for method, hue in self.hues.items() if method in drawn
-        ]
+        by_hue: dict[int, list[str]] = {}
+        for method, hue in self.hues.items():
+            if method in drawn:
+                by_hue.setdefault(hue, []).append(method)
+        methods = [tag("li", key(hue, 0), ", ".join(names)) for hue, names in by_hue.items()]
         rates = [
             tag("li", key(HUES, dash), f"learning rate {rate or 'not told'}")
             for rate, dash in self.dashes.items()
@@ -129,20 +141,17 @@ class Drawing:
 
     def lags(self) -> Markup | None:
         """How old samples were when they were trained; None where no run tells."""
-        lanes: list[Lane] = []
-        for group in self._best(self.groups):
-            parts: dict[int, float] = {}
+        by_panel: dict[str, dict[int, float]] = {}
+        for group in self.groups:
+            parts = by_panel.setdefault(_panel_title(group, self.groups), {})
             for run in group.runs:
                 for lag, samples in run.lags.items():
                     parts[lag] = parts.get(lag, 0.0) + samples
-            if parts:
-                lanes.append(Lane(name=self.label(group), parts=parts))
+        lanes = [Lane(name=title, parts=parts) for title, parts in by_panel.items() if parts]
         if not lanes:
             return None
         title = "Samples by how old they were when they were trained"
-        return histogram_lanes(
-            lanes, title=title, x_title="lag [steps]", style=f"hue-{self.hues.get('', 0)}"
-        )
+        return histogram_lanes(lanes[:_LANES], title=title, x_title="lag [steps]", style="hue-0")
 
     def _best(self, groups: Sequence[Group]) -> tuple[Group, ...]:
         if len(groups) <= _LANES:
@@ -162,9 +171,8 @@ def drawing(groups: Sequence[Group]) -> Drawing:
         if any(len(run.steps) for run in group.runs):
             by_panel.setdefault(_panel_title(group, groups), []).append(group)
     panels = {title: _thinned(own) for title, own in by_panel.items()}
-    ranked = sorted(groups, key=_rank)
     shown = [group for own in panels.values() for group in own]
-    methods = dict.fromkeys(group.method for group in (*shown, *ranked))
+    methods = dict.fromkeys(group.method for group in sorted(shown, key=_rank))
     rates = dict.fromkeys(group.learning_rate for group in sorted(shown, key=_rate))
     return Drawing(
         panels=panels,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from weft.report.page import Figure
-from weft.report.rl_stats import Group, difference
+from weft.report.rl_stats import Group, difference, in_words
 
 __all__ = ["figures", "sentence"]
 
@@ -29,7 +29,7 @@ def sentence(groups: Sequence[Group]) -> str:
     fresh = _by_method(group for group in known if group.staleness == "0")
     if fresh and at != "0":
         words.append(f"; without staleness, {fresh[0].method} ended at {_told(fresh[0])}")
-    return "".join(words) + "."
+    return "".join(words).replace(" ± ", "\u00a0±\u00a0") + "."
 
 
 _NOTHING = "This run tells of no reward yet."
@@ -61,8 +61,8 @@ def _at(staleness: str) -> str:
 
 def _told(group: Group) -> str:
     final = group.over_runs("final")
-    count = "one run" if final is not None and final.count == 1 else f"{len(group.runs)} runs"
-    return f"{final} ({count})"
+    count = 0 if final is None else final.count
+    return f"{final} ({f'{count} runs' if count > 1 else 'one run'})"
 
 
 def _difference(best: Group, other: Group) -> str:
@@ -80,15 +80,14 @@ def _difference(best: Group, other: Group) -> str:
 def figures(groups: Sequence[Group]) -> tuple[Figure, ...]:
     """The numbers that matter most."""
     runs = sum(len(group.runs) for group in groups)
-    found = [
-        Figure(value=str(runs), meaning=f"{'runs' if runs > 1 else 'run'} in {len(groups)} groups")
-    ]
+    within = f"in {len(groups)} group{'s' if len(groups) > 1 else ''}"
+    found = [Figure(value=str(runs), meaning=f"run{'s' if runs > 1 else ''} {within}")]
     known = [group for group in groups if _final(group) is not None]
     if known:
         best = max(known, key=lambda group: _final(group) or 0.0)
         words = f"highest final reward: {best.method}"
         words += f", staleness {best.staleness}" if best.staleness else ""
-        found.append(Figure(value=f"{_final(best):.3g}", meaning=words))
+        found.append(Figure(value=in_words(_final(best)), meaning=words))
         collapsed = sum(group.collapsed for group in groups)
         found.append(Figure(value=f"{collapsed} of {runs}", meaning="runs collapsed"))
     rates = [(rate.mean, group) for group in groups if (rate := group.over_runs("samples_per_s"))]
@@ -96,5 +95,5 @@ def figures(groups: Sequence[Group]) -> tuple[Figure, ...]:
         rate, group = max(rates, key=lambda one: one[0])
         words = f"samples a second at most: {group.method}"
         words += f", staleness {group.staleness}" if group.staleness else ""
-        found.append(Figure(value=f"{rate:.3g}", meaning=words))
+        found.append(Figure(value=in_words(rate), meaning=words))
     return tuple(found)

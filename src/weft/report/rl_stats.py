@@ -14,14 +14,21 @@ import numpy as np
 
 from weft.report.rl_runs import Numbers, RlRun
 
-__all__ = ["Curve", "Estimate", "Group", "Summary", "curve", "difference", "estimate", "grouped"]
+__all__ = [
+    "Curve",
+    "Estimate",
+    "Group",
+    "Summary",
+    "curve",
+    "difference",
+    "estimate",
+    "grouped",
+    "in_words",
+]
 
 _SHARE = 6
 """Final rewards are means over the last sixth of a run.
 Source: docs/decisions/0010-stale-gradients.md, whose measurements are of the same sixth."""
-
-_POINTS = 200
-"""Points of a curve, at most: about one for each two pixels of its picture."""
 
 _DEVIATIONS = 4.0
 """A loss of reward counts from so many standard errors of a mean over a sixth of a run.
@@ -71,9 +78,9 @@ class Estimate:
 
     def __str__(self) -> str:
         if self.half is None:
-            return f"{self.mean:.3g}"
+            return in_words(self.mean)
         if self.half <= 0.0:
-            return f"{self.mean:.3g} ± 0"
+            return f"{in_words(self.mean)} ± 0"
         decimals = min(6, max(0, 1 - math.floor(math.log10(self.half))))
         return f"{self.mean:.{decimals}f} ± {self.half:.{decimals}f}"
 
@@ -120,6 +127,18 @@ class Curve:
     mean: Numbers
     low: Numbers
     high: Numbers
+
+
+def in_words(value: float | None) -> str:
+    """A number to three decimals or three digits, whichever is less; nothing for None.
+
+    Example:
+        >>> in_words(0.93), in_words(128.44), in_words(0.00213)
+        ('0.930', '128', '0.002')
+    """
+    if value is None:
+        return ""
+    return f"{value:.3f}" if 0.0005 <= abs(value) < 1.0 or value == 0.0 else f"{value:.3g}"
 
 
 def grouped(runs: Iterable[RlRun]) -> tuple[Group, ...]:
@@ -250,8 +269,8 @@ def _t(freedom: int) -> float:
     return z + first / freedom + second / freedom**2
 
 
-def curve(runs: Sequence[RlRun], name: str, *, points: int = _POINTS) -> Curve | None:
-    """A field over steps, thinned by means over neighbouring steps of each run.
+def curve(runs: Sequence[RlRun], name: str, *, points: int) -> Curve | None:
+    """A field over steps, in at most `points` means over neighbouring steps of each run.
 
     Returns:
         None where no run knows the field.

@@ -8,10 +8,13 @@ from typing import cast
 
 from weft.core.records import Record
 from weft.report.rl_runs import RlRun
-from weft.report.rl_stats import Estimate, Group, Summary
+from weft.report.rl_stats import Estimate, Group, Summary, in_words
 from weft.report.table import Table
 
 __all__ = ["group_table", "run_table", "settings_table", "summary_record"]
+
+_PLAIN = ("samples_per_s", "tokens")
+"""Told without intervals, for which there is no room."""
 
 _GROUPED = ("method", "seed", "staleness", "learning_rate")
 
@@ -37,11 +40,10 @@ def _group_row(group: Group, with_task: bool) -> tuple[str, ...]:
         *(group.method, group.staleness, group.learning_rate, *extra, str(len(group.runs))),
         str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
         _words(group.over_runs("final")),
-        f"{min(finals):.3g}" if finals else "",
+        in_words(min(finals)) if finals else "",
         _words(group.over_runs("mean")),
         f"{group.collapsed} of {len(group.runs)}",
-        _words(group.over_runs("samples_per_s")),
-        _words(group.over_runs("tokens")),
+        *(in_words(e.mean) if (e := group.over_runs(name)) else "" for name in _PLAIN),
     )
 
 
@@ -55,8 +57,8 @@ def run_table(groups: Sequence[Group]) -> Table:
         (
             *(group.method, group.staleness, group.learning_rate, run.setting("seed")),
             str(len(run.steps)),
-            *(_number(value) for value in (summary.final, summary.mean, summary.best)),
-            _number(summary.samples_per_s),
+            *(in_words(value) for value in (summary.final, summary.mean, summary.best)),
+            in_words(summary.samples_per_s),
             "; ".join(_odd(run, summary, group)),
         )
         for group in groups
@@ -69,10 +71,6 @@ def run_table(groups: Sequence[Group]) -> Table:
         ),
         rows=tuple(rows),
     )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
 
 
 def _odd(run: RlRun, summary: Summary, group: Group) -> list[str]:

@@ -124,7 +124,7 @@ def test_runs_that_end_in_no_number_have_collapsed_and_others_that_know_nothing_
 def test_a_curve_is_the_mean_over_runs_with_its_interval(tmp_path):
     rewards = [[0.1, 0.2, 0.3], [0.3, 0.4, 0.5], [0.2, 0.6, 0.1]]
     (group,) = groups_of(tmp_path, *({"rewards": r, "seed": n} for n, r in enumerate(rewards)))
-    found = curve(group.runs, "reward")
+    found = curve(group.runs, "reward", points=50)
     assert found.steps.tolist() == [1, 2, 3]
     for at in range(3):
         expected = estimate([r[at] for r in rewards])
@@ -135,7 +135,7 @@ def test_a_curve_is_the_mean_over_runs_with_its_interval(tmp_path):
 
 def test_where_a_run_has_ended_the_others_go_on(tmp_path):
     (group,) = groups_of(tmp_path, {"rewards": [0.1, 0.2]}, {"rewards": [0.3, 0.4, 0.5], "seed": 1})
-    found = curve(group.runs, "reward")
+    found = curve(group.runs, "reward", points=50)
     assert found.mean.tolist() == pytest.approx([0.2, 0.3, 0.5])
     assert np.isfinite(found.low).tolist() == [True, True, False]
 
@@ -151,4 +151,7 @@ def test_long_curves_are_thinned_by_means(tmp_path):
 
 def test_a_field_that_no_run_knows_has_no_curve(tmp_path):
     (group,) = groups_of(tmp_path, {"rewards": [None, None]})
-    assert curve(group.runs, "reward") is None and curve(group.runs, "fresh_reward") is None
+    assert (
+        curve(group.runs, "reward", points=50) is None
+        and curve(group.runs, "fresh_reward", points=50) is None
+    )

@@ -73,7 +73,7 @@ def panel_plot(
     """A panel for each, all with the same scales, so that they compare.
 
     Bands are cut at the edges. A few values far from all others are cut, too: they are drawn at the
-    edge instead.
+    edge, and the panel says how far they go.
 
     Args:
         panels: those without a finite point are left out.
@@ -141,14 +141,24 @@ def _range(values: Sequence[float], levels: Sequence[float]) -> tuple[float, flo
 
 
 def _panel(panel: Panel, area: Area, x: Scale, y: Scale, x_title: str, y_title: str) -> Markup:
-    count = max(2, round(area.width / 90))
+    count = max(2, round(area.width / 70))
     title = tag("text", panel.title, x=area.right, y=area.top - 10, text_anchor="end")
+    heights = [height for _, height in _finite(panel)]
+    cut = [
+        tag("text", f"{words} {value:.3g}", x=area.left + 6, y=at, class_="axis-title")
+        for words, value, at, is_cut in (
+            ("goes up to", max(heights), area.top + 14, max(heights) > y.high),
+            ("goes down to", min(heights), area.bottom - 8, min(heights) < y.low),
+        )
+        if is_cut
+    ]
     return join(
         x_axis(area, x, linear_ticks(x.low, x.high, count=count), x_title),
         y_axis(area, y, linear_ticks(y.low, y.high), y_title),
         title,
         *(_band(band, x, y) for band in panel.bands),
         *(_mean(band, x, y) for band in panel.bands),
+        *cut,
     )
 
 

@@ -67,7 +67,9 @@ def test_a_band_is_drawn_where_it_is_known_and_held_within_the_picture():
 def test_a_few_values_far_out_do_not_flatten_the_rest():
     points = [(n, 0.5 + 0.01 * (n % 7)) for n in range(100)]
     points[50] = (50, 1e9)
-    (path,) = lines(plot([band(*points)]))
+    markup = plot([band(*points)])
+    assert "goes up to 1e+09" in markup and "goes down" not in markup
+    (path,) = lines(markup)
     heights = [y for _, y in places(path)]
     assert min(heights) == heights[50] == 30.0  # at the edge
     assert max(heights) - sorted(heights)[1] > 10
