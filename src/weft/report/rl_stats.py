@@ -26,6 +26,10 @@ __all__ = [
     "in_words",
 ]
 
+_KEYS = ("staleness", "method", "learning_rate", "task", "engine")
+_NO_MATTER = ("seed", "hardware", "versions", "recipe")
+"""Settings that may differ within a group."""
+
 _SHARE = 6
 """Final rewards are means over the last sixth of a run.
 Source: docs/decisions/0010-stale-gradients.md, whose measurements are of the same sixth."""
@@ -142,24 +146,46 @@ def in_words(value: float | None) -> str:
 
 
 def grouped(runs: Iterable[RlRun]) -> tuple[Group, ...]:
-    """Groups by staleness, then method and learning rate."""
+    """Groups by staleness, then method and learning rate.
+
+    Where runs that these do not tell apart differ in another setting, it is added to the name of
+    their method: "ppo+dc, compensation 200".
+    """
     found: dict[tuple[str, ...], list[RlRun]] = {}
     for run in runs:
-        names = ("staleness", "method", "learning_rate", "task", "engine")
-        found.setdefault(tuple(run.setting(name) for name in names), []).append(run)
-    ordered = sorted(found.items(), key=lambda item: [_order(word) for word in item[0]])
+        found.setdefault(tuple(run.setting(name) for name in _KEYS), []).append(run)
+    parts = [
+        ((key[0], ", ".join((key[1] or "unnamed", *more)), *key[2:]), own)
+        for key, alike in found.items()
+        for more, own in _split(alike).items()
+    ]
     return tuple(
         Group(
             staleness=key[0],
-            method=key[1] or "unnamed",
+            method=key[1],
             learning_rate=key[2],
             task=key[3],
             engine=key[4],
             runs=tuple(own),
             summaries=tuple(_summary(run) for run in own),
         )
-        for key, own in ordered
+        for key, own in sorted(parts, key=lambda part: [_order(word) for word in part[0]])
     )
+
+
+def _split(runs: Sequence[RlRun]) -> dict[tuple[str, ...], list[RlRun]]:
+    """Runs by the settings that they differ in, each in words."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    differ = [
+        name
+        for name in names
+        if name not in _NO_MATTER and len({run.setting(name) for run in runs}) > 1
+    ]
+    found: dict[tuple[str, ...], list[RlRun]] = {}
+    for run in runs:
+        words = tuple(f"{name} {run.setting(name) or 'none'}" for name in differ)
+        found.setdefault(words, []).append(run)
+    return found
 
 
 def _order(word: str) -> tuple[float, str]:
@@ -171,7 +197,7 @@ def _order(word: str) -> tuple[float, str]:
 
 def _summary(run: RlRun) -> Summary:
     reward = run.series["reward"]
-    tail = max(1, math.ceil(len(reward) / _SHARE))
+    tail = max(1, len(reward) // _SHARE)
     known = reward[np.isfinite(reward)]
     final = _mean(reward[-tail:])
     return Summary(

@@ -72,12 +72,30 @@ def test_groups_differ_in_more_than_seeds_and_are_in_order(tmp_path):
     assert len(groups[-1].runs) == 2
 
 
+def test_runs_that_differ_in_another_setting_are_no_seeds_of_each_other(tmp_path):
+    groups = groups_of(
+        tmp_path,
+        {"method": "dc", "compensation": 10.0, "seed": 0, "hardware": "a"},
+        {"method": "dc", "compensation": 10.0, "seed": 1, "hardware": "b"},
+        {"method": "dc", "compensation": 200.0, "seed": 0},
+        {"method": "ppo", "compensation": 0.0},
+        {"method": "dc", "compensation": 10.0, "staleness": 16},
+    )
+    assert [(g.method, g.staleness, len(g.runs)) for g in groups] == [
+        ("dc, compensation 10", "4", 2),
+        ("dc, compensation 200", "4", 1),
+        ("ppo", "4", 1),
+        ("dc", "16", 1),
+    ]
+
+
 def test_final_is_the_last_sixth_and_mean_is_all(tmp_path):
     summary = summary_of(tmp_path, [0.0] * 50 + [1.0] * 10)
     assert summary.final == 1.0 and summary.mean == pytest.approx(1 / 6)
     assert summary.samples_per_s == pytest.approx(64 / 0.5)
-    # 13 steps: the last three, as a sixth is rounded up.
-    assert summary_of(tmp_path / "b", [0.0] * 10 + [0.3, 0.6, 0.9]).final == pytest.approx(0.6)
+    # 13 steps: the last two, as a sixth is rounded down; of less than six, the last one.
+    assert summary_of(tmp_path / "b", [0.0] * 10 + [0.3, 0.6, 0.9]).final == pytest.approx(0.75)
+    assert summary_of(tmp_path / "c", [0.0, 0.3, 0.9]).final == 0.9
 
 
 def test_samples_per_second_go_on_where_a_clock_begins_anew(tmp_path):
