@@ -134,15 +134,18 @@ class Curve:
 
 
 def in_words(value: float | None) -> str:
-    """A number to three decimals or three digits, whichever is less; nothing for None.
+    """A number in as many digits as a table has room for; nothing for None.
 
     Example:
-        >>> in_words(0.93), in_words(128.44), in_words(0.00213)
-        ('0.930', '128', '0.002')
+        >>> in_words(0.93), in_words(2128.44), in_words(0.00213), in_words(3.14159)
+        ('0.930', '2128', '0.002', '3.14')
     """
     if value is None:
         return ""
-    return f"{value:.3f}" if 0.0005 <= abs(value) < 1.0 or value == 0.0 else f"{value:.3g}"
+    size = abs(value)
+    if size >= 100.0:
+        return f"{value:.0f}" if size < 1e6 else f"{value:.3g}"
+    return f"{value:.3f}" if 0.0005 <= size < 1.0 or size == 0.0 else f"{value:.3g}"
 
 
 def grouped(runs: Iterable[RlRun]) -> tuple[Group, ...]:

@@ -112,13 +112,14 @@ def _area(lanes: Sequence[Lane], height: float) -> Area:
             got=f"{len(lanes)} lanes, of which at least one is empty" if lanes else "none",
             hint="leave out lanes of which nothing is known",
         )
-    widest = max(text_width(lane.name) for lane in lanes) + 16
+    # Names lie against the edge of the picture: what the estimate lacks would be cut off.
+    widest = 1.15 * max(text_width(lane.name) for lane in lanes) + 20
     left = min(max(widest, _LEAST_LEFT), _MOST_LEFT)
     return Area(left=left, top=6.0, width=_WIDTH - left - 20, height=height * len(lanes))
 
 
 def _name(name: str, left: float, middle: float) -> Markup:
-    room = int((left - 16) / text_width("x"))
+    room = int((left - 20) / (1.15 * text_width("x")) + 1e-9)
     short = name if len(name) <= room else name[: room - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return tag("text", tag("title", name), short, x=left - 8, y=middle + 4, text_anchor="end")
 
