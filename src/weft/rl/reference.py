@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from weft.core.errors import InputError
-from weft.rl.shards import Batch, Shard, local, working, write_back
+from weft.rl.shards import Batch, Shard, all_working, local, write_back
 
 __all__ = ["Applied", "Ema", "History", "Previous", "Reference"]
 
@@ -63,6 +63,16 @@ class Reference(ABC):
         """Whether gradients are taken in as they came, or as they are applied."""
         return True
 
+    def weight(self, is_first: Scalar) -> Scalar | None:
+        """Of the gradient as it came, where a reference is the mean of it and the one before.
+
+        Compiled kernels go by it; `keep` does the same. None where it is anything else.
+
+        Args:
+            is_first: 1 where the one before is zeros, 0 elsewhere.
+        """
+        return None
+
     @abstractmethod
     def keep(
         self, gradients: list[Tensor], references: Sequence[list[Tensor]], is_first: Scalar
@@ -99,11 +109,15 @@ class Ema(Reference):
                 hint="Ema(decay=0.5); long means project out progress itself",
             )
 
+    def weight(self, is_first: Scalar) -> Scalar:
+        """What decay leaves; the first gradient counts in full."""
+        return 1.0 - self.decay * (1.0 - is_first)
+
     def keep(
         self, gradients: list[Tensor], references: Sequence[list[Tensor]], is_first: Scalar
     ) -> int:
-        """Change the mean. The first gradient counts in full."""
-        weight = 1.0 - self.decay * (1.0 - is_first)
+        """Change the mean."""
+        weight = self.weight(is_first)
         if isinstance(weight, Tensor):
             for mean, gradient in zip(references[0], gradients, strict=True):
                 mean.lerp_(gradient, weight.to(mean.dtype))
@@ -115,6 +129,10 @@ class Ema(Reference):
 @dataclass(frozen=True, kw_only=True)
 class Previous(Reference):
     """The gradient before, as it came."""
+
+    def weight(self, is_first: Scalar) -> Scalar:
+        """All of it."""
+        return 1.0
 
     def keep(
         self, gradients: list[Tensor], references: Sequence[list[Tensor]], is_first: Scalar
@@ -228,11 +246,8 @@ class History:
             wiped: where this is true, references are zeros afterwards [].
         """
         likes = batch.gradients
-        gradients = [working(own, own) for own in likes]
-        references = [
-            [working(own, like) for own, like in zip(parts, likes, strict=True)]
-            for parts in batch.references
-        ]
+        gradients = all_working(likes, likes[0])
+        references = [all_working(parts, likes[0]) for parts in batch.references]
         changes = [
             list(torch._foreach_mul(parts, factor))
             for parts, factor in zip(references, factors or (), strict=factors is not None)

@@ -22,6 +22,7 @@ __all__ = [
     "Batch",
     "Per",
     "Shard",
+    "all_working",
     "batches",
     "collect",
     "count_groups",
@@ -67,8 +68,8 @@ class Batch:
     """Pieces of gradients that are worked on together; all fall under one decision.
 
     Attributes:
-        gradients: the pieces, views of gradients.
-        references: for each reference, its pieces in the same order.
+        gradients: the pieces, views of gradients; of one type and in one place.
+        references: for each reference, its pieces in the same order, likewise.
         group: index of the decision.
         copies: how many processes hold these pieces.
     """
@@ -99,7 +100,7 @@ def collect(
         InputError: a gradient is sparse, or is a sum that has yet to be made.
     """
     found: list[Shard] = []
-    index = -1
+    index, place = -1, 0
     for number, group in enumerate(param_groups):
         for parameter in group["params"]:
             index += 1
@@ -108,7 +109,8 @@ def collect(
                 continue
             _check(gradient)
             held = size // _parts(gradient) if copies is None else copies(parameter)
-            place = {"model": 0, "group": number, "parameter": index}[per]
+            if per != "model":
+                place = number if per == "group" else index
             found.append(
                 Shard(
                     parameter=parameter,
@@ -162,7 +164,7 @@ def find_device(parameters: Sequence[Tensor]) -> torch.device:
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds; it shares the tensor's memory."""
     if not isinstance(tensor, DTensor):
-        return tensor.detach()
+        return tensor.detach() if tensor.requires_grad else tensor
     part = cast("DTensor", tensor.detach()).to_local()
     # A reduction may still be under way.
     return part.wait() if hasattr(part, "wait") else part  # pyright: ignore[reportAttributeAccessIssue]
@@ -174,8 +176,16 @@ def working(tensor: Tensor, like: Tensor) -> Tensor:
     return tensor.to(device=like.device, dtype=dtype)
 
 
+def all_working(tensors: list[Tensor], like: Tensor) -> list[Tensor]:
+    """The same of the pieces of a batch, which are all of one type and in one place."""
+    first = tensors[0]
+    return tensors if working(first, like) is first else [working(own, like) for own in tensors]
+
+
 def write_back(worked: Sequence[Tensor], stored: Sequence[Tensor]) -> None:
     """Copy back what was worked on in another precision or place."""
+    if worked is stored:
+        return
     for own, other in zip(worked, stored, strict=True):
         if own is not other:
             other.copy_(own)
@@ -195,7 +205,8 @@ def batches(
     others: list[list[Tensor]] = []
     for shard in shards:
         own = references(shard)
-        found = (shard.group, shard.copies, shard.gradient.device, shard.gradient.dtype, len(own))
+        kinds = tuple((part.device, part.dtype) for part in (shard.gradient, *own))
+        found = (shard.group, shard.copies, kinds)
         limit = CPU_PIECE if shard.gradient.device.type == "cpu" else DEVICE_PIECE
         for piece in _pieces((shard.gradient, *own), limit):
             if gradients and (found != key or size + piece[0].numel() > limit):
@@ -213,13 +224,13 @@ def _batch(key: Key, gradients: list[Tensor], others: list[list[Tensor]]) -> Bat
     return Batch(gradients=gradients, references=references, group=key[0], copies=key[1])
 
 
-def _pieces(tensors: Sequence[Tensor], limit: int) -> Iterator[tuple[Tensor, ...]]:
+def _pieces(tensors: Sequence[Tensor], limit: int) -> Iterator[Sequence[Tensor]]:
     """Views of tensors of one shape, each of at most about `limit` elements."""
     first = tensors[0]
+    if first.numel() <= limit:
+        return iter((tensors,))
     if all(tensor.is_contiguous() for tensor in tensors):
         tensors = [tensor.view(-1) for tensor in tensors]
-    if first.numel() <= limit:
-        return iter((tuple(tensors),))
     # What is not contiguous is cut along its first dimension.
     rows = max(limit * tensors[0].shape[0] // first.numel(), 1)
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)

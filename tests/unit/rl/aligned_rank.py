@@ -26,6 +26,8 @@ STEPS = 7
 RUNS = {
     "ema": {},
     "on the device": {"synchronise": False},
+    "compiled": {"compiled": True},
+    "compiled, on the device": {"compiled": True, "synchronise": False, "per": "parameter"},
     "applied": {"reference": Applied(count=3)},
     "per parameter": {"per": "parameter", "mode": "cap", "cosine_low": 0.2},
     "previous, skips": {"reference": Previous(), "cosine_low": 0.1, "cosine_high": 0.6},
