@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from weft.rl.reference import Applied as Applied
     from weft.rl.reference import Ema as Ema
     from weft.rl.reference import Previous as Previous
+    from weft.rl.trl.callback import GACCallback as GACCallback
     from weft.rl.tensorboard import TensorBoardLog as TensorBoardLog
     from weft.rl.tensorboard import write_tensorboard as write_tensorboard
     from weft.rl.token_budget import TokenBudget as TokenBudget
@@ -43,6 +44,7 @@ _HOME = {
     "DelayCompensation": "weft.rl.compensation",
     "Ema": "weft.rl.reference",
     "GAC": "weft.rl.gac",
+    "GACCallback": "weft.rl.trl.callback",
     "KLPenalty": "weft.rl.penalty",
     "M2PO": "weft.rl.corrections",
     "PPOClip": "weft.rl.corrections",

@@ -18,6 +18,7 @@ NAMES = [
     "DelayCompensation",
     "Ema",
     "GAC",
+    "GACCallback",
     "KLPenalty",
     "M2PO",
     "PPOClip",
