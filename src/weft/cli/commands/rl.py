@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +131,8 @@ def _train(args: argparse.Namespace, console: Console) -> None:
     settings = _settings(args)
     _check_folder(settings.folder)
     host = environment()
-    with console.progress() as progress:
+    # Ray prints to the standard output when a process dies. That is the place of the result.
+    with console.progress() as progress, redirect_stdout(sys.stderr):
         summary = train_rl(
             settings,
             about={name: host[name] for name in ("hardware", "versions")},

@@ -32,7 +32,7 @@ from weft.core.errors import FileError, InputError, RunError, WeftError
 from weft.rl.engines.intake import Intake, Job
 from weft.rl.rollout import Rollout
 from weft.rl.sampling import make_sampler, roll
-from weft.rl.task import Task
+from weft.rl.task import Sampler, Task
 from weft.rl.weights import Weights
 
 __all__ = ["DEATHS", "JOB_LIMIT_S", "RayFleet", "RolloutActor"]
@@ -60,19 +60,24 @@ class RolloutActor:
     """
 
     def __init__(self, make_task: Callable[[], Task], seed: int, device: str) -> None:
-        self._task = make_task()
-        self._sampler = make_sampler(self._task, device=device)
+        self._make_task = make_task
         self._seed = seed
+        self._device = device
+        self._made: tuple[Task, Sampler] | None = None
         self._version: int | None = None
 
     def roll(self, version: int, numbers: Sequence[int], weights: Sequence[Any]) -> Groups:
         """Answers to prompts, with weights that are fetched if they are new."""
         import ray
 
+        if self._made is None:  # not before: what fails here arrives as it is
+            task = self._make_task()
+            self._made = task, make_sampler(task, device=self._device)
+        task, sampler = self._made
         if version != self._version:
-            self._sampler.load(ray.get(weights[0]))
+            sampler.load(ray.get(weights[0]))
             self._version = version
-        return roll(self._task, self._sampler, numbers, version=version, seed=self._seed)
+        return roll(task, sampler, numbers, version=version, seed=self._seed)
 
     def pid(self) -> int:
         """The process."""
@@ -228,8 +233,10 @@ class RayFleet:
         future.add_done_callback(note)
 
     def _ended(self, worker: _Worker, job: Job, done: Future[Groups]) -> None:
-        if job.numbers[0] not in worker.jobs:
-            return  # given up before; somebody else does it
+        # Its numbers may be out again already, at the same place, as another job.
+        held, _ = worker.jobs.get(job.numbers[0], (None, 0.0))
+        if held is not job:
+            return  # given up before
         error = done.exception()
         if error is None:
             del worker.jobs[job.numbers[0]]
@@ -270,20 +277,16 @@ class RayFleet:
 
 def _fault(error: BaseException) -> WeftError | None:
     """What is to be raised where an actor's code failed; None where its process did."""
-    from ray.exceptions import ActorDiedError, RayTaskError
+    from ray.exceptions import RayTaskError
 
-    if isinstance(error, RayTaskError):
-        cause = error.cause
-        if isinstance(cause, WeftError):
-            return cause
-        got = f"{type(cause).__name__}: {cause}"
-    elif isinstance(error, ActorDiedError) and error.actor_init_failed:
-        got = str(error).strip().splitlines()[-1]
-    else:
+    if not isinstance(error, RayTaskError):
         return None
+    cause = error.cause
+    if isinstance(cause, WeftError):
+        return cause
     return RunError(
         need="a task that works in the processes of the fleet",
-        got=got,
+        got=f"{type(cause).__name__}: {cause}",
         hint="the same recipe with --engine local shows where it fails",
     )
 
