@@ -10,9 +10,9 @@ optimizer: clipping, accumulation, schedules, scalers, sharding and checkpoints 
 What it did is in the trainer's own logs, of all that report them: means since the last line of
 cosines, norms and staleness, and how many steps ended in each regime so far.
 
-Transformers tells callbacks neither which trainer calls nor lets them speak before its reporters.
-Both are found by looking up the stack at the end of the trainer's constructor; `attach` does the
-same where that is not what is wanted, or the callback comes later.
+Transformers does not tell callbacks which trainer calls, and asks its reporters before them. So the
+trainer is looked up on the stack at the end of its constructor; `attach` is told it instead, for
+callbacks that come later.
 """
 
 from __future__ import annotations
@@ -166,12 +166,11 @@ class GACCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Training begins, with an optimizer that is prepared and a checkpoint that is loaded."""
-        trainer = _calling_trainer()
-        optimizer = trainer.optimizer
-        if self.gac is None or optimizer is None or not _is_within(self.gac, optimizer):
+        optimizer = None if self._trainer is None else self._trainer.optimizer
+        if self.gac is None or not _is_within(self.gac, optimizer):
             raise InputError(
                 need="a trainer that made its optimizer with GAC around it",
-                got=f"{type(trainer).__name__} with {type(optimizer).__name__}",
+                got="one that was not attached to, or whose optimizer was replaced",
                 hint="give the callback to the trainer's constructor, or call"
                 " weft.rl.GACCallback().attach(trainer) before train()",
             )
