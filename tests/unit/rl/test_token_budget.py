@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.core.errors import InputError, MismatchError
+from weft.rl.corrections import Batch, PPOClip
 from weft.rl.token_budget import TokenBudget
 
 LAGS = (0, 1, 2, 4, 8, 16)
@@ -114,6 +115,60 @@ def test_the_default_gain_does_not_overshoot_at_the_slope_that_is_told(lag):
     roots = np.roots(polynomial)
     largest = roots[np.abs(roots).argmax()]
     assert largest.real > 0 and abs(largest.imag) < 1e-6
+
+
+@pytest.mark.parametrize("lag", [0, 4, 16])
+def test_a_policy_that_learns_from_charged_rewards_is_held_near_its_budget(lag):
+    """Policy gradients on stale samples: long answers are right more often, and cost more."""
+    found = learn(TokenBudget(5, proportional=1.0, lag=lag), lag=lag)
+    assert found == pytest.approx(5, rel=0.2)
+    # Without a price it would answer as long as it may.
+    assert learn(None, lag=lag) > 10
+
+
+def test_a_spread_of_groups_makes_answers_short_at_almost_no_price():
+    """A fiftieth of a reward for five tokens is worth paying up to twelve, as rewards stand."""
+    tokens = {
+        normal: learn(TokenBudget(5, highest=0.02), lag=0, normal=normal)
+        for normal in ("group", "none")
+    }
+    assert tokens["group"] < 7 and tokens["none"] > 10
+
+
+def learn(budget, *, lag, normal="none", steps=800, rate=0.02):
+    """Mean tokens over the last quarter of training twelve logits, one for each length."""
+    make = torch.Generator().manual_seed(0)
+    lengths = torch.arange(1, 13.0)
+    chances = 1 - torch.exp(-lengths / 3)
+    logits = torch.zeros(12, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=rate)
+    behind = deque([torch.zeros(12)] * (lag + 1), maxlen=lag + 1)
+    tokens = []
+    for _ in range(steps):
+        old = behind[0].log_softmax(0)
+        drawn = torch.multinomial(old.exp(), 256, replacement=True, generator=make)
+        rewards = (torch.rand(256, generator=make) < chances[drawn]).float()
+        if budget is not None:
+            rewards = budget.charge(rewards, lengths[drawn])
+        groups = rewards.reshape(32, 8)
+        advantages = groups - groups.mean(1, keepdim=True)
+        if normal == "group":
+            advantages = advantages / (groups.std(1, keepdim=True) + 1e-4)
+        batch = Batch(
+            current=logits.log_softmax(0)[drawn][:, None],
+            behaviour=old[drawn][:, None],
+            advantages=advantages.flatten(),
+            mask=torch.ones(256, 1),
+        )
+        optimizer.zero_grad()
+        PPOClip()(batch).loss.backward()
+        optimizer.step()
+        behind.append(logits.detach().clone())
+        tokens.append(lengths[drawn].mean().item())
+        if budget is not None:
+            budget.update(lengths[drawn])
+    late = slice(-steps // 4, None)
+    return np.mean(tokens[late])
 
 
 def test_at_most_never_pays_and_exactly_does():
