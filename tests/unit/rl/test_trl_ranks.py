@@ -1,4 +1,4 @@
-"""Trainers of several processes: all decide the same, as one that sees all samples would."""
+"""Trainers of several processes: all decide the same, however the model is held."""
 
 from __future__ import annotations
 
@@ -8,30 +8,25 @@ from pathlib import Path
 import pytest
 
 from benchmarks.job import python_path
-from tests.unit.rl import trained_rank
 from weft.runtime.launch import launch
 
-RANK = Path(trained_rank.__file__)
-
-
-def ranks(way):
-    done = launch([str(RANK), way], 2, timeout_s=180, env=python_path())
-    found = [json.loads(output.stdout.splitlines()[-1]) for output in done.outputs]
-    assert [mine["ranks"] for mine in found] == [2, 2]
-    return found
+RANK = Path(__file__).with_name("trained_rank.py")
 
 
 @pytest.mark.dist
-def test_ranks_of_a_trainer_decide_alike_and_keep_the_same_weights():
-    one, other = ranks("plain")
+def test_ranks_of_trainers_decide_alike_know_ages_and_go_on_from_checkpoints(tmp_path):
+    done = launch([str(RANK), str(tmp_path)], 2, timeout_s=180, env=python_path())
+    one, other = (json.loads(output.stdout.splitlines()[-1]) for output in done.outputs)
     assert one == other
-    assert "PROJECT" in {regime for regime, _, _ in one["seen"]}
+    assert {way["ranks"] for way in one.values()} == {2}
 
+    for way in ("plain", "sharded"):
+        assert "PROJECT" in {regime for regime, _, _ in one[way]["seen"]}
 
-@pytest.mark.dist
-def test_all_ranks_know_the_ages_that_the_first_one_found():
-    one, other = ranks("asynchronous")
-    assert one == other
-    assert [sum(count for _, count in lags) for _, _, lags in one["seen"]] == [16] * 5
-    assert one["seen"][0][2] == [[0, 16]]
-    assert all(lag > 0 for _, _, lags in one["seen"][1:] for lag, _ in lags)
+    ages = [lags for _, _, lags in one["asynchronous"]["seen"]]
+    assert [sum(count for _, count in lags) for lags in ages] == [16] * 5
+    assert ages[0] == [[0, 16]]
+    assert all(lag > 0 for lags in ages[1:] for lag, _ in lags)
+
+    assert one["resumed"]["seen"] == one["sharded"]["seen"][3:]
+    assert one["resumed"]["sums"] == one["sharded"]["sums"]
