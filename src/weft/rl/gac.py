@@ -62,7 +62,7 @@ __all__ = ["GAC", "Alignment"]
 LARGE = 1 << 16
 """Elements of gradients on CPUs from which kernels are compiled.
 Measured: 2 cores of an AMD EPYC, November 2026. Compiling takes 1.5 s, once on a machine; a step of
-10^5 elements on one thread is shorter by 0.3 ms with kernels, one of 3 * 10^6 by 4 ms."""
+10^5 elements on one thread is shorter by 0.3 ms with kernels, one of 3 * 10^6 by 6 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
