@@ -157,7 +157,7 @@ class Delayed:
         """
         _check(isfinite(x), "a finite step size times curvature", str(x))
         still, moved = self._parts()
-        return ascending.polytrim(ascending.polyadd(still, x * moved))
+        return np.asarray(ascending.polytrim(still + x * moved), dtype=np.float64)
 
     def growth(self, x: float) -> float:
         """By what an error is multiplied each step in the long run; below 1 where it is stable."""
@@ -179,7 +179,8 @@ class Delayed:
         def ratio(angles: Floats) -> NDArray[np.complex128]:
             z = np.exp(1j * angles)
             with np.errstate(divide="ignore", invalid="ignore"):
-                return -ascending.polyval(z, still) / ascending.polyval(z, moved)
+                found = -ascending.polyval(z, still) / ascending.polyval(z, moved)
+            return np.asarray(found, dtype=np.complex128)
 
         count = _PER_TURN * (len(still) + 1)
         angles = np.linspace(0.0, pi, count + 1)[1:]
@@ -239,12 +240,11 @@ class Delayed:
         """What the curvature does not move, and what it is multiplied by, in powers of z."""
         under, over = np.array(self.lead.under), np.array(self.lead.over)
         # In powers of 1/z, with 1 - 1/z for z - 1 and one more step of lag.
-        still = ascending.polymul(ascending.polymul([1.0, -1.0], [1.0, -self.beta]), under)
+        still = _product(np.array([1.0, -1.0 - self.beta, self.beta]), under)
         seen = np.zeros(self.lag + 1)
         seen[0] += self.known
         seen[-1] += 1.0 - self.known
-        late = ascending.polymul([0.0, 1.0 - self.beta], seen)
-        moved = ascending.polymul(late, over)
+        moved = _product(_product(np.array([0.0, 1.0 - self.beta]), seen), over)
         size = max(len(still), len(moved))
         return _reverse(still, size), _reverse(moved, size)
 
@@ -318,6 +318,10 @@ def _radius(coefficients: Sequence[float] | Floats) -> float:
     counts = np.flatnonzero(np.abs(taps) > 1e-15 * np.abs(taps).max())
     roots = ascending.polyroots(taps[counts[0] :])
     return float(np.abs(roots).max()) if len(roots) else 0.0
+
+
+def _product(one: Floats, other: Floats) -> Floats:
+    return np.asarray(np.convolve(one, other), dtype=np.float64)
 
 
 def _reverse(taps: Floats, size: int) -> Floats:
