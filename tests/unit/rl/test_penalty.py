@@ -225,6 +225,8 @@ def test_without_lag_the_matched_strength_is_one_over_tokens():
     batch = with_more(batch, advantages=batch.advantages.sign())
     tokens = int(batch.mask.sum())
     assert matched_strength(3.0, batch, PPOClip()) == pytest.approx(3.0 / tokens)
+    larger = with_more(batch, advantages=2 * batch.advantages)
+    assert matched_strength(3.0, larger, PPOClip()) == pytest.approx(4 * 3.0 / tokens)
     found = matched_strength(3.0, batch, PPOClip(), clip_scale=0.5)
     assert found == pytest.approx(1.5 / tokens)
 
@@ -310,6 +312,21 @@ def test_padding_never_matters(estimator, junk):
     )
     found, slopes = gradient(penalty_of(estimator, 0.3), dirty)
     assert torch.equal(found.loss, clean.loss) and torch.equal(slopes, expected)
+
+
+@pytest.mark.parametrize("name", ["current", "behaviour"])
+def test_nan_that_is_masked_from_outside_stays_out_of_loss_and_gradients(name):
+    batch = made(12)
+    broken = getattr(batch, name).detach().clone()
+    broken[0] = math.nan
+    weights = torch.ones(4, 6)
+    weights[0] = 0.0
+    if name == "current":
+        broken.requires_grad_()
+    corrected, found = gradient(
+        penalty_of("k3"), with_more(batch, **{name: broken, "weights": weights})
+    )
+    assert corrected.loss.isfinite() and found.isfinite().all() and not found[0].any()
 
 
 def test_nan_at_a_token_that_counts_is_not_hidden():
