@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from weft.rl.reference import Applied as Applied
     from weft.rl.reference import Ema as Ema
     from weft.rl.reference import Previous as Previous
-    from weft.rl.trl.callback import GACCallback as GACCallback
     from weft.rl.tensorboard import TensorBoardLog as TensorBoardLog
     from weft.rl.tensorboard import write_tensorboard as write_tensorboard
     from weft.rl.token_budget import TokenBudget as TokenBudget
+    from weft.rl.trl.callback import GACCallback as GACCallback
     from weft.rl.versions import Versions as Versions
 
 _HOME = {
@@ -72,6 +72,7 @@ __all__ = [  # sorted, as a test checks
     "Decoupled",
     "DelayCompensation",
     "Ema",
+    "GACCallback",
     "KLPenalty",
     "PPOClip",
     "Previous",
