@@ -170,7 +170,7 @@ class GAC(Wrapper):
         self._find_group()
         self._skips = Skips(self.thresholds)
         self._steps = 0
-        self._counts = torch.zeros(len(Regime), dtype=torch.int64)
+        self._counts: list[int] | Tensor = [0] * len(Regime)
         self._done: Alignment | _OnDevice | None = None
 
     @property
@@ -185,7 +185,10 @@ class GAC(Wrapper):
     @property
     def counts(self) -> dict[Regime, int]:
         """How many steps ended in each regime. Reading it waits for the device."""
-        return dict(zip(Regime, self._counts.tolist(), strict=True))
+        return dict(zip(Regime, self._count(), strict=True))
+
+    def _count(self) -> list[int]:
+        return self._counts.tolist() if isinstance(self._counts, Tensor) else self._counts
 
     def before(self) -> bool:
         """Measure, decide, change gradients in place, and keep the reference up to date."""
@@ -277,6 +280,8 @@ class GAC(Wrapper):
             )
             found, numbers = decisions.read(), summarise(gram, decisions).tolist()
         self._done = _alignment(self._steps, numbers, found, self.staleness)
+        # A checkpoint may have been loaded, or the other way of deciding been chosen, in between.
+        self._counts = self._count()
         self._counts[self._done.regime] += 1
         return found, read.first
 
@@ -323,7 +328,8 @@ class GAC(Wrapper):
         whole = summarise(moments.gram, decisions)
         self._done = _OnDevice(whole=whole, decisions=decisions, staleness=self.staleness)
         codes = torch.arange(len(Regime), device=whole.device)
-        self._counts = self._counts.to(whole.device) + (codes == whole[0])
+        counts = torch.as_tensor(self._counts, device=whole.device)
+        self._counts = counts + (codes == whole[0])
         firsts = (decisions.regime == Regime.FIRST).to(torch.float64)
         for batch in rest:
             device = batch.gradients[0].device  # another one where weights are offloaded
@@ -353,7 +359,7 @@ class GAC(Wrapper):
         return {
             "reference": type(self.history.reference).__name__,
             "steps": self._steps,
-            "counts": self._counts.tolist(),
+            "counts": list(self._count()),
             "skips": self._skips.state(),
         }
 
@@ -374,7 +380,7 @@ class GAC(Wrapper):
             self.history.restore({p: [found[name] for name in names] for p, found in kept.items()})
         if state is not None:
             self._steps = state["steps"]
-            self._counts = torch.tensor(state["counts"], dtype=torch.int64)
+            self._counts = list(state["counts"])
             self._skips.load(state["skips"])
 
     def _check(self) -> None:

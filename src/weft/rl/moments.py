@@ -139,9 +139,11 @@ def measure(
         found = _products(batch, pairs)
         sums[batch.group, : len(found)] += found.to(device) / batch.copies
     if table is not None:
-        found = torch.zeros(groups, len(pairs), dtype=torch.float64)
+        is_here = sums.device.type == "cpu"
+        found = sums if is_here else torch.zeros(sums.shape, dtype=torch.float64)
         table.add_products(found)
-        sums += found.to(device)
+        if not is_here:
+            sums += found.to(device)
     told = (not has_history, is_stale)
     if group is None or dist.get_world_size(group) == 1:
         return Measured(sums=sums, told=told)

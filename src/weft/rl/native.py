@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -28,8 +29,11 @@ from weft.rl.shards import Shard
 
 __all__ = ["Table", "kernels", "tabulate"]
 
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-"""Their numbers in the kernels."""
+TYPES = {
+    pair: number
+    for number, pair in enumerate(product((torch.float32, torch.bfloat16, torch.float16), repeat=2))
+}
+"""What kernels call the types of a gradient and its reference."""
 
 Kernel = Callable[[bytes, int, int], int]
 
@@ -95,18 +99,17 @@ def tabulate(shards: Sequence[Shard], references: Callable[[Shard], Sequence[Ten
     """
     rows, rest, elements = array("q", (0,)), list[Shard](), 0
     for shard in shards:
-        (reference,) = references(shard)
-        if not (_fits(shard.gradient) and _fits(reference)):
+        gradient, (reference,) = shard.gradient, references(shard)
+        types = TYPES.get((gradient.dtype, reference.dtype))
+        if types is None or not (_is_here(gradient) and _is_here(reference)):
             rest.append(shard)
             continue
-        gradient, count = shard.gradient, shard.gradient.numel()
-        types = 3 * TYPES[gradient.dtype] + TYPES[reference.dtype]
-        where = (gradient.data_ptr(), reference.data_ptr())
+        count, where = gradient.numel(), (gradient.data_ptr(), reference.data_ptr())
         rows.extend((*where, count, types, shard.group, shard.copies))
         elements += count
     rows[0] = len(shards) - len(rest)
     return Table(numbers=rows.tobytes(), elements=elements, rest=rest)
 
 
-def _fits(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.dtype in TYPES and tensor.is_contiguous()
+def _is_here(tensor: Tensor) -> bool:
+    return tensor.is_cpu and tensor.is_contiguous()

@@ -273,6 +273,8 @@ class History:
 
     def turn(self) -> None:
         """End a step: the reference that was written becomes the newest."""
+        if self.reference.size == 1:
+            return
         for kept in self._kept.values():
             kept.insert(0, kept.pop())
 
