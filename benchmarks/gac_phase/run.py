@@ -109,7 +109,8 @@ def agreement(maps: list[Map]) -> tuple[int, int, int, int]:
                 int((as_computed & near).sum()),
                 int(near.sum()),
             )
-    return counts[0], counts[1], counts[2], counts[3]
+    agreed, cells, near_agreed, near_cells = counts.tolist()
+    return agreed, cells, near_agreed, near_cells
 
 
 def _held(lags: tuple[int, ...], *, count: int, turns: int) -> list[Map]:
