@@ -117,21 +117,8 @@ def train(
     callback = GACCallback(
         **(gac or {}), measure_only=gac is None, compensation=compensation or None
     )
-    rate = task.learning_rate if learning_rate is None else learning_rate
-    run = {
-        "task": task.name,
-        "engine": "trl",
-        "method": _method(gac, compensation),
-        "seed": seed,
-        "staleness": staleness,
-        "learning_rate": rate,
-        "batch": task.group * task.groups_per_step,
-        "group": task.group,
-        "compensation": compensation or 0.0,
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
-        **(about or {}),
-    }
+    fields = _fields(task, learning_rate, gac, compensation)
+    run = {**fields, **(about or {}), "seed": seed, "staleness": staleness}
     checkpoint = _last_checkpoint(folder, run) if resume else None
     log = _open_log(folder, run, checkpoint)
     begun = 0 if checkpoint is None else _step_of(checkpoint)
@@ -139,25 +126,33 @@ def train(
         task, staleness=staleness, seed=seed, make_sample=sample_of, first_batch=begun
     )
     recorder = _Recorder(callback, worker, task, log, on_step)
+    options = {
+        "learning_rate": task.learning_rate if learning_rate is None else learning_rate,
+        "seed": seed,
+        "max_steps": steps,
+        "max_staleness": staleness,
+        "save_strategy": "no" if checkpoint_every is None or folder is None else "steps",
+        "save_steps": checkpoint_every or steps,
+    }
+    model = _run(task, worker, [callback, recorder], options, folder, checkpoint)
+    return Outcome(steps=tuple(recorder.done), model=model)
+
+
+def _run(
+    task: Task,
+    worker: ThreadWorker,
+    callbacks: list[TrainerCallback],
+    options: Mapping[str, Any],
+    folder: Path | None,
+    checkpoint: Path | None,
+) -> torch.nn.Module:
+    """Train, and give back the model."""
     with TemporaryDirectory() as scratch, on_cpu(), _quiet():
-        trainer = _make_trainer(
-            task,
-            Path(scratch),
-            worker,
-            [callback, recorder],
-            {
-                "output_dir": str(folder or scratch),
-                "max_steps": steps,
-                "max_staleness": staleness,
-                "learning_rate": rate,
-                "seed": seed,
-                "save_strategy": "no" if checkpoint_every is None or folder is None else "steps",
-                "save_steps": checkpoint_every or steps,
-            },
-        )
+        options = {**options, "output_dir": str(folder or scratch)}
+        trainer = _make_trainer(task, Path(scratch), worker, callbacks, options)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         assert trainer.model is not None, "a trainer that has trained has one"
-        return Outcome(steps=tuple(recorder.done), model=trainer.model)
+        return trainer.model
 
 
 class _Recorder(TrainerCallback):
@@ -353,6 +348,26 @@ def _last_checkpoint(folder: Path | None, run: Mapping[str, object]) -> Path:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def _fields(
+    task: Task,
+    learning_rate: float | None,
+    gac: Mapping[str, Any] | None,
+    compensation: float | None,
+) -> dict[str, object]:
+    """Fields of the `rl-run` record."""
+    return {
+        "task": task.name,
+        "engine": "trl",
+        "method": _method(gac, compensation),
+        "learning_rate": task.learning_rate if learning_rate is None else learning_rate,
+        "batch": task.group * task.groups_per_step,
+        "group": task.group,
+        "compensation": compensation or 0.0,
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl")},
+    }
 
 
 def _method(gac: Mapping[str, Any] | None, compensation: float | None) -> str:
