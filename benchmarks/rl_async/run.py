@@ -24,9 +24,9 @@ from weft.report.table import Table
 
 __all__ = ["run"]
 
-RECIPE = "rl_reverse.py:rl_reverse_wide"
+RECIPE = "rl_reverse.py:rl_reverse_six"
 STALENESS = 8
-STEPS = 100
+STEPS = 300
 SEEDS = (0, 1)
 SPEED = 1.5
 """Chosen: three quarters of the best that two processes can do."""

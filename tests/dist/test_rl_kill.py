@@ -79,7 +79,7 @@ def is_gone(pid):
         return True
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_trainer_that_was_killed_goes_on(tmp_path, engine):
     process = start(tmp_path, engine)
     wait_for(lambda: len(steps(tmp_path)) >= 6, process)

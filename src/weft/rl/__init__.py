@@ -24,11 +24,17 @@ if TYPE_CHECKING:
     from weft.rl.corrections import SequenceMask as SequenceMask
     from weft.rl.corrections import Truncated as Truncated
     from weft.rl.gac import GAC as GAC
+    from weft.rl.learner import Learner as Learner
+    from weft.rl.learner import Method as Method
     from weft.rl.penalty import KLPenalty as KLPenalty
     from weft.rl.penalty import matched_strength as matched_strength
+    from weft.rl.policy_gradient import PolicyGradient as PolicyGradient
     from weft.rl.reference import Applied as Applied
     from weft.rl.reference import Ema as Ema
     from weft.rl.reference import Previous as Previous
+    from weft.rl.rollout import Rollout as Rollout
+    from weft.rl.task import Prompt as Prompt
+    from weft.rl.task import Task as Task
     from weft.rl.tensorboard import TensorBoardLog as TensorBoardLog
     from weft.rl.tensorboard import write_tensorboard as write_tensorboard
     from weft.rl.token_budget import TokenBudget as TokenBudget
@@ -46,12 +52,18 @@ _HOME = {
     "GAC": "weft.rl.gac",
     "GACCallback": "weft.rl.trl.callback",
     "KLPenalty": "weft.rl.penalty",
+    "Learner": "weft.rl.learner",
     "M2PO": "weft.rl.corrections",
+    "Method": "weft.rl.learner",
     "PPOClip": "weft.rl.corrections",
+    "PolicyGradient": "weft.rl.policy_gradient",
     "Previous": "weft.rl.reference",
+    "Prompt": "weft.rl.task",
     "Regime": "weft.rl.alignment",
+    "Rollout": "weft.rl.rollout",
     "SampleBuffer": "weft.rl.buffer",
     "SequenceMask": "weft.rl.corrections",
+    "Task": "weft.rl.task",
     "TensorBoardLog": "weft.rl.tensorboard",
     "Thresholds": "weft.rl.alignment",
     "TokenBudget": "weft.rl.token_budget",
@@ -74,11 +86,17 @@ __all__ = [  # sorted, as a test checks
     "Ema",
     "GACCallback",
     "KLPenalty",
+    "Learner",
+    "Method",
     "PPOClip",
+    "PolicyGradient",
     "Previous",
+    "Prompt",
     "Regime",
+    "Rollout",
     "SampleBuffer",
     "SequenceMask",
+    "Task",
     "TensorBoardLog",
     "Thresholds",
     "TokenBudget",

@@ -1,7 +1,7 @@
 """Train a policy of a recipe on samples of a bounded age: what `weft rl train` does.
 
 Puts together a task, a method, an engine, and a folder of records and a checkpoint. The engines are
-`local` (this process) and `ray` (a fleet of processes).
+`local` (this process), `ray` (a fleet of processes), and `trl` (TRL's trainer, on a CPU).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
     from weft.rl.engines.intake import Intake
     from weft.rl.engines.training import Fleet
     from weft.rl.learner import Method
-    from weft.rl.step_told import StepTold
     from weft.rl.task import Task
 
 __all__ = ["CORRECTIONS", "ENGINES", "ORDERS", "Summary", "TrainSettings", "load_task", "train_rl"]
 
 CORRECTIONS = ("ppo", "truncated", "decoupled", "m2po", "none")
-ENGINES = ("local", "ray")
+ENGINES = ("local", "ray", "trl")
 ORDERS = ("fifo", "random")
 
 
@@ -182,7 +181,7 @@ def train_rl(
     *,
     about: Mapping[str, object] | None = None,
     progress: Progress = silent,
-    on_step: Callable[[StepTold], None] | None = None,
+    on_step: Callable[[Mapping[str, object]], None] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Summary:
     """Train, until all steps are taken or a signal asks to stop; a checkpoint is left either way.
@@ -191,7 +190,7 @@ def train_rl(
         settings: what to train, and how.
         about: hardware and versions, for the record of the run.
         progress: told how far it is.
-        on_step: told of each step.
+        on_step: told the fields of each `rl-step` record.
         tell: told what is not as asked for: a run to go on with that left no checkpoint.
 
     Raises:
@@ -204,28 +203,80 @@ def train_rl(
     task = load_task(settings.recipe)
     progress("load the recipe", 1.0)
     fields = {**_run_fields(settings, task), **(about or {})}
-    done: list[StepTold] = []
+    done: list[Mapping[str, object]] = []
 
-    def note(told: StepTold) -> None:
-        done.append(told)
-        detail = f"{told.step} of {settings.steps}, reward {told.reward:.3f}"
-        progress("train", told.step / settings.steps, detail)
+    def note(step: Mapping[str, object]) -> None:
+        done.append(step)
+        number = _number(step, "step")
+        detail = f"{number:.0f} of {settings.steps}, reward {_number(step, 'reward'):.3f}"
+        progress("train", number / settings.steps, detail)
         if on_step is not None:
-            on_step(told)
+            on_step(step)
 
+    if settings.engine == "trl":
+        _run_trl(settings, task, about or {}, note)
+        return _finished(settings, fields, done, settings.steps, None)
     with _asked_to_stop() as asked:
         steps = _run(settings, task, fields, note, tell, lambda: asked[0] is not None)
-    summary = _summary(settings, done, steps, asked[0])
+    return _finished(settings, fields, done, steps, asked[0])
+
+
+def _finished(
+    settings: TrainSettings,
+    fields: Mapping[str, object],
+    done: Sequence[Mapping[str, object]],
+    steps: int,
+    stopped: int | None,
+) -> Summary:
+    summary = _summary(settings, done, steps, stopped)
     plain = {**fields, **summary.to_plain()}
     write_whole(settings.folder / "summary.json", json.dumps(plain, indent=2) + "\n", "a summary")
     return summary
+
+
+def _run_trl(
+    settings: TrainSettings,
+    task: Task,
+    about: Mapping[str, object],
+    note: Callable[[Mapping[str, object]], None],
+) -> None:
+    """TRL has a loss, processes and an end of its own; what it does not take is refused."""
+    strange = {
+        "--correction": settings.correction != "ppo",
+        "--kl": settings.kl > 0.0,
+        "--token-budget": settings.token_budget is not None,
+        "--micro-batch": settings.micro_batch is not None,
+        "--device": settings.device != "cpu",
+    }
+    if found := [name for name, is_used in strange.items() if is_used]:
+        raise InputError(
+            need="what TRL's trainer takes",
+            got=", ".join(found),
+            hint="leave it out, or --engine local or ray",
+        )
+    from weft.rl.trl import train
+
+    train(
+        task,
+        steps=settings.steps,
+        staleness=settings.staleness,
+        learning_rate=settings.learning_rate,
+        gac={} if settings.gac else None,
+        compensation=settings.compensation or None,
+        seed=settings.seed,
+        folder=settings.folder,
+        checkpoint_every=settings.checkpoint_every,
+        resume=settings.resume,
+        about={**about, "recipe": settings.recipe},
+        on_step=note,
+    )
 
 
 def _run(
     settings: TrainSettings,
     task: Task,
     fields: Mapping[str, object],
-    note: Callable[[StepTold], None],
+    note: Callable[[Mapping[str, object]], None],
     tell: Callable[[str], None],
     stopping: Callable[[], bool],
 ) -> int:
@@ -268,7 +319,7 @@ def _run(
             training.begin()
         elif not training.resume():
             tell(f"no checkpoint in {settings.folder} yet: the run begins anew")
-        training.run(settings.steps, on_step=note, stopping=stopping)
+        training.run(settings.steps, on_step=lambda told: note(told.to_plain()), stopping=stopping)
     finally:
         fleet.close()
     return learner.version
@@ -345,25 +396,34 @@ def _run_fields(settings: TrainSettings, task: Task) -> dict[str, object]:
 
 
 def _summary(
-    settings: TrainSettings, done: list[StepTold], steps: int, stopped: int | None
+    settings: TrainSettings, done: Sequence[Mapping[str, object]], steps: int, stopped: int | None
 ) -> Summary:
     lags: Counter[int] = Counter()
-    for told in done:
-        lags.update(told.lags)
-    rewards = [told.reward for told in done]
-    last = rewards[-max(1, len(rewards) // 6) :]
-    took = sum((told.waited_s or 0.0) + (told.learnt_s or 0.0) for told in done)
-    cosines = [told.cosine_raw for told in done if told.cosine_raw is not None]
+    for step in done:
+        found = step["lags"]
+        assert isinstance(found, Mapping), "samples by lag"
+        lags.update({int(str(lag)): int(str(count)) for lag, count in found.items()})
+    rewards = [_number(step, "reward") for step in done]
+    took = 0.0
+    if done:  # this run's own time: seconds count from its beginning, also before a resume
+        first = _number(done[0], "waited_s") + _number(done[0], "learnt_s")
+        took = _number(done[-1], "seconds") - _number(done[0], "seconds") + first
+    cosines = [_number(step, "cosine_raw") for step in done if step["cosine_raw"] is not None]
     return Summary(
         steps=steps,
-        reward=_mean(last),
+        reward=_mean(rewards[-max(1, len(rewards) // 6) :]),
         mean_reward=_mean(rewards),
-        samples_per_s=sum(told.samples for told in done) / took if took else None,
+        samples_per_s=sum(_number(step, "samples") for step in done) / took if took else None,
         lags=dict(sorted(lags.items())),
         cosine=_mean(cosines),
         stopped=stopped if steps < settings.steps else None,
         folder=settings.folder,
     )
+
+
+def _number(step: Mapping[str, object], name: str) -> float:
+    """A field of a step; 0 where it is not known."""
+    return float(str(step.get(name) or 0.0))
 
 
 def _mean(values: list[float]) -> float | None:

@@ -26,7 +26,7 @@ def test_a_run_leaves_records_a_checkpoint_and_a_summary(tmp_path):
     summary = train_rl(
         settings(tmp_path, staleness=1, gac=True), about={"hardware": "a"}, on_step=told.append
     )
-    assert [one.step for one in told] == [1, 2, 3]
+    assert [one["step"] for one in told] == [1, 2, 3]
     (about,) = read_records(tmp_path / "records.jsonl", "rl-run")
     assert about.fields["method"] == "ppo+gac" and about.fields["hardware"] == "a"
     assert about.fields["staleness"] == 1 and about.fields["learning_rate"] == 3e-3
@@ -35,8 +35,8 @@ def test_a_run_leaves_records_a_checkpoint_and_a_summary(tmp_path):
     plain = json.loads((tmp_path / "summary.json").read_text())
     assert plain["steps"] == summary.steps == 3
     assert plain["lags"] == {"0": 16, "1": 32}
-    assert plain["reward"] == summary.reward == told[-1].reward
-    assert summary.mean_reward == pytest.approx(sum(one.reward for one in told) / 3)
+    assert plain["reward"] == summary.reward == told[-1]["reward"]
+    assert summary.mean_reward == pytest.approx(sum(one["reward"] for one in told) / 3)
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
@@ -94,7 +94,7 @@ def test_a_run_that_is_done_has_nothing_to_tell(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_after_the_step_at_hand(tmp_path, number):
     def ask(told):
-        if told.step == 2:
+        if told["step"] == 2:
             os.kill(os.getpid(), number)
 
     summary = train_rl(settings(tmp_path, steps=9), on_step=ask)

@@ -6,7 +6,7 @@ import argparse
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from weft.core.errors import FileError, InputError
 from weft.workflow.train_rl import CORRECTIONS, ENGINES, ORDERS, TrainSettings
 
 if TYPE_CHECKING:
-    from weft.rl.step_told import StepTold
     from weft.workflow.train_rl import Summary
 
 __all__ = ["COMMAND"]
@@ -195,18 +194,21 @@ def _check_folder(folder: Path) -> None:
         ) from error
 
 
-def _lines(steps: int, console: Console) -> Callable[[StepTold], None]:
+def _lines(steps: int, console: Console) -> Callable[[Mapping[str, object]], None]:
     """Tells of some of the steps; a bar tells of all, where there is one."""
     every = max(1, steps // _LINES)
 
-    def show(told: StepTold) -> None:
-        if told.step % every and told.step != steps:
+    def show(step: Mapping[str, object]) -> None:
+        number = int(str(step["step"]))
+        if number % every and number != steps:
             return
-        cosine = "" if told.cosine_raw is None else f"  cosine {told.cosine_raw:+.2f}"
-        console.line(
-            f"step {told.step:>5}  reward {told.reward:.3f}  lag {told.staleness:4.1f}"
-            f"  kl {told.kl:.4f}{cosine}"
-        )
+        parts = [f"step {number:>5}"]
+        shown = {"reward": "6.3f", "staleness": "4.1f", "kl": "7.4f", "cosine_raw": "+5.2f"}
+        for name, form in shown.items():
+            value = step.get(name)
+            if isinstance(value, float):
+                parts.append(f"{name.removesuffix('_raw')} {value:{form}}")
+        console.line("  ".join(parts))
 
     return show
 

@@ -19,7 +19,7 @@ def train(*arguments, recipe=RECIPE):
 def test_a_run_is_told_in_lines(tmp_path, capsys):
     assert train("-o", tmp_path / "run", "--staleness", 2, "--gac") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("step     1  reward 0.")
+    assert lines[0].startswith("step     1  reward  0.")
     assert lines[-1].startswith("done: 3 steps, reward 0.")
     assert str(tmp_path / "run") in lines[-1]
 
@@ -106,3 +106,9 @@ def test_runs_are_compared_on_a_page(tmp_path, capsys):
 
 def test_comparing_nothing_is_refused(tmp_path, capsys):
     assert main(["rl", "compare", str(tmp_path), "-o", str(tmp_path / "page.html")]) == 2
+
+
+def test_what_trl_does_not_take_is_refused(tmp_path, capsys):
+    wrong = ("--engine", "trl", "--correction", "m2po", "--kl", "0.1")
+    assert train("-o", tmp_path, *wrong) == 2
+    assert "--correction, --kl" in capsys.readouterr().err
