@@ -16,9 +16,9 @@ def rl_reverse() -> Task:
 
 
 def rl_reverse_six() -> Task:
-    """Six digits, 43,392 weights: answers so long that making them costs about as much as learning.
+    """Six digits, 43,392 weights: making a step's answers costs about as much as learning.
 
-    16 prompts a step, 8 answers each.
+    8 prompts a step, 8 answers each.
     """
     lesson = rl_digits.Lesson(name="reverse", digits=6, width=64, layers=1, warm_up=240)
-    return rl_digits.make_task(lesson, group=8, groups_per_step=16, learning_rate=3e-4)
+    return rl_digits.make_task(lesson, group=8, groups_per_step=8, learning_rate=2e-4)
