@@ -164,10 +164,9 @@ class RayFleet:
 
     def publish(self, version: int, weights: Weights) -> None:
         """Use these weights for what is begun from now on."""
-        placed = self._ray.put(dict(weights))
 
-        def adopt() -> None:
-            self._weights = (version, placed)
+        def adopt() -> None:  # in the fleet's thread: training does not wait for the transport
+            self._weights = (version, self._ray.put(dict(weights)))
 
         self._events.put(adopt)
 
