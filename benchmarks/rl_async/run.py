@@ -9,8 +9,8 @@ Three ways to train the same policy on the same two cores, for the same number o
 Asynchronous training is compared with the faster of the other two. At best it takes the longer of
 making samples and learning from them, instead of their sum: twice as fast where they take alike.
 The recipe was chosen for that (each is told): learning takes 1.4 times as long as making samples,
-on one core each, and processes have to move about 150 kB of weights and 64 answers a step. At larger
-sizes people bring the two together by giving each as many processors as it needs.
+on one core each, and processes have to move about 150 kB of weights and 64 answers a step. At
+larger sizes people bring the two together by giving each as many processors as it needs.
 """
 
 from __future__ import annotations
