@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
-
 from benchmarks.gac.trial import Method
 from weft.rl import (
-    GAC,
     M2PO,
     Batch,
     Corrected,
     Correction,
     Decoupled,
-    DelayCompensation,
     KLPenalty,
     PPOClip,
     Truncated,
-    Versions,
 )
 from weft.rl.corrections import Average
 
@@ -58,14 +53,6 @@ class _Plain:
         return Truncated()(replace(batch, behaviour=batch.current.detach()))
 
 
-def _compensated(optimizer: torch.optim.Optimizer, versions: Versions) -> DelayCompensation:
-    return DelayCompensation(optimizer, versions, strength=STRENGTH)
-
-
-def _shrunk(optimizer: torch.optim.Optimizer) -> GAC:
-    return GAC(optimizer, mode="shrink")
-
-
 def _methods() -> Mapping[str, Method]:
     losses: Mapping[str, Correction] = {
         "PPO clip": PPOClip(),
@@ -79,15 +66,15 @@ def _methods() -> Mapping[str, Method]:
         Method(name="none"),
         Method(name="lr/(1 + lag/10)", slower=0.1),
         Method(name="beta1 = 0", beta1=0.0),
-        Method(name="shrink", gac=_shrunk),
-        Method(name="GAC", gac=GAC),
-        Method(name="DC", compensation=_compensated),
+        Method(name="shrink", gac={"mode": "shrink"}),
+        Method(name="GAC", gac={}),
+        Method(name="DC", compensation=STRENGTH),
         *(Method(name=name, correction=loss) for name, loss in losses.items()),
         *(
-            Method(name=f"{name} + GAC", correction=losses[name], gac=GAC)
+            Method(name=f"{name} + GAC", correction=losses[name], gac={})
             for name in ("PPO clip", "TIS", "KL", "TIS + KL")
         ),
-        Method(name="TIS + DC", correction=losses["TIS"], compensation=_compensated),
+        Method(name="TIS + DC", correction=losses["TIS"], compensation=STRENGTH),
     ]
     return {own.name: own for own in found}
 

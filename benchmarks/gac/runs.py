@@ -1,7 +1,7 @@
 """Many trials, in processes of one thread, each done once: results are kept as they come.
 
-A trial is known by all that it depends on, the sources of this benchmark and of `weft.rl`
-included. A benchmark that was killed goes on where it was.
+A trial is known by all that it depends on: setting, method, rate, lag and seed, and the sources of
+the policy, of the trial and of `weft.rl`. A benchmark that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Trial:
     @property
     def key(self) -> str:
         """What it is known by."""
-        text = canonical_json({**asdict(self), "sources": _sources()})
+        method = repr(METHODS[self.method])
+        text = canonical_json({**asdict(self), "method": method, "sources": _sources()})
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

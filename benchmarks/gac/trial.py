@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,16 +67,16 @@ class Method:
     Attributes:
         name: what tables call it.
         correction: the loss; None for the plain policy gradient, which knows no ratios.
-        gac: puts GAC around an optimizer.
-        compensation: puts delay compensation around an optimizer, from the versions it may need.
+        gac: what GAC is made with, if there is one.
+        compensation: strength of delay compensation, normalised; 0 for none.
         beta1: of Adam's first moment.
         slower: the learning rate is divided by 1 + slower * lag.
     """
 
     name: str
     correction: Correction | None = None
-    gac: Callable[[torch.optim.Optimizer], GAC] | None = None
-    compensation: Callable[[torch.optim.Optimizer, Versions], DelayCompensation] | None = None
+    gac: Mapping[str, Any] | None = None
+    compensation: float = 0.0
     beta1: float = 0.9
     slower: float = 0.0
 
@@ -237,10 +238,12 @@ def _optimizer(
     )
     gac = compensation = None
     if method.gac is not None:
-        optimizer = gac = method.gac(optimizer)
-    if method.compensation is not None:
+        optimizer = gac = GAC(optimizer, **method.gac)
+    if method.compensation > 0.0:
         versions = Versions(keep=(_OLDEST + 1) * lag + 1)  # several may wait of the first
-        optimizer = compensation = method.compensation(optimizer, versions)
+        optimizer = compensation = DelayCompensation(
+            optimizer, versions, strength=method.compensation
+        )
     return optimizer, gac, compensation
 
 

@@ -13,8 +13,9 @@ from benchmarks.gac.policy import Policy
 from benchmarks.gac.run import SETTINGS, SOME
 from benchmarks.gac.runs import Trial, results
 from benchmarks.gac.task import TASKS
-from benchmarks.gac.trial import Method, Outcome, Setting, run
+from benchmarks.gac.trial import Outcome, Setting, run
 from benchmarks.gac.tuned import Cell, Plan, interval, measure
+from weft.rl import GAC
 
 POLICY = Policy(width=16, layers=2)
 SHORT = Setting(
@@ -115,32 +116,28 @@ def test_without_a_lag_corrections_are_the_plain_gradient() -> None:
 
 def test_samples_are_as_old_as_the_lag(monkeypatch: pytest.MonkeyPatch) -> None:
     ages: list[float | None] = []
-    before = METHODS["GAC"].gac
-    assert before is not None
 
-    def watched(optimizer: torch.optim.Optimizer):
-        gac = before(optimizer)
-        step = gac.step
+    class Watched(GAC):
+        def before(self) -> bool:
+            ages.append(self.staleness)
+            return super().before()
 
-        def told() -> None:
-            ages.append(gac.staleness)
-            step()
-
-        monkeypatch.setattr(gac, "step", told)
-        return gac
-
-    run(SHORT, Method(name="watched", gac=watched), rate=1e-3, lag=4, seed=0)
+    monkeypatch.setattr("benchmarks.gac.trial.GAC", Watched)
+    run(SHORT, METHODS["GAC"], rate=1e-3, lag=4, seed=0)
     assert ages == [0.0, 1.0, 2.0, 3.0, *[4.0] * 8]
     ages.clear()
-    run(
-        replace(SHORT, random_lag=True),
-        Method(name="watched", gac=watched),
-        rate=1e-3,
-        lag=4,
-        seed=0,
-    )
+    run(replace(SHORT, random_lag=True), METHODS["GAC"], rate=1e-3, lag=4, seed=0)
     assert len(set(ages)) > 3
     assert max(age for age in ages if age is not None) <= 20
+
+
+def test_a_trial_is_known_by_its_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial(setting=SHORT, method="GAC", rate=1e-3, lag=1, seed=0)
+    first = trial.key
+    monkeypatch.setitem(METHODS, "GAC", replace(METHODS["GAC"], gac={"mode": "shrink"}))
+    assert trial.key != first
+    monkeypatch.setitem(METHODS, "GAC", replace(METHODS["GAC"], gac={}))
+    assert trial.key == first
 
 
 def test_a_run_is_done_once(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
