@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 
-from weft.rl.alignment import Decision, Mode, Regime, Thresholds
+from weft.rl.alignment import NOTHING, Decision, Mode, Regime, Thresholds
 
 __all__ = ["decide_plainly", "summarise_plainly"]
-
-NOTHING = 1e-15
-"""Share of a gradient's square that counts as nothing. Derived: as in `weft.rl.alignment`."""
 
 Products = Sequence[Sequence[float]]
 
@@ -112,6 +109,8 @@ def _change(
     if mode is Mode.SHRINK:
         factor, scale = 0.0, sqrt(left / square)
         dot_left = dot * scale
+    elif left == 0.0:  # what rounding would leave of it is no gradient
+        factor, scale = 0.0, 0.0
     return Decision(
         regime=Regime.PROJECT,
         cosine_raw=raw,

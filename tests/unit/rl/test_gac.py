@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -67,6 +68,47 @@ def test_applied_gradients_count_as_they_were_applied_and_the_oldest_goes():
     found = stepped(gac, [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
     assert found[:3] == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     assert found[3] == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("synchronise", [True, False])
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(
+    ("reference", "mode"),
+    [
+        *itertools.product([Ema(), Previous()], ["orthogonal", "cap", "shrink"]),
+        (Applied(count=2), "orthogonal"),
+        (Applied(count=2), "shrink"),
+    ],
+)
+def test_of_a_gradient_that_repeats_nothing_is_left_not_even_rounding(
+    reference, mode, compiled, synchronise
+):
+    options = {"reference": reference, "mode": mode, "compiled": compiled}
+    if mode == "cap":
+        options["cosine_low"] = 0.3
+    weight = nn.Parameter(torch.zeros(5000))
+    gac = made(weight, synchronise=synchronise, **options)
+    one = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    found = []
+    for factor in (1.0, 2.3, 0.7, 1.9):
+        weight.grad = one * factor
+        gac.step()
+        found.append(bool(weight.grad.any()))
+        assert (gac.last.norm_applied > 0.0) is found[-1]
+    # Two that were applied as zeros are no reference, so the last is a first one again.
+    assert found == [True, False, False, not reference.is_raw]
+
+
+def test_rounding_of_what_was_taken_out_is_no_reference():
+    weight = parameter(*[0.0] * 5000)
+    gac = made(weight, reference=Applied(count=1), compiled=False)
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(5000, generator=generator)
+    other = torch.randn(5000, generator=generator)
+    for gradient in (one, 2.3 * one, other):
+        weight.grad = gradient.clone()
+        gac.step()
+    assert gac.last.regime is Regime.FIRST and torch.equal(weight.grad, other)
 
 
 def test_gradients_that_turn_away_are_left_alone():

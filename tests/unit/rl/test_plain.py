@@ -63,5 +63,5 @@ def test_they_are_those_on_tensors(rows, bounds, mode, flags):
 
 def test_what_is_left_of_a_repetition_is_nothing():
     (found,) = decide_plainly([(4.0, 2.0, 1.0)], thresholds=Thresholds())
-    assert (found.regime, found.factors) == (Regime.PROJECT, (2.0,))
+    assert (found.regime, found.factors, found.scale) == (Regime.PROJECT, (0.0,), 0.0)
     assert (found.norm_applied, found.cosine_applied) == (0.0, 0.0)
