@@ -41,6 +41,8 @@ def group_advantages(
         mean = sum(found) / len(found)
         square = sum((reward - mean) ** 2 for reward in found)
         spread = sqrt(square / max(1, len(found) - 1)) + SMALLEST_SPREAD
+        if min(found) == max(found):
+            mean = found[0]  # where rewards are large, the mean's rounding would be a spread
         scales[group] = (mean, spread if normalise else 1.0)
     return [
         (reward - scales[group][0]) / scales[group][1]

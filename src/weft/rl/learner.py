@@ -6,7 +6,7 @@
 Owns the model, the optimizer, and what a step does to them: advantages, correction, gradient,
 alignment control, compensation. Does not know where rollouts come from or who else has its weights.
 
-Order of a step: tokens are charged for, advantages taken within groups, gradients of micro-batches
+Order of a step: advantages are taken within groups, tokens charged for, gradients of micro-batches
 summed, clipped, aligned (GAC), compensated, applied. Alignment sees the gradient as it was clipped.
 Without `gac` it looks on: cosines are measured and gradients left alone, bit for bit.
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -54,7 +54,8 @@ class Method:
         compensation: strength of delay compensation; 0 for none.
         learning_rate: of AdamW; the task's own if left out.
         weight_decay: of AdamW.
-        normalise: whether advantages are divided by the spread of their group.
+        normalise: whether rewards are divided by the spread of their group. What a budget charges
+            for tokens never is.
         micro_batch: answers whose activations are held at once; None for all of a step.
 
     Raises:
@@ -73,8 +74,8 @@ class Method:
     def __post_init__(self) -> None:
         rate = 1.0 if self.learning_rate is None else self.learning_rate
         size = 1 if self.micro_batch is None else self.micro_batch
-        lowest = min(self.compensation, self.weight_decay)
-        if not (0.0 < rate < float("inf") and size >= 1 and 0.0 <= lowest < float("inf")):
+        is_fit = all(0.0 <= one < inf for one in (self.compensation, self.weight_decay))
+        if not (0.0 < rate < inf and size >= 1 and is_fit):
             raise InputError(
                 need="a learning rate above 0, a micro-batch of at least 1, compensation and weight"
                 " decay of at least 0",
@@ -120,6 +121,12 @@ class Learner:
         self._clip_norm = task.clip_norm
         self._average = _average_of(method.correction)
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not self._parameters:
+            raise InputError(
+                need="a model with weights that are trained",
+                got=f"{type(self.model).__name__} of which none require gradients",
+                hint="make_model freezes them all, or has none",
+            )
         rate = task.learning_rate if method.learning_rate is None else method.learning_rate
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self._parameters, lr=rate, weight_decay=method.weight_decay, fused=True
@@ -151,11 +158,8 @@ class Learner:
         lengths = [len(rollout.tokens) for rollout in rollouts]
         price = None if self._budget is None else self._budget.multiplier
         rewards = [rollout.reward for rollout in rollouts]
-        advantages = group_advantages(
-            self._charged(rewards, lengths),
-            [rollout.number for rollout in rollouts],
-            normalise=self._method.normalise,
-        )
+        groups = [rollout.number for rollout in rollouts]
+        advantages = self._advantages(rewards, groups, lengths)
         self.optimizer.zero_grad()
         loss, sums = self._gradients(rollouts, advantages)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm))
@@ -233,11 +237,18 @@ class Learner:
             )
         return lags
 
-    def _charged(self, rewards: list[float], lengths: list[int]) -> list[float]:
+    def _advantages(
+        self, rewards: Sequence[float], groups: Sequence[int], lengths: Sequence[int]
+    ) -> list[float]:
+        found = group_advantages(rewards, groups, normalise=self._method.normalise)
         if self._budget is None:
-            return rewards
+            return found
+        # Never divided by a spread: where all answers are worth the same, that would make full
+        # advantages of lengths at any price above 0. See weft.rl.token_budget.
         tokens = torch.tensor(lengths, dtype=torch.float64)
-        return self._budget.charge(torch.tensor(rewards, dtype=torch.float64), tokens).tolist()
+        costs = self._budget.charge(torch.zeros_like(tokens), tokens).tolist()
+        charged = group_advantages(costs, groups, normalise=False)
+        return [one + other for one, other in zip(found, charged, strict=True)]
 
     def _gradients(
         self, rollouts: Sequence[Rollout], advantages: Sequence[float]
@@ -285,8 +296,8 @@ class Learner:
         raise RunError(
             need="a loss and a gradient that are finite",
             got=f"a loss of {loss} and a gradient of norm {norm}",
-            hint="go on from the last checkpoint with a lower learning rate, or a correction that"
-            " bounds ratios",
+            hint="begin a run with a lower learning rate, or a correction that bounds ratios; the"
+            " checkpoint of this one holds the weights of before",
             step=self.version + 1,
         )
 

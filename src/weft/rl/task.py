@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from weft.core.errors import InputError
@@ -115,7 +116,8 @@ class Task:
                 f" group={self.group}",
                 hint="advantages are differences within a group",
             )
-        if not min(self.learning_rate, self.clip_norm, self.temperature) > 0.0:
+        finite = (self.learning_rate, self.temperature)
+        if not (all(0.0 < one < inf for one in finite) and self.clip_norm > 0.0):
             raise InputError(
                 need="a learning rate, a norm and a temperature above 0",
                 got=f"learning_rate={self.learning_rate}, clip_norm={self.clip_norm},"

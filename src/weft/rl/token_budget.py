@@ -1,7 +1,7 @@
 """A price for tokens that holds the mean length of answers at a budget while a policy is trained.
 
     budget = weft.rl.TokenBudget(256, lag=4)
-    rewards = budget.charge(rewards, tokens)        # then baselines and advantages
+    rewards = budget.charge(rewards, tokens)        # then baselines; no spread, see below
     budget.update(tokens)                           # once a step
 
 The policy is to have the most reward with E[tokens] at most, or exactly, at the budget. The
@@ -22,13 +22,18 @@ it from running away while a bound holds.
 Units. Gains and bounds are in reward for a whole budget of tokens, so that they carry over to
 another budget. `multiplier` is in reward per token.
 
-Charge before rewards are normalised. The price trades reward for tokens at one rate only as long as
-both are in the same unit: divided by the spread of a group first, rewards of easy and of hard
-prompts would buy different numbers of tokens, and a charge after the baseline was taken has a mean
-of its own, which pushes all answers down, short ones too. What stays: a spread that is divided by
-makes full-sized advantages of whatever a group differs in. In a group of equal rewards that is the
-number of tokens alone, at any price above 0. Divide by no spread, or by one over the whole batch,
-where answers become short at once when the price leaves 0.
+What is charged is not to be divided by the spread of a group. A group of equal rewards differs in
+its numbers of tokens alone, and the division makes full-sized advantages of them at any price above
+0: answers become short at almost no price. There are two ways without it:
+
+    charge, then take differences from the mean of the group, and divide by nothing
+    divide rewards by the spread of their group, then add charges, less their mean in the group
+
+The first trades reward for tokens at one rate. The second is what `weft.rl.Learner` does with
+normalised rewards: it weighs prompts as training without a budget does, and the condition, which is
+on the mean over all prompts, the same for each; a right answer is worth more tokens where few are
+right. Charges without a mean taken off would push all answers down, short ones too. At a price of 0
+both are what they are without a budget.
 
 Lag. Samples that are s steps old answer to the price of s steps ago. An integral alone around a
 policy that answers with slope k [1] is then stable up to a gain of 2 sin(pi / (4 s + 2)) / k, which
@@ -137,7 +142,7 @@ class TokenBudget:
         return is_low or self._integral >= self._highest
 
     def charge(self, rewards: Tensor, tokens: Tensor) -> Tensor:
-        """Rewards less what their tokens cost, to be done before any baseline or spread.
+        """Rewards less what their tokens cost, to be done before any baseline.
 
         Args:
             rewards: of answers, of any shape.

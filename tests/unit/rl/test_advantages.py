@@ -30,6 +30,13 @@ def test_a_group_of_equals_teaches_nothing():
     assert group_advantages([1.0, 1.0, 1.0], [0, 0, 0]) == [0.0, 0.0, 0.0]
 
 
+def test_large_equals_teach_nothing_either():
+    """Their mean, as it is rounded, is not one of them."""
+    worth = 0.1 * 2.0**60
+    assert sum([worth] * 7) / 7 != worth
+    assert group_advantages([worth] * 7, [0] * 7) == [0.0] * 7
+
+
 def test_the_spread_of_a_group_is_divided_by():
     narrow = group_advantages([0.0, 1.0], [0, 0])
     assert narrow == pytest.approx(group_advantages([0.0, 10.0], [0, 0]), rel=1e-3)

@@ -170,6 +170,55 @@ def test_a_price_on_tokens_changes_the_gradient():
     assert not torch.allclose(gradient(plain), gradient(other), atol=1e-4)
 
 
+def cut(rewards=None):
+    """Answers of one to four tokens; with other rewards, if there are any."""
+    return [
+        replace(
+            one,
+            tokens=one.tokens[: 1 + n % 4],
+            log_probs=one.log_probs[: 1 + n % 4],
+            reward=one.reward if rewards is None else rewards,
+        )
+        for n, one in enumerate(rollouts())
+    ]
+
+
+def priced(price):
+    """A budget whose price is that, for a token of two."""
+    budget = TokenBudget(2.0, gain=2 * price)
+    budget.update(4.0)
+    assert budget.multiplier == pytest.approx(price)
+    return budget
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_where_all_answers_are_right_lengths_count_as_much_as_they_cost(normalise):
+    """A spread of charges would make the same of every price above 0."""
+    norms = []
+    for price in (1e-3, 2e-3):
+        who = Learner(task(), Method(normalise=normalise), max_lag=4, budget=priced(price))
+        norms.append(who.update(cut(rewards=1.0)).norm_unclipped)
+    assert norms[1] == pytest.approx(2 * norms[0], rel=1e-3)
+    assert 0.0 < norms[0] < 0.01 * learner().update(cut()).norm_unclipped
+
+
+def test_a_budget_that_is_kept_changes_not_a_bit():
+    plain = learner()
+    other = Learner(task(), Method(), max_lag=4, budget=TokenBudget(100.0))
+    for seed in range(2):
+        plain.update(rollouts(seed=seed))
+        other.update(rollouts(seed=seed))
+    assert torch.equal(weights(plain), weights(other)) and other._budget.multiplier == 0.0
+
+
+def test_a_model_that_is_frozen_is_refused():
+    def frozen():
+        return make_model().requires_grad_(False)
+
+    with pytest.raises(InputError, match="weights that are trained"):
+        learner(given=task(make_model=frozen))
+
+
 def test_gradients_are_clipped():
     who = learner(given=task(clip_norm=1e-3))
     told = who.update(rollouts())
@@ -220,7 +269,15 @@ def test_a_checkpoint_of_another_model_is_refused():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"learning_rate": 0.0}, {"micro_batch": 0}, {"compensation": -1.0}]
+    "wrong",
+    [
+        {"learning_rate": 0.0},
+        {"micro_batch": 0},
+        {"compensation": -1.0},
+        {"compensation": float("nan")},
+        {"weight_decay": float("nan")},
+        {"learning_rate": float("nan")},
+    ],
 )
 def test_a_method_out_of_range_is_refused(wrong):
     with pytest.raises(InputError):

@@ -130,9 +130,9 @@ def test_a_spread_of_groups_makes_answers_short_at_almost_no_price():
     """A fiftieth of a reward for five tokens is worth paying up to twelve, as rewards stand."""
     tokens = {
         normal: learn(TokenBudget(5, highest=0.02), lag=0, normal=normal)
-        for normal in ("group", "none")
+        for normal in ("group", "apart", "none")
     }
-    assert tokens["group"] < 7 and tokens["none"] > 10
+    assert tokens["group"] < 7 and tokens["none"] > 10 and tokens["apart"] > 10
 
 
 def learn(budget, *, lag, normal="none", steps=800, rate=0.02):
@@ -148,12 +148,16 @@ def learn(budget, *, lag, normal="none", steps=800, rate=0.02):
         old = behind[0].log_softmax(0)
         drawn = torch.multinomial(old.exp(), 256, replacement=True, generator=make)
         rewards = (torch.rand(256, generator=make) < chances[drawn]).float()
-        if budget is not None:
+        apart = normal == "apart"
+        if budget is not None and not apart:
             rewards = budget.charge(rewards, lengths[drawn])
         groups = rewards.reshape(32, 8)
         advantages = groups - groups.mean(1, keepdim=True)
-        if normal == "group":
+        if normal != "none":
             advantages = advantages / (groups.std(1, keepdim=True) + 1e-4)
+        if budget is not None and apart:
+            costs = budget.charge(torch.zeros(256), lengths[drawn]).reshape(32, 8)
+            advantages = advantages + costs - costs.mean(1, keepdim=True)
         batch = Batch(
             current=logits.log_softmax(0)[drawn][:, None],
             behaviour=old[drawn][:, None],
