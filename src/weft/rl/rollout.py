@@ -18,6 +18,9 @@ from weft.core.errors import InputError
 
 __all__ = ["Padded", "Rollout", "collate", "left_padded"]
 
+LARGEST = 1e30
+"""Rewards have to be below this. Derived: float32 ends at 3e38, and sums of them have to fit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
@@ -53,9 +56,9 @@ class Rollout:
                 f" {len(self.log_probs)} log-probabilities",
                 hint="a sampler gives back at least one token, and the probability of each",
             )
-        if not (isfinite(self.reward) and all(map(isfinite, self.log_probs))):
+        if not (abs(self.reward) < LARGEST and all(map(isfinite, self.log_probs))):
             raise InputError(
-                need="a reward and log-probabilities that are finite",
+                need="a reward and log-probabilities that are finite in float32",
                 got=f"reward {self.reward}, log-probabilities from {min(self.log_probs)}"
                 f" to {max(self.log_probs)}, for prompt {self.number}",
                 hint="look at the task's reward; weights that are not finite draw nothing",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from weft.core.errors import InputError
+from weft.core.errors import InputError, RunError
 from weft.rl.rollout import Rollout, left_padded
 from weft.rl.task import Answer, Prompt, Sampler, Task
 from weft.rl.weights import Weights, load_weights
@@ -22,7 +22,16 @@ from weft.rl.weights import Weights, load_weights
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["ModelSampler", "draw", "make_sampler", "padding_of", "placed", "roll", "seed_of"]
+__all__ = [
+    "ModelSampler",
+    "draw",
+    "make_sampler",
+    "padding_of",
+    "placed",
+    "roll",
+    "seed_of",
+    "usable_device",
+]
 
 
 class ModelSampler:
@@ -48,6 +57,12 @@ class ModelSampler:
     def sample(self, prompts: Sequence[Prompt], *, count: int, seed: int) -> list[list[Answer]]:
         """Draw `count` answers to each prompt."""
         asked = [tuple(self._tokenizer(prompt.text)["input_ids"]) for prompt in prompts]
+        if not all(asked):
+            raise InputError(
+                need="prompts of at least one token",
+                got=f"{prompts[asked.index(())].text!r}, of which the tokenizer makes none",
+                hint="begin each prompt with a token that the tokenizer knows",
+            )
         generator = torch.Generator(self._device).manual_seed(seed)
         drawn, log_probs = draw(
             self._model,
@@ -102,6 +117,9 @@ def draw(
 
     Returns:
         Tokens and log-probabilities [prompts * count, T], T at most `new_tokens`.
+
+    Raises:
+        RunError: logits are not finite.
     """
     device = model.device
     ids, attention, positions = (
@@ -115,6 +133,12 @@ def draw(
         use_cache=True,
         logits_to_keep=1,
     )
+    if not read.logits.isfinite().all():  # drawing from these would stop the device, or worse
+        raise RunError(
+            need="weights whose logits are finite",
+            got="NaN or infinity at the end of a prompt",
+            hint="training has run away: a lower learning rate, or a correction that bounds ratios",
+        )
     cache, logits = read.past_key_values, read.logits[:, -1].repeat_interleave(count, 0)
     cache.batch_repeat_interleave(count)
     if attention is not None and positions is not None:
@@ -161,9 +185,10 @@ def roll(
         seed: of the run; what is drawn depends on it, on the numbers and on the weights.
 
     Raises:
-        InputError: the sampler gave another number of answers, or a reward is not finite.
+        InputError: the task has no such prompt, the sampler gave another number of answers, or a
+            reward is no number or not finite.
     """
-    prompts = [task.prompts(number, 1)[0] for number in numbers]
+    prompts = [_prompt(task, number) for number in numbers]
     found = sampler.sample(prompts, count=task.group, seed=seed_of(seed, *numbers))
     sizes = [len(group) for group in found]
     if sizes != [task.group] * len(prompts):
@@ -179,13 +204,58 @@ def roll(
                 prompt=answer.prompt,
                 tokens=answer.tokens,
                 log_probs=answer.log_probs,
-                reward=float(task.reward(prompt, answer.text)),
+                reward=_reward(task, prompt, answer.text),
                 version=version,
             )
             for answer in answers
         )
         for number, prompt, answers in zip(numbers, prompts, found, strict=True)
     )
+
+
+def _prompt(task: Task, number: int) -> Prompt:
+    found = task.prompts(number, 1)
+    if len(found) != 1:
+        raise InputError(
+            need=f"one prompt from prompts({number}, 1)",
+            got=f"{len(found)}",
+            hint="numbers go on for as long as a run does: begin again where a data set ends",
+        )
+    return found[0]
+
+
+def _reward(task: Task, prompt: Prompt, text: str) -> float:
+    found: object = task.reward(prompt, text)
+    try:
+        return float(found)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise InputError(
+            need="a number from the task's reward",
+            got=f"{found!r} for {text!r}, in answer to {prompt.text!r}",
+            hint="return 0.0 for what is worth nothing, such as an answer that cannot be read",
+        ) from error
+
+
+def usable_device(text: str) -> torch.device:
+    """A device on which there is room for a number, at least.
+
+    Raises:
+        InputError: there is no such device, or it holds no numbers.
+
+    Example:
+        >>> usable_device("cpu").type
+        'cpu'
+    """
+    try:
+        device = torch.device(text)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            need="a device of this machine",
+            got=f"{text}: {str(error).splitlines()[0]}",
+            hint="cpu, or cuda where torch finds a GPU",
+        ) from error
+    return device
 
 
 def seed_of(*numbers: int) -> int:

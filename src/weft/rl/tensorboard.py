@@ -105,8 +105,9 @@ class TensorBoardEvents:
 
     def _open(self, step: int | None) -> SummaryWriter:
         if self._writer is None:
-            is_later = step is not None and any(self._log_dir.glob(_EVENTS))
-            self._writer = _writer(self._log_dir, step if is_later else None)
+            # A run that begins anew in the folder takes all of the old one back.
+            is_again = any(self._log_dir.glob(_EVENTS))
+            self._writer = _writer(self._log_dir, (step or 0) if is_again else None)
         return self._writer
 
 

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,12 @@ __all__ = ["CORRECTIONS", "ENGINES", "ORDERS", "Summary", "TrainSettings", "load
 CORRECTIONS = ("ppo", "truncated", "decoupled", "m2po", "none")
 ENGINES = ("local", "ray", "trl")
 ORDERS = ("fifo", "random")
+IDENTITY = (
+    *("task", "engine", "method", "seed", "staleness", "learning_rate", "batch", "group"),
+    *("compensation", "kl_penalty", "token_budget", "order"),
+)
+"""Fields of the record of a run that a run which goes on has to agree in: one record tells of it,
+and its optimizer is the checkpoint's, whatever else is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,7 @@ class TrainSettings:
         order: in which samples come in, with `local`; one of `ORDERS`.
         device: where the policy is trained, and, with `ray`, sampled from.
         checkpoint_every: steps between checkpoints.
+        tensorboard: whether TensorBoard can watch, in the folder's `tensorboard`.
         resume: whether to go on from the folder's checkpoint.
 
     Raises:
@@ -84,6 +91,7 @@ class TrainSettings:
     order: Literal["fifo", "random"] = "fifo"
     device: str = "cpu"
     checkpoint_every: int = 50
+    tensorboard: bool = False
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -105,6 +113,23 @@ class TrainSettings:
                 f" checkpoint_every={self.checkpoint_every}, staleness={self.staleness},"
                 f" seed={self.seed}",
                 hint="--steps 150 --staleness 8",
+            )
+        if self.staleness >= self.steps:
+            raise InputError(
+                need="more steps than samples may be old",
+                got=f"{self.steps} steps and a staleness of {self.staleness}",
+                hint="no sample could get that old: a lower --staleness, or more --steps",
+            )
+        used = {
+            "--workers": self.workers == 1 or self.engine == "ray",
+            "--address": self.address is None or self.engine == "ray",
+            "--order": self.order == "fifo" or self.engine == "local",
+        }
+        if strange := [name for name, fits in used.items() if not fits]:
+            raise InputError(
+                need=f"settings that the engine {self.engine} has",
+                got=", ".join(strange),
+                hint="workers and address are of --engine ray, order is of --engine local",
             )
 
     @property
@@ -199,6 +224,8 @@ def train_rl(
         MismatchError: a checkpoint of another run.
         RunError: a step that cannot be taken, or a fleet that cannot go on.
     """
+    from weft.rl.engines.folder import alone_in
+
     progress("load the recipe", None)
     task = load_task(settings.recipe)
     progress("load the recipe", 1.0)
@@ -213,12 +240,13 @@ def train_rl(
         if on_step is not None:
             on_step(step)
 
-    if settings.engine == "trl":
-        _run_trl(settings, task, about or {}, note)
-        return _finished(settings, fields, done, settings.steps, None)
-    with _asked_to_stop() as asked:
-        steps = _run(settings, task, fields, note, tell, lambda: asked[0] is not None)
-    return _finished(settings, fields, done, steps, asked[0])
+    with alone_in(settings.folder):
+        if settings.engine == "trl":
+            _run_trl(settings, task, about or {}, note)
+            return _finished(settings, fields, done, settings.steps, None)
+        with _asked_to_stop() as asked:
+            steps = _run(settings, task, fields, note, tell, lambda: asked[0] is not None)
+        return _finished(settings, fields, done, steps, asked[0])
 
 
 def _finished(
@@ -229,8 +257,10 @@ def _finished(
     stopped: int | None,
 ) -> Summary:
     summary = _summary(settings, done, steps, stopped)
-    plain = {**fields, **summary.to_plain()}
-    write_whole(settings.folder / "summary.json", json.dumps(plain, indent=2) + "\n", "a summary")
+    path = settings.folder / "summary.json"
+    if done or not path.exists():  # where nothing was left to do, it tells of what was done
+        plain = {**fields, **summary.to_plain()}
+        write_whole(path, json.dumps(plain, indent=2) + "\n", "a summary")
     return summary
 
 
@@ -247,6 +277,7 @@ def _run_trl(
         "--token-budget": settings.token_budget is not None,
         "--micro-batch": settings.micro_batch is not None,
         "--device": settings.device != "cpu",
+        "--tensorboard": settings.tensorboard,
     }
     if found := [name for name, is_used in strange.items() if is_used]:
         raise InputError(
@@ -285,8 +316,10 @@ def _run(
     from weft.rl.engines.intake import Intake, whole_share
     from weft.rl.engines.training import Training
     from weft.rl.learner import Learner
+    from weft.rl.sampling import usable_device
     from weft.rl.token_budget import TokenBudget
 
+    device = usable_device(settings.device)
     batch = task.group * task.groups_per_step
     parts = settings.workers
     if settings.engine == "local":
@@ -302,17 +335,25 @@ def _run(
         _method(settings),
         max_lag=settings.staleness,
         budget=budget,
-        device=settings.device,
+        device=device,
     )
-    fleet = _fleet(settings, task, intake)
-    try:
+    with ExitStack() as stack:
+        sink = None
+        if settings.tensorboard:
+            from weft.rl.tensorboard import TensorBoardEvents
+
+            sink = TensorBoardEvents(settings.folder / "tensorboard")
+            stack.callback(sink.close)
+        fleet = _fleet(settings, task, intake)
+        stack.callback(fleet.close)
         training = Training(
             learner,
             intake,
             fleet,
-            identity={name: fields[name] for name in ("task", "seed", "staleness", "batch")},
+            identity={name: fields[name] for name in IDENTITY},
             folder=settings.folder,
             about=fields,
+            sink=sink,
             checkpoint_every=settings.checkpoint_every,
         )
         if not settings.resume:
@@ -320,8 +361,6 @@ def _run(
         elif not training.resume():
             tell(f"no checkpoint in {settings.folder} yet: the run begins anew")
         training.run(settings.steps, on_step=lambda told: note(told.to_plain()), stopping=stopping)
-    finally:
-        fleet.close()
     return learner.version
 
 
@@ -352,8 +391,6 @@ def _method(settings: TrainSettings) -> Method:
         gac=settings.gac,
         compensation=settings.compensation,
         learning_rate=settings.learning_rate,
-        # Rewards that tokens were charged for are not to be divided by a spread; see TokenBudget.
-        normalise=settings.token_budget is None,
         micro_batch=settings.micro_batch,
     )
 

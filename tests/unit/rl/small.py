@@ -102,6 +102,17 @@ def deadly():
     return task(reward=die)
 
 
+def poisonous():
+    """Whoever answers the sixth prompt dies of it."""
+
+    def die(prompt, answer):
+        if prompt.text == "5=":
+            os._exit(1)
+        return reward(prompt, answer)
+
+    return task(reward=die)
+
+
 def wrong():
     def fail(prompt, answer):
         raise ValueError("no such digit")

@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from tests.unit.rl.small import END, PAD, make_model, prompts, task
-from weft.core.errors import InputError
-from weft.rl.sampling import ModelSampler, draw, make_sampler, padding_of, roll, seed_of
+from weft.core.errors import InputError, RunError
+from weft.rl.sampling import (
+    ModelSampler,
+    draw,
+    make_sampler,
+    padding_of,
+    roll,
+    seed_of,
+    usable_device,
+)
+from weft.rl.task import Prompt
 from weft.rl.weights import pack_weights
 
 
@@ -115,6 +124,40 @@ def test_a_reward_that_is_no_number_names_the_prompt():
     given = task(reward=lambda prompt, answer: float("nan"))
     with pytest.raises(InputError, match="prompt 7"):
         roll(given, make_sampler(given), (7,), version=0, seed=0)
+
+
+@pytest.mark.parametrize("worth", [None, "right", [1.0, 2.0], 10**400])
+def test_a_reward_of_another_kind_shows_the_answer(worth):
+    given = task(reward=lambda prompt, answer: worth)
+    with pytest.raises(InputError, match="in answer to '7='"):
+        roll(given, make_sampler(given), (7,), version=0, seed=0)
+
+
+def test_a_task_without_such_a_prompt_is_told():
+    given = task(prompts=lambda first, count: prompts(first, count)[: max(0, 5 - first)])
+    with pytest.raises(InputError, match=r"one prompt from prompts\(5, 1\)"):
+        roll(given, make_sampler(given), (4, 5), version=0, seed=0)
+
+
+def test_a_prompt_without_tokens_is_refused():
+    with pytest.raises(InputError, match="at least one token"):
+        ModelSampler(task()).sample([Prompt(text="1="), Prompt(text="")], count=2, seed=0)
+
+
+def test_weights_that_are_no_numbers_are_not_drawn_from():
+    sampler = ModelSampler(task())
+    model = make_model()
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("inf"))
+    sampler.load(pack_weights(model))
+    with pytest.raises(RunError, match="logits are finite"):
+        sampler.sample(prompts(0, 2), count=2, seed=0)
+
+
+@pytest.mark.parametrize("text", ["steam", "cpu:x", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(text):
+    with pytest.raises(InputError, match=f"{text}: "):
+        usable_device(text)
 
 
 def test_a_tokenizer_without_padding_is_refused():

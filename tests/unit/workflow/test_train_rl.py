@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.rl import small
-from weft.core.errors import FileError, InputError
+from weft.core.errors import FileError, InputError, MismatchError
 from weft.core.records import read_records
+from weft.rl.engines.folder import alone_in
 from weft.workflow.train_rl import CORRECTIONS, TrainSettings, load_task, train_rl
 
 RECIPE = f"{small.__file__}:small"
@@ -19,6 +20,14 @@ RECIPE = f"{small.__file__}:small"
 def settings(folder, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     return TrainSettings(recipe=RECIPE, folder=folder, **{"steps": 3, **changes})
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The folder of a run of three steps, for those who only look at it."""
+    folder = tmp_path_factory.mktemp("begun")
+    train_rl(settings(folder))
+    return folder
 
 
 def test_a_run_leaves_records_a_checkpoint_and_a_summary(tmp_path):
@@ -86,9 +95,10 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
 
 
 def test_a_run_that_is_done_has_nothing_to_tell(tmp_path):
-    train_rl(settings(tmp_path))
+    done = train_rl(settings(tmp_path))
     summary = train_rl(settings(tmp_path, resume=True))
     assert (summary.steps, summary.reward, summary.samples_per_s) == (3, None, None)
+    assert json.loads((tmp_path / "summary.json").read_text())["reward"] == done.reward
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -122,6 +132,10 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
         {"staleness": -1},
         {"workers": 0},
         {"seed": -1},
+        {"steps": 4, "staleness": 4},
+        {"workers": 2},
+        {"address": "127.0.0.1:1"},
+        {"engine": "ray", "order": "random"},
     ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, wrong):
@@ -134,10 +148,46 @@ def test_a_recipe_that_returns_something_else_is_refused(tmp_path):
         train_rl(replace(settings(tmp_path), recipe=f"{small.__file__}:number"))
 
 
-def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
-    train_rl(settings(tmp_path))
+def test_a_folder_with_a_run_is_not_overwritten(begun):
     with pytest.raises(FileError, match="--resume"):
-        train_rl(settings(tmp_path))
+        train_rl(settings(begun))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"gac": True}, r"method ppo instead of ppo\+gac"),
+        ({"learning_rate": 0.5}, "learning_rate 0.003 instead of 0.5"),
+        ({"seed": 1}, "seed 0 instead of 1"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another(begun, changes, says):
+    with pytest.raises(MismatchError, match=says):
+        train_rl(settings(begun, steps=5, resume=True, **changes))
+
+
+def test_a_torn_checkpoint_is_told(tmp_path, begun):
+    whole = (begun / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FileError, match="anew in another folder"):
+        train_rl(settings(tmp_path, resume=True))
+
+
+def test_two_runs_do_not_write_to_one_folder(begun):
+    with alone_in(begun), pytest.raises(FileError, match="no other run"):
+        train_rl(settings(begun, resume=True))
+
+
+def test_tensorboard_can_watch(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs TensorBoard: pip install 'weft[rl]'")
+    train_rl(settings(tmp_path, tensorboard=True))
+    assert len(list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))) == 1
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="a device of this machine"):
+        train_rl(settings(tmp_path, device="cuda:99"))
+    assert not (tmp_path / "records.jsonl").exists()
 
 
 def test_recipes_are_tasks():

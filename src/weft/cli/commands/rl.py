@@ -72,6 +72,7 @@ def _add_engine(train: argparse.ArgumentParser) -> None:
     add("--device", metavar="KIND", default="cpu", help="where the policy is (cpu)")
     add("--micro-batch", metavar="N", type=_count, help="answers in memory at once (all)")
     add("--checkpoint-every", metavar="K", type=_count, default=50, help="steps between them (50)")
+    add("--tensorboard", action="store_true", help="event files too, in DIR/tensorboard")
     add("--resume", action="store_true", help="go on from the folder's checkpoint")
     add("-o", "--output", metavar="DIR", type=Path, help="for the run (runs/RECIPE-METHOD-...)")
 
@@ -167,6 +168,7 @@ def _settings(args: argparse.Namespace) -> TrainSettings:
         order=args.order,
         device=args.device,
         checkpoint_every=args.checkpoint_every,
+        tensorboard=args.tensorboard,
         resume=args.resume,
     )
     return replace(given, folder=_folder(given) if args.output is None else args.output)

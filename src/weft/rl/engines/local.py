@@ -60,9 +60,9 @@ class LocalFleet:
         if self._order == "random":
             self._supply = int(self._chance.integers(buffer.batch, buffer.capacity, endpoint=True))
 
-    def work(self) -> None:
-        """Begin all that may be begun; in random order, let one of those under way come in."""
-        while self._is_short() and (job := self._intake.begin(self._version)) is not None:
+    def work(self) -> bool:
+        """Do a job, if one may be begun; else, in random order, let one of those done come in."""
+        if self._is_short() and (job := self._intake.begin(self._version)) is not None:
             made = roll(
                 self._task,
                 self._sampler,
@@ -74,8 +74,10 @@ class LocalFleet:
                 self._intake.finish(job, made)
             else:
                 self._held.append((job, made))
+            return True
         if self._held:
             self._intake.finish(*self._held.pop(int(self._chance.integers(len(self._held)))))
+        return False
 
     def _is_short(self) -> bool:
         buffer = self._intake.buffer

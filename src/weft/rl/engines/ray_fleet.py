@@ -23,6 +23,7 @@ import queue
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ Chosen: a machine with eight actors may go down at once."""
 JOB_LIMIT_S = 1800.0
 """How long a job may take before its actor is taken for dead [s].
 Chosen: longer than the longest answers of large models take."""
+
+PROMPT_DEATHS = 3
+"""Deaths over one and the same prompt after which a fleet gives up, however well others do.
+Chosen: by chance, an actor that is at fault itself meets a prompt twice, hardly three times."""
 
 _LOG = logging.getLogger("weft.rl")
 
@@ -106,13 +111,14 @@ class RayFleet:
         device: where actors have their model.
         job_limit_s: how long a job may take [s].
         deaths: how many deaths in a row are borne.
+        prompt_deaths: how many are borne over one prompt, whatever others do in between.
         ahead: jobs that wait at each actor while it does another. More keep it busy across slow
             networks; samples get older for it.
 
     Raises:
         InputError: no actors, or a number out of range.
         FileError: Ray is not installed.
-        RunError: Ray does not start.
+        RunError: Ray does not start, or knows of fewer CPUs or GPUs than actors need.
     """
 
     patience_s = 0.5
@@ -130,27 +136,32 @@ class RayFleet:
         device: str = "cpu",
         job_limit_s: float = JOB_LIMIT_S,
         deaths: int = DEATHS,
+        prompt_deaths: int = PROMPT_DEATHS,
         ahead: int = 0,
     ) -> None:
-        if workers < 1 or deaths < 0 or ahead < 0 or not job_limit_s > 0.0:
+        if workers < 1 or min(deaths, prompt_deaths, ahead) < 0 or not job_limit_s > 0.0:
             raise InputError(
                 need="at least one actor, and limits of at least 0",
-                got=f"workers={workers}, deaths={deaths}, ahead={ahead}, job_limit_s={job_limit_s}",
+                got=f"workers={workers}, deaths={deaths}, prompt_deaths={prompt_deaths},"
+                f" ahead={ahead}, job_limit_s={job_limit_s}",
                 hint="workers=2",
             )
         self._intake = intake
         self._job_limit_s = job_limit_s
         self._most_deaths = deaths
         self._depth = 1 + ahead
+        self._most_over_prompt = prompt_deaths
         self._deaths = 0
+        self._deaths_over: Counter[int] = Counter()  # by the number of a prompt
         self._failure: BaseException | None = None
         self._weights: tuple[int, Any] | None = None
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        given: dict[str, Any] = {"num_cpus": 1, **(options or {})}
         self._owns = _start(workers, address)
         import ray
 
         self._ray = ray
-        given = {"num_cpus": 1, **(options or {})}
+        self._check_room(workers, given)
         actor = ray.remote(RolloutActor).options(max_restarts=0, max_task_retries=0, **given)
         self._new: Callable[[], Any] = lambda: actor.remote(make_task, seed, device)
         self._workers = [_Worker(handle=self._new()) for _ in range(workers)]
@@ -170,8 +181,8 @@ class RayFleet:
 
         self._events.put(adopt)
 
-    def work(self) -> None:
-        """Raise what went wrong.
+    def work(self) -> bool:
+        """Raise what went wrong; there is never anything to be done here.
 
         Raises:
             WeftError: the task's own; or a `RunError` of something else that failed, or of too
@@ -179,6 +190,7 @@ class RayFleet:
         """
         if self._failure is not None:
             raise self._failure
+        return False
 
     def close(self) -> None:
         """End all actors, and Ray itself if it was started here."""
@@ -191,6 +203,22 @@ class RayFleet:
         if self._owns:
             self._ray.shutdown()
             self._owns = False
+
+    def _check_room(self, workers: int, needs: Mapping[str, Any]) -> None:
+        """Ray lets actors wait for what is not there, for ever and without a word."""
+        there = self._ray.cluster_resources()
+        for name, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+            wanted, found = workers * float(needs.get(name) or 0), float(there.get(resource, 0))
+            if wanted <= found:
+                continue
+            if self._owns:
+                self._ray.shutdown()
+            fitting = int(found * workers / wanted)
+            raise RunError(
+                need=f"{wanted:g} {resource}s for {workers} actors",
+                got=f"{found:g}, all that Ray knows of",
+                hint="a cluster with more" + (f", or --workers {fitting}" if fitting else ""),
+            )
 
     # All below runs in the fleet's own thread, but for `_drop` when it has ended.
 
@@ -241,6 +269,8 @@ class RayFleet:
             del worker.jobs[job.numbers[0]]
             self._intake.finish(job, done.result())
             self._deaths = 0
+            for number in job.numbers:
+                del self._deaths_over[number]
             return
         if (fault := _fault(error)) is not None:
             raise fault
@@ -256,11 +286,18 @@ class RayFleet:
 
     def _replace(self, worker: _Worker, why: str) -> None:
         self._deaths += 1
-        if self._deaths > self._most_deaths:
+        for job, _ in list(worker.jobs.values())[:1]:  # what waits behind it has done nothing
+            self._deaths_over.update(job.numbers)
+        over = [n for n, count in self._deaths_over.items() if count > self._most_over_prompt]
+        if self._deaths > self._most_deaths or over:
+            told = f"{self._deaths} deaths in a row"
+            if over:
+                told = f"{self._most_over_prompt + 1} deaths over prompts {sorted(over)}"
             raise RunError(
                 need="actors that live to finish a job",
-                got=f"{self._deaths} deaths in a row, the last by {why}",
-                hint="look at memory, and at what the recipe's sampler does; --resume goes on",
+                got=f"{told}, the last by {why}",
+                hint="look at memory, and at what the recipe's sampler and reward do with these"
+                " prompts; --resume goes on",
             )
         _LOG.warning("an actor is replaced, and its prompts are begun anew: %s", why)
         self._drop(worker)

@@ -14,12 +14,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from weft.core.errors import FileError, MismatchError
 from weft.core.files import write_whole
-from weft.core.records import RecordLog, read_records
+from weft.core.records import Record, RecordLog, read_records
 from weft.rl.buffer import Ticket
 from weft.rl.engines.checkpoint import load_checkpoint, save_checkpoint
 from weft.rl.engines.intake import Intake
@@ -28,7 +29,7 @@ from weft.rl.rollout import Rollout
 from weft.rl.step_told import StepTold
 from weft.rl.weights import Weights
 
-__all__ = ["Fleet", "Training"]
+__all__ = ["Fleet", "Sink", "Training"]
 
 CHECKPOINT, RECORDS = "checkpoint.pt", "records.jsonl"
 
@@ -45,12 +46,27 @@ class Fleet(Protocol):
         """Use these weights for what is begun from now on."""
         ...
 
-    def work(self) -> None:
-        """Do what is to be done in the trainer's process; raise what went wrong elsewhere."""
+    def work(self) -> bool:
+        """Do a piece of what is to be done in the trainer's process.
+
+        Returns:
+            Whether there is more to be done before samples are taken.
+
+        Raises:
+            WeftError: what went wrong elsewhere.
+        """
         ...
 
     def close(self) -> None:
         """End it, and give up what is under way."""
+        ...
+
+
+class Sink(Protocol):
+    """Shows records while a run goes on."""
+
+    def write(self, record: Record) -> None:
+        """Show one."""
         ...
 
 
@@ -64,6 +80,7 @@ class Training:
         identity: plain values that a checkpoint has to agree in to be gone on from.
         folder: where records and the checkpoint are written; None for nowhere.
         about: fields of the `rl-run` record.
+        sink: told of each record after it is written, such as `TensorBoardEvents`.
         checkpoint_every: steps between checkpoints. There is one at the end in any case.
     """
 
@@ -76,6 +93,7 @@ class Training:
         identity: Mapping[str, object],
         folder: Path | None = None,
         about: Mapping[str, object] | None = None,
+        sink: Sink | None = None,
         checkpoint_every: int = 50,
     ) -> None:
         self._learner = learner
@@ -84,6 +102,7 @@ class Training:
         self._identity = dict(identity)
         self._folder = folder
         self._about = dict(about or {})
+        self._sink = sink
         self._every = checkpoint_every
         self._before_s = 0.0
         self._log: RecordLog | None = None
@@ -103,7 +122,7 @@ class Training:
                 hint="--resume goes on with it; -o names another folder",
             )
         self._log = RecordLog(self._folder / RECORDS)
-        self._log.append("rl-run", **self._about)
+        self._record("rl-run", self._about)
 
     def resume(self) -> bool:
         """Go on from the checkpoint; records of steps after it are taken back.
@@ -112,30 +131,19 @@ class Training:
             Whether there was one; the run is begun anew where a kill came before the first.
 
         Raises:
-            FileError: there is no folder, or the checkpoint is damaged.
-            MismatchError: it is of another run.
+            FileError: there is no folder, or what is in it is damaged.
+            MismatchError: it is of another run, or there is none and records are.
         """
         if self._folder is None:
             raise FileError(
                 need="the folder of the run", got="none", hint="name it with -o beside --resume"
             )
         if not (self._folder / CHECKPOINT).exists():
-            (self._folder / RECORDS).unlink(missing_ok=True)
+            self._forget(self._folder / RECORDS)
             self.begin()
             return False
         state = load_checkpoint(self._folder / CHECKPOINT)
-        if state["identity"] != self._identity:
-            both = sorted(self._identity.keys() | state["identity"].keys())
-            differ = [
-                f"{name} {state['identity'].get(name)} instead of {self._identity.get(name)}"
-                for name in both
-                if state["identity"].get(name) != self._identity.get(name)
-            ]
-            raise MismatchError(
-                need="the checkpoint of this run",
-                got=", ".join(differ),
-                hint="go on with the recipe, seed and staleness that the run was begun with",
-            )
+        self._check_same(state["identity"], "the checkpoint of this run")
         self._learner.load_state_dict(state["learner"])
         self._intake.load_state_dict(state["intake"])
         self._before_s = float(state["seconds"])
@@ -189,8 +197,7 @@ class Training:
                 waited_s=taken - asked,
                 learnt_s=now - taken,
             )
-            if self._log is not None:
-                self._log.append("rl-step", **told.to_plain())
+            self._record("rl-step", told.to_plain())
             if on_step is not None:
                 on_step(told)
             if self._learner.version % self._every == 0 and self._learner.version < steps:
@@ -198,10 +205,47 @@ class Training:
         self._save(began)
         return self._learner.version >= steps
 
+    def _forget(self, records: Path) -> None:
+        """Delete what a run has left that was killed before its first checkpoint; nothing else."""
+        if not records.exists():
+            return
+        need = f"records of this run, which has no {CHECKPOINT} yet, in {records}"
+        for first in islice(read_records(records), 1):
+            if first.kind != "rl-run":
+                raise MismatchError(
+                    need=need,
+                    got=f"records of another kind: {first.kind}",
+                    hint="begin the run in another folder with -o",
+                )
+            known = {name: first.fields[name] for name in self._identity if name in first.fields}
+            self._check_same({**self._identity, **known}, need)
+        records.unlink()
+
+    def _check_same(self, found: Mapping[str, object], need: str) -> None:
+        differ = [
+            f"{name} {found.get(name)} instead of {self._identity.get(name)}"
+            for name in sorted(self._identity.keys() | found.keys())
+            if found.get(name) != self._identity.get(name)
+        ]
+        if differ:
+            raise MismatchError(
+                need=need,
+                got=", ".join(differ),
+                hint="go on with what the run was begun with, or begin another with -o",
+            )
+
+    def _record(self, kind: str, fields: Mapping[str, object]) -> None:
+        if self._log is None:
+            return
+        record = self._log.append(kind, **fields)
+        if self._sink is not None:
+            self._sink.write(record)
+
     def _take(self, stopping: Callable[[], bool]) -> Ticket[Rollout] | None:
         buffer = self._intake.buffer
         while not stopping():
-            self._fleet.work()
+            if self._fleet.work():
+                continue
             ticket = buffer.take(buffer.batch, timeout=self._fleet.patience_s)
             if ticket is not None:
                 return ticket

@@ -147,6 +147,28 @@ def test_a_fleet_whose_actors_all_die_says_so_and_leaves_a_checkpoint(started, t
 
 
 @pytest.mark.slow
+def test_a_prompt_that_kills_ends_a_run_although_others_are_answered(started, tmp_path):
+    run = Run("poisonous", workers=2, folder=tmp_path)
+    with pytest.raises(RunError, match="4 deaths over prompts"):
+        run.go(60)
+
+
+def test_a_death_over_a_prompt_counts_by_itself(started):
+    run = Run("deadly", workers=1, prompt_deaths=0)
+    with pytest.raises(RunError, match=r"1 deaths over prompts \[0, 1, 2, 3\]"):
+        run.go(3)
+
+
+@pytest.mark.parametrize("options", [{"num_gpus": 1}, {"num_cpus": 2}])
+def test_actors_for_which_there_is_no_room_are_refused_at_once(started, options):
+    """Ray would let them wait, and every job with them."""
+    if "num_gpus" in options and ray.cluster_resources().get("GPU", 0) >= 2:
+        pytest.skip("there are GPUs enough")
+    with pytest.raises(RunError, match=r"for 2 actors"):
+        Run(workers=2, options=options)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text"), [("wrong", "no such digit"), ("unbuilt", "no such model")]
 )

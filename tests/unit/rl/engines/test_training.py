@@ -7,7 +7,7 @@ import torch
 
 from tests.unit.rl import small
 from weft.core.errors import FileError, MismatchError, RunError
-from weft.core.records import read_records
+from weft.core.records import RecordLog, read_records
 from weft.rl.buffer import SampleBuffer
 from weft.rl.engines.intake import Intake, whole_share
 from weft.rl.engines.local import LocalFleet
@@ -17,7 +17,7 @@ from weft.rl.engines.training import Training
 class Run:
     """A training of the small task, with what belongs to it."""
 
-    def __init__(self, folder=None, *, lag=0, order="fifo", every=50, seed=0, **method):
+    def __init__(self, folder=None, *, lag=0, order="fifo", every=50, seed=0, sink=None, **method):
         given = small.task()
         batch = given.group * given.groups_per_step
         job = whole_share(given.groups_per_step, 4 if order == "random" else 1)
@@ -32,9 +32,11 @@ class Run:
             identity={"seed": seed, "lag": lag},
             folder=folder,
             about={"task": "small"},
+            sink=sink,
             checkpoint_every=every,
         )
         self.told = []
+        self.sink = sink
 
     def go(self, steps, *, resume=False, **arguments):
         if resume:
@@ -156,7 +158,7 @@ def test_a_fleet_that_fails_leaves_a_checkpoint(tmp_path):
     def fail():
         if len(run.told) == 3:
             raise RunError(need="actors", got="none")
-        work()
+        return work()
 
     run.fleet.work = fail
     with pytest.raises(RunError):
@@ -181,6 +183,36 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
 def test_without_a_folder_there_is_nothing_to_resume():
     with pytest.raises(FileError, match="folder"):
         Run().training.resume()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "says"),
+    [("rl-run", {"seed": 3}, "seed 3 instead of 0"), ("step", {}, "another kind: step")],
+)
+def test_records_of_something_else_are_not_deleted(tmp_path, kind, fields, says):
+    path = tmp_path / "records.jsonl"
+    RecordLog(path).append(kind, **fields)
+    with pytest.raises(MismatchError, match=says):
+        Run(tmp_path).training.resume()
+    assert len(list(read_records(path))) == 1
+
+
+def test_a_request_to_stop_is_heard_between_jobs_before_the_first_step():
+    run = Run(lag=50)
+    asked = iter([False, False, True])
+    assert not run.go(60, stopping=lambda: next(asked))
+    assert run.intake.buffer.waiting == 32 and run.told == []
+
+
+def test_records_are_shown_as_they_are_written(tmp_path):
+    class Shown(list):
+        write = list.append
+
+    run = Run(tmp_path, sink=Shown())
+    run.go(2)
+    shown = [record.to_json() for record in run.sink]
+    assert shown == [record.to_json() for record in read_records(tmp_path / "records.jsonl")]
+    assert len(shown) == 3
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):
