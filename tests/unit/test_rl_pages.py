@@ -39,8 +39,8 @@ def _run(arguments: list[str], folder: Path) -> str:
 
 def test_the_loop_runs_and_says_what_it_did(tmp_path: Path) -> None:
     told = _run(["-c", _code("own_loop.md")], tmp_path)
-    assert told.startswith("1 FIRST")
-    assert "PROJECT" in told
+    assert told.startswith("step 1: first")
+    assert "step 2: project" in told
     assert (tmp_path / "checkpoint.pt").exists()
 
 

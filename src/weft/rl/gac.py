@@ -23,6 +23,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -88,6 +89,14 @@ class Alignment:
     norm_applied: float
     staleness: float | None
     groups: tuple[Decision, ...]
+
+    def __str__(self) -> str:
+        age = "" if self.staleness is None else f", samples {self.staleness:g} steps old"
+        return (
+            f"step {self.step}: {self.regime.name.lower()},"
+            f" cosine {self.cosine_raw:.2f} -> {self.cosine_applied:.2f},"
+            f" norm {self.norm_raw:.3g} -> {self.norm_applied:.3g}{age}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +171,8 @@ class GAC(Wrapper):
         self.per: Per = per
         self.synchronise = synchronise
         self.compiled = compiled
-        self.staleness: float | None = None
-        self.history = History(Ema() if reference is None else reference)
+        self._staleness: float | None = None
+        self.history = History(_reference(reference))
         self._check()
         self._group = group
         self._copies = copies
@@ -172,6 +181,21 @@ class GAC(Wrapper):
         self._steps = 0
         self._counts: list[int] | Tensor = [0] * len(Regime)
         self._done: Alignment | _OnDevice | None = None
+
+    @property
+    def staleness(self) -> float | None:
+        """How old the samples of the next step are, in steps; None where nobody knows."""
+        return self._staleness
+
+    @staleness.setter
+    def staleness(self, value: float | None) -> None:
+        if value is not None and not (isinstance(value, (int, float)) and 0.0 <= value < inf):
+            raise InputError(
+                need="a staleness in steps, at least 0, or None where it is unknown",
+                got=repr(value),
+                hint="the mean age of the step's samples: 0 for new ones only",
+            )
+        self._staleness = value
 
     @property
     def last(self) -> Alignment | None:
@@ -437,6 +461,16 @@ def _thresholds(low: float, high: float | None, given: Thresholds | None) -> Thr
             hint="GAC(optimizer, thresholds=Thresholds(cosine_low=..., cosine_high=...))",
         )
     return given
+
+
+def _reference(given: Reference | None) -> Reference:
+    if given is not None and not isinstance(given, Reference):
+        raise InputError(
+            need="a reference of gradients",
+            got=repr(given),
+            hint="reference=Ema(decay=0.5), Previous() or Applied(count=4)",
+        )
+    return Ema() if given is None else given
 
 
 def _mode(mode: Mode | str) -> Mode:

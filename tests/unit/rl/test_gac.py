@@ -522,3 +522,31 @@ def test_sparse_gradients_are_refused():
     layer(torch.tensor([1])).sum().backward()
     with pytest.raises(InputError, match="dense"):
         gac.step()
+
+
+@pytest.mark.parametrize("staleness", [-1, float("nan"), float("inf"), "8"])
+def test_an_age_that_is_none_is_refused_where_it_is_set(staleness: object) -> None:
+    gac = GAC(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1))
+    with pytest.raises(InputError, match="staleness in steps"):
+        gac.staleness = staleness  # pyright: ignore[reportAttributeAccessIssue]
+    assert gac.staleness is None
+
+
+@pytest.mark.parametrize("reference", ["ema", Ema])
+def test_a_reference_that_is_none_is_refused(reference: object) -> None:
+    with pytest.raises(InputError, match="a reference of gradients"):
+        GAC(
+            torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1),
+            reference=reference,  # pyright: ignore[reportArgumentType]
+        )
+
+
+def test_a_step_is_told_in_a_line() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    gac = GAC(torch.optim.SGD([weight], lr=0.1))
+    for gradient in ([1.0, 0.0], [3.0, 4.0]):
+        weight.grad = torch.tensor(gradient)
+        gac.staleness = 2
+        gac.step()
+    told = "step 2: project, cosine 0.60 -> 0.00, norm 5 -> 4, samples 2 steps old"
+    assert str(gac.last) == told
