@@ -114,6 +114,7 @@ class Learner:
     ) -> None:
         self.model = placed(task, device)
         self.version = 0
+        self._seen: Sequence[Rollout] = ()
         self._method = method
         self._budget = budget
         self._pad = padding_of(task.make_tokenizer())
@@ -151,10 +152,12 @@ class Learner:
             What was done.
 
         Raises:
-            InputError: no rollouts, or some from the future.
+            InputError: no rollouts, some from the future, or tokens that the model does not have.
             RunError: a loss or gradient that is not finite; no step is taken then.
         """
         lags = self._lags(rollouts)
+        self._check_tokens(rollouts)
+        self._seen = tuple(rollouts)
         lengths = [len(rollout.tokens) for rollout in rollouts]
         price = None if self._budget is None else self._budget.multiplier
         rewards = [rollout.reward for rollout in rollouts]
@@ -184,6 +187,19 @@ class Learner:
             **self._aligned(min(norm, self._clip_norm)),
             **sums.means(),
         )
+
+    def is_well(self) -> bool:
+        """Whether the weights of now still give finite probabilities to what was learnt from."""
+        size = self._method.micro_batch or max(1, len(self._seen))
+        with torch.no_grad():
+            return all(
+                self._log_probs(
+                    collate(self._seen[at : at + size], pad=self._pad, device=self.model.device)
+                )[0]
+                .isfinite()
+                .all()
+                for at in range(0, len(self._seen), size)
+            )
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The weights of now, for those who make samples."""
@@ -236,6 +252,20 @@ class Learner:
                 hint="rollouts are begun with weights that the learner has published",
             )
         return lags
+
+    def _check_tokens(self, rollouts: Sequence[Rollout]) -> None:
+        # On a GPU, one that is not there would stop the device, and say nothing of why.
+        table = self.model.get_input_embeddings().weight
+        assert isinstance(table, Tensor), "rows of numbers"
+        known = table.shape[0]
+        for rollout in rollouts:
+            found = (*rollout.prompt, *rollout.tokens)
+            if min(found) < 0 or max(found) >= known:
+                raise InputError(
+                    need=f"tokens from 0 to {known - 1}, as the model has them",
+                    got=f"{min(found)} to {max(found)} for prompt {rollout.number}",
+                    hint="tokenizer, sampler and model have to be of the same vocabulary",
+                )
 
     def _advantages(
         self, rewards: Sequence[float], groups: Sequence[int], lengths: Sequence[int]

@@ -474,7 +474,9 @@ def _asked_to_stop() -> Generator[list[int | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield asked  # signals reach the main thread only
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored stays so: a run in the background of a script does not hear Ctrl-C.
+    before = {number: own for number, own in found.items() if own is not signal.SIG_IGN}
 
     def ask(number: int, _: FrameType | None) -> None:
         asked[0] = number

@@ -211,6 +211,14 @@ def test_a_budget_that_is_kept_changes_not_a_bit():
     assert torch.equal(weights(plain), weights(other)) and other._budget.multiplier == 0.0
 
 
+@pytest.mark.parametrize("token", [-1, 99])
+def test_tokens_of_another_vocabulary_are_refused(token):
+    samples = rollouts()
+    samples[5] = replace(samples[5], tokens=(token,), log_probs=(-1.0,))
+    with pytest.raises(InputError, match="same vocabulary"):
+        learner().update(samples)
+
+
 def test_a_model_that_is_frozen_is_refused():
     def frozen():
         return make_model().requires_grad_(False)

@@ -122,6 +122,18 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_that_is_ignored_stays_so(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        summary = train_rl(
+            settings(tmp_path), on_step=lambda told: os.kill(os.getpid(), signal.SIGINT)
+        )
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert summary.stopped is None and summary.steps == 3
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -181,7 +181,8 @@ class Training:
             try:
                 ticket = self._take(stopping)
             except Exception:
-                self._save(began)  # the learner is well
+                if self._learner.is_well():  # else the checkpoint before is worth more
+                    self._save(began)
                 raise
             if ticket is None:
                 break

@@ -168,6 +168,13 @@ def test_a_fleet_that_fails_leaves_a_checkpoint(tmp_path):
     assert other.learner.version == 3
 
 
+def test_weights_that_ran_away_do_not_replace_a_checkpoint(tmp_path):
+    run = Run(tmp_path, every=2, learning_rate=1e30)
+    with pytest.raises(RunError, match="finite"):
+        run.go(9)
+    assert len(run.told) == 1 and not (tmp_path / "checkpoint.pt").exists()
+
+
 def test_a_folder_with_a_run_is_not_begun_in(tmp_path):
     Run(tmp_path).go(1)
     with pytest.raises(FileError, match="--resume"):
