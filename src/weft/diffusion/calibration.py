@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import inspect
+import logging
 import math
 import platform
 import time
@@ -47,6 +48,11 @@ __all__ = ["calibrate"]
 FULL = StepPlan()
 LEAST_STEPS = 4
 """Of a run that can be calibrated: two that are computed, one that is predicted, a last one."""
+_log = logging.getLogger("weft.diffusion")
+
+BUSY = 1.15
+"""How many times as long as another full run of the same prompt one may take. Chosen: more than what
+caches do, less than what another program on the same cores does."""
 SPEEDUPS = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 """Of plans that are run to see what becomes of predictions."""
 
@@ -287,6 +293,7 @@ class _Calibration:
             self._run_all(profile, own)
             tried += [one for one in own if one.style is not None]
         self._progress("checks", 1.0)
+        _warn_if_busy([self._whole_s[number] for number in self._checked_on])
         whole_s = [median(self._whole_s[number]) for number in self._checked_on]
         runs = [
             (t.plan.steps, s / whole)
@@ -371,6 +378,18 @@ class _Tried:
             got_psnr_db=self.mean_db(),
             doubt_db=stdev(self.videos_db) / math.sqrt(count) if count > 1 else 0.0,
             style=self.style,
+        )
+
+
+def _warn_if_busy(whole_s: Sequence[Sequence[float]]) -> None:
+    """Say so where full runs of a prompt took so different times that nothing else is sure."""
+    worst = max(whole_s, key=lambda own: max(own) / max(min(own), 1e-9))
+    if max(worst) > BUSY * min(worst):
+        _log.warning(
+            "the machine was busy: one and the same run took from %.3g to %.3g s, and predicted"
+            " speeds may be off by as much; calibrate again when it is not",
+            min(worst),
+            max(worst),
         )
 
 

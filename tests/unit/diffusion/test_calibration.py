@@ -21,6 +21,7 @@ from weft.diffusion import (
     restore,
     save_profile,
 )
+from weft.diffusion.calibration import _warn_if_busy
 from weft.diffusion.costs import Costs
 from weft.diffusion.profile import MARGIN
 
@@ -229,3 +230,10 @@ def test_what_other_prompts_may_do_worse_is_left_as_a_margin():
     assert sure.surely_db(square) == pytest.approx(sure.psnr_db(square) - 2.0 * MARGIN)
     assert sure.psnr_db(sure._allowed(30.0)) == pytest.approx(30.0 + 2.0 * MARGIN, abs=0.01)
     assert a_profile(checks=False).surely_db(square) == pytest.approx(35.0)
+
+
+def test_a_busy_machine_is_told_of(caplog):
+    _warn_if_busy([[2.0, 2.1, 2.05], [3.0, 3.2]])
+    assert caplog.text == ""
+    _warn_if_busy([[2.0, 2.1, 2.05], [3.0, 3.2, 3.9]])
+    assert "took from 3 to 3.9 s" in caplog.text
