@@ -51,8 +51,8 @@ LEAST_STEPS = 4
 _log = logging.getLogger("weft.diffusion")
 
 BUSY = 1.15
-"""How many times as long as another full run of the same prompt one may take. Chosen: more than what
-caches do, less than what another program on the same cores does."""
+"""How many times as long as another full run of the same prompt one may take. Chosen: more than
+what caches do, less than what another program on the same cores does."""
 SPEEDUPS = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 """Of plans that are run to see what becomes of predictions."""
 
