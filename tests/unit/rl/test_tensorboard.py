@@ -28,6 +28,12 @@ def scalars(folder, tag):
     return [(event.step, event.value) for event in read(folder).Scalars(tag)]
 
 
+def age(folder, life):
+    """Files are read in the order of their names, which tell seconds: here, a life takes none."""
+    for path in folder.glob("events.out.tfevents.1*"):
+        path.rename(path.with_name(f"events.out.tfevents.{life:010}.of"))
+
+
 def step(number, **more):
     return {
         "step": number,
@@ -110,11 +116,24 @@ def test_a_live_log_writes_both_and_can_be_watched(tmp_path):
     assert scalars(tmp_path / "tb", "reward/reward") == [(1, 0.25), (2, 0.5)]
 
 
+def test_a_run_that_begins_anew_in_a_folder_takes_the_old_one_back(tmp_path):
+    for life, reward in enumerate((0.25, 0.75)):
+        events = TensorBoardEvents(tmp_path / "tb")
+        path = tmp_path / f"{life}.jsonl"
+        log = RecordLog(path)
+        events.write(log.append("rl-run", method="gac"))
+        events.write(log.append("rl-step", **step(1, reward=reward)))
+        events.close()
+        age(tmp_path / "tb", life)
+    assert scalars(tmp_path / "tb", "reward/reward") == [(1, 0.75)]
+
+
 def test_steps_that_are_taken_again_after_a_resume_show_once(tmp_path):
-    for numbers, gain in (((1, 2, 3), 0.0), ((3, 4), 1.0)):
+    for life, numbers in enumerate(((1, 2, 3), (3, 4))):
         with TensorBoardLog(tmp_path / "records.jsonl", tmp_path / "tb") as log:
             for number in numbers:
-                log.append("rl-step", **step(number, reward=number + gain))
+                log.append("rl-step", **step(number, reward=number + life))
+        age(tmp_path / "tb", life)
     found = scalars(tmp_path / "tb", "reward/reward")
     assert found == [(1, 1.0), (2, 2.0), (3, 4.0), (4, 5.0)]
 
