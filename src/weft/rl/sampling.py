@@ -20,7 +20,7 @@ from weft.rl.task import Answer, Prompt, Sampler, Task
 from weft.rl.weights import Weights, load_weights
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
 __all__ = [
     "ModelSampler",
@@ -126,20 +126,8 @@ def draw(
         None if part is None else part.to(device) for part in left_padded(prompts, pad)
     )
     assert ids is not None, "tokens are never None"
-    read = model(
-        input_ids=ids,
-        attention_mask=attention,
-        position_ids=positions,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    if not read.logits.isfinite().all():  # drawing from these would stop the device, or worse
-        raise RunError(
-            need="weights whose logits are finite",
-            got="NaN or infinity at the end of a prompt",
-            hint="training has run away: a lower learning rate, or a correction that bounds ratios",
-        )
-    cache, logits = read.past_key_values, read.logits[:, -1].repeat_interleave(count, 0)
+    cache, logits = _read(model, ids, attention, positions)
+    logits = logits.repeat_interleave(count, 0)
     cache.batch_repeat_interleave(count)
     if attention is not None and positions is not None:
         attention = attention.repeat_interleave(count, 0)
@@ -165,6 +153,26 @@ def draw(
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]
+
+
+def _read(
+    model: PreTrainedModel, ids: Tensor, attention: Tensor | None, positions: Tensor | None
+) -> tuple[Cache, Tensor]:
+    """What prompts leave in the cache, and logits of what comes next [prompts, vocabulary]."""
+    read = model(
+        input_ids=ids,
+        attention_mask=attention,
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    if not read.logits.isfinite().all():  # drawing from these would stop the device, or worse
+        raise RunError(
+            need="weights whose logits are finite",
+            got="NaN or infinity at the end of a prompt",
+            hint="training has run away: a lower learning rate, or a correction that bounds ratios",
+        )
+    return read.past_key_values, read.logits[:, -1]
 
 
 def roll(

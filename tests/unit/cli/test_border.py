@@ -139,7 +139,7 @@ def test_a_command_line_that_cannot_be_read_is_an_error_in_three_parts(
 def test_every_command_has_help_with_an_example_and_takes_json_and_debug(capsys):
     names = [c.name for c in border.COMMANDS]
     planning = ["demo", "machine", "capture", "plan", "score", "run", "show"]
-    assert names == [*planning, "fuse", "denoise", "bench"]
+    assert names == [*planning, "fuse", "denoise", "rl", "bench"]
     for name in names:
         with pytest.raises(SystemExit) as caught:
             border.run([name, "--help"])

@@ -22,6 +22,14 @@ def settings(folder, **changes):
     return TrainSettings(recipe=RECIPE, folder=folder, **{"steps": 3, **changes})
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """As in a terminal, also where tests run in workers that take no notice of Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     """The folder of a run of three steps, for those who only look at it."""
