@@ -121,9 +121,11 @@ def collate(rollouts: Sequence[Rollout], *, pad: int, device: torch.device | str
 
 
 def left_padded(
-    prompts: Sequence[Sequence[int]], pad: int
+    prompts: Sequence[Sequence[int]], pad: int, device: torch.device | None = None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Tokens, what of them is real, and their positions [B, P]; None where nothing is padded.
+
+    On `device`, or on the CPU.
 
     Example:
         >>> ids, attention, positions = left_padded([[5], [6, 7]], pad=0)
@@ -131,11 +133,11 @@ def left_padded(
         ([[0, 5], [6, 7]], [[0, 1], [1, 1]], [[0, 0], [0, 1]])
     """
     longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts])
+    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
     if all(len(p) == longest for p in prompts):
         return ids, None, None
     real = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
-    attention = torch.tensor(real)
+    attention = torch.tensor(real, device=device)
     return ids, attention, _positions(attention)
 
 

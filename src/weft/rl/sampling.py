@@ -121,19 +121,15 @@ def draw(
     Raises:
         RunError: logits are not finite.
     """
-    device = model.device
-    ids, attention, positions = (
-        None if part is None else part.to(device) for part in left_padded(prompts, pad)
-    )
-    assert ids is not None, "tokens are never None"
+    ids, attention, positions = left_padded(prompts, pad, model.device)
     cache, logits = _read(model, ids, attention, positions)
     logits = logits.repeat_interleave(count, 0)
     cache.batch_repeat_interleave(count)
     if attention is not None and positions is not None:
         attention = attention.repeat_interleave(count, 0)
         positions = positions[:, -1:].repeat_interleave(count, 0)
-    stops = torch.tensor(sorted(ends), device=device)
-    alive = torch.ones(len(logits), 1, dtype=torch.bool, device=device)
+    stops = torch.tensor(sorted(ends), device=model.device)
+    alive = torch.ones(len(logits), 1, dtype=torch.bool, device=model.device)
     tokens: list[Tensor] = []
     log_probs: list[Tensor] = []
     while True:
