@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from weft.core.errors import InputError
 from weft.core.files import write_whole
+from weft.core.records import read_records
 from weft.workflow.progress import Progress, silent
 from weft.workflow.recipe import call_recipe
 
@@ -256,7 +257,10 @@ def _finished(
     steps: int,
     stopped: int | None,
 ) -> Summary:
-    summary = _summary(settings, done, steps, stopped)
+    from weft.rl.engines.training import RECORDS
+
+    records = read_records(settings.folder / RECORDS, "rl-step")
+    summary = _summary(settings, [record.fields for record in records], done, steps, stopped)
     path = settings.folder / "summary.json"
     if done or not path.exists():  # where nothing was left to do, it tells of what was done
         plain = {**fields, **summary.to_plain()}
@@ -433,19 +437,24 @@ def _run_fields(settings: TrainSettings, task: Task) -> dict[str, object]:
 
 
 def _summary(
-    settings: TrainSettings, done: Sequence[Mapping[str, object]], steps: int, stopped: int | None
+    settings: TrainSettings,
+    whole: Sequence[Mapping[str, object]],
+    done: Sequence[Mapping[str, object]],
+    steps: int,
+    stopped: int | None,
 ) -> Summary:
+    """Of the whole run, but for its speed, which is of what was done now."""
     lags: Counter[int] = Counter()
-    for step in done:
+    for step in whole:
         found = step["lags"]
         assert isinstance(found, Mapping), "samples by lag"
         lags.update({int(str(lag)): int(str(count)) for lag, count in found.items()})
-    rewards = [_number(step, "reward") for step in done]
+    rewards = [_number(step, "reward") for step in whole]
     took = 0.0
-    if done:  # this run's own time: seconds count from its beginning, also before a resume
+    if done:  # seconds count from the beginning of the run, also before a resume
         first = _number(done[0], "waited_s") + _number(done[0], "learnt_s")
         took = _number(done[-1], "seconds") - _number(done[0], "seconds") + first
-    cosines = [_number(step, "cosine_raw") for step in done if step["cosine_raw"] is not None]
+    cosines = [_number(step, "cosine_raw") for step in whole if step["cosine_raw"] is not None]
     return Summary(
         steps=steps,
         reward=_mean(rewards[-max(1, len(rewards) // 6) :]),

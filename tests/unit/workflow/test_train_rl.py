@@ -105,7 +105,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
 def test_a_run_that_is_done_has_nothing_to_tell(tmp_path):
     done = train_rl(settings(tmp_path))
     summary = train_rl(settings(tmp_path, resume=True))
-    assert (summary.steps, summary.reward, summary.samples_per_s) == (3, None, None)
+    assert (summary.steps, summary.reward, summary.samples_per_s) == (3, done.reward, None)
     assert json.loads((tmp_path / "summary.json").read_text())["reward"] == done.reward
 
 
@@ -214,3 +214,17 @@ def test_recipes_are_tasks():
     folder = Path(__file__).parents[3] / "recipes"
     assert load_task(f"{folder}/rl_reverse.py:rl_reverse").group == 8
     assert load_task(f"{folder}/rl_sort.py:rl_sort").group == 8
+
+
+def test_the_summary_of_a_run_that_went_on_is_of_all_of_it(tmp_path):
+    whole = train_rl(settings(tmp_path / "whole", steps=4, staleness=1))
+    train_rl(settings(tmp_path / "parts", steps=2, staleness=1))
+    parts = train_rl(settings(tmp_path / "parts", steps=4, staleness=1, resume=True))
+    again = train_rl(settings(tmp_path / "parts", steps=4, staleness=1, resume=True))
+    for own in (parts, again):
+        assert (own.mean_reward, own.lags, own.reward) == (
+            whole.mean_reward,
+            whole.lags,
+            whole.reward,
+        )
+    assert parts.samples_per_s is not None and again.samples_per_s is None

@@ -217,11 +217,14 @@ def _lines(steps: int, console: Console) -> Callable[[Mapping[str, object]], Non
 
 def _closing_line(summary: Summary) -> str:
     if summary.reward is None:
-        return f"nothing left to do: the checkpoint has {summary.steps} steps"
+        return "stopped before the first step, --resume goes on"
     ended = "done" if summary.stopped is None else "stopped early, --resume goes on"
+    if summary.samples_per_s is None:
+        ended = "nothing left to do" if summary.stopped is None else ended
+    speed = "" if summary.samples_per_s is None else f", {summary.samples_per_s:.0f} samples/s"
     return (
-        f"{ended}: {summary.steps} steps, reward {summary.reward:.3f} at the end,"
-        f" {summary.samples_per_s:.0f} samples/s; recorded in {summary.folder}"
+        f"{ended}: {summary.steps} steps, reward {summary.reward:.3f} at the end{speed};"
+        f" recorded in {summary.folder}"
     )
 
 

@@ -21,6 +21,7 @@ import logging
 import os
 import queue
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -50,6 +51,8 @@ PROMPT_DEATHS = 3
 """Deaths over one and the same prompt after which a fleet gives up, however well others do.
 Chosen: by chance, an actor that is at fault itself meets a prompt twice, hardly three times."""
 
+_ANSWERS_S = 5.0
+"""How long a cluster's address may take to answer [s]. Chosen: far more than networks take."""
 _LOG = logging.getLogger("weft.rl")
 
 Groups = tuple[tuple[Rollout, ...], ...]
@@ -327,6 +330,21 @@ def _fault(error: BaseException) -> WeftError | None:
     )
 
 
+def _knock(address: str) -> None:
+    """Refuse an address that nobody answers at: Ray itself asks for many minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # "auto", which Ray looks up
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWERS_S).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            need=f"a Ray cluster that answers at {address}",
+            got=f"{type(error).__name__}: {error}",
+            hint="ray start --head tells the address; without --address one is started here",
+        ) from error
+
+
 def _start(workers: int, address: str | None) -> bool:
     """Connect this process to Ray; whether Ray was started for that."""
     # Read by Ray when it is imported or started: nothing is sent to anybody.
@@ -342,6 +360,8 @@ def _start(workers: int, address: str | None) -> bool:
         ) from error
     if ray.is_initialized():
         return False
+    if address is not None:
+        _knock(address)
     on_signal = signal.getsignal(signal.SIGTERM)
     started: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False}
     try:

@@ -45,7 +45,7 @@ def test_resuming_goes_on(tmp_path, capsys):
     assert train("-o", tmp_path) == 2
     assert "--resume goes on with it" in capsys.readouterr().err
     assert train("-o", tmp_path, "--resume") == 0
-    assert "nothing left to do: the checkpoint has 3 steps" in capsys.readouterr().out
+    assert "nothing left to do: 3 steps" in capsys.readouterr().out
 
 
 def test_an_interrupt_stops_in_order(tmp_path, capsys, monkeypatch):

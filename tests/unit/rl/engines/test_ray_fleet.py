@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from collections import Counter
 from functools import partial
@@ -17,7 +18,7 @@ from weft.rl.engines.training import Training
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'weft[rl]'")
 
-from weft.rl.engines.ray_fleet import RayFleet  # noqa: E402
+from weft.rl.engines.ray_fleet import RayFleet, _knock  # noqa: E402
 
 pytestmark = pytest.mark.dist
 ROOT = Path(__file__).parents[4]
@@ -198,3 +199,14 @@ def test_without_ray_the_engine_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(FileError, match=r"pip install 'weft\[rl\]'"):
         Run()
+
+
+def test_an_address_that_nobody_answers_at_is_refused_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        _knock(f"127.0.0.1:{port}")
+        _knock(f"ray://127.0.0.1:{port}")
+    for address in (f"127.0.0.1:{port}", "127.0.0.1:99999"):
+        with pytest.raises(RunError, match="answers at"):
+            _knock(address)
+    _knock("auto")
