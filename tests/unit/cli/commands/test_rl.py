@@ -58,7 +58,12 @@ def test_an_interrupt_stops_in_order(tmp_path, capsys, monkeypatch):
         return update(self, rollouts)
 
     monkeypatch.setattr(Learner, "update", interrupted)
-    assert train("-o", tmp_path) == 130
+    # As in a terminal, also where tests run in workers that take no notice of Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert train("-o", tmp_path) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     told = capsys.readouterr()
     assert "stopped early, --resume goes on: 1 steps" in told.out and "stopped." in told.err
     assert (tmp_path / "checkpoint.pt").exists()
