@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from benchmarks.gac.trial import Method
 from weft.rl import (
     M2PO,
-    Batch,
-    Corrected,
     Correction,
     Decoupled,
     KLPenalty,
     PPOClip,
     Truncated,
 )
-from weft.rl.corrections import Average
+from weft.rl.policy_gradient import PolicyGradient
 
 __all__ = ["CORRECTIONS", "METHODS", "RECIPE", "STRENGTH", "WITHOUT_RATIOS", "WITH_RATIOS"]
 
@@ -34,32 +31,13 @@ RECIPE = "TIS + KL + GAC"
 """What weft recommends."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Blind:
-    """The plain policy gradient with a penalty: no ratio weighs a gradient, but the penalty's."""
-
-    strength: float
-
-    def __call__(self, batch: Batch) -> Corrected:
-        plain = KLPenalty(strength=self.strength, inside=_Plain(), estimator="k2")
-        return plain(batch)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plain:
-    average: Average = "tokens"
-
-    def __call__(self, batch: Batch) -> Corrected:
-        return Truncated()(replace(batch, behaviour=batch.current.detach()))
-
-
 def _methods() -> Mapping[str, Method]:
     losses: Mapping[str, Correction] = {
         "PPO clip": PPOClip(),
         "TIS": Truncated(),
         "decoupled PPO": Decoupled(),
         "M2PO": M2PO(),
-        "KL": _Blind(strength=WITHOUT_RATIOS),
+        "KL": KLPenalty(strength=WITHOUT_RATIOS, inside=PolicyGradient(), estimator="k2"),
         "TIS + KL": KLPenalty(strength=WITH_RATIOS, inside=Truncated(), estimator="k2"),
     }
     found = [

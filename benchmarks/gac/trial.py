@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from benchmarks.gac.policy import Policy
 from benchmarks.gac.task import TASKS, warm_up
-from weft.rl import GAC, Batch, Correction, DelayCompensation, Truncated, Versions
+from weft.rl import GAC, Batch, Correction, DelayCompensation, Versions
+from weft.rl.advantages import group_advantages
+from weft.rl.policy_gradient import PolicyGradient
 
 __all__ = ["SIXTHS", "Method", "Outcome", "Setting", "run"]
 
@@ -66,7 +68,7 @@ class Method:
 
     Attributes:
         name: what tables call it.
-        correction: the loss; None for the plain policy gradient, which knows no ratios.
+        correction: the loss; the plain policy gradient, which knows no ratios, if left out.
         gac: what GAC is made with, if there is one.
         compensation: strength of delay compensation, normalised; 0 for none.
         beta1: of Adam's first moment.
@@ -74,7 +76,7 @@ class Method:
     """
 
     name: str
-    correction: Correction | None = None
+    correction: Correction = field(default_factory=PolicyGradient)
     gac: Mapping[str, Any] | None = None
     compensation: float = 0.0
     beta1: float = 0.9
@@ -195,10 +197,8 @@ class _Draw:
             self._weights.detach(), prompts, group=setting.group, count=task.answer, rng=self._rng
         )
         rewards = (answers == right.repeat_interleave(setting.group, 0)).all(1).float()
-        groups = rewards.view(setting.prompts, setting.group)
-        # Normalised within a group, as in GRPO.
-        spread = groups.std(1, keepdim=True) + 1e-4
-        advantages = ((groups - groups.mean(1, keepdim=True)) / spread).flatten()
+        groups = [n for n in range(setting.prompts) for _ in range(setting.group)]
+        advantages = torch.tensor(group_advantages(rewards.tolist(), groups))
         return _Sampled(
             version,
             prompts,
@@ -211,17 +211,15 @@ class _Draw:
 
 
 def _loss(
-    policy: Policy, weights: Tensor, batch: _Sampled, correction: Correction | None
+    policy: Policy, weights: Tensor, batch: _Sampled, correction: Correction
 ) -> tuple[Tensor, float]:
     logits = policy.logits(weights, batch.prompts, batch.answers)
     logs = logits.log_softmax(-1).gather(2, batch.answers[..., None]).squeeze(2)
     now = logs.detach()
-    # Without ratios: as if the samples were of the current policy.
-    behaviour = now if correction is None else batch.logs
-    corrected = (correction or Truncated())(
+    corrected = correction(
         Batch(
             current=logs,
-            behaviour=behaviour,
+            behaviour=batch.logs,
             advantages=batch.advantages,
             mask=torch.ones_like(now),
             proximal=now,

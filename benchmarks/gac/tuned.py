@@ -6,19 +6,17 @@ method and lag. What is reported comes from other seeds, other base policies inc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from scipy import stats
-
 from benchmarks.gac.runs import Trial, results
 from benchmarks.gac.trial import Outcome, Setting
+from weft.report.rl_stats import estimate
 
 __all__ = ["Cell", "Plan", "Tuned", "interval", "measure"]
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +108,9 @@ def measure(plan: Plan, *, kept: Path, workers: int) -> dict[Cell, Tuned]:
 
 
 def interval(values: Sequence[float]) -> float:
-    """Half the width of the interval of a mean, by Student's t; infinite for a single value."""
-    if len(values) < 2:
-        return float("inf")
-    spread = stats.tstd(values) / len(values) ** 0.5
-    return float(spread * stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1))
+    """Half the width of the 95 % interval of a mean, by Student's t; infinite for one value."""
+    found = estimate(values)
+    return math.inf if found is None or found.half is None else found.half
 
 
 def _in_order(trials: Sequence[Trial]) -> list[Trial]:

@@ -23,7 +23,7 @@ from typing import cast
 from weft.core.digest import canonical_json
 from weft.core.errors import FileError
 
-__all__ = ["Record", "RecordLog", "read_records"]
+__all__ = ["Record", "RecordLog", "number_in", "read_records"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,21 @@ class RecordLog:
                 hint="free some disk space; a new log clears the torn line away",
             )
         return record
+
+
+def number_in(field: object) -> float | None:
+    """A number as it stands in a field of a record, where "nan" and "inf" are text; else None.
+
+    Example:
+        >>> number_in(3), number_in("-inf"), number_in("fast"), number_in(None)
+        (3.0, -inf, None, None)
+    """
+    if isinstance(field, bool) or not isinstance(field, int | float | str):
+        return None
+    try:
+        return float(field)
+    except (ValueError, OverflowError):
+        return None
 
 
 def read_records(path: Path, kind: str | None = None) -> Iterator[Record]:

@@ -10,8 +10,9 @@ Names load when they are first used: diffusers is loaded only where it is asked 
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from weft.core.lazy import lazy
 
 if TYPE_CHECKING:
     from weft.diffusion.accelerating import Report as Report
@@ -118,9 +119,4 @@ __all__ = [  # sorted, as a test checks
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'weft.diffusion' has no attribute {name!r}")
-    found = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazy(__name__, _HOME)

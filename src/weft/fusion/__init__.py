@@ -9,8 +9,9 @@ Names load when they are first used: Inductor is loaded only where it is asked f
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from weft.core.lazy import lazy
 
 if TYPE_CHECKING:
     from weft.fusion.cost import Host as Host
@@ -42,9 +43,4 @@ __all__ = [  # sorted, as a test checks
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'weft.fusion' has no attribute {name!r}")
-    found = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazy(__name__, _HOME)

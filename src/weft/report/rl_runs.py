@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weft.core.errors import FileError, InputError
-from weft.core.records import Record
+from weft.core.records import Record, number_in
 
 __all__ = ["FIELDS", "Numbers", "RlRun", "read_runs"]
 
@@ -72,7 +72,7 @@ class RlRun:
 
     def number(self, name: str) -> float | None:
         """A setting that is a finite number, or None."""
-        value = _number(self.settings.get(name))
+        value = number_in(self.settings.get(name))
         return value if value is not None and math.isfinite(value) else None
 
 
@@ -121,7 +121,7 @@ def _read(path: Path) -> Iterator[RlRun]:
             now = found.setdefault(name, _Open(settings={}))
             now.settings |= record.fields
         elif record.kind == "rl-step":
-            step = _number(record.fields.get("step"))
+            step = number_in(record.fields.get("step"))
             if now is None or step is None or not math.isfinite(step):
                 orphans += 1
             else:
@@ -174,7 +174,7 @@ def _record(line: str) -> Record | None:
 def _closed(source: str, run: _Open, torn: int) -> RlRun:
     steps = sorted(run.steps)
     rows = [run.steps[step] for step in steps]
-    columns = {name: [_number(row.get(name)) for row in rows] for name in FIELDS}
+    columns = {name: [number_in(row.get(name)) for row in rows] for name in FIELDS}
     watched = zip(columns["reward"], columns["loss"], strict=True)
     regimes = Counter(regime for row in rows if (regime := _regime(row.get("regime"))))
     lags: Counter[int] = Counter()
@@ -197,16 +197,6 @@ def _finite(values: Sequence[float | None]) -> Numbers:
     return np.array(known, dtype=np.float64)
 
 
-def _number(value: object) -> float | None:
-    """A number as it stands in a record, where "nan" and "inf" are text."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
-
-
 def _regime(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return _REGIMES[value] if 0 <= value < len(_REGIMES) else str(value)
@@ -219,7 +209,7 @@ def _lags(value: object) -> Mapping[int, float]:
         return {}
     found: dict[int, float] = {}
     for key, count in cast("Mapping[object, object]", value).items():
-        lag, samples = _number(key), _number(count)
+        lag, samples = number_in(key), number_in(count)
         if lag is not None and samples is not None and math.isfinite(lag) and samples > 0:
             found[round(lag)] = found.get(round(lag), 0.0) + samples
     return found

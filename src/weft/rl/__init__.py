@@ -7,8 +7,9 @@ Names load when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from weft.core.lazy import lazy
 
 if TYPE_CHECKING:
     from weft.rl.alignment import Regime as Regime
@@ -107,9 +108,4 @@ __all__ = [  # sorted, as a test checks
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'weft.rl' has no attribute {name!r}")
-    found = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazy(__name__, _HOME)

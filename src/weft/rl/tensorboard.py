@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from weft.core.errors import FileError, InputError
-from weft.core.records import Record, RecordLog, read_records
+from weft.core.records import Record, RecordLog, number_in, read_records
+from weft.rl.alignment import Regime
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -40,8 +41,8 @@ _GROUPS = {
 _TAGS = {name: f"{group}/{name}" for group, names in _GROUPS.items() for name in names}
 """Where a number is shown; those that are not here are shown under "more"."""
 
-_REGIMES = ("first", "safe", "project", "skip", "invalid")
-"""Shown by their number, as weft.rl.Regime counts them."""
+_REGIMES = {regime.name.lower(): int(regime) for regime in Regime}
+"""Shown by their number."""
 
 
 class TensorBoardEvents:
@@ -85,8 +86,8 @@ class TensorBoardEvents:
         writer = self._open(step)
         for name, value in record.fields.items():
             if name == "regime":
-                value = _REGIMES.index(value) if value in _REGIMES else value
-            number = _number(value)
+                value = _REGIMES.get(str(value), value)
+            number = number_in(value)
             if name == "lags" and isinstance(value, Mapping):
                 _histogram(writer, value, step, record.time_s)
             elif name != "step" and number is not None:
@@ -219,16 +220,6 @@ def _writer_class() -> type[SummaryWriter]:
 
 def _writer(log_dir: Path, purge_step: int | None) -> SummaryWriter:
     return _writer_class()(log_dir=str(log_dir), purge_step=purge_step)
-
-
-def _number(value: object) -> float | None:
-    """A number as it stands in a record, where "nan" and "inf" are text."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _shown(value: object) -> str:

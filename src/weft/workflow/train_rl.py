@@ -257,7 +257,7 @@ def _finished(
     steps: int,
     stopped: int | None,
 ) -> Summary:
-    from weft.rl.engines.training import RECORDS
+    from weft.rl.engines.folder import RECORDS
 
     records = read_records(settings.folder / RECORDS, "rl-step")
     summary = _summary(settings, [record.fields for record in records], done, steps, stopped)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft.cli.command import Command
-from weft.cli.commands.options import add_recipe, writable_file
+from weft.cli.commands.options import add_action, add_recipe, writable_file
 from weft.cli.console import Console
 from weft.core.errors import FileError, InputError
 from weft.core.files import read_text
@@ -26,7 +25,7 @@ _KINDS = {"denoise plan": "plan", "denoise profile": "profile"}
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    calibrate = _action(
+    calibrate = add_action(
         actions.add_parser, "calibrate", "run a pipeline on some prompts and write what was learnt"
     )
     add_recipe(calibrate)
@@ -40,7 +39,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--probes", metavar="N", type=_count, default=6, help="steps to inject errors in (6)"
     )
     calibrate.set_defaults(act=_calibrate)
-    pareto = _action(actions.add_parser, "pareto", "draw what a profile's speed costs")
+    pareto = add_action(actions.add_parser, "pareto", "draw what a profile's speed costs")
     pareto.add_argument("profile", metavar="PROFILE", type=Path, help="a profile's file")
     pareto.add_argument(
         "-o", "--output", metavar="FILE", type=writable_file, required=True, help="the page"
@@ -54,19 +53,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what another system reaches, such as 'other cache=1.8,27.5'; repeat for more",
     )
     pareto.set_defaults(act=_pareto)
-    show = _action(actions.add_parser, "show", "show a denoise plan or a profile")
+    show = add_action(actions.add_parser, "show", "show a denoise plan or a profile")
     show.add_argument("file", metavar="FILE", type=Path, help="a plan's or a profile's file")
     show.set_defaults(act=_show)
-
-
-def _action(
-    add: Callable[..., argparse.ArgumentParser], name: str, summary: str
-) -> argparse.ArgumentParser:
-    parser = add(name, help=summary, description=summary, allow_abbrev=False)
-    # Given before the action or after it; a default here would undo the former.
-    for flag, text in (("--json", "print the result as JSON"), ("--debug", "show the traceback")):
-        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
-    return parser
 
 
 def _count(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from weft.parallel.pins import Pin
 
 __all__ = [
+    "add_action",
     "add_machine",
     "add_pins",
     "add_recipe",
@@ -25,6 +27,17 @@ __all__ = [
     "read_pins",
     "writable_file",
 ]
+
+
+def add_action(
+    add: Callable[..., argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    """One of a command's actions, by its `add_parser`, with the flags that every command has."""
+    parser = add(name, help=summary, description=summary, allow_abbrev=False)
+    # Given before the action or after it; a default here would undo the former.
+    for flag, text in (("--json", "print the result as JSON"), ("--debug", "show the traceback")):
+        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+    return parser
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:

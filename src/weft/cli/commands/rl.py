@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft.cli.command import Command
-from weft.cli.commands.options import add_recipe, writable_file
+from weft.cli.commands.options import add_action, add_recipe, writable_file
 from weft.cli.console import Console
 from weft.core.errors import FileError, InputError
 from weft.workflow.train_rl import CORRECTIONS, ENGINES, ORDERS, TrainSettings
@@ -29,12 +29,14 @@ _LINES = 20
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    train = _action(actions.add_parser, "train", "train a recipe's policy; Ctrl-C stops in order")
+    train = add_action(
+        actions.add_parser, "train", "train a recipe's policy; Ctrl-C stops in order"
+    )
     add_recipe(train)
     _add_method(train)
     _add_engine(train)
     train.set_defaults(act=_train)
-    compare = _action(actions.add_parser, "compare", "draw runs beside each other")
+    compare = add_action(actions.add_parser, "compare", "draw runs beside each other")
     compare.add_argument(
         "runs", metavar="RUN", type=Path, nargs="+", help="folders of runs, or files of records"
     )
@@ -75,16 +77,6 @@ def _add_engine(train: argparse.ArgumentParser) -> None:
     add("--tensorboard", action="store_true", help="event files too, in DIR/tensorboard")
     add("--resume", action="store_true", help="go on from the folder's checkpoint")
     add("-o", "--output", metavar="DIR", type=Path, help="for the run (runs/RECIPE-METHOD-...)")
-
-
-def _action(
-    add: Callable[..., argparse.ArgumentParser], name: str, summary: str
-) -> argparse.ArgumentParser:
-    parser = add(name, help=summary, description=summary, allow_abbrev=False)
-    # Given before the action or after it; a default here would undo the former.
-    for flag, text in (("--json", "print the result as JSON"), ("--debug", "show the traceback")):
-        parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
-    return parser
 
 
 def _count(text: str) -> int:

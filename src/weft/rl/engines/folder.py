@@ -1,7 +1,9 @@
-"""A folder is one run's for as long as its process lives.
+"""A folder is one run's for as long as its process lives, and its records tell of one life.
 
 Two runs that write to one folder would mix their records and undo each other's checkpoints. The
 system lets go of the lock when a process ends, however it ends, so nothing has to be cleared away.
+Where a run goes on from a checkpoint, records of later steps are taken back: they will be taken
+again.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from weft.core.errors import FileError
+from weft.core.files import write_whole
+from weft.core.records import read_records
 
-__all__ = ["alone_in"]
+__all__ = ["RECORDS", "alone_in", "take_back"]
 
-LOCK = "lock"
+LOCK, RECORDS = "lock", "records.jsonl"
 
 
 @contextmanager
@@ -49,3 +53,13 @@ def alone_in(folder: Path) -> Generator[None]:
                 hint="wait for it, end it, or name another folder with -o",
             ) from error
         yield
+
+
+def take_back(records: Path, step: int) -> None:
+    """Drop records of steps that a checkpoint of `step` does not know."""
+    kept = [
+        record.to_json() + "\n"
+        for record in read_records(records)
+        if record.kind != "rl-step" or int(str(record.fields["step"])) <= step
+    ]
+    write_whole(records, "".join(kept), "records")

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Protocol
 
 from weft.core.errors import FileError, MismatchError
-from weft.core.files import write_whole
 from weft.core.records import Record, RecordLog, read_records
 from weft.rl.buffer import Ticket
 from weft.rl.engines.checkpoint import load_checkpoint, save_checkpoint
+from weft.rl.engines.folder import RECORDS, take_back
 from weft.rl.engines.intake import Intake
 from weft.rl.learner import Learner
 from weft.rl.rollout import Rollout
@@ -31,7 +31,7 @@ from weft.rl.weights import Weights
 
 __all__ = ["Fleet", "Sink", "Training"]
 
-CHECKPOINT, RECORDS = "checkpoint.pt", "records.jsonl"
+CHECKPOINT = "checkpoint.pt"
 
 
 class Fleet(Protocol):
@@ -149,7 +149,7 @@ class Training:
         self._before_s = float(state["seconds"])
         records = self._folder / RECORDS
         if records.exists():
-            _take_back(records, self._learner.version)
+            take_back(records, self._learner.version)
         self._log = RecordLog(records)
         return True
 
@@ -264,13 +264,3 @@ class Training:
                 "seconds": self._before_s + time.monotonic() - began,
             },
         )
-
-
-def _take_back(path: Path, step: int) -> None:
-    """Drop records of steps that the checkpoint does not know: they will be taken again."""
-    kept = [
-        record.to_json() + "\n"
-        for record in read_records(path)
-        if record.kind != "rl-step" or int(str(record.fields["step"])) <= step
-    ]
-    write_whole(path, "".join(kept), "records")

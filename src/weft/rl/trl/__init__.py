@@ -7,9 +7,9 @@ Needs the extra `rl`. Names load when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from weft.core.lazy import lazy
 from weft.rl.trl.layout import require
 
 if TYPE_CHECKING:
@@ -32,9 +32,4 @@ __all__ = ["GACCallback", "Outcome", "on_cpu", "train"]
 require("transformers", "accelerate")
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'weft.rl.trl' has no attribute {name!r}")
-    found = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = found
-    return found
+__getattr__ = lazy(__name__, _HOME)

@@ -37,9 +37,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from weft.core.errors import FileError, InputError, MismatchError
-from weft.core.files import write_whole
 from weft.core.records import RecordLog, read_records
 from weft.rl.corrections import PPOClip
+from weft.rl.engines.folder import RECORDS, take_back
 from weft.rl.task import Task
 from weft.rl.trl.callback import GACCallback
 from weft.rl.trl.cpu import on_cpu
@@ -47,8 +47,6 @@ from weft.rl.trl.layout import sample_of, trl_module
 from weft.rl.trl.worker import LocalTransfer, ThreadWorker
 
 __all__ = ["Outcome", "train"]
-
-RECORDS = "records.jsonl"
 
 _FIGURES = {
     "reward": "reward",
@@ -310,13 +308,7 @@ def _open_log(
         log = RecordLog(path)
         log.append("rl-run", **run)
         return log
-    step = _step_of(checkpoint)
-    kept = [  # steps after the checkpoint will be taken again
-        record.to_json() + "\n"
-        for record in read_records(path)
-        if record.kind != "rl-step" or int(str(record.fields["step"])) <= step
-    ]
-    write_whole(path, "".join(kept), "records")
+    take_back(path, _step_of(checkpoint))
     return RecordLog(path)
 
 
