@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from weft.diffusion import accelerate, restore
 
-__all__ = ["Contestant", "accelerated", "in_turns"]
+__all__ = ["Contestant", "accelerated", "in_turns", "speedups"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +75,14 @@ def in_turns(
         for n in order:
             found[n].append(taken_s(n))
     return found
+
+
+def speedups(times: Sequence[Sequence[float]]) -> list[float]:
+    """How many times as fast as the first each of some is.
+
+    By the shortest of their rounds, since whatever else runs on a machine only adds.
+
+    Args:
+        times: of each, in each round, as `in_turns` measures them [s].
+    """
+    return [min(times[0]) / min(own) for own in times]

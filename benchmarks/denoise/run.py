@@ -14,13 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.denoise.contestant import Contestant, accelerated, in_turns
+from benchmarks.denoise.contestant import Contestant, accelerated, in_turns, speedups
 from benchmarks.denoise.quality import psnr, ssim
 from benchmarks.denoise.rivals import rivals
 from benchmarks.denoise.scene import STEPS, Scene, Taken
@@ -40,7 +40,7 @@ LIKE_DB, FASTER = 35.0, 1.3
 SKETCH_SPEED = 3.0
 WHOLE = 0.99
 """Share of the work from which on nothing is left out."""
-ROUNDS, BATCH = 3, 4
+ROUNDS, BATCH = 5, 4
 CALIBRATION, HELD_OUT = (101, 102, 103, 104), (1, 2, 3)
 
 
@@ -129,15 +129,20 @@ def measure(name: str, *, quick: bool = False) -> list[Point]:
             return scenes[0].on(pipes[n]).taken(own.inputs, count=False).seconds
 
     rounds = 1 if quick else ROUNDS
-    times = in_turns(
-        len(contestants), rounds, taken_s, lambda at: _tell(f"timing: round {at + 1} of {rounds}")
+    speeds = speedups(
+        in_turns(
+            len(contestants),
+            rounds,
+            taken_s,
+            lambda at: _tell(f"timing: round {at + 1} of {rounds}"),
+        )
     )
     work = quality[0][0][0].work
     return [
         Point(
             name=own.name,
             setting=own.setting,
-            speedup=median(full / mine for full, mine in zip(times[0], times[n], strict=True)),
+            speedup=speeds[n],
             work=mean(taken.work for taken, *_ in quality[n]) / work,
             psnr_db=mean(db for _, db, _, _ in quality[n]),
             ssim=mean(own for _, _, own, _ in quality[n]),

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
-from benchmarks.denoise.contestant import Contestant, accelerated, in_turns
+from benchmarks.denoise.contestant import Contestant, accelerated, in_turns, speedups
 from benchmarks.denoise.quality import psnr
 from benchmarks.denoise.scene import Scene
 from benchmarks.denoise.work import counted
@@ -70,13 +70,15 @@ def measure_sketches(name: str, seeds: Sequence[int], *, batch: int, rounds: int
                     videos = scene.on(pipe).call()
                 work[n].append(found.done)
                 quality[n].append((scene.adherence(videos), psnr(videos, full)))
-        taken = in_turns(
-            len(pipes), rounds, lambda n: scenes[0].on(pipes[n]).taken({}, count=False).seconds
+        speeds = speedups(
+            in_turns(
+                len(pipes), rounds, lambda n: scenes[0].on(pipes[n]).taken({}, count=False).seconds
+            )
         )
     return [
         Rendered(
             name=own.name,
-            speedup=median(a / b for a, b in zip(taken[0], taken[n], strict=True)),
+            speedup=speeds[n],
             work=mean(work[n]) / mean(work[0]),
             adherence=mean(a for a, _ in quality[n]),
             psnr_db=mean(db for _, db in quality[n]),
