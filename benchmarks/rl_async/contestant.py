@@ -21,7 +21,8 @@ from weft.core.records import read_records
 from weft.rl.engines.checkpoint import load_checkpoint
 from weft.rl.sampling import ModelSampler, roll
 from weft.rl.task import Task
-from weft.workflow.train_rl import TrainSettings, load_task, train_rl
+from weft.workflow.recipe import load_task
+from weft.workflow.train_rl import TrainSettings, train_rl
 
 __all__ = ["measure"]
 

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import weft
 from weft.cli.commands import COMMANDS
@@ -42,6 +42,13 @@ class _Parser(argparse.ArgumentParser):
             got=message,
             hint=f"usage: {' '.join(self.format_usage().split()[1:])}",
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Arguments of this parser; what is left is refused here, by the command it was given to."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         # What --help and --version print; argparse itself passes over what it could not write.

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
+from torch import nn
+
 from weft.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
     from weft.rl.weights import Weights
 
 __all__ = ["Answer", "Prompt", "Sampler", "Task"]
+
+_FUNCTIONS = {
+    "make_model": "lambda: AutoModelForCausalLM.from_pretrained(...)",
+    "make_tokenizer": "lambda: AutoTokenizer.from_pretrained(...)",
+    "prompts": "lambda first, count: [own[n % len(own)] for n in range(first, first + count)]",
+    "reward": "lambda prompt, text: float(text == prompt.key)",
+}
+"""What has to be functions, and what one may look like."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +102,7 @@ class Task:
             inference server; called once in each process that makes samples.
 
     Raises:
-        InputError: a number out of range.
+        InputError: a number out of range, or a value where a function is wanted.
     """
 
     name: str
@@ -109,6 +119,12 @@ class Task:
     make_sampler: Callable[[], Sampler] | None = None
 
     def __post_init__(self) -> None:
+        for field, example in _FUNCTIONS.items():
+            value: object = getattr(self, field)
+            if not callable(value) or isinstance(value, nn.Module):
+                raise InputError(
+                    need=f"{field}: a function", got=type(value).__name__, hint=f"{field}={example}"
+                )
         if min(self.new_tokens, self.groups_per_step) < 1 or self.group < 2:
             raise InputError(
                 need="at least one new token and one group a step, of at least two answers",

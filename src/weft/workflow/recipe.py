@@ -1,7 +1,8 @@
-"""Recipes: workloads named as "path.py:function".
+"""Recipes: workloads and tasks named as "path.py:function".
 
 A recipe is a plain Python file with functions that take no arguments and return a
-`Workload`, or what else a command asks for. The file's folder is importable while it is
+`Workload`, or what else a command asks for. A file alone stands for its function of the same
+name. The file's folder is importable while it is
 loaded, so that recipes may share code. Knows files and functions; does not know what a
 workload does.
 """
@@ -24,8 +25,9 @@ from weft.core.errors import FileError, InputError, WeftError
 
 if TYPE_CHECKING:
     from weft.capture import Workload
+    from weft.rl.task import Task
 
-__all__ = ["call_recipe", "load_workload", "split_recipe"]
+__all__ = ["call_recipe", "load_task", "load_workload", "split_recipe"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,20 +43,24 @@ _DISTRIBUTIONS = {
 
 
 def split_recipe(recipe: str) -> tuple[Path, str]:
-    """File and function of a recipe's name.
+    """File and function of a recipe's name; of a file alone, the function that is called like it.
 
     Raises:
-        InputError: the text is not a Python file, a colon and a name.
+        InputError: the text is neither a Python file nor one, a colon and a name.
 
     Example:
         >>> path, function = split_recipe("recipes/gpt.py:gpt_small")
         >>> path.name, function
         ('gpt.py', 'gpt_small')
+        >>> split_recipe("recipes/rl_reverse.py")[1]
+        'rl_reverse'
     """
-    path, colon, function = recipe.rpartition(":")
-    if not colon or not path.endswith(".py") or not function.isidentifier():
+    path, _, function = recipe.rpartition(":")
+    if recipe.endswith(".py"):
+        path, function = recipe, Path(recipe).stem
+    if not path.endswith(".py") or not function.isidentifier():
         raise InputError(
-            need="a recipe as FILE.py:FUNCTION",
+            need="a recipe as FILE.py:FUNCTION, or FILE.py with a function called FILE",
             got=repr(recipe),
             hint="for example recipes/gpt.py:gpt_small",
         )
@@ -103,6 +109,32 @@ def load_workload(recipe: str) -> Workload:
         workload,
         model=_with_packages(workload.model, recipe),
         batch=_with_packages(workload.batch, recipe),
+    )
+
+
+def load_task(recipe: str) -> Task:
+    """The task of reinforcement learning that a recipe's function returns.
+
+    Raises:
+        FileError: the file is missing or cannot be imported, or a package that it needs is not
+            installed; the latter also from what makes the task's model, tokenizer and sampler.
+        InputError: the function is missing, wants arguments or returns something else.
+    """
+    from weft.rl.task import Task
+
+    task = call_recipe(recipe, "a weft.rl.Task")
+    if not isinstance(task, Task):
+        raise InputError(
+            need="a recipe function that returns a weft.rl.Task",
+            got=f"{recipe} returned {type(task).__name__}",
+            hint="for example recipes/rl_reverse.py:rl_reverse",
+        )
+    sampler = task.make_sampler
+    return replace(
+        task,
+        make_model=_with_packages(task.make_model, recipe),
+        make_tokenizer=_with_packages(task.make_tokenizer, recipe),
+        make_sampler=None if sampler is None else _with_packages(sampler, recipe),
     )
 
 

@@ -22,7 +22,7 @@ from weft.core.errors import InputError
 from weft.core.files import write_whole
 from weft.core.records import read_records
 from weft.workflow.progress import Progress, silent
-from weft.workflow.recipe import call_recipe
+from weft.workflow.recipe import load_task
 
 if TYPE_CHECKING:
     from weft.rl.corrections import Correction
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from weft.rl.learner import Method
     from weft.rl.task import Task
 
-__all__ = ["CORRECTIONS", "ENGINES", "ORDERS", "Summary", "TrainSettings", "load_task", "train_rl"]
+__all__ = ["CORRECTIONS", "ENGINES", "ORDERS", "Summary", "TrainSettings", "train_rl"]
 
 CORRECTIONS = ("ppo", "truncated", "decoupled", "m2po", "none")
 ENGINES = ("local", "ray", "trl")
@@ -181,25 +181,6 @@ class Summary:
             "stopped": self.stopped,
             "folder": str(self.folder),
         }
-
-
-def load_task(recipe: str) -> Task:
-    """The task that a recipe's function returns.
-
-    Raises:
-        FileError: the file is missing or cannot be imported.
-        InputError: the function is missing, wants arguments or returns something else.
-    """
-    from weft.rl.task import Task
-
-    task = call_recipe(recipe, "a weft.rl.Task")
-    if not isinstance(task, Task):
-        raise InputError(
-            need="a recipe function that returns a weft.rl.Task",
-            got=f"{recipe} returned {type(task).__name__}",
-            hint="for example recipes/rl_reverse.py:rl_reverse",
-        )
-    return task
 
 
 def train_rl(

@@ -136,6 +136,14 @@ def test_a_command_line_that_cannot_be_read_is_an_error_in_three_parts(
         assert part in err
 
 
+def test_an_option_that_an_action_lacks_is_answered_with_the_help_of_the_action(capsys):
+    assert border.run(["rl", "train", "recipes/rl_reverse.py", "--stale", "8"]) == 2
+    err = capsys.readouterr().err
+    assert "`weft rl train --help`" in err
+    assert "--stale 8" in err
+    assert "[--staleness N]" in err
+
+
 def test_every_command_has_help_with_an_example_and_takes_json_and_debug(capsys):
     names = [c.name for c in border.COMMANDS]
     planning = ["demo", "machine", "capture", "plan", "score", "run", "show"]

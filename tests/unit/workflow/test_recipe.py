@@ -2,7 +2,7 @@ import pytest
 
 from weft.core.errors import CaptureError, FileError, InputError
 from weft.workflow import recipe as recipe_module
-from weft.workflow.recipe import load_workload, split_recipe
+from weft.workflow.recipe import load_task, load_workload, split_recipe
 
 SOURCE = """
 import torch
@@ -55,7 +55,9 @@ def test_a_recipe_gives_its_workload_and_may_import_its_neighbours(recipe):
     assert workload.batch(0)["x"].shape == (4, 3)
 
 
-@pytest.mark.parametrize("text", ["toy.py", "toy:small", "toy.py:", ":small", "toy.py:not a name"])
+@pytest.mark.parametrize(
+    "text", ["not a name.py", "toy:small", "toy.py:", ":small", "toy.py:not a name"]
+)
 def test_a_name_that_is_no_file_and_function_is_refused_as_given(text):
     with pytest.raises(InputError) as caught:
         split_recipe(text)
@@ -161,6 +163,59 @@ def test_a_package_that_is_imported_only_when_called_is_to_be_installed_too(tmp_
             call()
         assert caught.value.hint == "pip install absent_package"
         assert str(path) in caught.value.need
+
+
+TASK = """
+from weft.rl import Prompt, Task
+
+
+def absent():
+    import absent_package
+
+
+def wants():
+    return Task(
+        name="wants",
+        make_model=absent,
+        make_tokenizer=absent,
+        make_sampler=absent,
+        prompts=lambda first, count: [Prompt(text="1")] * count,
+        reward=lambda prompt, text: 1.0,
+        new_tokens=1,
+    )
+
+
+def three():
+    return 3
+"""
+
+
+def test_packages_that_a_task_needs_are_to_be_installed(tmp_path):
+    path = tmp_path / "wants.py"
+    path.write_text(TASK)
+    task = load_task(f"{path}:wants")
+    assert task.make_sampler is not None
+    for call in (task.make_model, task.make_tokenizer, task.make_sampler):
+        with pytest.raises(FileError) as caught:
+            call()
+        assert caught.value.hint == "pip install absent_package"
+
+
+def test_what_is_no_task_is_refused_with_its_type(tmp_path):
+    path = tmp_path / "wants.py"
+    path.write_text(TASK)
+    with pytest.raises(InputError, match="returned int"):
+        load_task(f"{path}:three")
+
+
+def test_a_file_alone_stands_for_its_function_of_the_same_name(tmp_path):
+    path = tmp_path / "wants.py"
+    path.write_text(TASK)
+    assert load_task(str(path)).name == "wants"
+    path.rename(tmp_path / "other.py")
+    with pytest.raises(InputError, match="no function other") as caught:
+        load_task(str(tmp_path / "other.py"))
+    assert "three, wants" in str(caught.value.hint)
 
 
 def test_two_recipe_files_of_one_name_do_not_meet(recipe, tmp_path):

@@ -12,7 +12,8 @@ from tests.unit.rl import small
 from weft.core.errors import FileError, InputError, MismatchError
 from weft.core.records import read_records
 from weft.rl.engines.folder import alone_in
-from weft.workflow.train_rl import CORRECTIONS, TrainSettings, load_task, train_rl
+from weft.workflow.recipe import load_task
+from weft.workflow.train_rl import CORRECTIONS, TrainSettings, train_rl
 
 RECIPE = f"{small.__file__}:small"
 

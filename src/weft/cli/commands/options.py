@@ -42,7 +42,9 @@ def add_action(
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The recipe, as a positional argument."""
-    parser.add_argument("recipe", metavar="RECIPE", help="FILE.py:FUNCTION")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="FILE.py:FUNCTION, or FILE.py for its function FILE"
+    )
 
 
 def add_machine(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -16,6 +16,7 @@ from weft.cli.command import Command
 from weft.cli.commands.options import add_action, add_recipe, writable_file
 from weft.cli.console import Console
 from weft.core.errors import FileError, InputError
+from weft.workflow.recipe import split_recipe
 from weft.workflow.train_rl import CORRECTIONS, ENGINES, ORDERS, TrainSettings
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _train(args: argparse.Namespace, console: Console) -> None:
 
 def _settings(args: argparse.Namespace) -> TrainSettings:
     given = TrainSettings(
-        recipe=_recipe(args.recipe),
+        recipe=args.recipe,
         folder=Path(),
         steps=args.steps,
         staleness=args.staleness,
@@ -166,13 +167,8 @@ def _settings(args: argparse.Namespace) -> TrainSettings:
     return replace(given, folder=_folder(given) if args.output is None else args.output)
 
 
-def _recipe(text: str) -> str:
-    """A file alone stands for the function that is called like it."""
-    return f"{text}:{Path(text).stem}" if text.endswith(".py") else text
-
-
 def _folder(settings: TrainSettings) -> Path:
-    name = settings.recipe.rpartition(":")[2] or Path(settings.recipe).stem
+    _, name = split_recipe(settings.recipe)
     about = (settings.method, f"s{settings.staleness}", settings.engine, f"seed{settings.seed}")
     return Path("runs") / "-".join((name, *about))
 

@@ -41,7 +41,7 @@ def started():
 
 def recipe(name):
     """A task that a process loads by itself, as the command does it."""
-    from weft.workflow.train_rl import load_task
+    from weft.workflow.recipe import load_task
 
     return partial(load_task, f"{Path(small.__file__)}:{name}")
 
