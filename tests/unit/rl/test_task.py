@@ -42,4 +42,4 @@ def test_an_object_that_can_be_called_is_a_function():
         def __call__(self, prompt, text):
             return 1.0
 
-    assert task(reward=Reward()).reward(None, "") == 1.0
+    assert task(reward=Reward()).reward(prompts(0, 1)[0], "") == 1.0
