@@ -109,7 +109,7 @@ def test_runs_repeat() -> None:
 
 def test_without_a_lag_corrections_are_the_plain_gradient() -> None:
     plain = run(SHORT, METHODS["none"], rate=1e-3, lag=0, seed=0)
-    for name in ("TIS", "PPO clip", "M2PO", "decoupled PPO", "TIS + KL"):
+    for name in ("TIS", "PPO clip", "M2PO", "decoupled PPO", "TIS(1) + KL"):
         corrected = run(SHORT, METHODS[name], rate=1e-3, lag=0, seed=0)
         assert corrected.rewards == pytest.approx(plain.rewards), name
 
