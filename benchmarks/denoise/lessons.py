@@ -6,7 +6,7 @@ Everything is drawn on the device that trains, so that a step can be a CUDA grap
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -54,7 +54,7 @@ class Lessons:
         name: of the denoiser.
         device: of torch.
         batch: videos of a step.
-        teacher: whose answers are learnt; the truth if there is none.
+        teacher: a Wan whose answers are learnt; the truth if there is none.
     """
 
     def __init__(self, name: str, device: str, batch: int, teacher: nn.Module | None) -> None:
@@ -78,8 +78,23 @@ class Lessons:
         lesson = self._noised(clean, embeddings(words) * prompted[:, None, None])
         if self._teacher is None:
             return lesson
-        said = self._said(self._teacher, lesson)
-        return _Lesson(noisy=lesson.noisy, times=lesson.times, text=lesson.text, target=said)
+        return replace(lesson, target=self._taught(self._teacher, lesson))
+
+    def _taught(self, teacher: nn.Module, lesson: _Lesson) -> Tensor:
+        """What a Wan says of the same videos, in the denoiser's own terms [B,C,T,H,W].
+
+        Noisy latents of a DDIM scheduler are those of a straight path times a number: of `signal`
+        times a video and `noise` times noise, the share of noise is the level.
+        """
+        if self._kept is None:
+            return _answer(teacher, lesson.noisy, lesson.times, lesson.text)
+        kept = self._kept[lesson.times][:, None, None, None, None]
+        signal, noise = self._scale * kept.sqrt(), (1 - kept).sqrt()
+        level = noise / (signal + noise)
+        straight = lesson.noisy / (signal + noise)
+        velocity = _answer(teacher, straight, 1000 * level.flatten(), lesson.text)
+        clean, grain = straight - level * velocity, straight + (1 - level) * velocity
+        return kept.sqrt() * grain - noise * self._scale * clean
 
     def _levels(self) -> Tensor:
         """Noise levels: mostly high ones, which decide what moves; for small models low ones."""
@@ -104,15 +119,17 @@ class Lessons:
         return _Lesson(noisy=noisy, times=times, text=text, target=target)
 
     def _said(self, model: nn.Module, lesson: _Lesson) -> Tensor:
-        """A denoiser's answer [B,C,T,H,W]."""
-        given = lesson.noisy if self._is_flow else lesson.noisy.transpose(1, 2)
-        found = model(
-            hidden_states=given,
-            timestep=lesson.times,
-            encoder_hidden_states=lesson.text,
-            return_dict=False,
-        )[0]
-        return found if self._is_flow else found.transpose(1, 2)
+        """The denoiser's answer [B,C,T,H,W]."""
+        if self._is_flow:
+            return _answer(model, lesson.noisy, lesson.times, lesson.text)
+        given = lesson.noisy.transpose(1, 2)
+        return _answer(model, given, lesson.times, lesson.text).transpose(1, 2)
+
+
+def _answer(model: nn.Module, noisy: Tensor, times: Tensor, text: Tensor) -> Tensor:
+    return model(
+        hidden_states=noisy, timestep=times, encoder_hidden_states=text, return_dict=False
+    )[0]
 
 
 def graphed(step: Step) -> Step:

@@ -1,9 +1,9 @@
 """Train the denoisers of recipes/moving_shapes.py: `python -m benchmarks.denoise.train wan`.
 
 A run that is killed goes on where it was. Each takes minutes on a GPU, hours on CPUs. Large
-denoisers learn from videos, at all noise levels;
-small ones at little noise, which is all that they are there for, the Wan's what the large one
-would say.
+denoisers learn at all noise levels, small ones at little noise, which is all that they are there
+for. The large Wan learns from videos. All others learn what it would say, which is less work: it
+has averaged over the videos that noise may hide.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ BATCHES = {"cuda": 128, "cpu": 16}
 RATE, WARM_UP, DECAY = 1e-3, 200, 0.999
 STEPS = {False: 6000, True: 2500}
 """Of a large and of a small denoiser."""
-TEACHERS = {"wan_small": "wan"}
-"""Whose answers a denoiser learns, where both are asked alike."""
+TEACHERS = {"wan_small": "wan", "cogvideo": "wan", "cogvideo_small": "wan"}
+"""Whose answers a denoiser learns."""
 SAVED_EVERY, TOLD_EVERY = 500, 50
 PARTS = ("model", "average", "optimizer")
 
