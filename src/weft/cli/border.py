@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import weft
 from weft.cli.commands import COMMANDS
@@ -43,9 +43,11 @@ class _Parser(argparse.ArgumentParser):
             hint=f"usage: {' '.join(self.format_usage().split()[1:])}",
         )
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Arguments of this parser; what is left is refused here, by the command it was given to."""
-        found, rest = super().parse_known_args(args, namespace)
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]: one type of namespace
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Arguments of this parser; what is left is refused by the command it was given to."""
+        found, rest = super().parse_known_args(args, namespace or argparse.Namespace())
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest

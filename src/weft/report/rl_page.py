@@ -1,8 +1,8 @@
 """A page of runs of asynchronous training: how methods fare as samples get older.
 
 Runs that differ in their seeds alone are a group, drawn as its mean and a band: the 95 % interval
-of that mean over runs, by Student's t. Groups are told apart by method, staleness and learning
-rate.
+of that mean over runs, by Student's t, or, of two runs, from one to the other. Groups are told
+apart by method, staleness and learning rate.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _reward(how: Drawing) -> Section:
     if longest >= 1.5 * how.points:
         words.append(f"Each point is a mean over about {longest / how.points:.0f} steps.")
     if any(len(group.runs) > 1 for group in how.groups):
-        words.append("Bands are 95 % intervals of the mean over runs.")
+        words.append("Bands are 95 % intervals of the mean over runs; of two, both of them.")
     if how.left_out:
         words.append(
             f"{how.left_out} groups are in the tables only: of a crowded panel, each method is"

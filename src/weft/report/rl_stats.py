@@ -125,7 +125,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A number over steps: mean over runs, and its 95 % interval, NaN from one run."""
+    """A number over steps: mean over runs, and its band, NaN from one run.
+
+    The band is the 95 % interval of the mean. Of two runs, of which that is 13 times as wide as
+    they are apart, it reaches from the one to the other.
+    """
 
     steps: Numbers
     mean: Numbers
@@ -317,7 +321,7 @@ def curve(runs: Sequence[RlRun], name: str, *, points: int) -> Curve | None:
         mean = filled.sum(axis=0) / np.where(counts > 0, counts, np.nan)
         squares = np.where(np.isfinite(table), (table - mean) ** 2, 0.0).sum(axis=0)
         error = np.sqrt(squares / (counts - 1) / counts)
-    factors = np.array([_t(int(n) - 1) if n > 1 else np.nan for n in counts])
+    factors = np.array([_t(int(n) - 1) if n > 2 else 1.0 for n in counts])
     half = np.where(counts > 1, factors * error, np.nan)
     width = (last - first + 1) / bins
     steps = first + (np.arange(bins, dtype=np.float64) + 0.5) * width - 0.5

@@ -151,6 +151,14 @@ def test_a_curve_is_the_mean_over_runs_with_its_interval(tmp_path):
         assert found.mean[at] - found.low[at] == pytest.approx(expected.half)
 
 
+def test_the_band_of_two_runs_reaches_from_one_to_the_other(tmp_path):
+    rewards = [[0.1, 0.5, 0.3], [0.3, 0.4, 0.3]]
+    (group,) = groups_of(tmp_path, *({"rewards": r, "seed": n} for n, r in enumerate(rewards)))
+    found = curve(group.runs, "reward", points=50)
+    assert found.low.tolist() == pytest.approx([0.1, 0.4, 0.3])
+    assert found.high.tolist() == pytest.approx([0.3, 0.5, 0.3])
+
+
 def test_where_a_run_has_ended_the_others_go_on(tmp_path):
     (group,) = groups_of(tmp_path, {"rewards": [0.1, 0.2]}, {"rewards": [0.3, 0.4, 0.5], "seed": 1})
     found = curve(group.runs, "reward", points=50)
