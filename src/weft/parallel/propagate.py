@@ -8,12 +8,14 @@ reported, not solved. `weft.parallel.greedy` solves it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import ChainMap, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from math import prod
+from types import MappingProxyType
+from typing import cast
 
 from weft.core.errors import InputError
 from weft.parallel.placement import Placement, Sharding, format_sharding
@@ -22,7 +24,9 @@ from weft.parallel.rules import Rule, RuleBook
 from weft.program.graph import Program, Value
 from weft.program.types import TensorType
 
-__all__ = ["Axis", "AxisRules", "Conflict", "Propagation", "combine", "propagate"]
+__all__ = ["Axis", "AxisRules", "Conflict", "Propagation", "combine", "propagate", "spread"]
+
+NOTHING: Mapping[Value, Placement] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,29 +198,51 @@ def propagate(
         RuleError: no rule covers an operator.
         InputError: a seed is no value of the program.
     """
-    axis = Axis(program, axis_size, previous)
+    return spread(Axis(program, axis_size, previous), seeds)
+
+
+def spread(
+    axis: Axis, seeds: Mapping[Value, Placement], known: Mapping[Value, Placement] = NOTHING
+) -> Propagation:
+    """The same along an axis at hand, on top of what is known already.
+
+    Args:
+        axis: whose rules hold.
+        seeds: placements that are given; where they contradict what is known, that is a conflict
+            at the node that makes the value.
+        known: placements to which nothing that they force is left to be added.
+
+    Returns:
+        As `propagate` does; what was known and conflicts that were there before are not repeated.
+    """
+    program = axis.program
     for value in seeds:
         _require_value(program, value)
-    known = dict(seeds)
-    conflicts: dict[int, Conflict] = {}
-    waiting = deque(dict.fromkeys(chain.from_iterable(_around(program, v) for v in seeds)))
+    added = {value: place for value, place in seeds.items() if value not in known}
+    found = ChainMap(added, cast("dict[Value, Placement]", known))  # which only `added` grows in
+    conflicts = {
+        value.node: _conflict(program, value.node, {**found, value: place})
+        for value, place in seeds.items()
+        if found[value] != place
+    }
+    waiting = deque(dict.fromkeys(chain.from_iterable(_around(program, v) for v in added)))
     while waiting:
         node = waiting.popleft()
         if node in conflicts:
             continue
         values = _values(program, node)
-        agreeing = [rule for rule in axis.rules(node) if _agrees(rule, values, known)]
+        agreeing = [rule for rule in axis.rules(node) if _agrees(rule, values, found)]
         if not agreeing:
-            conflicts[node] = _conflict(program, node, known)
+            conflicts[node] = _conflict(program, node, found)
             continue
         for value, options in zip(
             values, zip(*map(_placements, agreeing), strict=True), strict=True
         ):
-            if value not in known and len(set(options)) == 1:
-                known[value] = options[0]
+            if value not in found and len(set(options)) == 1:
+                found[value] = options[0]
                 waiting.extend(n for n in _around(program, value) if n != node)
     return Propagation(
-        placements=known, conflicts=tuple(conflicts[node] for node in sorted(conflicts))
+        placements=added, conflicts=tuple(conflicts[node] for node in sorted(conflicts))
     )
 
 
