@@ -36,6 +36,9 @@ __all__ = ["CORRECTIONS", "ENGINES", "ORDERS", "Summary", "TrainSettings", "trai
 CORRECTIONS = ("ppo", "truncated", "decoupled", "m2po", "none")
 ENGINES = ("local", "ray", "trl")
 ORDERS = ("fifo", "random")
+DIVERGENCE = 0.03
+"""Strength of the penalty beside truncated ratios, where no loss is asked for.
+Source: docs/explain/stale_training.md, as is the choice of ratios that weigh nothing up."""
 IDENTITY = (
     *("task", "engine", "method", "seed", "staleness", "learning_rate", "batch", "group"),
     *("compensation", "kl_penalty", "token_budget", "order"),
@@ -56,10 +59,12 @@ class TrainSettings:
         engine: one of `ENGINES`.
         seed: of all chance.
         learning_rate: of AdamW; the task's own if left out.
-        correction: one of `CORRECTIONS`.
+        correction: one of `CORRECTIONS`; if left out, "truncated", with a penalty of `DIVERGENCE`,
+            or, with `trl`, the loss of that trainer, "ppo".
         gac: whether gradients that line up with those before are changed.
         compensation: strength of delay compensation; 0 for none.
-        kl: strength of the penalty on divergence from the policy that made the samples.
+        kl: strength of the penalty on divergence from the policy that made the samples; none where
+            a correction is asked for and this is left out.
         token_budget: mean tokens of an answer to hold; None for no price on tokens.
         micro_batch: answers whose activations are held at once; None for all of a step.
         workers: processes that make samples, with `ray`.
@@ -81,10 +86,10 @@ class TrainSettings:
     engine: str = "local"
     seed: int = 0
     learning_rate: float | None = None
-    correction: str = "ppo"
+    correction: str | None = None
     gac: bool = False
     compensation: float = 0.0
-    kl: float = 0.0
+    kl: float | None = None
     token_budget: float | None = None
     micro_batch: int | None = None
     workers: int = 1
@@ -98,7 +103,7 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("engine", self.engine, ENGINES),
-            ("correction", self.correction, CORRECTIONS),
+            ("correction", self.loss, CORRECTIONS),
             ("order", self.order, ORDERS),
         ):
             if value not in known:
@@ -134,15 +139,26 @@ class TrainSettings:
             )
 
     @property
+    def loss(self) -> str:
+        """The correction that is used."""
+        return self.correction or ("ppo" if self.engine == "trl" else "truncated")
+
+    @property
+    def divergence(self) -> float:
+        """The strength of the penalty that is used."""
+        is_asked = self.correction is not None or self.engine == "trl"
+        return (0.0 if is_asked else DIVERGENCE) if self.kl is None else self.kl
+
+    @property
     def method(self) -> str:
         """The method in a word, for records: "ppo+gac"."""
         parts = {
             "gac": self.gac,
             "dc": self.compensation > 0.0,
-            "kl": self.kl > 0.0,
+            "kl": self.divergence > 0.0,
             "budget": self.token_budget is not None,
         }
-        return "+".join((self.correction, *(name for name, used in parts.items() if used)))
+        return "+".join((self.loss, *(name for name, used in parts.items() if used)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,8 +273,8 @@ def _run_trl(
 ) -> None:
     """TRL has a loss, processes and an end of its own; what it does not take is refused."""
     strange = {
-        "--correction": settings.correction != "ppo",
-        "--kl": settings.kl > 0.0,
+        "--correction": settings.loss != "ppo",
+        "--kl": settings.divergence > 0.0,
         "--token-budget": settings.token_budget is not None,
         "--micro-batch": settings.micro_batch is not None,
         "--device": settings.device != "cpu",
@@ -387,13 +403,15 @@ def _correction(settings: TrainSettings) -> Correction:
 
     made: dict[str, Callable[[], Correction]] = {
         "ppo": PPOClip,
-        "truncated": Truncated,
+        "truncated": partial(Truncated, cap=1.0),
         "decoupled": Decoupled,
         "m2po": M2PO,
         "none": PolicyGradient,
     }
-    correction = made[settings.correction]()
-    return KLPenalty(strength=settings.kl, inside=correction) if settings.kl else correction
+    correction, strength = made[settings.loss](), settings.divergence
+    if not strength:
+        return correction
+    return KLPenalty(strength=strength, inside=correction, estimator="k2")
 
 
 def _run_fields(settings: TrainSettings, task: Task) -> dict[str, object]:
@@ -409,7 +427,7 @@ def _run_fields(settings: TrainSettings, task: Task) -> dict[str, object]:
         "batch": task.group * task.groups_per_step,
         "group": task.group,
         "compensation": settings.compensation,
-        "kl_penalty": settings.kl,
+        "kl_penalty": settings.divergence,
         "token_budget": settings.token_budget,
         "workers": settings.workers if settings.engine == "ray" else None,
         "order": settings.order if settings.engine == "local" else None,

@@ -46,7 +46,7 @@ def test_a_run_leaves_records_a_checkpoint_and_a_summary(tmp_path):
     )
     assert [one["step"] for one in told] == [1, 2, 3]
     (about,) = read_records(tmp_path / "records.jsonl", "rl-run")
-    assert about.fields["method"] == "ppo+gac" and about.fields["hardware"] == "a"
+    assert about.fields["method"] == "truncated+gac+kl" and about.fields["hardware"] == "a"
     assert about.fields["staleness"] == 1 and about.fields["learning_rate"] == 3e-3
     assert len(list(read_records(tmp_path / "records.jsonl", "rl-step"))) == 3
     assert (tmp_path / "checkpoint.pt").exists()
@@ -177,7 +177,7 @@ def test_a_folder_with_a_run_is_not_overwritten(begun):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"gac": True}, r"method ppo instead of ppo\+gac"),
+        ({"gac": True}, r"method truncated\+kl instead of truncated\+gac\+kl"),
         ({"learning_rate": 0.5}, "learning_rate 0.003 instead of 0.5"),
         ({"seed": 1}, "seed 0 instead of 1"),
     ],

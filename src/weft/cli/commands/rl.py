@@ -51,7 +51,7 @@ def _add_method(train: argparse.ArgumentParser) -> None:
     add = train.add_argument
     add("--staleness", metavar="N", type=_whole, default=0, help="most steps samples are old (0)")
     add("--gac", action="store_true", help="take out of gradients what repeats those before")
-    add("--correction", choices=CORRECTIONS, default="ppo", help="the loss of old samples (ppo)")
+    add("--correction", choices=CORRECTIONS, help="the loss of old samples (truncated, --kl 0.03)")
     add(
         "--compensation",
         metavar="STRENGTH",
@@ -59,7 +59,7 @@ def _add_method(train: argparse.ArgumentParser) -> None:
         default=0.0,
         help="delay compensation: 1 / STRENGTH is how far a weight may move",
     )
-    add("--kl", metavar="X", type=_amount, default=0.0, help="reward that a nat of drift costs")
+    add("--kl", metavar="X", type=_amount, help="reward that a nat of drift costs")
     add("--token-budget", metavar="N", type=_positive, help="mean tokens of an answer to hold")
     add("--lr", metavar="X", type=_positive, help="learning rate of AdamW (the recipe's own)")
     add("--steps", metavar="N", type=_count, default=150, help="steps in all (150)")

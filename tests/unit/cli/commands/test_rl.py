@@ -33,7 +33,7 @@ def test_json_is_one_line(tmp_path, capsys):
 def test_the_folder_is_named_after_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert train("--staleness", 1, "--compensation", 5, "--seed", 2) == 0
-    assert (tmp_path / "runs" / "small-ppo+dc-s1-local-seed2" / "summary.json").exists()
+    assert (tmp_path / "runs" / "small-truncated+dc+kl-s1-local-seed2" / "summary.json").exists()
 
 
 def test_a_file_alone_names_the_function_that_is_called_like_it(tmp_path, capsys):
