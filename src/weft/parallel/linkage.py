@@ -24,7 +24,7 @@ from weft.parallel.rules import Rule
 from weft.program.fold import Folding, Layer
 from weft.program.graph import Program, Role, Value
 
-__all__ = ["Decision", "Linkage", "ReducedAxis", "linkages"]
+__all__ = ["Decision", "Linkage", "ReducedAxis", "certain", "linkages"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,6 +81,36 @@ class ReducedAxis(Axis):
         return found
 
 
+def certain(
+    axis: Axis, folding: Folding, known: Mapping[Value, Placement] = NOTHING
+) -> dict[Value, Placement]:
+    """What is known, and what has to be if nothing is to conflict, whatever is decided.
+
+    Where all decisions about a variable that do not conflict force the same, that is no decision.
+    So the values between the layers of a transformer turn out to be whole, after which layers have
+    nothing to do with each other any more.
+
+    Args:
+        axis, folding: as those of `linkages`.
+        known: what is given, with all that it forces.
+
+    Raises:
+        RuleError: no rule covers an operator.
+    """
+    found = dict(known)
+    for node in sorted(_variables(axis.program)):
+        if Value(node) in found or folding.representative[node] != node:
+            continue
+        ways = [spread(axis, {Value(node): place}, found) for place in _places(axis, node)]
+        ways = [way for way in ways if not way.conflicts]
+        if ways:
+            first, *others = (way.placements for way in ways)
+            shared = {v: p for v, p in first.items() if all(o.get(v) == p for o in others)}
+            # Together they may force what none of the decisions did.
+            found |= {**shared, **spread(axis, shared, found).placements}
+    return found
+
+
 def linkages(
     axis: Axis, folding: Folding, known: Mapping[Value, Placement] = NOTHING
 ) -> tuple[Linkage, ...]:
@@ -94,20 +124,29 @@ def linkages(
     Raises:
         RuleError: no rule covers an operator.
     """
-    variables = {i.node for i in axis.program.inputs if i.role is Role.PARAMETER}
+    variables = _variables(axis.program)
     layers = _Layers(axis.program, folding)
     found: dict[Decision, Linkage] = {}
     for node in sorted(variables):
         if Value(node) in known:
             continue
-        # Parameters may be cut as they are stored: the rules of an input are its divisible dims.
-        for place in dict.fromkeys(rule.outputs[0] for rule in axis.rules(node)):
+        for place in _places(axis, node):
             decision = Decision(Value(node), place)
-            if is_partial(place) or decision in found:
+            if decision in found:
                 continue
             own = found[decision] = _linkage(axis, decision, known, variables)
             found.update((copy.decision, copy) for copy in layers.copies(own))
     return tuple(sorted(found.values(), key=lambda one: (-len(one.variables), one.decision)))
+
+
+def _variables(program: Program) -> frozenset[int]:
+    return frozenset(i.node for i in program.inputs if i.role is Role.PARAMETER)
+
+
+def _places(axis: Axis, node: int) -> Iterator[Placement]:
+    """Where a variable may lie: the rules of an input are the dims that divide."""
+    places = dict.fromkeys(rule.outputs[0] for rule in axis.rules(node))
+    return (place for place in places if not is_partial(place))
 
 
 def _linkage(

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.programs import mlp, transformer
-from weft.parallel.linkage import Decision, ReducedAxis, linkages
+from weft.parallel.linkage import Decision, ReducedAxis, certain, linkages
 from weft.parallel.placement import REPLICATED, is_partial
 from weft.parallel.propagate import Axis, spread
 from weft.program.fold import Folding, fold
@@ -93,11 +93,20 @@ def test_layers_that_are_alike_are_moved_and_not_computed_anew(program, found):
     }
 
 
-def test_once_the_stream_between_layers_is_whole_few_layers_are_looked_at(program, monkeypatch):
+def test_what_no_decision_can_change_is_certain(program):
     axis = ReducedAxis(program, 2)
     batch = whole_batch(axis)
-    norm = {Value(program.input_by_name["embed.weight"].node): REPLICATED}
-    known = {**batch, **spread(axis, norm, batch).placements}
+    known = certain(axis, fold(program), batch)
+    assert batch.items() <= known.items()
+    names = {i.node: i.name for i in program.inputs if i.role is Role.PARAMETER}
+    settled = {names[v.node]: place for v, place in known.items() if v.node in names}
+    assert settled == {name: REPLICATED for name in names.values() if "norm" in name}
+    assert spread(axis, known).conflicts == ()
+
+
+def test_once_layers_have_nothing_to_do_with_each_other_one_is_looked_at(program, monkeypatch):
+    axis = ReducedAxis(program, 2)
+    known = certain(axis, fold(program), whole_batch(axis))
     asked = []
     monkeypatch.setattr(
         "weft.parallel.linkage.spread", lambda *given: asked.append(given) or spread(*given)
@@ -110,6 +119,8 @@ def test_once_the_stream_between_layers_is_whole_few_layers_are_looked_at(progra
     assert {x.decision: (x.variables, x.conflicts) for x in every} == {
         x.decision: (x.variables, x.conflicts) for x in folded
     }
+    heads = of(program, folded, "layers.2.attention.query", 0)
+    assert len(heads.variables) == heads.cuts == 4
 
 
 def test_nothing_is_decided_about_what_is_known(program):
