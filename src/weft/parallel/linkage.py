@@ -173,20 +173,21 @@ class _Layers:
             self._alike[layer.stack, layer.representative].append(layer)
 
     def copies(self, linkage: Linkage) -> Iterator[Linkage]:
-        """The same of all layers like the decision's own; none where it reaches out of that."""
-        home = self._of.get(linkage.decision.variable.node)
-        touched = (*(v.node for v in linkage.variables), *(c.node for c in linkage.conflicts))
-        if home is None or any(self._of.get(node) is not home for node in touched):
+        """The same of all layers that are like the decision's own, which change places with it."""
+        decision = linkage.decision
+        home = self._of.get(decision.variable.node)
+        if home is None:
             return
         for layer in self._alike[home.stack, home.representative]:
             if layer is home:
                 continue
-            moved = dict(zip(home.nodes, layer.nodes, strict=True))
-            decision = linkage.decision
+            pairs = tuple(zip(home.nodes, layer.nodes, strict=True))
+            swapped = dict((*pairs, *((there, here) for here, there in pairs)))
+            conflicts = [self._conflict(c, swapped.get(c.node, c.node)) for c in linkage.conflicts]
             yield Linkage(
-                decision=replace(decision, variable=_moved(decision.variable, moved)),
-                variables={_moved(v, moved): p for v, p in linkage.variables.items()},
-                conflicts=tuple(self._conflict(c, moved[c.node]) for c in linkage.conflicts),
+                decision=replace(decision, variable=_moved(decision.variable, swapped)),
+                variables={_moved(v, swapped): p for v, p in linkage.variables.items()},
+                conflicts=tuple(sorted(conflicts, key=lambda c: c.node)),
             )
 
     def _conflict(self, conflict: Conflict, node: int) -> Conflict:
@@ -194,4 +195,4 @@ class _Layers:
 
 
 def _moved(value: Value, moved: Mapping[int, int]) -> Value:
-    return replace(value, node=moved[value.node])
+    return replace(value, node=moved.get(value.node, value.node))
