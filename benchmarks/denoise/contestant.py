@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from weft.diffusion import accelerate, restore
 
-__all__ = ["Contestant", "accelerated", "in_turns", "speedups"]
+__all__ = ["Contestant", "accelerated", "speedups"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +53,15 @@ def accelerated(
     return Contestant(name=name, setting=setting, on=on)
 
 
-def in_turns(
+def speedups(
     count: int,
     rounds: int,
     taken_s: Callable[[int], float],
     tell: Callable[[int], None] = lambda number: None,
-) -> list[list[float]]:
-    """What each of some takes in each round, in another order each round [s].
+) -> list[float]:
+    """How many times as fast as the first each of some is, taking turns in changing order.
+
+    By the shortest of their rounds, since whatever else runs on a machine only adds.
 
     Args:
         count: of them.
@@ -67,22 +69,11 @@ def in_turns(
         taken_s: has one of them take its turn.
         tell: told which round begins.
     """
-    found: list[list[float]] = [[] for _ in range(count)]
+    times: list[list[float]] = [[] for _ in range(count)]
     order, chance = list(range(count)), random.Random(0)
     for number in range(rounds):
         tell(number)
         chance.shuffle(order)
         for n in order:
-            found[n].append(taken_s(n))
-    return found
-
-
-def speedups(times: Sequence[Sequence[float]]) -> list[float]:
-    """How many times as fast as the first each of some is.
-
-    By the shortest of their rounds, since whatever else runs on a machine only adds.
-
-    Args:
-        times: of each, in each round, as `in_turns` measures them [s].
-    """
+            times[n].append(taken_s(n))
     return [min(times[0]) / min(own) for own in times]

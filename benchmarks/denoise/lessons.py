@@ -88,13 +88,13 @@ class Lessons:
         """
         if self._kept is None:
             return _answer(teacher, lesson.noisy, lesson.times, lesson.text)
-        kept = self._kept[lesson.times][:, None, None, None, None]
-        signal, noise = self._scale * kept.sqrt(), (1 - kept).sqrt()
+        share, noise = _shares(self._kept, lesson.times)
+        signal = self._scale * share
         level = noise / (signal + noise)
         straight = lesson.noisy / (signal + noise)
         velocity = _answer(teacher, straight, 1000 * level.flatten(), lesson.text)
         clean, grain = straight - level * velocity, straight + (1 - level) * velocity
-        return kept.sqrt() * grain - noise * self._scale * clean
+        return share * grain - noise * self._scale * clean
 
     def _levels(self) -> Tensor:
         """Noise levels: mostly high ones, which decide what moves; for small models low ones."""
@@ -113,9 +113,9 @@ class Lessons:
             return _Lesson(noisy=noisy, times=levels * 1000, text=text, target=noise - clean)
         clean = clean * self._scale
         times = (levels * 999).round().long()
-        kept = self._kept[times][:, None, None, None, None]
-        noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
-        target = kept.sqrt() * noise - (1 - kept).sqrt() * clean
+        share, of_noise = _shares(self._kept, times)
+        noisy = share * clean + of_noise * noise
+        target = share * noise - of_noise * clean
         return _Lesson(noisy=noisy, times=times, text=text, target=target)
 
     def _said(self, model: nn.Module, lesson: _Lesson) -> Tensor:
@@ -124,6 +124,12 @@ class Lessons:
             return _answer(model, lesson.noisy, lesson.times, lesson.text)
         given = lesson.noisy.transpose(1, 2)
         return _answer(model, given, lesson.times, lesson.text).transpose(1, 2)
+
+
+def _shares(kept: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a video and of noise in what is noisy, for a DDIM scheduler [B,1,1,1,1]."""
+    square = kept[times][:, None, None, None, None]
+    return square.sqrt(), (1 - square).sqrt()
 
 
 def _answer(model: nn.Module, noisy: Tensor, times: Tensor, text: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.denoise.contestant import Contestant, accelerated, in_turns, speedups
+from benchmarks.denoise.contestant import Contestant, accelerated, speedups
 from benchmarks.denoise.quality import psnr, ssim
 from benchmarks.denoise.rivals import rivals
 from benchmarks.denoise.scene import STEPS, Scene, Taken
@@ -130,12 +130,7 @@ def measure(name: str, *, quick: bool = False) -> list[Point]:
 
     rounds = 1 if quick else ROUNDS
     speeds = speedups(
-        in_turns(
-            len(contestants),
-            rounds,
-            taken_s,
-            lambda at: _tell(f"timing: round {at + 1} of {rounds}"),
-        )
+        len(contestants), rounds, taken_s, lambda at: _tell(f"timing: round {at + 1} of {rounds}")
     )
     work = quality[0][0][0].work
     return [

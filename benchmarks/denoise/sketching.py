@@ -9,7 +9,7 @@ from functools import partial
 from statistics import mean
 from typing import Any
 
-from benchmarks.denoise.contestant import Contestant, accelerated, in_turns, speedups
+from benchmarks.denoise.contestant import Contestant, accelerated, speedups
 from benchmarks.denoise.quality import psnr
 from benchmarks.denoise.scene import Scene
 from benchmarks.denoise.work import counted
@@ -71,9 +71,7 @@ def measure_sketches(name: str, seeds: Sequence[int], *, batch: int, rounds: int
                 work[n].append(found.done)
                 quality[n].append((scene.adherence(videos), psnr(videos, full)))
         speeds = speedups(
-            in_turns(
-                len(pipes), rounds, lambda n: scenes[0].on(pipes[n]).taken({}, count=False).seconds
-            )
+            len(pipes), rounds, lambda n: scenes[0].on(pipes[n]).taken({}, count=False).seconds
         )
     return [
         Rendered(

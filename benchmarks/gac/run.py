@@ -30,7 +30,8 @@ NEAR = 16
 REACH, HARMLESS = 0.02, 0.01
 RATES = (5e-4, 1e-3, 1.5e-3, 2e-3, 3e-3)
 FEWER_RATES = (5e-4, 1e-3, 2e-3)
-TUNING, SEEDS, FEWER_SEEDS = (11, 12), tuple(range(21, 28)), tuple(range(21, 26))
+TUNING, SEEDS = (11, 12), tuple(range(21, 28))
+FEWER_SEEDS = SEEDS[:5]
 KEPT = Path(__file__).parents[1] / ".gac" / "trials.jsonl"
 
 _REVERSE = Setting(name="reverse", task="reverse 3", width=32, layers=1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from weft.capture.optimizer import Optimizer, TorchFactory, from_torch
 from weft.core.errors import InputError
+from weft.core.functions import require_functions
 
 __all__ = ["Workload", "build_model"]
 
@@ -71,11 +72,7 @@ class Workload:
         if not isinstance(self.name, str) or not self.name:  # pyright: ignore[reportUnnecessaryIsInstance]
             got = f"name={self.name!r}"
             raise InputError(need="a name", got=got, hint='Workload(name="mlp", ...)')
-        for field, example in _FUNCTIONS.items():
-            value: object = getattr(self, field)
-            if not callable(value) or isinstance(value, nn.Module):
-                got = type(value).__name__
-                raise InputError(need=f"{field}: a function", got=got, hint=f"{field}={example}")
+        require_functions(self, _FUNCTIONS, unlike=nn.Module)
         if type(self.seed) is not int or not -(2**63) <= self.seed < 2**64:
             raise InputError(
                 need="seed: an integer of 64 bits", got=f"seed={self.seed!r}", hint="seed=0"

@@ -107,7 +107,7 @@ def certain(
             first, *others = (way.placements for way in ways)
             shared = {v: p for v, p in first.items() if all(o.get(v) == p for o in others)}
             # Together they may force what none of the decisions did.
-            found |= {**shared, **spread(axis, shared, found).placements}
+            found |= spread(axis, shared, found).placements
     return found
 
 

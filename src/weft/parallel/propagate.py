@@ -214,6 +214,10 @@ def spread(
 
     Returns:
         As `propagate` does; what was known and conflicts that were there before are not repeated.
+
+    Raises:
+        RuleError: no rule covers an operator.
+        InputError: a seed is no value of the program.
     """
     program = axis.program
     for value in seeds:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import nn
 
 from weft.core.errors import InputError
+from weft.core.functions import require_functions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -119,12 +120,7 @@ class Task:
     make_sampler: Callable[[], Sampler] | None = None
 
     def __post_init__(self) -> None:
-        for field, example in _FUNCTIONS.items():
-            value: object = getattr(self, field)
-            if not callable(value) or isinstance(value, nn.Module):
-                raise InputError(
-                    need=f"{field}: a function", got=type(value).__name__, hint=f"{field}={example}"
-                )
+        require_functions(self, _FUNCTIONS, unlike=nn.Module)
         if min(self.new_tokens, self.groups_per_step) < 1 or self.group < 2:
             raise InputError(
                 need="at least one new token and one group a step, of at least two answers",

@@ -1,10 +1,9 @@
 """Recipes: workloads and tasks named as "path.py:function".
 
-A recipe is a plain Python file with functions that take no arguments and return a
-`Workload`, or what else a command asks for. A file alone stands for its function of the same
-name. The file's folder is importable while it is
-loaded, so that recipes may share code. Knows files and functions; does not know what a
-workload does.
+A recipe is a plain Python file with functions that take no arguments and return a `Workload`, or
+what else a command asks for. A file alone stands for its function of the same name. The file's
+folder is importable while it is loaded, so that recipes may share code. Knows files and functions;
+does not know what a workload does.
 """
 
 from __future__ import annotations
@@ -98,13 +97,8 @@ def load_workload(recipe: str) -> Workload:
     """
     from weft.capture import Workload
 
-    workload = call_recipe(recipe, "a Workload")
-    if not isinstance(workload, Workload):
-        raise InputError(
-            need="a recipe function that returns a weft.Workload",
-            got=f"{recipe} returned {type(workload).__name__}",
-            hint="end the function with `return weft.Workload(name=..., model=..., ...)`",
-        )
+    hint = "end the function with `return weft.Workload(name=..., model=..., ...)`"
+    workload = _returned(recipe, Workload, "a weft.Workload", hint)
     return replace(
         workload,
         model=_with_packages(workload.model, recipe),
@@ -122,13 +116,8 @@ def load_task(recipe: str) -> Task:
     """
     from weft.rl.task import Task
 
-    task = call_recipe(recipe, "a weft.rl.Task")
-    if not isinstance(task, Task):
-        raise InputError(
-            need="a recipe function that returns a weft.rl.Task",
-            got=f"{recipe} returned {type(task).__name__}",
-            hint="for example recipes/rl_reverse.py:rl_reverse",
-        )
+    hint = "for example recipes/rl_reverse.py:rl_reverse"
+    task = _returned(recipe, Task, "a weft.rl.Task", hint)
     sampler = task.make_sampler
     return replace(
         task,
@@ -136,6 +125,18 @@ def load_task(recipe: str) -> Task:
         make_tokenizer=_with_packages(task.make_tokenizer, recipe),
         make_sampler=None if sampler is None else _with_packages(sampler, recipe),
     )
+
+
+def _returned(recipe: str, kind: type[R], words: str, hint: str) -> R:
+    """What the function returns, if it is of a kind; errors call that in words."""
+    found = call_recipe(recipe, words)
+    if not isinstance(found, kind):
+        raise InputError(
+            need=f"a recipe function that returns {words}",
+            got=f"{recipe} returned {type(found).__name__}",
+            hint=hint,
+        )
+    return found
 
 
 def _with_packages(function: Callable[P, R], recipe: str) -> Callable[P, R]:

@@ -141,7 +141,9 @@ class TrainSettings:
     @property
     def loss(self) -> str:
         """The correction that is used."""
-        return self.correction or ("ppo" if self.engine == "trl" else "truncated")
+        if self.correction is not None:
+            return self.correction
+        return "ppo" if self.engine == "trl" else "truncated"
 
     @property
     def divergence(self) -> float:

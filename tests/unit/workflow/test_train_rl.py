@@ -211,6 +211,11 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "records.jsonl").exists()
 
 
+def test_a_correction_without_a_name_is_none_of_them(tmp_path):
+    with pytest.raises(InputError, match="correction: ppo, truncated"):
+        settings(tmp_path, correction="")
+
+
 def test_recipes_are_tasks():
     folder = Path(__file__).parents[3] / "recipes"
     assert load_task(f"{folder}/rl_reverse.py:rl_reverse").group == 8
