@@ -7,15 +7,12 @@ Puts together a task, a method, an engine, and a folder of records and a checkpo
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from weft.core.errors import InputError
@@ -23,6 +20,7 @@ from weft.core.files import write_whole
 from weft.core.records import read_records
 from weft.workflow.progress import Progress, silent
 from weft.workflow.recipe import load_task
+from weft.workflow.stopping import asked_to_stop
 
 if TYPE_CHECKING:
     from weft.rl.corrections import Correction
@@ -244,7 +242,7 @@ def train_rl(
         if settings.engine == "trl":
             _run_trl(settings, task, about or {}, note)
             return _finished(settings, fields, done, settings.steps, None)
-        with _asked_to_stop() as asked:
+        with asked_to_stop() as asked:
             steps = _run(settings, task, fields, note, tell, lambda: asked[0] is not None)
         return _finished(settings, fields, done, steps, asked[0])
 
@@ -475,27 +473,3 @@ def _number(step: Mapping[str, object], name: str) -> float:
 
 def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-@contextmanager
-def _asked_to_stop() -> Generator[list[int | None]]:
-    """What a signal asks is done after the step at hand; a second one ends it at once."""
-    asked: list[int | None] = [None]
-    if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals reach the main thread only
-        return
-    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # What is ignored stays so: a run in the background of a script does not hear Ctrl-C.
-    before = {number: own for number, own in found.items() if own is not signal.SIG_IGN}
-
-    def ask(number: int, _: FrameType | None) -> None:
-        asked[0] = number
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
