@@ -251,7 +251,7 @@ def _shape(weight: Tensor, centres: Tensor) -> Shape:
 
 # ------------------------------------------------------------------------------- denoisers
 
-LAYERS: Mapping[str, int] = {"wan": 10, "wan_small": 2, "cogvideo": 10, "cogvideo_small": 2}
+LAYERS: Mapping[str, int] = {"wan": 10, "wan_small": 2, "cogvideo": 6, "cogvideo_small": 2}
 """Blocks of each denoiser; all are 96 wide."""
 
 
