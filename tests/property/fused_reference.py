@@ -1,9 +1,10 @@
 """What a region computes, in float64, and how far float32 and narrower types may be from that.
 
 The program is run once as it is and a few times with every result of arithmetic moved by the
-rounding error of its element type, up or down at random. How far outputs move tells how sensitive
-they are to rounding, element by element: a comparison that flips, a difference of large numbers
-and an exact copy each get the tolerance that they deserve.
+rounding error of its element type, up or down at random, or not at all, so that only what may be
+anything changes. How far outputs move tells how sensitive they are to rounding, element by element:
+a comparison that flips, a difference of large numbers and an exact copy each get the tolerance that
+they deserve.
 """
 
 from __future__ import annotations
@@ -44,11 +45,7 @@ CUBES = frozenset(
 
 def expected(program: Program, arrays: list[np.ndarray], outputs: tuple[Value, ...]):
     """Of each output: the values, the largest error that is let pass, and where to look."""
-    base = _run(program, arrays, None, rough=False)
-    moved = [
-        _run(program, arrays, np.random.default_rng(seed), rough=bool(seed % 2))
-        for seed in range(RUNS)
-    ]
+    base, *moved = _all_runs(program, arrays)
     found = []
     for value in outputs:
         own = base[value.node].astype(np.float64)
@@ -71,30 +68,64 @@ def wrong(got: np.ndarray, own: np.ndarray, error: np.ndarray, sure: np.ndarray)
     return sure & ~(close | same)
 
 
-def _run(program, arrays, rng, *, rough):
-    """Values of all nodes.
+class _Run:
+    """One run of a program, node by node.
 
     Args:
-        program, arrays: what to run.
+        arrays: what it reads.
         rng: moves results; none to leave them alone.
         rough: whether f16 overflows and small numbers become 0, as they may but need not.
+        far: how far it moves them, over what rounding may.
     """
-    given, values = iter(arrays), []
-    for node in program.nodes:
-        of = node.outputs[0]
+
+    def __init__(self, arrays, rng=None, *, rough=False, far=0):
+        self._given, self.values = iter(arrays), []
+        self._rng, self._rough, self._far = rng, rough, far
+
+    def arguments(self, node):
+        """What a node reads."""
+        return tuple(_filled(arg, self.values) for arg in node.args)
+
+    def take(self, node, unsure):
+        """Compute a node; what it makes may be otherwise where that is not sure, if any."""
+        of, rng = node.outputs[0], self._rng
         if node.op == "input":
-            values.append(next(given))
-            continue
-        args = tuple(_filled(arg, values) for arg in node.args)
+            self.values.append(next(self._given))
+            return
+        args = self.arguments(node)
         if of.dtype.is_float:
             made = _applied(node.op, args, TensorType(DType.F64, of.shape))
-            made = _rounded(node, args, made, rng, rough=rough)
+            made = _rounded(node, args, made, rng, rough=self._rough, far=self._far)
         elif of.dtype in RANGE and node.op == "cast" and args[0].dtype.kind == "f":
             made = _whole(args[0], of, rng)
         else:
             made = _applied(node.op, args, of)
-        values.append(made)
-    return values
+        if unsure is not None and rng is not None:
+            made = made ^ (unsure & (rng.random(of.shape) < 0.5))
+        self.values.append(made)
+
+
+def _all_runs(program, arrays):
+    """Values of all nodes in each run, in that which moves nothing first."""
+    runs = [_Run(arrays)]
+    for seed in range(RUNS):
+        rng = np.random.default_rng(seed)
+        runs.append(_Run(arrays, rng, rough=bool(seed % 2), far=min(seed, 1)))
+    for node in program.nodes:
+        unsure = None
+        if node.op.startswith(("eq.", "ne.")):
+            unsure = _crossing([run.arguments(node) for run in runs])
+        for run in runs:
+            run.take(node, unsure)
+    return [run.values for run in runs]
+
+
+def _crossing(pairs):
+    """Where numbers may be equal: one is above the other in one run and below it in another."""
+    with np.errstate(all="ignore"):
+        signs = [np.sign(np.asarray(a, np.float64) - np.asarray(b, np.float64)) for a, b in pairs]
+    known = np.nan_to_num(np.stack(signs))
+    return (known.min(0) < 0) & (known.max(0) > 0)
 
 
 def _applied(op, args, of):
@@ -125,7 +156,7 @@ def _whole(x, of, rng):
 _DTYPE = {DType.I64: np.int64, DType.I32: np.int32, DType.U8: np.uint8}
 
 
-def _rounded(node, args, made, rng, *, rough):
+def _rounded(node, args, made, rng, *, rough, far):
     """A result, moved by about what its element type rounds, and infinite if it is too large."""
     dtype = node.outputs[0].dtype
     half = dtype in (DType.BF16, DType.F16)
@@ -141,7 +172,9 @@ def _rounded(node, args, made, rng, *, rough):
             if exact:
                 amount = np.where(made == 0, 0.0, amount)
         way = rng.choice((-1.0, -0.7, 0.6, 1.0), made.shape)
-        made = np.where(amount == 0, made, made + way * amount)  # -0.0 + 0.0 would be 0.0
+        made = np.where(
+            amount * far == 0, made, made + way * far * amount
+        )  # -0.0 + 0.0 would be 0.0
         if rough and not exact:
             made = np.where(np.abs(made) < 2.0 * TINY[dtype], np.copysign(0.0, made), made)
             made = np.where(_overflows(node.op, args) & (dtype is not DType.F64), np.nan, made)

@@ -1,0 +1,1 @@
+"""Auto-MAP: plans by deep Q-learning, on the same propagation and the same simulator as others."""
