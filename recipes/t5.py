@@ -29,14 +29,15 @@ from torch import Tensor, nn
 
 from weft.capture import Adafactor, AdamW, Workload
 
-__all__ = ["T5", "Config", "t5_11b", "t5_tiny"]
+__all__ = ["T5", "Config", "t5_3b_biased", "t5_11b", "t5_11b_biased", "t5_small_biased", "t5_tiny"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Sizes of a T5; `num_layers` counts each side by itself.
 
-    The heads together need not be as wide as the model.
+    The heads together need not be as wide as the model. The first implementations had layer norms
+    in place of norms by the root mean square, and biases in the MLPs: `has_biases`.
     """
 
     num_layers: int
@@ -50,6 +51,12 @@ class Config:
     buckets: int = 32
     max_distance: int = 128
     norm_eps: float = 1e-6
+    has_biases: bool = False
+
+    def norm(self) -> nn.Module:
+        """What keeps values in range before each part of a layer."""
+        made = nn.LayerNorm if self.has_biases else nn.RMSNorm
+        return made(self.width, eps=self.norm_eps)
 
 
 class DistanceBias(nn.Module):
@@ -123,8 +130,8 @@ class Mlp(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.up = nn.Linear(config.width, config.hidden, bias=False)
-        self.down = nn.Linear(config.hidden, config.width, bias=False)
+        self.up = nn.Linear(config.width, config.hidden, bias=config.has_biases)
+        self.down = nn.Linear(config.hidden, config.width, bias=config.has_biases)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         h_BTF = F.relu(self.up(x_BTD))
@@ -136,9 +143,9 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.attention_norm = config.norm()
         self.attention = Attention(config)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.mlp_norm = config.norm()
         self.mlp = Mlp(config)
 
     def forward(self, x_BSD: Tensor, bias_HSS: Tensor) -> Tensor:
@@ -152,11 +159,11 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.own_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.own_norm = config.norm()
         self.own = Attention(config, causal=True)
-        self.cross_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.cross_norm = config.norm()
         self.cross = Attention(config)
-        self.mlp_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.mlp_norm = config.norm()
         self.mlp = Mlp(config)
 
     def forward(self, x_BTD: Tensor, source_BSD: Tensor, bias_HTT: Tensor) -> Tensor:
@@ -173,7 +180,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.bias = DistanceBias(config, config.source, causal=False)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.norm = config.norm()
 
     def forward(self, x_BSD: Tensor) -> Tensor:
         bias_HSS = self.bias()
@@ -189,7 +196,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.bias = DistanceBias(config, config.target, causal=True)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.norm = config.norm()
 
     def forward(self, x_BTD: Tensor, source_BSD: Tensor) -> Tensor:
         bias_HTT = self.bias()
@@ -288,6 +295,47 @@ def t5_11b(*, batch: int = 128, factored: bool = False) -> Workload:
         loss=next_token_loss,
         batch=lambda step: random_batch(step, batch, config),
         optimizer=Adafactor(lr=1e-2) if factored else AdamW(lr=1e-4),
+        compute_dtype=torch.bfloat16,
+    )
+
+
+def t5_small_biased(*, batch: int = 8) -> Workload:
+    """60 M parameters, with the biases and layer norms of the first implementations."""
+    return _biased("t5_small_biased", batch, layers=6, width=512, heads=8, head=64, hidden=2048)
+
+
+def t5_3b_biased(*, batch: int = 8) -> Workload:
+    """2.9 B parameters, with the biases and layer norms of the first implementations."""
+    return _biased("t5_3b_biased", batch, layers=24, width=1024, heads=32, head=128, hidden=16_384)
+
+
+def t5_11b_biased(*, batch: int = 8) -> Workload:
+    """11.3 B parameters, with the biases and layer norms of the first implementations."""
+    return _biased(
+        "t5_11b_biased", batch, layers=24, width=1024, heads=128, head=128, hidden=65_536
+    )
+
+
+def _biased(
+    name: str, batch: int, *, layers: int, width: int, heads: int, head: int, hidden: int
+) -> Workload:
+    config = Config(
+        num_layers=layers,
+        width=width,
+        num_heads=heads,
+        head_width=head,
+        hidden=hidden,
+        vocabulary=32_128,
+        source=512,
+        target=114,
+        has_biases=True,
+    )
+    return Workload(
+        name=name,
+        model=lambda: T5(config),
+        loss=next_token_loss,
+        batch=lambda step: random_batch(step, batch, config),
+        optimizer=AdamW(lr=1e-4),
         compute_dtype=torch.bfloat16,
     )
 

@@ -293,7 +293,7 @@ def _slice_scatter(
     if step != 1:
         index = torch.arange(size)
         inside = torch.logical_and(index >= first, index < last)
-        inside = torch.logical_and(inside, _modulo(index - first, step) == 0)
+        inside = torch.logical_and(inside, (index - first) % step == 0)
         shape = [-1 if d == dim % x.dim() else 1 for d in range(x.dim())]
         spread = aten.slice_backward(src, list(x.shape), dim, first, last, step)
         return torch.where(inside.view(shape), spread, x)
@@ -305,15 +305,17 @@ def _slice_scatter(
     return torch.cat(parts, dim) if len(parts) > 1 else src
 
 
-def _modulo(x: Tensor, divisor: float) -> Tensor:
-    """Remainder with the sign of the divisor; integers pass through float64."""
-    wide = x if x.is_floating_point() else x.to(torch.float64)
-    return (wide - torch.floor(wide / divisor) * divisor).to(x.dtype)
+def _turned(x: Tensor) -> Tensor:
+    """Numbers in the opposite order; integers as their complements, for which none is too large."""
+    return -x if x.is_floating_point() else torch.bitwise_not(x)
 
 
-def _floor_divide(x: Tensor, divisor: float) -> Tensor:
-    wide = x if x.is_floating_point() else x.to(torch.float64)
-    return torch.floor(wide / divisor).to(x.dtype)
+def _amin(x: Tensor, dims: Sequence[int] = (), keepdim: bool = False) -> Tensor:
+    return _turned(torch.amax(_turned(x), list(dims), keepdim))
+
+
+def _isinf(x: Tensor) -> Tensor:
+    return torch.eq(x.abs(), math.inf) if x.is_floating_point() else torch.ne(x, x)
 
 
 def _select_scatter(x: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
@@ -387,7 +389,7 @@ def _max_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor
 
 
 def _min_dim(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
-    return -torch.amax(-x, (dim,), keepdim), torch.argmax(-x, dim, keepdim)
+    return _amin(x, (dim,), keepdim), torch.argmax(_turned(x), dim, keepdim)
 
 
 def _adaptive_avg_pool(x: Tensor, output_size: Sequence[int]) -> Tensor:
@@ -458,18 +460,16 @@ _REWRITES: Mapping[OpOverload, Rewrite] = MappingProxyType(
         aten.index_add.default: _index_add,
         aten.max.dim: _max_dim,
         aten.min.dim: _min_dim,
-        aten.amin.default: lambda x, dims=(), keepdim=False: -torch.amax(-x, dims, keepdim),
-        aten.argmin.default: lambda x, dim=None, keepdim=False: torch.argmax(-x, dim, keepdim),
+        aten.amin.default: _amin,
+        aten.argmin.default: lambda x, dim=None, keep=False: torch.argmax(_turned(x), dim, keep),
         aten.max.default: lambda x: torch.amax(x, _dims(x, None)) if x.dim() else x,
-        aten.min.default: lambda x: -torch.amax(-x, _dims(x, None)) if x.dim() else x,
+        aten.min.default: lambda x: _amin(x, _dims(x, None)) if x.dim() else x,
         aten._adaptive_avg_pool2d.default: _adaptive_avg_pool,
         aten._adaptive_avg_pool2d_backward.default: _adaptive_avg_pool_backward,
         aten.flip.default: _flip,
         aten.roll.default: _roll,
-        aten.remainder.Scalar: _modulo,
-        aten.floor_divide.default: _floor_divide,
         aten.isnan.default: lambda x: torch.ne(x, x),
-        aten.isinf.default: lambda x: torch.eq(x.abs(), math.inf),
+        aten.isinf.default: _isinf,
         aten.square.default: lambda x: torch.pow(x, 2),
         aten.masked_fill.Tensor: lambda x, mask, value: torch.where(mask, value, x).to(x.dtype),
         aten.copy.default: lambda x, src, non_blocking=False: src.to(x.dtype).expand(x.shape),

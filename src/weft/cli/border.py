@@ -13,10 +13,12 @@ import io
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -112,10 +114,22 @@ def run(argv: Sequence[str] | None = None) -> int:
         return 2
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else ""
-        text = f"{type(error).__name__}: {first} (a bug in weft or in the recipe;"
+        text = f"{type(error).__name__}: {first} ({_blamed(error)};"
         _say(f"{text} add --debug for the traceback)", rank, debug)
         return 1
     return 0
+
+
+def _blamed(error: Exception) -> str:
+    """Where an error comes from: the last line of a traceback that is in no installed package."""
+    own = str(Path(weft.__file__).parent)
+    installed = (own, *sysconfig.get_paths().values())
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [frame for frame in frames if not frame.filename.startswith((*installed, "<"))]
+    # A recipe that calls weft in a wrong way is told so; else nothing of weft's follows its frame.
+    if outside and not any(f.filename.startswith(own) for f in frames[frames.index(outside[-1]) :]):
+        return f"raised in {outside[-1].filename}, line {outside[-1].lineno}"
+    return "a bug in weft or in the recipe"
 
 
 def _rank() -> int:

@@ -12,18 +12,21 @@ import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, cast
 
 import torch
 from sympy import Symbol
 from torch import Tensor, fx
+from torch._inductor import config, list_mode_options
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.fx_passes.post_grad import stable_topological_sort
 from torch._ops import OpOverload
 from torch.fx.node import map_arg
 
-from weft.fusion.cache import explained, folder
+from weft.core.errors import InputError
+from weft.fusion.cache import explained, folder, identity
 from weft.fusion.calibrate import calibrated
 from weft.fusion.compile import generation
 from weft.fusion.cost import Host
@@ -86,11 +89,13 @@ class Observed:
             they begin.
         region: a region.
         left: why Inductor compiles it; empty if weft does.
+        inductor_s: what Inductor was predicted to take, or took; None where nobody asked [s].
     """
 
     order: tuple[str | int, ...] = ()
     region: Region | None = None
     left: str = ""
+    inductor_s: float | None = None
 
 
 def compile_graph(
@@ -109,23 +114,61 @@ def compile_graph(
         **options: `options={"strict": True}` of torch.compile makes an error of a region that
             cannot be compiled; `{"measure": True}`, as by default on GPUs, times the best plans of
             each region and what Inductor makes of it, and takes the fastest; `{"every_region":
-            True}` takes regions as well that gain nothing; the others are Inductor's.
+            True}` takes regions as well that gain nothing; the others are Inductor's, as is `mode`.
+
+    Raises:
+        InputError: an option that neither has, or of weft's one that is neither True nor False.
     """
-    asked = options.get("options")
-    given: dict[str, Any] = dict(asked) if isinstance(asked, dict) else {}
+    given = _asked(options)
     measure = given.pop("measure", None)
     stitch = Stitch(
-        strict=bool(given.pop("strict", False)),
-        measure=None if measure is None else bool(measure),
-        every_region=bool(given.pop("every_region", False)),
+        strict=given.pop("strict", False),
+        measure=measure,
+        every_region=given.pop("every_region", False),
         observer=observer,
     )
     return compile_fx(
         module,
         list(example_inputs),
         inner_compile=_Inner(stitch),
-        config_patches={**given, "post_grad_custom_pre_pass": stitch},
+        config_patches={**given, PASS: stitch},
     )
+
+
+OPTIONS = ("strict", "measure", "every_region")
+"""Of weft itself."""
+
+
+def _asked(options: Mapping[str, object]) -> dict[str, Any]:
+    """Options of weft and of Inductor, those that a mode stands for included."""
+    asked, mode = options.get("options") or {}, str(options.get("mode") or "default")
+    strange = sorted(options.keys() - {"options", "mode"})
+    if strange or not isinstance(asked, Mapping) or mode not in list_mode_options():
+        raise InputError(
+            need=f"a mode ({', '.join(list_mode_options())}) and options by name",
+            got=", ".join(strange) or f"mode={mode!r}, options={asked!r}",
+            hint='torch.compile(model, backend="weft", options={"strict": True})',
+        )
+    known = config.get_config_copy()
+    named = cast("Mapping[str, object]", asked)
+    for name, value in named.items():
+        is_own = name in OPTIONS
+        if (
+            (is_own and not isinstance(value, bool))
+            or not (is_own or name in known)
+            or name == PASS
+        ):
+            near = get_close_matches(name, OPTIONS, 1)
+            raise InputError(
+                need=f"options of weft, True or False ({', '.join(OPTIONS)}), or of"
+                f" torch._inductor.config but for {PASS}, which weft is",
+                got=f"{name!r}: {value!r}",
+                hint=f"did you mean {near[0]!r}?" if near else "see torch.compile's own options",
+            )
+    return {**list_mode_options(mode), **named}
+
+
+PASS = "post_grad_custom_pre_pass"
 
 
 class _Inner:
@@ -163,11 +206,12 @@ class Stitch(CustomGraphPass):
         self._every_region = every_region
         self._observer = observer
         self._slower = dict[frozenset[str], Observed]()
+        self._warned = set[frozenset[str]]()
 
     def uuid(self) -> str:
         """Tells versions of the pass apart, for Inductor's caches."""
         options = f"{self._strict} {self._measure} {self._every_region}"
-        return f"weft stitch {generation()} {options} {torch.get_num_threads()}"
+        return f"weft stitch {generation()} {identity()} {options} {torch.get_num_threads()}"
 
     def __call__(self, graph: fx.Graph) -> None:
         """Replace regions of a graph."""
@@ -225,13 +269,14 @@ class Stitch(CustomGraphPass):
         """Key of a region's kernel; None if it has none."""
         try:
             plan: FusionPlan | None = None
+            inductor_s: float | None = None
             if candidate.device.type == "cpu" and not self._every_region:
                 worth = _worth(candidate, calibrated(torch.get_num_threads(), folder()))
                 loss = worth.likeness if is_whole else worth.loss
+                plan, inductor_s = worth.plan, worth.inductor_s
                 if loss and not self._measures(candidate):
-                    self._observer(Observed(region=candidate.region, left=loss))
+                    self._observer(_observed(candidate, loss, inductor_s))
                     return None
-                plan = worth.plan
             key = self._key_of(candidate, plan)
         except Exception as error:  # whatever went wrong, Inductor can do without
             return self._left(candidate, error)
@@ -240,7 +285,7 @@ class Stitch(CustomGraphPass):
             is_queued = is_whole or candidate.device.type == "cuda"
             call_s = 0.0 if is_queued else _call_seconds(candidate)
             slower = slower_than_inductor(measured, call_s)
-        observed = Observed(region=candidate.region, left=slower)
+        observed = _observed(candidate, slower, inductor_s)
         if slower:
             self._slower[_names(candidate)] = observed
         self._observer(observed)
@@ -279,15 +324,18 @@ class Stitch(CustomGraphPass):
     def _left(self, candidate: Candidate, error: Exception) -> None:
         """Say that a region is left to Inductor, and why; strictly, that is an error."""
         why = explained(error)
+        what = f"{len(candidate.nodes)} operators from {candidate.nodes[0]} on"
         if self._strict:
+            why.add_note(f"weft: strictly, Inductor may not compile {what}")
             raise why
-        self._observer(Observed(region=candidate.region, left=str(why)))
-        _log.warning(
-            "weft: left to Inductor: %d operators from %s on: %s",
-            len(candidate.nodes),
-            candidate.nodes[0],
-            why,
-        )
+        self._observer(_observed(candidate, str(why), None))
+        if _names(candidate) not in self._warned:  # tried as a whole graph and as a part of one
+            self._warned.add(_names(candidate))
+            _log.warning("weft: left to Inductor: %s: %s", what, why)
+
+
+def _observed(candidate: Candidate, left: str, inductor_s: float | None) -> Observed:
+    return Observed(region=candidate.region, left=left, inductor_s=inductor_s)
 
 
 def _call_seconds(candidate: Candidate) -> float:

@@ -33,6 +33,11 @@ def _header() -> str:
     return "\n".join((folder / name).read_text() for name in HEADERS)
 
 
+def unit(texts: Sequence[str]) -> str:
+    """Generated functions as a file that a compiler takes."""
+    return "\n".join((_header(), "using namespace weft;", *texts))
+
+
 def build(sources: Sequence[Source], folder: Path) -> Path:
     """A shared library of generated functions; from the folder if it was built before.
 
@@ -46,10 +51,10 @@ def build(sources: Sequence[Source], folder: Path) -> Path:
     Raises:
         RunError: the compiler is missing or refuses the code.
     """
-    text = _header() + "\nusing namespace weft;\n" + "\n".join(s.text for s in sources)
+    text = unit([source.text for source in sources])
     key = hashlib.sha256("\n".join((text, *FLAGS, _compiler())).encode()).hexdigest()[:24]
     path = folder / f"{key}.so"
-    if path.exists():
+    if is_whole(path):
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as work:
@@ -62,10 +67,25 @@ def build(sources: Sequence[Source], folder: Path) -> Path:
             raise RunError(
                 need="generated code that g++ compiles",
                 got=done.stderr[:2000],
-                hint="a mistake of weft; torch.compile without it meanwhile",
+                hint="if g++ works and has room, a mistake of weft: torch.compile without it",
             )
+        with made.open("ab") as library:  # which loads as before
+            library.write(hashlib.sha256(made.read_bytes()).digest())
         made.replace(path)
     return path
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a library is as it was built; one that was cut short would end the process."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-SEAL]).digest() == content[-SEAL:]
+
+
+SEAL = 32
+"""Of a library's last bytes, which are the digest of all others [bytes]."""
 
 
 def put(path: Path, text: str) -> None:
@@ -124,4 +144,10 @@ def load(path: Path, name: str) -> Callable[..., int]:
 
 @cache
 def _library(path: Path) -> ctypes.CDLL:
+    if not is_whole(path):
+        raise RunError(
+            need="the library of a kernel, as it was built",
+            got=f"{path}, which is {'damaged' if path.exists() else 'missing'}",
+            hint=f"delete {path.parent}; all kernels in it are compiled anew",
+        )
     return ctypes.CDLL(str(path))

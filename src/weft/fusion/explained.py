@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weft.core.units import format_bytes, format_seconds
@@ -38,6 +39,7 @@ class ExplainedRegion:
         phases: the plan in words.
         source: generated code, without the header.
         left: why it was left to Inductor; empty if it was not.
+        inductor_s: what Inductor was predicted to take; None where nobody asked [s].
     """
 
     operators: tuple[str, ...]
@@ -45,6 +47,7 @@ class ExplainedRegion:
     phases: tuple[ExplainedPhase, ...] = ()
     source: str = ""
     left: str = ""
+    inductor_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,27 +71,57 @@ class Explanation:
         names = (name for graph in self.graphs for name in graph if isinstance(name, str))
         return Counter(names).most_common()
 
+    @property
+    def taken(self) -> list[ExplainedRegion]:
+        """Regions that are kernels of weft's."""
+        return [region for region in self.regions if not region.left]
+
+    @property
+    def sentence(self) -> str:
+        """What becomes of the operators, in short."""
+        taken = self.taken
+        plans = [region.plan for region in taken if region.plan is not None]
+        operators = sum(len(region.operators) for region in taken)
+        unfused = sum(plan.unfused_bytes for plan in plans)
+        saved = 1.0 - sum(plan.num_bytes for plan in plans) / unfused if unfused else 0.0
+        return (
+            f"{operators} memory-bound operators become {len(taken)} "
+            f"kernel{'s' * (len(taken) != 1)}, which move {saved:.0%} fewer bytes."
+        )
+
+    @property
+    def alike(self) -> list[tuple[int, ...]]:
+        """Numbers of regions that are the same, in order of the first of each kind."""
+        kinds: dict[object, list[int]] = {}
+        for number, region in enumerate(self.regions):
+            key = (region.operators, region.phases, region.left, region.inductor_s)
+            kinds.setdefault(key, []).append(number)
+        return [tuple(numbers) for numbers in kinds.values()]
+
     def __str__(self) -> str:
         lines = [
             f"{len(self.regions)} region{'s' * (len(self.regions) != 1)}; Inductor keeps "
             + (", ".join(f"{op} {count}" for op, count in self.others) or "nothing")
         ]
-        for number, region in enumerate(self.regions):
-            lines += _region_lines(number, region)
+        for numbers in self.alike:
+            lines += _region_lines(numbers, self.regions[numbers[0]])
+        lines.append(self.sentence)
         return "\n".join(lines)
 
 
-def _region_lines(number: int, region: ExplainedRegion) -> list[str]:
+def _region_lines(numbers: Sequence[int], region: ExplainedRegion) -> list[str]:
     plan = region.plan
+    name = f"region{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
     if plan is None:
         count = len(region.operators)
         plural = "s" * (count != 1)
-        return [f"region {number}: {count} operator{plural} left to Inductor: {region.left}"]
+        return [f"{name}: {count} operator{plural} left to Inductor: {region.left}"]
     phases = f"{len(plan.phases)} phase{'s' * (len(plan.phases) != 1)}"
     took, bound = format_seconds(plan.seconds), format_seconds(plan.bound_s)
     moved, unfused = format_bytes(plan.num_bytes), format_bytes(plan.unfused_bytes)
+    rival = "" if region.inductor_s is None else f"; Inductor {format_seconds(region.inductor_s)}"
     lines = [
-        f"region {number}: {plan.operators} operators in {phases}, {took} predicted",
+        f"{name}: {plan.operators} operators in {phases}, {took} predicted{rival}",
         f"  bound     {bound} to read and write all once",
         f"  moves     {moved}; {unfused} if each operator was a kernel",
     ]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from types import FunctionType, MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo import config as dynamo
 from torch._functorch import config as functorch
 from torch._inductor import config
+from torch.utils._pytree import tree_leaves
 
 from weft.fusion.backend import Observed, compile_graph, folder
 from weft.fusion.calibrate import calibrated
@@ -22,16 +27,28 @@ from weft.fusion.stitch import planned, scheduled
 
 __all__ = ["explain"]
 
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
+MOST_COMPILED = 1000
+"""Versions of a function that breaks into several graphs; one more with each explanation."""
 
-def explain(function: Callable[..., object], *args: object, **kwargs: object) -> Explanation:
+
+def explain(
+    function: Callable[..., object],
+    *args: object,
+    options: Mapping[str, object] = NO_OPTIONS,
+    **kwargs: object,
+) -> Explanation:
     """What `torch.compile(function, backend="weft")` does, once it is called.
 
-    The function runs once on the arguments, and its backward pass if it has one.
+    The function runs once on the arguments, and the backward pass of all tensors that it returns.
+    Gradients and the state of random numbers are as before; what else the function changes, such as
+    the means of a batch norm, changes.
 
     Args:
-        function: a function or module.
+        function: a function or module; what a model's loss computes counts if it is in it.
         *args: what it is called with; shapes, strides and element types count.
-        **kwargs: the same, by name.
+        options: as those of `torch.compile`, such as `{"measure": True}`.
+        **kwargs: what it is called with by name.
 
     Example:
         >>> found = explain(lambda x: torch.relu(x * 2 + 1).sum(-1), torch.ones(64, 100))
@@ -41,37 +58,81 @@ def explain(function: Callable[..., object], *args: object, **kwargs: object) ->
     seen: list[Observed] = []
 
     def observed(module: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
-        return compile_graph(module, inputs, observer=seen.append)
+        return compile_graph(module, inputs, observer=seen.append, options=dict(options))
 
-    torch._dynamo.reset()
-    with config.patch(fx_graph_cache=False), functorch.patch(enable_autograd_cache=False):
-        result = torch.compile(function, backend=observed, dynamic=False)(*args, **kwargs)
-        _backward(result)
-    torch._dynamo.reset()
+    # Code of its own, for which nothing has been compiled: what has been for the function stays.
+    called = FunctionType(_called.__code__.replace(), _called.__globals__)
+    with (
+        config.patch(fx_graph_cache=False),
+        functorch.patch(enable_autograd_cache=False),
+        dynamo.patch(recompile_limit=MOST_COMPILED),
+        torch.random.fork_rng(),
+    ):
+        compiled = torch.compile(called, backend=observed, dynamic=False)
+        _differentiate(compiled(function, args, kwargs))
     graphs: list[tuple[str | int, ...]] = []
     regions: list[ExplainedRegion] = []
     for one in seen:
         if one.region is None:
             graphs.append(tuple(n if isinstance(n, str) else n + len(regions) for n in one.order))
         else:
-            regions.append(explain_region(one.region, one.left))
+            regions.append(explain_region(one.region, one.left, one.inductor_s))
     return Explanation(regions=tuple(regions), graphs=tuple(graphs))
 
 
-def _backward(result: object) -> None:
-    """Run the backward pass of whatever tensors came out, if they have one."""
-    tensors = result if isinstance(result, list | tuple) else [result]
-    wanted = [t for t in tensors if isinstance(t, Tensor) and t.requires_grad]
-    if wanted:
-        torch.autograd.backward(wanted, [torch.ones_like(t) for t in wanted])
+def _called(
+    function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
+) -> object:
+    return function(*args, **kwargs)
 
 
-def explain_region(region: Region, left: str = "") -> ExplainedRegion:
+def _differentiate(result: object) -> None:
+    """Run the backward pass of whatever tensors came out, and keep no gradient of it."""
+    wanted = [tensor for tensor in _tensors(result) if tensor.requires_grad]
+    leaves = _leaves(wanted)
+    if leaves:
+        ones = [torch.ones_like(tensor) for tensor in wanted]
+        torch.autograd.grad(wanted, leaves, ones, allow_unused=True)
+
+
+def _tensors(result: object) -> list[Tensor]:
+    """Tensors in whatever a function returns, attributes of plain objects included."""
+    found: list[Tensor] = []
+    for leaf in tree_leaves(result):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif isinstance(leaf, Mapping):
+            found += _tensors(list(leaf.values()))
+        elif is_dataclass(leaf):
+            found += _tensors([getattr(leaf, one.name) for one in fields(leaf)])
+    return found
+
+
+def _leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors whose gradients a backward pass from these would add up."""
+    stack: list[Any] = [tensor.grad_fn for tensor in tensors]
+    found = [tensor for tensor in tensors if tensor.grad_fn is None]
+    seen: set[Any] = set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        stack += [after for after, _ in node.next_functions]
+    return found
+
+
+def explain_region(
+    region: Region, left: str = "", inductor_s: float | None = None
+) -> ExplainedRegion:
     """A region in words.
 
     Args:
         region: what to compute.
         left: why it is left to Inductor, if it is.
+        inductor_s: what Inductor was predicted to take, if anybody asked [s].
     """
     views = {"input", "view", "permute", "expand"}
     operators = tuple(n.op for n in region.program.nodes if n.op not in views)
@@ -91,6 +152,7 @@ def explain_region(region: Region, left: str = "") -> ExplainedRegion:
         ),
         source=emit(schedule, f"region_{region.digest}").text,
         left=left,
+        inductor_s=inductor_s,
     )
 
 

@@ -16,7 +16,7 @@ from torch._C._dynamo import guards
 
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import InputError
-from weft.fusion.compile import build, load, put
+from weft.fusion.compile import build, is_whole, load, put
 from weft.fusion.cost import Host
 from weft.fusion.emit.cpp import Source, emit
 from weft.fusion.lower import lower
@@ -189,7 +189,7 @@ def compile_region(
     """
     name = f"region_{region.digest}"
     kept = folder / f"{name}_{host.threads}.json"
-    if kept.exists():
+    if is_kept(kept):
         return read_kernel(kept)
     points = lower(region)
     plan = plan or planned(region, points, host)
@@ -239,6 +239,16 @@ def _layout(of: TensorType, strides: Strides) -> Layout:
     return Layout(dtype=of.dtype.value, shape=of.shape, strides=strides)
 
 
+def is_kept(path: Path) -> bool:
+    """Whether a kernel was compiled before, and is whole."""
+    if not path.exists():
+        return False
+    try:
+        return is_whole(path.parent / json.loads(path.read_text())["library"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def read_kernel(path: Path) -> Kernel:
     """A kernel that was compiled before.
 
@@ -258,6 +268,6 @@ def read_kernel(path: Path) -> Kernel:
         raise InputError(
             need="the description of a kernel",
             got=f"{path}: {error}",
-            hint="delete the file; the kernel is compiled anew",
+            hint=f"delete {path.parent}; all kernels in it are compiled anew",
         ) from error
     return Kernel(description, path.parent)

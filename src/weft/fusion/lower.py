@@ -169,6 +169,7 @@ class _Lowering:
             elif isinstance(arg, int | float):
                 args.append(Const.of(arg))
         op = instance.node.op
+        self._require_plain(instance)
         if op == "cast":
             return self._in_type(args[0], instance.dtype)
         if instance.dtype.is_float:
@@ -180,6 +181,23 @@ class _Lowering:
         if op in ("logical_and.default", "logical_or.default"):
             args = [self._in_type(arg, DType.BOOL) for arg in args]
         return self._table.map(op, args, instance.dtype, tuple(words))
+
+    def _require_plain(self, instance: Instance) -> None:
+        """That a kernel does as torch does.
+
+        Raises:
+            VerifyError: it divides with a remainder, for which there is no vector instruction, or a
+                byte meets a number that is none, of which torch keeps the lowest bits.
+        """
+        op = instance.node.op
+        is_byte = any(operand.dtype is DType.U8 for operand in instance.operands)
+        numbers = [a for a in instance.node.args if isinstance(a, int) and op != "cast"]
+        if op in _DIVIDING or (is_byte and any(not 0 <= n <= 255 for n in numbers)):
+            raise VerifyError(
+                need="an operator that kernels have",
+                got=f"{op} of {', '.join(o.dtype.value for o in instance.operands)}, {numbers}",
+                hint="leave the operator outside of the region",
+            )
 
     def _clamped(self, instance: Instance, found: Ref) -> Ref:
         """Bounds, of which either may be missing."""
@@ -314,7 +332,7 @@ class _Lowering:
         return before if self._table.points[before].dtype in _SINGLE else point
 
     def _combined(self, op: str, refs: list[Ref], dtype: DType) -> Ref:
-        pair = {"sum": "add.Tensor", "amax": "maximum.default", "amin": "minimum.default"}[op]
+        pair = {"sum": "add.Tensor", "amax": "maximum.default"}[op]
         found = refs[0]
         for ref in refs[1:]:
             found = self._table.map(pair, (found, ref), dtype)
@@ -397,6 +415,7 @@ def _without(box: Box, dims: Sequence[int]) -> list[Part]:
     return [part for number, part in enumerate(box) if number not in dims]
 
 
+_DIVIDING = frozenset({"remainder.Scalar", "floor_divide.Scalar"})
 _SCALED = frozenset({"add.Tensor", "sub.Tensor"})
 """Operators whose second operand may be multiplied by a number first."""
 
@@ -412,7 +431,6 @@ _RULES: Mapping[str, Callable[[_Lowering, Instance, Box], Ref]] = MappingProxyTy
         "iota": _Lowering._iota,
         "sum": _Lowering._reduce,
         "amax": _Lowering._reduce,
-        "amin": _Lowering._reduce,
         "gather.default": _Lowering._gather,
     }
 )

@@ -192,7 +192,11 @@ def is_view(node: fx.Node) -> bool:
 
 
 def _peeled(nodes: Sequence[fx.Node]) -> list[fx.Node]:
-    """Without views that others read: these take the view themselves, for nothing."""
+    """Without views that others read: these take the view themselves, for nothing.
+
+    A view of what the nodes make stays where they read it too: without it they would wait for their
+    own result.
+    """
     kept = dict.fromkeys(nodes)
     changed = True
     while changed:
@@ -200,8 +204,9 @@ def _peeled(nodes: Sequence[fx.Node]) -> list[fx.Node]:
         for node in reversed(list(kept)):
             if not is_view(node):
                 continue
-            outside = any(user not in kept for user in node.users)
-            if outside or not node.users or _is_part_of(node, kept):
+            readers = [user in kept for user in node.users]
+            is_own = any(readers) and any(source in kept for source in node.all_input_nodes)
+            if (not all(readers) and not is_own) or not readers or _is_part_of(node, kept):
                 del kept[node]
                 changed = True
     return list(kept)

@@ -95,7 +95,7 @@ class Point:
 
     Attributes:
         kind: see `Kind`.
-        op: operator of a MAP; "sum", "amax" or "amin" of a REDUCE.
+        op: operator of a MAP; "sum" or "amax" of a REDUCE.
         args: operands; further constant arguments of the operator stand behind them.
         dtype: of its result.
         axes: over which it is repeated, sorted.

@@ -19,7 +19,7 @@ __all__ = ["STITCHED", "Region", "Strides"]
 Strides = tuple[int, ...]
 """Of each dim, elements from one index to the next."""
 
-STITCHED = frozenset({"full", "iota", "sum", "amax", "amin", "slice_backward", "gather.default"})
+STITCHED = frozenset({"full", "iota", "sum", "amax", "slice_backward", "gather.default"})
 """Operators that stitching knows beside those of element-wise and view kind."""
 
 

@@ -471,7 +471,6 @@ _RELATIONS: Mapping[str, _Relation] = MappingProxyType(
         "cat": _cat,
         "sum": _reduce,
         "amax": _reduce,
-        "amin": _reduce,
         "gather.default": _gather,
     }
 )

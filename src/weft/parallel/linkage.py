@@ -24,7 +24,7 @@ from weft.parallel.rules import Rule
 from weft.program.fold import Folding, Layer
 from weft.program.graph import Program, Role, Value
 
-__all__ = ["Decision", "Linkage", "ReducedAxis", "certain", "linkages"]
+__all__ = ["Decision", "Layers", "Linkage", "ReducedAxis", "certain", "linkages", "places_of"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -101,7 +101,10 @@ def certain(
     for node in sorted(_variables(axis.program)):
         if Value(node) in found or folding.representative[node] != node:
             continue
-        ways = [spread(axis, {Value(node): place}, found) for place in _places(axis, node)]
+        ways = [
+            spread(axis, {Value(node): place}, found, to_first_conflict=True)
+            for place in places_of(axis, node)
+        ]
         ways = [way for way in ways if not way.conflicts]
         if ways:
             first, *others = (way.placements for way in ways)
@@ -125,12 +128,12 @@ def linkages(
         RuleError: no rule covers an operator.
     """
     variables = _variables(axis.program)
-    layers = _Layers(axis.program, folding)
+    layers = Layers(axis.program, folding)
     found: dict[Decision, Linkage] = {}
     for node in sorted(variables):
         if Value(node) in known:
             continue
-        for place in _places(axis, node):
+        for place in places_of(axis, node):
             decision = Decision(Value(node), place)
             if decision in found:
                 continue
@@ -143,7 +146,7 @@ def _variables(program: Program) -> frozenset[int]:
     return frozenset(i.node for i in program.inputs if i.role is Role.PARAMETER)
 
 
-def _places(axis: Axis, node: int) -> Iterator[Placement]:
+def places_of(axis: Axis, node: int) -> Iterator[Placement]:
     """Where a variable may lie: the rules of an input are the dims that divide."""
     places = dict.fromkeys(rule.outputs[0] for rule in axis.rules(node))
     return (place for place in places if not is_partial(place))
@@ -160,8 +163,12 @@ def _linkage(
     )
 
 
-class _Layers:
-    """Layers that are alike, node by node."""
+class Layers:
+    """Layers that are alike, node by node.
+
+    Args:
+        program, folding: whose layers they are.
+    """
 
     def __init__(self, program: Program, folding: Folding) -> None:
         self._program = program
@@ -171,6 +178,15 @@ class _Layers:
         self._alike: dict[tuple[str, int], list[Layer]] = defaultdict(list)
         for layer in folding.layers:
             self._alike[layer.stack, layer.representative].append(layer)
+
+    def like(self, value: Value) -> Iterator[Value]:
+        """The same value in all other layers that are like its own."""
+        home = self._of.get(value.node)
+        if home is not None:
+            place = home.nodes.index(value.node)
+            for layer in self._alike[home.stack, home.representative]:
+                if layer is not home:
+                    yield replace(value, node=layer.nodes[place])
 
     def copies(self, linkage: Linkage) -> Iterator[Linkage]:
         """The same of all layers that are like the decision's own, which change places with it."""

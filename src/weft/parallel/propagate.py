@@ -8,14 +8,13 @@ reported, not solved. `weft.parallel.greedy` solves it.
 
 from __future__ import annotations
 
-from collections import ChainMap, deque
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from math import prod
 from types import MappingProxyType
-from typing import cast
 
 from weft.core.errors import InputError
 from weft.parallel.placement import Placement, Sharding, format_sharding
@@ -76,6 +75,7 @@ class Axis:
         self._book = book or RuleBook(program)
         self._rules: dict[int, tuple[Rule, ...]] = {}
         self._num_bytes: dict[int, tuple[float, ...]] = {}
+        self._values: dict[int, tuple[Value, ...]] = {}
 
     @cached_property
     def kinds(self) -> tuple[int, ...]:
@@ -101,6 +101,15 @@ class Axis:
                 for rule in self._book.rules(node)
                 if self._divides(rule, earlier, operands, outputs)
             )
+        return found
+
+    def values(self, node: int) -> tuple[Value, ...]:
+        """What a node makes, and what it reads."""
+        found = self._values.get(node)
+        if found is None:
+            many = len(self.program.nodes[node].outputs)
+            made = (Value(node, output) for output in range(many))
+            found = self._values[node] = (*made, *self.program.operands(node))
         return found
 
     def num_bytes(self, value: Value) -> float:
@@ -202,7 +211,11 @@ def propagate(
 
 
 def spread(
-    axis: Axis, seeds: Mapping[Value, Placement], known: Mapping[Value, Placement] = NOTHING
+    axis: Axis,
+    seeds: Mapping[Value, Placement],
+    known: Mapping[Value, Placement] = NOTHING,
+    *,
+    to_first_conflict: bool = False,
 ) -> Propagation:
     """The same along an axis at hand, on top of what is known already.
 
@@ -211,6 +224,7 @@ def spread(
         seeds: placements that are given; where they contradict what is known, that is a conflict
             at the node that makes the value.
         known: placements to which nothing that they force is left to be added.
+        to_first_conflict: end at the first node that is in conflict, for whoever wants none.
 
     Returns:
         As `propagate` does; what was known and conflicts that were there before are not repeated.
@@ -223,18 +237,18 @@ def spread(
     for value in seeds:
         _require_value(program, value)
     added = {value: place for value, place in seeds.items() if value not in known}
-    found = ChainMap(added, cast("dict[Value, Placement]", known))  # which only `added` grows in
+    found = {**known, **added}
     conflicts = {
         value.node: _conflict(program, value.node, {**found, value: place})
         for value, place in seeds.items()
         if found[value] != place
     }
     waiting = deque(dict.fromkeys(chain.from_iterable(_around(program, v) for v in added)))
-    while waiting:
+    while waiting and not (to_first_conflict and conflicts):
         node = waiting.popleft()
         if node in conflicts:
             continue
-        values = _values(program, node)
+        values = axis.values(node)
         agreeing = [rule for rule in axis.rules(node) if _agrees(rule, values, found)]
         if not agreeing:
             conflicts[node] = _conflict(program, node, found)
@@ -243,16 +257,11 @@ def spread(
             values, zip(*map(_placements, agreeing), strict=True), strict=True
         ):
             if value not in found and len(set(options)) == 1:
-                found[value] = options[0]
+                found[value] = added[value] = options[0]
                 waiting.extend(n for n in _around(program, value) if n != node)
     return Propagation(
         placements=added, conflicts=tuple(conflicts[node] for node in sorted(conflicts))
     )
-
-
-def _values(program: Program, node: int) -> tuple[Value, ...]:
-    made = (Value(node, output) for output in range(len(program.nodes[node].outputs)))
-    return (*made, *program.operands(node))
 
 
 def _placements(rule: Rule) -> Sharding:
@@ -262,10 +271,10 @@ def _placements(rule: Rule) -> Sharding:
 def _agrees(rule: Rule, values: Sequence[Value], known: Mapping[Value, Placement]) -> bool:
     """True if the rule has known values where they are, and reads a repeated value in one place."""
     mine: dict[Value, Placement] = {}
-    return all(
-        known.get(value, place) == place and mine.setdefault(value, place) == place
-        for value, place in zip(values, _placements(rule), strict=True)
-    )
+    for value, place in zip(values, _placements(rule), strict=True):
+        if known.get(value, place) != place or mine.setdefault(value, place) != place:
+            return False
+    return True
 
 
 def _around(program: Program, value: Value) -> Iterator[int]:

@@ -182,6 +182,8 @@ _POINTWISE: tuple[tuple[str, float, str], ...] = (
     ("bitwise_and.Tensor", 1.0, ""),
     ("bitwise_or.Tensor", 1.0, ""),
     ("floor.default", 1.0, ""),
+    ("remainder.Scalar", 8.0, ""),
+    ("floor_divide.Scalar", 8.0, ""),
 )
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(_rows())

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from weft.core.units import format_bytes, format_seconds
 from weft.fusion.explained import ExplainedRegion, Explanation
-from weft.fusion.plan import FusionPlan
 from weft.report.markup import Markup, join, tag
 from weft.report.page import Figure, Page, Section, html_table, write_page
 from weft.report.plot.frame import figure, legend
@@ -23,24 +22,35 @@ def fusion_table(fused: Explanation) -> Table:
     """The regions, for people."""
     return Table(
         caption=fused.name,
-        columns=("region", "operators", "phases", "predicted", "bound", "moves", "unfused"),
+        columns=("region", "operators", "phases", "by", *_FIGURES),
         rows=tuple(
             (
-                str(number),
+                str(numbers[0]) + (f" and {len(numbers) - 1} alike" if len(numbers) > 1 else ""),
                 str(len(region.operators)),
-                str(len(region.phases)) + (" (left to Inductor)" if region.left else ""),
-                *_figures(region.plan),
+                str(len(region.phases)),
+                "Inductor" if region.left else "weft",
+                *_figures(region),
             )
-            for number, region in enumerate(fused.regions)
+            for numbers in fused.alike
+            for region in (fused.regions[numbers[0]],)
         ),
     )
 
 
-def _figures(plan: FusionPlan | None) -> tuple[str, str, str, str]:
+_FIGURES = ("predicted", "Inductor's", "bound", "moves", "unfused")
+
+
+def _figures(region: ExplainedRegion) -> tuple[str, ...]:
+    plan = region.plan
     if plan is None:
-        return ("", "", "", "")
-    moved, unfused = format_bytes(plan.num_bytes), format_bytes(plan.unfused_bytes)
-    return (format_seconds(plan.seconds), format_seconds(plan.bound_s), moved, unfused)
+        return ("",) * len(_FIGURES)
+    return (
+        format_seconds(plan.seconds),
+        "" if region.inductor_s is None else format_seconds(region.inductor_s),
+        format_seconds(plan.bound_s),
+        format_bytes(plan.num_bytes),
+        format_bytes(plan.unfused_bytes),
+    )
 
 
 def fusion_plain(fused: Explanation) -> dict[str, object]:
@@ -52,6 +62,7 @@ def fusion_plain(fused: Explanation) -> dict[str, object]:
                 "operators": list(region.operators),
                 "phases": len(region.phases),
                 "predicted_s": region.plan.seconds if region.plan else None,
+                "inductor_s": region.inductor_s,
                 "bound_s": region.plan.bound_s if region.plan else None,
                 "bytes": region.plan.num_bytes if region.plan else None,
                 "unfused_bytes": region.plan.unfused_bytes if region.plan else None,
@@ -69,19 +80,15 @@ def write_fusion_page(fused: Explanation, path: Path) -> None:
     Raises:
         FileError: the file cannot be written.
     """
-    kernels = [region for region in fused.regions if not region.left]
-    operators = sum(len(region.operators) for region in kernels)
+    kernels = fused.taken
     phases = sum(len(region.phases) for region in kernels)
     plans = [region.plan for region in kernels if region.plan is not None]
     moved, unfused = (sum(p.num_bytes for p in plans), sum(p.unfused_bytes for p in plans))
-    saved = 1.0 - moved / unfused if unfused else 0.0
     write_page(
         Page(
             title=f"fusion of {fused.name}",
             kicker=f"how weft fuses {fused.name}",
-            sentence=f"{operators} memory-bound operators become {len(kernels)} "
-            f"kernel{'s' * (len(kernels) != 1)}, "
-            f"which move {saved:.0%} fewer bytes.",
+            sentence=fused.sentence,
             figures=(
                 Figure(value=str(len(kernels)), meaning="kernels"),
                 Figure(value=str(phases), meaning="phases in them"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from weft.workflow.progress import Progress, silent
@@ -11,14 +13,19 @@ from weft.workflow.recipe import load_workload
 if TYPE_CHECKING:
     from weft.fusion.explained import Explanation
 
-__all__ = ["fuse_recipe"]
+__all__ = ["fuse_recipe", "source_of"]
+
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
-def fuse_recipe(recipe: str, *, progress: Progress = silent) -> Explanation:
+def fuse_recipe(
+    recipe: str, *, options: Mapping[str, object] = NO_OPTIONS, progress: Progress = silent
+) -> Explanation:
     """Compile a recipe's loss and its gradients, and say what became of their operators.
 
     Args:
         recipe: FILE.py:FUNCTION.
+        options: as those of `torch.compile(backend="weft")`.
         progress: told how far it is.
 
     Raises:
@@ -31,6 +38,22 @@ def fuse_recipe(recipe: str, *, progress: Progress = silent) -> Explanation:
     workload = load_workload(recipe)
     progress("compile", None)
     model, batch = build_model(workload), workload.batch(0)
-    found = explain(lambda: workload.loss(model, batch))
+    found = explain(lambda: workload.loss(model, batch), options=options)
     progress("compile", 1.0)
     return replace(found, name=workload.name)
+
+
+def source_of(fused: Explanation) -> str:
+    """The C++ of all kernels that were taken, as it is compiled."""
+    from weft.fusion.compile import unit
+
+    users: dict[str, list[int]] = {}
+    for number, region in enumerate(fused.regions):
+        if region.source and not region.left:
+            users.setdefault(region.source, []).append(number)
+    texts = [
+        f"// region{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}: "
+        f"{', '.join(fused.regions[numbers[0]].operators)}\n{text}"
+        for text, numbers in users.items()
+    ]
+    return unit(texts)

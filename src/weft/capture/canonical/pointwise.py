@@ -100,6 +100,16 @@ def _scalar_power(emit: Emit, base: Number, exponent: Value) -> Value:
     return emit("pow.Scalar", base, emit.cast(exponent, promote(emit.type(exponent), base)))
 
 
+def _divided(name: str) -> Rule:
+    def rule(emit: Emit, x: Value, divisor: Operand) -> Value:
+        if isinstance(divisor, Value):
+            return NotImplemented  # by a tensor
+        x = emit.cast(x, promote(emit.type(x), divisor))
+        return emit(f"{name}.Scalar", x, divisor)
+
+    return rule
+
+
 def _clamp(emit: Emit, x: Value, low: Number | None = None, high: Number | None = None) -> Value:
     limits = [limit for limit in (low, high) if limit is not None]
     x = emit.cast(x, promote(emit.type(x), *limits))
@@ -175,6 +185,8 @@ POINTWISE: Rules = _rules() | {
     aten.rsub.Tensor: _rsub,
     aten.pow.Tensor_Scalar: _power,
     aten.pow.Scalar: _scalar_power,
+    aten.remainder.Scalar: _divided("remainder"),
+    aten.floor_divide.default: _divided("floor_divide"),
     aten.clamp.default: _clamp,
     aten.clamp.Tensor: _clamp_tensor,
     aten.clamp_min.default: _clamp,

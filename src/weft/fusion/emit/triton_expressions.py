@@ -217,22 +217,21 @@ def literal(value: int | float | bool, dtype: DType, shape: str) -> str:
 def begin(op: str, dtype: DType) -> float | int:
     """What a reduction begins with."""
     if op == "sum" or dtype is DType.BOOL:
-        return 1 if op == "amin" else 0
+        return 0
     if dtype.is_float:
-        return math.inf if op == "amin" else -math.inf
-    bits = {DType.I64: 63, DType.I32: 31, DType.U8: 31}[dtype]
-    return 2**bits - 1 if op == "amin" else -(2**bits)
+        return -math.inf
+    return -(2 ** {DType.I64: 63, DType.I32: 31, DType.U8: 31}[dtype])
 
 
 def paired(op: str, dtype: DType, a: str, b: str) -> str:
     """Two summands joined."""
     if dtype is DType.BOOL:
-        return f"({a} & {b})" if op == "amin" else f"({a} | {b})"
+        return f"({a} | {b})"
     if op == "sum":
         return f"({a} + {b})"
     if dtype.is_float:
-        return f"{'larger' if op == 'amax' else 'smaller'}({a}, {b})"
-    return f"tl.{'maximum' if op == 'amax' else 'minimum'}({a}, {b})"
+        return f"larger({a}, {b})"
+    return f"tl.maximum({a}, {b})"
 
 
 def reduced(op: str, dtype: DType, value: str, dim: int) -> str:
@@ -242,11 +241,9 @@ def reduced(op: str, dtype: DType, value: str, dim: int) -> str:
         VerifyError: there is no such reduction.
     """
     if dtype is DType.BOOL:
-        if op == "amax":
-            return f"any_true({value}, {dim})"
-        return f"(any_true({value} == 0, {dim}) == 0)"
+        return f"any_true({value}, {dim})"
     if op == "sum":
         return f"tl.sum({value}, {dim}, keep_dims=True)"
     if dtype.is_float:
-        return f"{'all_largest' if op == 'amax' else 'all_smallest'}({value}, {dim})"
-    return f"tl.{'max' if op == 'amax' else 'min'}({value}, {dim}, keep_dims=True)"
+        return f"all_largest({value}, {dim})"
+    return f"tl.max({value}, {dim}, keep_dims=True)"

@@ -11,7 +11,6 @@ import triton.language as tl
 
 __all__ = [
     "all_largest",
-    "all_smallest",
     "any_true",
     "gelu_backward",
     "gelu_tanh_backward",
@@ -78,12 +77,6 @@ def all_largest(x, axis: tl.constexpr):
         key = tl.max(key ^ ((key >> 31) & 0x7FFFFFFF), axis, keep_dims=True)
         key = key ^ ((key >> 31) & 0x7FFFFFFF)  # pyright: ignore[reportOperatorIssue]
         return key.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def all_smallest(x, axis: tl.constexpr):
-    """The smallest number along an axis, NaN if one is."""
-    return all_largest(x * -1.0, axis) * -1.0
 
 
 @triton.jit

@@ -1,3 +1,4 @@
+# pyright: standard
 """The agent: acts, remembers, learns.
 
 A choice is the one whose return is expected to be highest, or, while it explores, any. What is to
@@ -205,7 +206,7 @@ class Agent:
         with torch.no_grad():
             target = self._targets(turns)
         losses = -(target * said).sum(1)
-        loss = (losses * torch.from_numpy(sample.weights)).mean()
+        loss = (losses * torch.as_tensor(sample.weights)).mean()
         self._optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)

@@ -18,7 +18,7 @@ this one is that of DAPPLE (Fan et al. 2020, arXiv 2007.01045, section 4), by th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
 from typing import TypeAlias
@@ -31,6 +31,7 @@ from weft.core.errors import InputError
 __all__ = ["Chain", "Cuts", "Line", "best_cuts", "device_cuts", "pipeline_seconds"]
 
 Array: TypeAlias = npt.NDArray[np.float64]
+Places: TypeAlias = "npt.NDArray[np.int64] | int"
 Cuts: TypeAlias = tuple[tuple[int, int], ...]
 """Of each stage but the first, its first piece and its first device."""
 
@@ -52,7 +53,6 @@ class Chain:
     seconds: Array
     crossing_bytes: Array
     weight_bytes: Array
-    _sums: tuple[Array, Array] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         sizes = [len(self.seconds), len(self.crossing_bytes) + 1, len(self.weight_bytes)]
@@ -66,21 +66,23 @@ class Chain:
                 + ("" if sound else ", some negative or not finite"),
                 hint="one number of bytes fewer than pieces",
             )
-        sums = [np.concatenate([[0.0], np.cumsum(a)]) for a in (self.seconds, self.weight_bytes)]
-        object.__setattr__(self, "_sums", tuple(sums))
 
     def __len__(self) -> int:
         return len(self.seconds)
 
-    @property
+    @cached_property
     def seconds_before(self) -> Array:
         """Time of all pieces before each place between pieces, both ends included [N+1] [s]."""
-        return self._sums[0]
+        return _before(self.seconds)
 
-    @property
+    @cached_property
     def weights_before(self) -> Array:
         """Gradients of all pieces before each place, both ends included [N+1] [bytes]."""
-        return self._sums[1]
+        return _before(self.weight_bytes)
+
+
+def _before(numbers: Array) -> Array:
+    return np.concatenate([np.zeros(1), np.cumsum(numbers)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ class Line:
         """In all."""
         return self.num_nodes * self.per_node
 
-    def crossing(self, device: Array | int, before: Array | int, after: Array | int) -> Array:
+    def crossing(self, device: Places, before: Places, after: Places) -> Array:
         """Bandwidth between two neighbouring stages [bytes/s].
 
         Args:
@@ -126,7 +128,7 @@ class Line:
         inside = self.inside_bytes_per_s * pairs
         return np.where(np.mod(device, self.per_node) == 0, self.network_bytes_per_s, inside)
 
-    def around(self, first: Array | int, end: Array | int) -> Array:
+    def around(self, first: Places, end: Places) -> Array:
         """Bandwidth of a ring through neighbouring devices [bytes/s].
 
         Args:
@@ -143,16 +145,14 @@ class Line:
         return tuple(range(self.per_node, self.num_devices, self.per_node))
 
 
-def stage_seconds(
-    chain: Chain, devices: Array | int, first: Array, end: Array, micro: int
-) -> Array:
+def stage_seconds(chain: Chain, many: Places, first: Places, end: Places, micro: int) -> Array:
     """Time of a micro-batch in the stage of the pieces from `first` to `end` [s]."""
-    work = chain.seconds_before[end] - chain.seconds_before[first]
-    return work / (np.asarray(devices, dtype=np.float64) * micro)
+    work = np.asarray(chain.seconds_before[end] - chain.seconds_before[first])
+    return work / np.multiply(many, float(micro))
 
 
 def sync_seconds(
-    chain: Chain, line: Line, pieces: Sequence[Array], devices: Sequence[int]
+    chain: Chain, line: Line, pieces: tuple[Places, Places], devices: tuple[Places, Places]
 ) -> Array:
     """Time to reduce the gradients of a stage [s].
 
@@ -162,13 +162,13 @@ def sync_seconds(
         devices: its first device, and the one after its last.
     """
     (first, end), (low, high) = pieces, devices
-    count = high - low
-    held = chain.weights_before[end] - chain.weights_before[first]
+    count = np.subtract(high, low)
+    held = np.asarray(chain.weights_before[end] - chain.weights_before[first])
     return 2 * (count - 1) / count * held / line.around(low, high)
 
 
 def crossing_seconds(
-    chain: Chain, line: Line, piece: Array, devices: Sequence[int], micro: int
+    chain: Chain, line: Line, piece: Places, devices: tuple[Places, Places, Places], micro: int
 ) -> Array:
     """Time of a micro-batch's activations to the stage that begins with a piece, and back [s].
 
@@ -179,8 +179,8 @@ def crossing_seconds(
         micro: micro-batches of a step.
     """
     low, middle, high = devices
-    bandwidth = line.crossing(middle, middle - low, high - middle)
-    return 2 * chain.crossing_bytes[np.subtract(piece, 1)] / micro / bandwidth
+    bandwidth = line.crossing(middle, np.subtract(middle, low), np.subtract(high, middle))
+    return 2 * np.asarray(chain.crossing_bytes[np.subtract(piece, 1)]) / micro / bandwidth
 
 
 def pipeline_seconds(chain: Chain, line: Line, cuts: Cuts, micro_batches: int) -> float:
@@ -204,18 +204,18 @@ def pipeline_seconds(chain: Chain, line: Line, cuts: Cuts, micro_batches: int) -
             got=f"{cuts}, {micro_batches} micro-batches",
             hint="every stage needs a piece and a device",
         )
-    at = [np.asarray(piece) for piece in pieces]
     times = [
         float(stage_seconds(chain, high - low, first, end, micro_batches))
-        for (first, end), (low, high) in zip(pairwise(at), pairwise(devices), strict=True)
+        for (first, end), (low, high) in zip(pairwise(pieces), pairwise(devices), strict=True)
     ]
     syncs = [
         float(sync_seconds(chain, line, ends, own))
-        for ends, own in zip(pairwise(at), pairwise(devices), strict=True)
+        for ends, own in zip(pairwise(pieces), pairwise(devices), strict=True)
     ]
+    around = zip(devices, devices[1:], devices[2:], strict=False)
     moves = [
-        float(crossing_seconds(chain, line, at[s], devices[s - 1 : s + 2], micro_batches))
-        for s in range(1, len(pieces) - 1)
+        float(crossing_seconds(chain, line, piece, own, micro_batches))
+        for piece, own in zip(pieces[1:-1], around, strict=True)
     ]
     return sum(times) + sum(moves) + (micro_batches - 1) * max(times + moves) + max(syncs)
 
@@ -269,9 +269,9 @@ def best_cuts(
     for devices in device_cuts(line, stages, radius):
         lengths = _all_lengths(chain, line, (0, *devices, line.num_devices), micro_batches)
         place = np.unravel_index(int(lengths.argmin()), lengths.shape)
-        if lengths[place] < best[1]:
+        if float(lengths.min()) < best[1]:
             pieces = [int(p) + 1 for p in place]
-            best = tuple(zip(pieces, devices, strict=True)), float(lengths[place])
+            best = tuple(zip(pieces, devices, strict=True)), float(lengths.min())
     return best
 
 
@@ -279,21 +279,21 @@ def _all_lengths(chain: Chain, line: Line, devices: Sequence[int], micro: int) -
     """Length of every pipeline with these device cuts, by its cuts' pieces less one [s]."""
     count, places = len(devices) - 2, np.arange(1, len(chain))
 
-    def along(cut: int, of: Array) -> Array:
-        return of.reshape([-1 if axis == cut else 1 for axis in range(count)])
+    def along(cut: int) -> npt.NDArray[np.int64]:
+        return places.reshape([-1 if axis == cut else 1 for axis in range(count)])
 
-    ends = [np.asarray(0), *(along(cut, places) for cut in range(count)), np.asarray(len(chain))]
+    ends: list[Places] = [0, *map(along, range(count)), len(chain)]
     total, longest, sync = np.asarray(0.0), np.asarray(0.0), np.asarray(0.0)
-    fits = np.asarray(True)
+    fits = np.ones((), dtype=np.bool_)
     for stage, ((first, end), (low, high)) in enumerate(
         zip(pairwise(ends), pairwise(devices), strict=True)
     ):
         time = stage_seconds(chain, high - low, first, end, micro)
         total, longest = total + time, np.maximum(longest, time)
         sync = np.maximum(sync, sync_seconds(chain, line, (first, end), (low, high)))
-        fits = fits & (first < end)
+        fits = fits & np.less(first, end)
         if stage:
-            around = devices[stage - 1 : stage + 2]
-            move = crossing_seconds(chain, line, first, around, micro)
+            before = devices[stage - 1]
+            move = crossing_seconds(chain, line, first, (before, low, high), micro)
             total, longest = total + move, np.maximum(longest, move)
     return np.where(fits, total + (micro - 1) * longest + sync, np.inf)

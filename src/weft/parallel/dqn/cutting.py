@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from weft.parallel.dqn.chain import (
     Array,
     Chain,
     Cuts,
     Line,
+    Places,
     crossing_seconds,
     near_boundary,
     pipeline_seconds,
@@ -28,6 +31,8 @@ from weft.parallel.dqn.chain import (
 from weft.parallel.dqn.environment import Observation, Turn
 
 __all__ = ["CutEnvironment", "Cutting", "random_cutting"]
+
+Whole: TypeAlias = npt.NDArray[np.int64]
 
 POINTS = 128
 """Pieces of a random chain at most. Source: Auto-MAP, section 3.4."""
@@ -181,27 +186,28 @@ class _Sight:
         """Sum and longest of the stages that are settled, and the longest reduction [s]."""
         total = longest = sync = 0.0
         for number in range(1, len(self._starts)):
-            times = self._of_stage(number, *(np.asarray(x) for x in self._starts[number]))
+            times = self._of_stage(number, *self._starts[number])
             time, move, own = (float(x) for x in times)
             total += time + move
             longest, sync = max(longest, time, move), max(sync, own)
         return total, longest, sync
 
-    def _of_stage(self, number: int, end: Array, high: Array) -> tuple[Array, Array, Array]:
+    def _of_stage(self, number: int, end: Places, high: Places) -> tuple[Array, Array, Array]:
         """Of the stage before cut `number`: its time, what crosses into it, its reduction [s]."""
         task = self._task
         first, low = self._starts[number - 1]
-        time = stage_seconds(task.chain, high - low, np.asarray(first), end, task.micro_batches)
-        sync = sync_seconds(task.chain, task.line, (np.asarray(first), end), (low, high))
+        many = np.subtract(high, low)
+        time = stage_seconds(task.chain, many, first, end, task.micro_batches)
+        sync = sync_seconds(task.chain, task.line, (first, end), (low, high))
         if number == 1:
             return time, np.zeros_like(time), sync
         before = self._starts[number - 2][1]
         move = crossing_seconds(
-            task.chain, task.line, np.asarray(first), (before, low, high), task.micro_batches
+            task.chain, task.line, first, (before, low, high), task.micro_batches
         )
         return time, move, sync
 
-    def offered(self) -> tuple[Array, Array]:
+    def offered(self) -> tuple[Whole, Whole]:
         """Pieces and devices of all cuts that leave something for each later stage."""
         task, number = self._task, len(self._starts)
         piece, device = self._starts[-1]
@@ -227,13 +233,13 @@ class _Sight:
             ]
         )
 
-    def described(self, pieces: Array, devices: Array) -> Array:
+    def described(self, pieces: Whole, devices: Whole) -> Array:
         """What tells choices apart [A,F]."""
         task, unit = self._task, self._unit
         chain, line, micro = task.chain, task.line, task.micro_batches
         time, move, sync = self._of_stage(len(self._starts), pieces, devices)
         rest = line.num_devices - devices
-        later = stage_seconds(chain, rest, pieces, np.asarray(len(chain)), micro)
+        later = stage_seconds(chain, rest, pieces, len(chain), micro)
         low = self._starts[-1][1]
         after = np.maximum(rest // self._left, 1)
         crossing = crossing_seconds(chain, line, pieces, (low, devices, devices + after), micro)
@@ -264,7 +270,7 @@ class _Sight:
         ]
         return np.stack(np.broadcast_arrays(*columns), 1)
 
-    def _cheapest_crossing(self, pieces: Array) -> Array:
+    def _cheapest_crossing(self, pieces: Whole) -> Array:
         """The least that the next cut would send over the network, if there is one more [s]."""
         if self._left < 2:
             return np.zeros(len(pieces))

@@ -1,3 +1,4 @@
+# pyright: standard
 """The network: of each choice, how the rest of the episode is likely to turn out.
 
 Duelling: the value of a situation and the advantage of each choice in it are two heads.
@@ -11,7 +12,6 @@ Source: Wang et al. 2016, arXiv 1511.06581 (duelling); Bellemare et al. 2017, ar
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def batched(observations: list[Observation]) -> Batch:
         choices[row, : len(one.allowed)] = one.choices
         allowed[row, : len(one.allowed)] = one.allowed
     shared = np.stack([o.shared for o in observations])
-    return Batch(torch.from_numpy(shared), torch.from_numpy(choices), torch.from_numpy(allowed))
+    return Batch(torch.as_tensor(shared), torch.as_tensor(choices), torch.as_tensor(allowed))
 
 
 class Network(nn.Module):
@@ -121,4 +121,4 @@ class Network(nn.Module):
         place = (moved.clamp(low, high) - low) / step
         # Each lands between two atoms, and is shared out by how near it is.
         near = 1 - (place[:, None, :] - torch.arange(len(self.atoms))[None, :, None]).abs()
-        return cast("Tensor", (near.clamp_min(0) * probabilities[:, None, :]).sum(2))
+        return (near.clamp_min(0) * probabilities[:, None, :]).sum(2)

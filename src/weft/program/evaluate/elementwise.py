@@ -171,5 +171,7 @@ ELEMENTWISE: Mapping[str, Callable[..., Array]] = MappingProxyType(
         "bitwise_and.Tensor": np.bitwise_and,
         "bitwise_or.Tensor": np.bitwise_or,
         "floor.default": np.floor,
+        "remainder.Scalar": np.remainder,
+        "floor_divide.Scalar": np.floor_divide,
     }
 )

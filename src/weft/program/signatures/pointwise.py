@@ -130,6 +130,8 @@ POINTWISE: Mapping[str, Signature] = MappingProxyType(
         "mul.Tensor": _binary,
         "mul.Scalar": _binary,
         "pow.Tensor_Scalar": _binary,
+        "remainder.Scalar": _binary,
+        "floor_divide.Scalar": _binary,
         "div.Tensor": _quotient,
         "div.Scalar": _quotient,
         "pow.Scalar": _scalar_power,

@@ -1,0 +1,105 @@
+# pyright: standard
+"""What a trained network decides: cuts of a chain, by the most promising ways side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import torch
+
+from weft.core.errors import InputError
+from weft.parallel.dqn.chain import Cuts, pipeline_seconds
+from weft.parallel.dqn.cutting import CutEnvironment, Cutting
+from weft.parallel.dqn.environment import Observation
+from weft.parallel.dqn.network import Network, batched
+
+__all__ = ["CUT_NETWORK", "WIDTH", "cut", "cut_network"]
+
+CUT_NETWORK = "cutting.pt"
+"""Weights that are shipped. Source: `python -m benchmarks.automap.train`."""
+WIDTH = 32
+"""Ways that are followed side by side. Chosen: more cost time and found nothing shorter."""
+
+
+@cache
+def cut_network() -> Network:
+    """The network that is shipped, which was trained on random chains only.
+
+    Raises:
+        InputError: its weights are missing from the installation.
+    """
+    path = files("weft.parallel.dqn").joinpath(CUT_NETWORK)
+    try:
+        with path.open("rb") as file:
+            kept = torch.load(file, weights_only=True)
+    except OSError as error:
+        raise InputError(
+            need="the weights of the policy that cuts pipelines",
+            got=str(error),
+            hint="install weft again; in a clone, python -m benchmarks.automap.train makes them",
+        ) from error
+    network = Network(**kept["sizes"])
+    network.load_state_dict({name: value.float() for name, value in kept["weights"].items()})
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Some cuts, and what is expected to come of them."""
+
+    cuts: Cuts
+    expected: float
+    observation: Observation | None
+
+
+def cut(task: Cutting, network: Network | None = None, width: int = WIDTH) -> tuple[Cuts, float]:
+    """The shortest pipeline among those that a policy finds most promising.
+
+    Args:
+        task: what to cut.
+        network: the policy; the one that is shipped if not given.
+        width: ways that are followed side by side; 1 for the policy alone.
+
+    Returns:
+        The cuts and the pipeline's length [s].
+
+    Raises:
+        InputError: fewer than one way, or more stages than pieces or devices.
+    """
+    if width < 1 or not 2 <= task.stages <= min(len(task.chain), task.line.num_devices):
+        raise InputError(
+            need="at least one way, and 2 stages or more, with a piece and a device for each",
+            got=f"{width} ways; {task.stages} stages, {len(task.chain)} pieces, "
+            f"{task.line.num_devices} devices",
+            hint="fewer stages",
+        )
+    network = cut_network() if network is None else network
+    environment = CutEnvironment()
+    ways = [_Way((), 0.0, environment.resume(task, ()))]
+    for _ in range(task.stages - 1):
+        ways = _onward(environment, task, network, ways, width)
+    lengths = [
+        pipeline_seconds(task.chain, task.line, way.cuts, task.micro_batches) for way in ways
+    ]
+    best = min(range(len(ways)), key=lengths.__getitem__)
+    return ways[best].cuts, lengths[best]
+
+
+def _onward(
+    environment: CutEnvironment, task: Cutting, network: Network, ways: list[_Way], width: int
+) -> list[_Way]:
+    """The most promising ways with one cut more."""
+    observations = [way.observation for way in ways if way.observation is not None]
+    with torch.no_grad():
+        expected = network.returns(batched(observations))
+    count = min(width, int(torch.isfinite(expected).sum()))
+    best = expected.flatten().topk(count)
+    found: list[_Way] = []
+    for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        way, choice = ways[place // expected.shape[1]], place % expected.shape[1]
+        environment.resume(task, way.cuts)
+        cuts = (*way.cuts, environment.cut_at(choice))
+        found.append(_Way(cuts, value, environment.resume(task, cuts)))
+    return found

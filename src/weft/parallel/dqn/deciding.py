@@ -1,0 +1,132 @@
+"""Episodes of decisions about variables, a group at a time.
+
+Placements that would make data move are not offered. In the paper a conflict ends the episode
+with a reward of -1; `strict` does the same.
+
+Source: Auto-MAP (Wang et al. 2020, arXiv 2007.04069), section 3 (groups) and 4.1 (rewards).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from weft.core.errors import InputError
+from weft.parallel.dqn.environment import Observation, Turn
+from weft.parallel.linkage import Decision
+from weft.parallel.partition import Partition, Settled
+from weft.parallel.placement import Placement
+from weft.program.graph import Value
+
+__all__ = ["CUT_REWARD", "WHOLE_REWARD", "PartitionEnvironment"]
+
+CUT_REWARD, WHOLE_REWARD, CONFLICT_REWARD = 0.4, 0.1, -1.0
+"""Of a variable that is cut, of one that is left whole, and of a conflict.
+
+Source: Auto-MAP, section 4.1."""
+
+Reward = Callable[[Settled], float]
+"""Of an episode's end."""
+
+
+class PartitionEnvironment:
+    """Episodes of decisions about variables.
+
+    Args:
+        partition: what to decide.
+        final: reward of what comes out; if not given, decisions are rewarded as in the paper, over
+            the number of variables, so that an episode returns at most `CUT_REWARD`.
+        strict: whether placements that conflict are offered, and end the episode.
+    """
+
+    shared_width = 4
+    choice_width = 9
+
+    def __init__(
+        self, partition: Partition, final: Reward | None = None, *, strict: bool = False
+    ) -> None:
+        self.partition = partition
+        self._final, self._strict = final, strict
+        self.taken: tuple[Decision, ...] = ()
+        self._known: dict[Value, Placement] = {}
+        self._offered: list[Decision] = []
+        self._open: Iterator[int] = iter(())
+
+    def reset(self, generator: np.random.Generator) -> Observation:
+        """Begin with nothing decided."""
+        del generator  # nothing here is random
+        self.taken, self._known = (), dict(self.partition.given)
+        self._open = iter(self.partition.order)
+        observation = self._next()
+        if observation is None:
+            raise InputError(
+                need="a variable that can be decided about",
+                got="a program in which each is settled by what is given",
+                hint="nothing has to be searched for: take what is given",
+            )
+        return observation
+
+    def step(self, choice: int) -> Turn:
+        """Decide."""
+        decision = self._offered[choice]
+        new, conflicts = self.partition.after(self.taken, decision)
+        if conflicts and self._strict:
+            return Turn(CONFLICT_REWARD / len(self.partition.variables), None)
+        self.taken = (*self.taken, decision)
+        self._known |= new
+        observation = self._next()
+        reward = self._paid(new) if self._final is None else 0.0
+        if observation is None and self._final is not None:
+            reward = self._final(self.partition.settled(self.taken))
+        return Turn(reward, observation)
+
+    def _paid(self, new: Mapping[Value, Placement]) -> float:
+        part = self.partition
+        paid = CUT_REWARD * part.weight(new, cut=True) + WHOLE_REWARD * part.weight(new, cut=False)
+        return paid / len(part.variables)
+
+    def _next(self) -> Observation | None:
+        """The next variable that is open, if there is one."""
+        for node in self._open:
+            if Value(node) not in self._known:
+                return self._observed(node)
+        return None
+
+    def _observed(self, node: int) -> Observation:
+        part = self.partition
+        self._offered = [Decision(Value(node), place) for place in part.places(node)]
+        found = [part.after(self.taken, decision) for decision in self._offered]
+        free = np.asarray([not conflicts for _, conflicts in found])
+        allowed = np.ones(len(found), dtype=np.bool_) if self._strict or not free.any() else free
+        total = len(part.variables)
+        of_parameters = sum(part.sizes.values())
+        rows = [
+            [
+                decision.placement >= 0,
+                decision.placement == 0,
+                decision.placement == 1,
+                part.weight(new) / total,
+                part.weight(new, cut=True) / total,
+                part.weight(new, cut=True) / max(part.weight(new), 1),
+                len(new) / len(part.axis.program.nodes),
+                sum(part.sizes.get(v.node, 0.0) for v, p in new.items() if p >= 0) / of_parameters,
+                conflicts,
+            ]
+            for decision, (new, conflicts) in zip(self._offered, found, strict=True)
+        ]
+        decided = part.weight(self._known)
+        return Observation(
+            shared=np.asarray(
+                [
+                    decided / total,
+                    part.weight(self._known, cut=True) / total,
+                    math.log10(part.sizes[node]) / 10,
+                    math.log2(part.axis.size) / 10,
+                ],
+                dtype=np.float32,
+            ),
+            choices=np.asarray(rows, dtype=np.float32),
+            allowed=allowed,
+        )
