@@ -11,15 +11,9 @@ Source: Auto-MAP (Wang et al. 2020, arXiv 2007.04069), tables 3 to 5; sizes of T
 
 from __future__ import annotations
 
-from benchmarks.job import workload_of
-from weft.capture import capture
-from weft.parallel.linkage import ReducedAxis
-from weft.parallel.partition import Partition
-from weft.parallel.placement import REPLICATED
-from weft.program.fold import fold
-from weft.program.graph import Program, Role, Value
+from weft.program.graph import Program, Role
 
-__all__ = ["RECIPES", "TARGETS", "of_layers", "partition_of"]
+__all__ = ["DEVICES", "RECIPES", "TARGETS", "of_layers"]
 
 RECIPES = {
     "T5-base": "t5.py:t5_small_biased",
@@ -31,13 +25,6 @@ TARGETS = {"T5-base": 111, "T5-3B": 432, "T5-11B": 432}
 the table of tokens and the two of biases by distance."""
 DEVICES = 8
 """Of the axis: the heads of T5-base do not divide by more."""
-
-
-def partition_of(recipe: str) -> Partition:
-    """What there is to decide about a step's variables, if every device has all of the batch."""
-    program = capture(workload_of(recipe))
-    batch = {Value(i.node): REPLICATED for i in program.inputs if i.role is Role.BATCH}
-    return Partition(ReducedAxis(program, DEVICES), fold(program), batch)
 
 
 def of_layers(program: Program) -> frozenset[int]:

@@ -80,6 +80,8 @@ class Explanation:
     def sentence(self) -> str:
         """What becomes of the operators, in short."""
         taken = self.taken
+        if not taken:
+            return "No kernel of weft's gains anything here: Inductor compiles it all."
         plans = [region.plan for region in taken if region.plan is not None]
         operators = sum(len(region.operators) for region in taken)
         unfused = sum(plan.unfused_bytes for plan in plans)

@@ -75,8 +75,15 @@ def test_any_other_error_is_one_line_that_says_how_to_learn_more(run):
     assert code == 1
     assert err.count("\n") == 1
     assert "ZeroDivisionError: first line" in err
-    assert "a bug" in err
+    assert "raised in" in err
+    assert "test_border.py, line" in err
     assert "--debug" in err
+
+
+def test_what_fails_inside_of_weft_may_be_a_bug(run):
+    code, _, err = run(lambda args, console: console.table(None))
+    assert code == 1
+    assert "a bug in weft or in the recipe" in err
 
 
 @pytest.mark.parametrize("body", [refuse, stumble])

@@ -22,7 +22,7 @@ def plan(num_bytes):
     )
 
 
-def region(left=""):
+def region(left="", inductor_s=None):
     phase = ExplainedPhase(
         shared_out="64 over 2 threads", nests=("100: sum",), seconds=2e-5, num_bytes=1024.0
     )
@@ -32,6 +32,7 @@ def region(left=""):
         phases=(phase,),
         source="float exp<&>;",
         left=left,
+        inductor_s=inductor_s,
     )
 
 
@@ -48,9 +49,26 @@ def explained():
 def test_the_table_has_a_row_for_each_region(explained):
     rows = fusion_table(explained).rows
     assert [row[0] for row in rows] == ["0", "1", "2"]
-    assert rows[0][3:] == ("20 us", "10 us", "1.0 KiB", "4.0 KiB")
-    assert "left to Inductor" in rows[1][2]
-    assert rows[2][3:] == ("", "", "", "")
+    assert rows[0][3:] == ("weft", "20 us", "", "10 us", "1.0 KiB", "4.0 KiB")
+    assert [row[3] for row in rows] == ["weft", "Inductor", "Inductor"]
+    assert rows[2][4:] == ("",) * 5
+
+
+def test_regions_that_are_alike_are_told_once():
+    alike = Explanation(
+        regions=(region(inductor_s=3e-5), region(inductor_s=5e-5), region(inductor_s=3e-5)),
+        graphs=((0, 1, 2),),
+    )
+    rows = fusion_table(alike).rows
+    assert [row[0] for row in rows] == ["0 and 1 alike", "1"]
+    assert [row[5] for row in rows] == ["30 us", "50 us"]
+    assert "regions 0, 2: 2 operators in 1 phase, 20 us predicted; Inductor 30 us" in str(alike)
+    assert str(alike).endswith(alike.sentence)
+
+
+def test_where_nothing_gains_that_is_said():
+    left = Explanation(regions=(region(left="slower"),), graphs=((0,),))
+    assert left.sentence == "No kernel of weft's gains anything here: Inductor compiles it all."
 
 
 def test_words_say_what_is_left_and_why(explained):

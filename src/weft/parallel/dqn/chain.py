@@ -90,7 +90,7 @@ class Line:
     """Devices one after the other, node by node.
 
     Attributes:
-        num_nodes, per_node: how many.
+        nodes, per_node: how many.
         inside_bytes_per_s, network_bytes_per_s: of a link inside a node and of a node's own to the
             others [bytes/s].
 
@@ -98,14 +98,14 @@ class Line:
         InputError: no devices, or a bandwidth that is not above 0.
     """
 
-    num_nodes: int
+    nodes: int
     per_node: int
     inside_bytes_per_s: float
     network_bytes_per_s: float
 
     def __post_init__(self) -> None:
         slowest = min(self.inside_bytes_per_s, self.network_bytes_per_s)
-        if min(self.num_nodes, self.per_node) < 1 or not slowest > 0:
+        if min(self.nodes, self.per_node) < 1 or not slowest > 0:
             raise InputError(
                 need="at least one node of at least one device, and bandwidths above 0",
                 got=f"{self}",
@@ -115,7 +115,7 @@ class Line:
     @property
     def num_devices(self) -> int:
         """In all."""
-        return self.num_nodes * self.per_node
+        return self.nodes * self.per_node
 
     def crossing(self, device: Places, before: Places, after: Places) -> Array:
         """Bandwidth between two neighbouring stages [bytes/s].

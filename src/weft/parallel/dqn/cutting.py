@@ -30,7 +30,7 @@ from weft.parallel.dqn.chain import (
 )
 from weft.parallel.dqn.environment import Observation, Turn
 
-__all__ = ["CutEnvironment", "Cutting", "random_cutting"]
+__all__ = ["CutEnvironment", "Cutting", "random_chain", "random_cutting"]
 
 Whole: TypeAlias = npt.NDArray[np.int64]
 
@@ -76,24 +76,35 @@ def random_cutting(generator: np.random.Generator) -> Cutting:
     nodes, per_node = int(generator.integers(2, 6)), int(generator.choice([1, 2, 4, 8]))
     inside = 10 ** generator.uniform(10, 11.5)
     line = Line(
-        num_nodes=nodes,
+        nodes=nodes,
         per_node=per_node,
         inside_bytes_per_s=inside,
         network_bytes_per_s=inside / 10 ** generator.uniform(0, 2),
     )
-    seconds = _numbers(generator, size) + 1e-3
-    seconds /= seconds.sum()
-    # In units of what a device could send meanwhile: from nothing to as long as the computation.
-    per_piece = line.network_bytes_per_s / line.num_devices
-    crossing = _numbers(generator, size - 1) * per_piece * 10 ** generator.uniform(-3, 0)
-    weights = _numbers(generator, size)
-    weights *= per_piece * 10 ** generator.uniform(-3, 0) / max(weights.sum(), 1e-9)
     return Cutting(
-        chain=Chain(seconds=seconds, crossing_bytes=crossing, weight_bytes=weights),
+        chain=random_chain(generator, size, line),
         line=line,
         stages=int(generator.integers(2, min(4, line.num_devices) + 1)),
         micro_batches=int(generator.choice([4, 8, 16, 32, 64])),
     )
+
+
+def random_chain(generator: np.random.Generator, size: int, line: Line) -> Chain:
+    """Pieces that take a second in all, with numbers of one of several kinds.
+
+    Args:
+        generator: of chance.
+        size: how many.
+        line: what they run on. What crosses and what is reduced takes from nothing to as long as
+            the computation.
+    """
+    seconds = _numbers(generator, size) + 1e-3
+    seconds /= seconds.sum()
+    per_piece = line.network_bytes_per_s / line.num_devices
+    crossing = _numbers(generator, size - 1) * per_piece * 10 ** generator.uniform(-3, 0)
+    weights = _numbers(generator, size)
+    weights *= per_piece * 10 ** generator.uniform(-3, 0) / max(weights.sum(), 1e-9)
+    return Chain(seconds=seconds, crossing_bytes=crossing, weight_bytes=weights)
 
 
 def _numbers(generator: np.random.Generator, size: int) -> Array:

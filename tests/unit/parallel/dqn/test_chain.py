@@ -24,7 +24,7 @@ def chain(seconds, crossing=0.0, weights=0.0):
 
 def line(nodes=2, per_node=2, inside=1e9, network=1e8):
     return Line(
-        num_nodes=nodes, per_node=per_node, inside_bytes_per_s=inside, network_bytes_per_s=network
+        nodes=nodes, per_node=per_node, inside_bytes_per_s=inside, network_bytes_per_s=network
     )
 
 
