@@ -259,6 +259,9 @@ class _Sight:
         bound_longest = np.maximum(np.maximum(longest, later), crossing)
         bound_total = self._total + time + move + crossing + later * self._left
         bound_sync = np.maximum(self._sync, sync)
+        if self._left == 1:  # the last stage is settled with this one
+            ends = (pieces, len(chain)), (devices, line.num_devices)
+            bound_sync = np.maximum(bound_sync, sync_seconds(chain, line, *ends))
         bound = bound_total + (micro - 1) * bound_longest + bound_sync
         held = chain.weights_before[-1] - chain.weights_before[pieces]
         later_sync = 2 * held / self._left / line.network_bytes_per_s
