@@ -20,7 +20,16 @@ from weft.program.graph import Program
 
 __all__ = ["PLANNERS", "plan"]
 
-PLANNERS: Mapping[str, Callable[[], Planner]] = MappingProxyType({"exact": ExactPlanner})
+
+def _dqn() -> Planner:
+    from weft.parallel.dqn.planner import DqnPlanner  # which loads torch
+
+    return DqnPlanner()
+
+
+PLANNERS: Mapping[str, Callable[[], Planner]] = MappingProxyType(
+    {"exact": ExactPlanner, "dqn": _dqn}
+)
 """Planners by name."""
 
 

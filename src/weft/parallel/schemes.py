@@ -103,6 +103,21 @@ class Schemes:
             lasting |= self._travelling
         return axes, lasting
 
+    def placed_axis(
+        self, size: int, placements: Mapping[int, Placement], outer: Sequence[AxisRules]
+    ) -> AxisRules:
+        """An axis along which inputs lie as somebody decided, and all else where that moves least.
+
+        Args:
+            size: devices along it.
+            placements: of parameters and optimizer state, by node; others are whole.
+            outer: what earlier axes do.
+
+        Raises:
+            InputError: an input cannot lie so.
+        """
+        return self._filled(size, placements, outer)
+
     def _data_axis(
         self, size: int, degrees: Degrees, outer: list[AxisRules]
     ) -> tuple[AxisRules, frozenset[int]]:

@@ -23,6 +23,7 @@ def plan_model(
     machine: Machine,
     *,
     level: Level,
+    planner: str = "exact",
     memory_limit_bytes: float = 0.0,
     max_stages: int = 0,
     time_limit_s: float = float("inf"),
@@ -35,6 +36,7 @@ def plan_model(
         recipe: "file.py:function".
         machine: what to plan for.
         level: how hard to look.
+        planner: who looks; one of `weft.parallel.planning.PLANNERS`.
         memory_limit_bytes: most bytes on a device; the device's own memory if 0.
         max_stages: 1 for plans of one stage only, 0 for as many as pay.
         time_limit_s: stop looking for better plans after this time [s].
@@ -54,6 +56,7 @@ def plan_model(
     plan = search(
         captured.program,
         machine,
+        planner=planner,
         level=level,
         memory_limit_bytes=memory_limit_bytes,
         max_stages=max_stages,

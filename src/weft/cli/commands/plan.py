@@ -37,6 +37,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--level", choices=("fast", "best"), default="fast", help="how hard to look (fast)"
     )
+    parser.add_argument(
+        "--planner",
+        choices=("exact", "dqn"),
+        default="exact",
+        help="who looks: an exact search, or an agent that learns from simulated steps (exact)",
+    )
     add_pins(parser)
     parser.add_argument(
         "--one-stage", action="store_true", help="look at plans of one stage only, no pipelines"
@@ -59,6 +65,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             args.recipe,
             machine,
             level=Level(args.level),
+            planner=args.planner,
             memory_limit_bytes=0.0 if limit is None else limit,
             max_stages=1 if args.one_stage else 0,
             time_limit_s=args.time_limit,

@@ -130,11 +130,25 @@ class Agent:
             stop: asked after each step whether to end at once, without the episode at hand.
         """
         for _ in range(episodes):
-            reward = self._play(stop)
-            if reward is None:
+            episode = self.watch(self._choice, stop)
+            if episode is None:
                 return
-            self.episodes += 1
-            yield Episode(self.episodes - 1, self.steps, reward, self.exploring)
+            yield episode
+
+    def watch(
+        self, choose: Callable[[Observation], int], stop: Callable[[], bool] = lambda: False
+    ) -> Episode | None:
+        """An episode that somebody else plays, to learn from; None if it was stopped.
+
+        Args:
+            choose: who decides.
+            stop: as that of `run`.
+        """
+        reward = self._play(stop, choose)
+        if reward is None:
+            return None
+        self.episodes += 1
+        return Episode(self.episodes - 1, self.steps, reward, self.exploring)
 
     def best(self, observation: Observation) -> int:
         """The choice of which most is expected."""
@@ -164,14 +178,14 @@ class Agent:
         for group in self._optimizer.param_groups:
             group["lr"] = share * self.settings.learning_rate
 
-    def _play(self, stop: Callable[[], bool]) -> float | None:
+    def _play(self, stop: Callable[[], bool], choose: Callable[[Observation], int]) -> float | None:
         observation: Observation | None = self.environment.reset(self._generator)
         recent: deque[tuple[Observation, int, float]] = deque()
         total = 0.0
         while observation is not None:
             if stop():
                 return None
-            choice = self._choice(observation)
+            choice = choose(observation)
             turn = self.environment.step(choice)
             total += turn.reward
             recent.append((observation, choice, turn.reward))

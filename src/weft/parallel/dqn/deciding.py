@@ -20,12 +20,15 @@ from weft.parallel.partition import Partition, Settled
 from weft.parallel.placement import Placement
 from weft.program.graph import Value
 
-__all__ = ["CUT_REWARD", "WHOLE_REWARD", "PartitionEnvironment"]
+__all__ = ["CUTS", "CUT_REWARD", "WHOLE_REWARD", "PartitionEnvironment"]
 
 CUT_REWARD, WHOLE_REWARD, CONFLICT_REWARD = 0.4, 0.1, -1.0
 """Of a variable that is cut, of one that is left whole, and of a conflict.
 
 Source: Auto-MAP, section 4.1."""
+
+CUTS = 4
+"""Column of choices that says which share of all variables is cut by it."""
 
 Reward = Callable[[Settled], float]
 """Of an episode's end."""
