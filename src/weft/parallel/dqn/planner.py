@@ -21,6 +21,7 @@ from weft.parallel.candidate import Proposal
 from weft.parallel.depth import Views
 from weft.parallel.dqn.agent import Agent, AgentSettings, Episode
 from weft.parallel.dqn.hybrid import STORED, Decided, HybridEnvironment, demonstration
+from weft.parallel.dqn.pipelines import cut_pipelines
 from weft.parallel.plan import Level, Prediction
 from weft.parallel.planner import PipelineOutcome, Progress, Search
 from weft.parallel.request import PlanRequest
@@ -56,9 +57,9 @@ class DqnPlanner:
         least_groups: int,
         most_s: float,
     ) -> PipelineOutcome:
-        """None yet."""
-        del request, views, progress, least_groups, most_s
-        return PipelineOutcome(notes=("the planner dqn looks at plans of one stage only",))
+        """The best of those that the policy cuts."""
+        del views, least_groups  # it makes them whole, of two groups or more
+        return cut_pipelines(request, progress, most_s)
 
 
 class _Search:

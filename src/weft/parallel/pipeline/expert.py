@@ -35,7 +35,15 @@ from weft.parallel.pipeline.stages import StageProgram, forward_nodes
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Program
 
-__all__ = ["even_cuts", "even_runs", "pipeline_expert", "pipeline_of_stages"]
+__all__ = [
+    "crossing_bytes",
+    "even_cuts",
+    "even_runs",
+    "forward_seconds",
+    "narrow_places",
+    "pipeline_expert",
+    "pipeline_of_stages",
+]
 
 
 def pipeline_expert(
