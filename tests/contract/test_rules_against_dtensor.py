@@ -26,7 +26,7 @@ RENAMED = {
     "attention_backward": "_scaled_dot_product_flash_attention_backward.default",
 }  # fmt: skip
 WITHOUT_ATEN = {"full", "iota", "uniform", "uniform_part", "accumulate", "send", "einsum"}
-WITHOUT_DTENSOR = {"avg_pool2d_backward.default"}
+WITHOUT_DTENSOR = {"avg_pool2d_backward.default", "floor_divide.Scalar"}
 
 
 # --- what DTensor has and weft lacks ---------------------------------------------------------

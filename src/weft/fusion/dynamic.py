@@ -58,6 +58,7 @@ class Flexible:
         self.recipe = recipe
         self._folder = kept_in
         self._ready: dict[Hashable, Run] = {}
+        self._num_compiled = 0
         self._lock = threading.RLock()
         self._general: Callable[..., Sequence[Tensor]] | None = None
 
@@ -92,9 +93,11 @@ class Flexible:
             if lie in self._ready:
                 return self._ready[lie]
             if any(tensor.numel() == 0 for tensor in inputs):
-                return self._eager(sizes)
-            if len(self._ready) >= MOST_KERNELS:
+                self._ready[lie] = self._eager(sizes)
+                return self._ready[lie]
+            if self._num_compiled >= MOST_KERNELS:
                 return partial(self._generally, sizes=sizes)
+            self._num_compiled += 1
             self._ready[lie] = self._compiled(inputs, sizes)
             return self._ready[lie]
 
