@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator as python_operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from math import prod
 
 import torch
@@ -70,9 +71,8 @@ def candidates(module: fx.GraphModule) -> list[Candidate]:
     order = {node: number for number, node in enumerate(module.graph.nodes)}
     found: list[Candidate] = []
     for partition in partitioner.propose_partitions():
-        whole = _peeled(sorted(partition.nodes, key=order.__getitem__))
-        for nodes in _connected(whole):
-            if sum(not is_view(node) for node in nodes) >= LEAST:
+        for nodes in _parts(sorted(partition.nodes, key=order.__getitem__)):
+            if _is_worth_a_look(nodes):
                 candidate = _candidate(nodes)
                 if candidate is not None:
                     found.append(candidate)
@@ -191,11 +191,42 @@ def is_view(node: fx.Node) -> bool:
     return node.target in _VIEWS
 
 
-def _peeled(nodes: Sequence[fx.Node]) -> list[fx.Node]:
+def _is_worth_a_look(nodes: Sequence[fx.Node]) -> bool:
+    return sum(not is_view(node) for node in nodes) >= LEAST
+
+
+def _parts(nodes: Sequence[fx.Node]) -> list[list[fx.Node]]:
+    """Parts of a partition that become regions.
+
+    Views that others read are left to these. Where a part would then wait for its own result, since
+    it reads such a view of it, views of what the partition makes stay where it reads them.
+    """
+    parts = _connected(_peeled(nodes))
+    return parts if _are_ordered(nodes, parts) else _connected(_peeled(nodes, keeps_own=True))
+
+
+def _are_ordered(nodes: Sequence[fx.Node], parts: Sequence[Sequence[fx.Node]]) -> bool:
+    """Whether parts can be computed one after the other, each at once."""
+    part = {n: k for k, own in enumerate(parts) if _is_worth_a_look(own) for n in own}
+    inside = set(nodes)
+    before: dict[object, set[object]] = {}
+    for node in nodes:
+        own = part.get(node, node)
+        sources = (part.get(s, s) for s in node.all_input_nodes if s in inside)
+        before.setdefault(own, set()).update(source for source in sources if source != own)
+    try:
+        TopologicalSorter(before).prepare()
+    except CycleError:
+        return False
+    return True
+
+
+def _peeled(nodes: Sequence[fx.Node], *, keeps_own: bool = False) -> list[fx.Node]:
     """Without views that others read: these take the view themselves, for nothing.
 
-    A view of what the nodes make stays where they read it too: without it they would wait for their
-    own result.
+    Args:
+        nodes: in order.
+        keeps_own: whether views of what the nodes make stay if one of them reads them.
     """
     kept = dict.fromkeys(nodes)
     changed = True
@@ -206,7 +237,8 @@ def _peeled(nodes: Sequence[fx.Node]) -> list[fx.Node]:
                 continue
             readers = [user in kept for user in node.users]
             is_own = any(readers) and any(source in kept for source in node.all_input_nodes)
-            if (not all(readers) and not is_own) or not readers or _is_part_of(node, kept):
+            stays = all(readers) or (keeps_own and is_own)
+            if not stays or not readers or _is_part_of(node, kept):
                 del kept[node]
                 changed = True
     return list(kept)
