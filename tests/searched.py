@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
-from weft.parallel.exact.pipelines.configs import Config, batch_rows
+from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import Level
 from weft.parallel.request import PlanRequest
+from weft.parallel.rows import batch_rows
 from weft.program.fold import fold
 from weft.program.graph import Program
 

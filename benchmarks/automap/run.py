@@ -26,10 +26,8 @@ from weft.parallel.dqn.chain import Cuts, Line, best_cuts
 from weft.parallel.dqn.cutting import Cutting, random_chain
 from weft.parallel.dqn.deciding import CUT_REWARD, PartitionEnvironment
 from weft.parallel.linkage import ReducedAxis
-from weft.parallel.partition import Partition, Settled, most_cuts
-from weft.parallel.placement import REPLICATED
+from weft.parallel.partition import Partition, Settled, most_cuts, whole_batch
 from weft.program.fold import fold
-from weft.program.graph import Role, Value
 from weft.report.bench import BenchReport, Claim, at_least, at_most, print_report
 from weft.report.table import Table
 
@@ -124,8 +122,7 @@ def _partitioned(name: str) -> list[Found]:
         return settled.cuts, sum(p >= 0 for v, p in settled.placements.items() if v.node in layers)
 
     start = time.perf_counter()
-    batch = {Value(i.node): REPLICATED for i in program.inputs if i.role is Role.BATCH}
-    partition = Partition(ReducedAxis(program, DEVICES), fold(program), batch)
+    partition = Partition(ReducedAxis(program, DEVICES), fold(program), whole_batch(program))
     prepared = time.perf_counter() - start
     exact = partition.settled(most_cuts(partition))
     found = [

@@ -25,7 +25,6 @@ from weft.parallel.depth import views_of
 from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.flow import FlowModel
 from weft.parallel.exact.meshes import candidate_meshes
-from weft.parallel.exact.pipelines.configs import batch_rows
 from weft.parallel.exact.planner import ExactPlanner
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level, ParallelPlan
@@ -33,6 +32,7 @@ from weft.parallel.planning import plan
 from weft.parallel.problem import build_problem
 from weft.parallel.request import PlanRequest
 from weft.parallel.reshard import Resharding
+from weft.parallel.rows import batch_rows
 from weft.parallel.skeleton import Skeleton, build_skeleton
 from weft.parallel.strategies import StrategyTable
 from weft.program.fold import fold

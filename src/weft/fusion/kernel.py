@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -15,8 +16,8 @@ from torch import Tensor
 from torch._C._dynamo import guards
 
 from weft.capture.dtypes import to_torch_dtype
-from weft.core.errors import InputError
-from weft.fusion.compile import build, is_whole, load, put
+from weft.core.errors import InputError, RunError
+from weft.fusion.compile import build, load, put
 from weft.fusion.cost import Host
 from weft.fusion.emit.cpp import Source, emit
 from weft.fusion.lower import lower
@@ -189,8 +190,9 @@ def compile_region(
     """
     name = f"region_{region.digest}"
     kept = folder / f"{name}_{host.threads}.json"
-    if is_kept(kept):
-        return read_kernel(kept)
+    if kept.exists():
+        with suppress(InputError, RunError):  # what is damaged is made anew
+            return read_kernel(kept)
     points = lower(region)
     plan = plan or planned(region, points, host)
     source = emit(scheduled(points, plan), name)
@@ -239,21 +241,12 @@ def _layout(of: TensorType, strides: Strides) -> Layout:
     return Layout(dtype=of.dtype.value, shape=of.shape, strides=strides)
 
 
-def is_kept(path: Path) -> bool:
-    """Whether a kernel was compiled before, and is whole."""
-    if not path.exists():
-        return False
-    try:
-        return is_whole(path.parent / json.loads(path.read_text())["library"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def read_kernel(path: Path) -> Kernel:
     """A kernel that was compiled before.
 
     Raises:
         InputError: the file is none.
+        RunError: its library is missing or damaged.
     """
     try:
         plain = json.loads(path.read_text())

@@ -21,6 +21,7 @@ from weft.parallel.pins import Pin
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
+from weft.parallel.rows import batch_rows
 from weft.parallel.schemes import Schemes
 from weft.program.graph import Program, Role
 
@@ -194,14 +195,7 @@ def _context_grid(program: Program, schemes: Schemes, total: int, node: int) -> 
 
     Else data parallelism does the same work without gathering keys.
     """
-    rows = gcd(
-        total,
-        *(
-            program.nodes[i.node].outputs[0].shape[0]
-            for i in program.inputs
-            if i.role is Role.BATCH and program.nodes[i.node].outputs[0].shape
-        ),
-    )
+    rows = gcd(total, batch_rows(program))
     if rows == total or total // rows > node or not schemes.has_sequence:
         return []
     return [Degrees(dp=rows, cp=total // rows, zero=1)]

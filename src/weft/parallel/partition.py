@@ -19,9 +19,9 @@ from weft.parallel.linkage import Decision, Layers, certain, places_of
 from weft.parallel.placement import REPLICATED, Placement
 from weft.parallel.propagate import NOTHING, Axis, Propagation, spread
 from weft.program.fold import Folding
-from weft.program.graph import Role, Value
+from weft.program.graph import Program, Role, Value
 
-__all__ = ["Partition", "Settled", "most_cuts"]
+__all__ = ["Partition", "Settled", "most_cuts", "whole_batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +158,11 @@ class Partition:
     def sizes(self) -> dict[int, float]:
         """Bytes of each variable that stands for others, by node."""
         return {node: self.axis.num_bytes(Value(node)) for node in self._weights}
+
+
+def whole_batch(program: Program) -> dict[Value, Placement]:
+    """A batch that every device has in full."""
+    return {Value(i.node): REPLICATED for i in program.inputs if i.role is Role.BATCH}
 
 
 def most_cuts(partition: Partition) -> tuple[Decision, ...]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -12,7 +11,6 @@ import torch
 from weft.core.errors import InputError
 from weft.parallel.dqn.chain import Cuts, pipeline_seconds
 from weft.parallel.dqn.cutting import CutEnvironment, Cutting
-from weft.parallel.dqn.environment import Observation
 from weft.parallel.dqn.network import Network, batched
 
 __all__ = ["CUT_NETWORK", "WIDTH", "cut", "cut_network"]
@@ -45,15 +43,6 @@ def cut_network() -> Network:
     return network.eval().requires_grad_(requires_grad=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """Some cuts, and what is expected to come of them."""
-
-    cuts: Cuts
-    expected: float
-    observation: Observation | None
-
-
 def cut(task: Cutting, network: Network | None = None, width: int = WIDTH) -> tuple[Cuts, float]:
     """The shortest pipeline among those that a policy finds most promising.
 
@@ -76,30 +65,22 @@ def cut(task: Cutting, network: Network | None = None, width: int = WIDTH) -> tu
             hint="fewer stages",
         )
     network = cut_network() if network is None else network
-    environment = CutEnvironment()
-    ways = [_Way((), 0.0, environment.resume(task, ()))]
+    ways: list[Cuts] = [()]
     for _ in range(task.stages - 1):
-        ways = _onward(environment, task, network, ways, width)
-    lengths = [
-        pipeline_seconds(task.chain, task.line, way.cuts, task.micro_batches) for way in ways
-    ]
+        ways = _onward(task, network, ways, width)
+    lengths = [pipeline_seconds(task.chain, task.line, way, task.micro_batches) for way in ways]
     best = min(range(len(ways)), key=lengths.__getitem__)
-    return ways[best].cuts, lengths[best]
+    return ways[best], lengths[best]
 
 
-def _onward(
-    environment: CutEnvironment, task: Cutting, network: Network, ways: list[_Way], width: int
-) -> list[_Way]:
+def _onward(task: Cutting, network: Network, ways: list[Cuts], width: int) -> list[Cuts]:
     """The most promising ways with one cut more."""
-    observations = [way.observation for way in ways if way.observation is not None]
+    environments = [CutEnvironment() for _ in ways]
+    observations = [own.resume(task, way) for own, way in zip(environments, ways, strict=True)]
     with torch.no_grad():
         expected = network.returns(batched(observations))
     count = min(width, int(torch.isfinite(expected).sum()))
-    best = expected.flatten().topk(count)
-    found: list[_Way] = []
-    for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-        way, choice = ways[place // expected.shape[1]], place % expected.shape[1]
-        environment.resume(task, way.cuts)
-        cuts = (*way.cuts, environment.cut_at(choice))
-        found.append(_Way(cuts, value, environment.resume(task, cuts)))
-    return found
+    places = (
+        divmod(place, expected.shape[1]) for place in expected.flatten().topk(count)[1].tolist()
+    )
+    return [(*ways[way], environments[way].cut_at(choice)) for way, choice in places]

@@ -141,16 +141,15 @@ class CutEnvironment:
         self.task, self.cuts = self._draw(generator), ()
         return self._observed()
 
-    def resume(self, task: Cutting, cuts: Cuts) -> Observation | None:
-        """Go on where some cuts have been made; None where all have been."""
+    def resume(self, task: Cutting, cuts: Cuts) -> Observation:
+        """Go on where some cuts have been made, but not all."""
         self.task, self.cuts = task, cuts
-        return self._observed() if len(cuts) < task.stages - 1 else None
+        return self._observed()
 
     def step(self, choice: int) -> Turn:
         """Cut."""
         assert self.task is not None, "step after reset"
-        piece, device = self._offered[choice]
-        self.cuts = (*self.cuts, (int(piece), int(device)))
+        self.cuts = (*self.cuts, self.cut_at(choice))
         if len(self.cuts) < self.task.stages - 1:
             return Turn(0.0, self._observed())
         task = self.task

@@ -26,16 +26,17 @@ from weft.parallel.depth import Shortened, Views, undivided
 from weft.parallel.dqn.deciding import CUTS, PartitionEnvironment
 from weft.parallel.dqn.environment import Numbers, Observation, Turn
 from weft.parallel.linkage import ReducedAxis
-from weft.parallel.partition import Partition
+from weft.parallel.partition import Partition, whole_batch
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.placement import REPLICATED, Placement
 from weft.parallel.plan import Prediction
 from weft.parallel.propagate import AxisRules
 from weft.parallel.recompute import expand
 from weft.parallel.request import PlanRequest
+from weft.parallel.rows import batch_rows
 from weft.parallel.schemes import Schemes
 from weft.program.fold import Folding
-from weft.program.graph import Program, Role, Value
+from weft.program.graph import Value
 
 __all__ = ["STORED", "Decided", "HybridEnvironment", "Writing", "demonstration"]
 
@@ -138,14 +139,10 @@ class HybridEnvironment:
     def __init__(self, request: PlanRequest, folding: Folding, views: Views | None) -> None:
         self._request, self._folding, self._views = request, folding, views
         pinning = resolve(request.program, request.pins)
-        short = (undivided(request.program),) if views is None else (views.short, views.longer)
-        self._writings = [Writing(request.machine, pinning, view) for view in short]
-        self.whole = (
-            self._writings[0]
-            if views is None
-            else Writing(request.machine, pinning, undivided(request.program))
-        )
-        self.meshes = _meshes(request, _rows(request.program))
+        self.whole = Writing(request.machine, pinning, undivided(request.program))
+        short = () if views is None else (views.short, views.longer)
+        self._of_view = {v.dropped: Writing(request.machine, pinning, v) for v in short}
+        self.meshes = _meshes(request, batch_rows(request.program))
         self._partitions: dict[int, Partition | None] = {}
         self.known: dict[Decided, Prediction | None] = {}
         self._unit_s = 0.0
@@ -201,8 +198,8 @@ class HybridEnvironment:
 
     def _partition(self, size: int) -> Partition | None:
         program = self._request.program
-        batch = {Value(i.node): REPLICATED for i in program.inputs if i.role is Role.BATCH}
-        partition = Partition(ReducedAxis(program, size), self._folding, batch)
+        axis = ReducedAxis(program, size)
+        partition = Partition(axis, self._folding, whole_batch(program))
         return partition if partition.order else None
 
     def _cut_inputs(self, inner: PartitionEnvironment) -> tuple[tuple[int, Placement], ...]:
@@ -230,17 +227,15 @@ class HybridEnvironment:
         return self.known[decided]
 
     def _simulated(self, decided: Decided) -> Prediction | None:
-        limit = self._request.limit_bytes
+        def told(writing: Writing) -> Prediction:
+            return writing.candidate(decided, self._request.limit_bytes).plan.prediction
+
         try:
-            found = [own.candidate(decided, limit).plan.prediction for own in self._writings]
+            if self._views is None:
+                return told(self.whole)
+            return self._views.predict(lambda view: told(self._of_view[view.dropped]))
         except (InputError, InfeasibleError):
             return None
-        if self._views is None:
-            return found[0]
-        made = dict(
-            zip((self._views.short.dropped, self._views.longer.dropped), found, strict=True)
-        )
-        return self._views.predict(lambda view: made[view.dropped])
 
     def _of_variables(self, observation: Observation) -> Observation:
         padded = self._padded(observation.choices, offset=6)
@@ -254,14 +249,6 @@ class HybridEnvironment:
         shared = np.zeros(self.shared_width, dtype=np.float32)
         shared[self._kind] = 1.0
         return Observation(shared, choices, np.ones(len(rows), dtype=np.bool_))
-
-
-def _rows(program: Program) -> int:
-    """Rows of the batch; 1 if it has none."""
-    shapes = [
-        program.nodes[i.node].outputs[0].shape for i in program.inputs if i.role is Role.BATCH
-    ]
-    return math.gcd(*(shape[0] for shape in shapes if shape))
 
 
 def _meshes(request: PlanRequest, rows: int) -> list[tuple[int, int]]:

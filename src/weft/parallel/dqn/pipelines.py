@@ -26,7 +26,7 @@ from weft.parallel.pipeline.stages import StageProgram
 from weft.parallel.plan import Alternative, ParallelPlan
 from weft.parallel.planner import PipelineOutcome, Progress
 from weft.parallel.request import PlanRequest
-from weft.program.graph import Role
+from weft.parallel.rows import batch_rows
 
 __all__ = ["cut_pipelines"]
 
@@ -93,10 +93,7 @@ def cut_pipelines(request: PlanRequest, progress: Progress, most_s: float) -> Pi
 def _ways(request: PlanRequest) -> Iterator[_Way]:
     """Cuts of each number of stages and micro-batches, by the policy."""
     program, line = request.program, line_of(request.machine)
-    shapes = [
-        program.nodes[i.node].outputs[0].shape for i in program.inputs if i.role is Role.BATCH
-    ]
-    rows = min((shape[0] for shape in shapes if shape), default=1)
+    rows = batch_rows(program)
     for parts in MICRO_BATCHES:
         try:
             part = in_micro_batches(program, parts)

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import islice, product
 from math import inf
 
-from weft.parallel.candidate import Proposal
+from weft.parallel.candidate import Proposal, ranked
 from weft.parallel.depth import Views
 from weft.parallel.dqn.agent import Agent, AgentSettings, Episode
 from weft.parallel.dqn.hybrid import STORED, Decided, HybridEnvironment, demonstration
@@ -88,7 +88,8 @@ class _Search:
             self._progress(f"episode {done} of {wanted}: reward {episode.reward:.3f}")
         left = wanted - self._agent.episodes
         self.notes = (f"{left} episodes were not played for want of time",) * (left > 0)
-        return [self._proposal(*one) for one in self._best()]
+        known = self._environment.known.items()
+        return ranked(self._proposal(d, p) for d, p in known if p is not None)[:PROPOSED]
 
     def _played(self, wanted: int) -> Iterator[Episode]:
         """Some that are shown, then the agent's own."""
@@ -106,16 +107,6 @@ class _Search:
 
     def _is_over(self) -> bool:
         return self._stopped or (time.perf_counter() > self._until_s and self._agent.episodes > 0)
-
-    def _best(self) -> list[tuple[Decided, Prediction]]:
-        known = [(d, p) for d, p in self._environment.known.items() if p is not None]
-        limit = self._request.limit_bytes
-
-        def rank(one: tuple[Decided, Prediction]) -> tuple[bool, float]:
-            misfit = one[1].peak_bytes > limit
-            return misfit, one[1].peak_bytes if misfit else one[1].step_s
-
-        return sorted(known, key=rank)[:PROPOSED]
 
     def _proposal(self, decided: Decided, prediction: Prediction) -> Proposal:
         limit = self._request.limit_bytes

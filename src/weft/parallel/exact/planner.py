@@ -11,13 +11,13 @@ from weft.parallel.candidate import Proposal
 from weft.parallel.depth import Views
 from weft.parallel.exact.conflict import collision, stuck_unit
 from weft.parallel.exact.meshes import candidate_meshes
-from weft.parallel.exact.pipelines.configs import batch_rows
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
 from weft.parallel.plan import Level
 from weft.parallel.planner import PipelineOutcome, Progress, Search
 from weft.parallel.request import PlanRequest
+from weft.parallel.rows import batch_rows
 from weft.parallel.skeleton import Skeleton, build_skeleton
 from weft.program.fold import Folding
 

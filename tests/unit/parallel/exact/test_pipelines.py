@@ -12,7 +12,7 @@ from tests.searched import MACHINE, searched
 from weft.core.errors import InfeasibleError
 from weft.machine.presets import preset
 from weft.parallel.depth import undivided, views_of
-from weft.parallel.exact.pipelines.configs import Config, batch_rows, configs
+from weft.parallel.exact.pipelines.configs import Config, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import predicted, schedules, stagings
 from weft.parallel.exact.pipelines.found import Placing
@@ -27,6 +27,7 @@ from weft.parallel.plan import Level
 from weft.parallel.planning import plan
 from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
+from weft.parallel.rows import batch_rows
 from weft.program.builder import Builder
 from weft.program.fold import fold
 from weft.program.graph import Role

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from weft.machine.model import Machine
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
-from weft.program.graph import Program, Role
 
-__all__ = ["MOST_ROWS", "Config", "batch_rows", "configs"]
+__all__ = ["MOST_ROWS", "Config", "configs"]
 
 MOST_ROWS = {Level.FAST: 4, Level.BEST: 16}
 """Rows of a micro-batch on one part of a group beyond which more are tried only as `ROUNDS` says.
@@ -51,16 +50,6 @@ class Config:
     def __str__(self) -> str:
         groups = f"{self.groups} group{'s' if self.groups > 1 else ''}"
         return f"{groups} of {self.mesh}, {self.micro_batches} micro-batches"
-
-
-def batch_rows(program: Program) -> int:
-    """Rows that every entry of the batch divides into: their greatest common divisor."""
-    found = 0
-    for source in program.inputs:
-        shape = program.nodes[source.node].outputs[0].shape
-        if source.role is Role.BATCH and shape:
-            found = math.gcd(found, shape[0])
-    return found
 
 
 def configs(machine: Machine, rows: int, most_groups: int, most_rows: int) -> Iterator[Config]:

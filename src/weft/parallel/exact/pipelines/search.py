@@ -26,7 +26,7 @@ from weft.parallel.depth import Views, undivided
 from weft.parallel.exact.pipelines.branches import Branches
 from weft.parallel.exact.pipelines.build import build
 from weft.parallel.exact.pipelines.build_unequal import build_unequal
-from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, batch_rows, configs
+from weft.parallel.exact.pipelines.configs import MOST_ROWS, Config, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import (
     predicted,
@@ -48,6 +48,7 @@ from weft.parallel.plan import Alternative, Level
 from weft.parallel.planner import Progress
 from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
+from weft.parallel.rows import batch_rows
 from weft.program.graph import Phase
 
 __all__ = ["PipelineSearch"]
