@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -279,47 +279,32 @@ def t5_11b(*, batch: int = 128, factored: bool = False) -> Workload:
     `factored` trains with AdaFactor, as published. It keeps far less state than AdamW, and its
     means over rows and columns make a plan's search many times longer.
     """
-    config = Config(
-        num_layers=24,
-        width=1024,
-        num_heads=128,
-        head_width=128,
-        hidden=65_536,
-        vocabulary=32_128,
-        source=512,
-        target=114,
-    )
-    return Workload(
-        name="t5_11b",
-        model=lambda: T5(config),
-        loss=next_token_loss,
-        batch=lambda step: random_batch(step, batch, config),
-        optimizer=Adafactor(lr=1e-2) if factored else AdamW(lr=1e-4),
-        compute_dtype=torch.bfloat16,
-    )
+    config = _config(layers=24, width=1024, heads=128, head=128, hidden=65_536)
+    optimizer = Adafactor(lr=1e-2) if factored else AdamW(lr=1e-4)
+    return _large("t5_11b", batch, config, optimizer)
 
 
 def t5_small_biased(*, batch: int = 8) -> Workload:
     """60 M parameters, with the biases and layer norms of the first implementations."""
-    return _biased("t5_small_biased", batch, layers=6, width=512, heads=8, head=64, hidden=2048)
+    config = _config(layers=6, width=512, heads=8, head=64, hidden=2048)
+    return _large("t5_small_biased", batch, replace(config, has_biases=True), AdamW(lr=1e-4))
 
 
 def t5_3b_biased(*, batch: int = 8) -> Workload:
     """2.9 B parameters, with the biases and layer norms of the first implementations."""
-    return _biased("t5_3b_biased", batch, layers=24, width=1024, heads=32, head=128, hidden=16_384)
+    config = _config(layers=24, width=1024, heads=32, head=128, hidden=16_384)
+    return _large("t5_3b_biased", batch, replace(config, has_biases=True), AdamW(lr=1e-4))
 
 
 def t5_11b_biased(*, batch: int = 8) -> Workload:
     """11.3 B parameters, with the biases and layer norms of the first implementations."""
-    return _biased(
-        "t5_11b_biased", batch, layers=24, width=1024, heads=128, head=128, hidden=65_536
-    )
+    config = _config(layers=24, width=1024, heads=128, head=128, hidden=65_536)
+    return _large("t5_11b_biased", batch, replace(config, has_biases=True), AdamW(lr=1e-4))
 
 
-def _biased(
-    name: str, batch: int, *, layers: int, width: int, heads: int, head: int, hidden: int
-) -> Workload:
-    config = Config(
+def _config(*, layers: int, width: int, heads: int, head: int, hidden: int) -> Config:
+    """Sizes of a published T5: texts of 512 tokens, each with targets of 114."""
+    return Config(
         num_layers=layers,
         width=width,
         num_heads=heads,
@@ -328,14 +313,16 @@ def _biased(
         vocabulary=32_128,
         source=512,
         target=114,
-        has_biases=True,
     )
+
+
+def _large(name: str, batch: int, config: Config, optimizer: AdamW | Adafactor) -> Workload:
     return Workload(
         name=name,
         model=lambda: T5(config),
         loss=next_token_loss,
         batch=lambda step: random_batch(step, batch, config),
-        optimizer=AdamW(lr=1e-4),
+        optimizer=optimizer,
         compute_dtype=torch.bfloat16,
     )
 

@@ -7,7 +7,6 @@ it was, and one that is stopped keeps what it has learnt.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.training import cosine, save
 from weft.parallel import dqn
-from weft.parallel.dqn.acting import CUT_NETWORK, cut
+from weft.parallel.dqn.acting import CUT_NETWORK, WIDTH, cut
 from weft.parallel.dqn.agent import Agent, AgentSettings
 from weft.parallel.dqn.chain import best_cuts
 from weft.parallel.dqn.cutting import CutEnvironment, Cutting, random_cutting
@@ -30,6 +30,8 @@ SETTINGS = AgentSettings(
 )
 """Rewards come at the end, so they count in full (gamma 1); a memory ten times the paper's holds
 chains enough to tell what they have in common."""
+LAST = 0.02
+"""Share of the rate at the end."""
 WEIGHTS = Path(dqn.__path__[0]) / CUT_NETWORK
 CHECKED, CHECKED_EVERY, SAVED_EVERY = 24, 1000, 500
 """Random chains that progress is measured on, and episodes between measurements and checkpoints."""
@@ -54,14 +56,14 @@ def train(minutes: float, seed: int = 0) -> None:
 
     with asked_to_stop() as asked:
         while share() < 1 and asked[0] is None:
-            agent.at_rate(0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share())))
+            agent.at_rate(cosine(share(), LAST))
             episodes = sum(1 for _ in agent.run(SAVED_EVERY, lambda: asked[0] is not None))
-            _save(partial, agent.state())
+            save(partial, agent.state())
             if agent.episodes % CHECKED_EVERY < episodes:
-                alone, beside = (_regret(agent, checks, width) for width in (1, 32))
+                alone, beside = (_regret(agent, checks, width) for width in (1, WIDTH))
                 print(
                     f"{agent.episodes} episodes, {share():.0%}: regret alone {alone}, "
-                    f"32 ways {beside}",
+                    f"{WIDTH} ways {beside}",
                     flush=True,
                 )
     halves = {name: value.half() for name, value in agent.network.state_dict().items()}
@@ -74,7 +76,7 @@ def train(minutes: float, seed: int = 0) -> None:
         "width": SETTINGS.width,
     }
     told = f"{agent.episodes} episodes on random chains, seed {seed}"
-    _save(WEIGHTS, {"sizes": sizes, "weights": halves, "training": told})
+    save(WEIGHTS, {"sizes": sizes, "weights": halves, "training": told})
     if asked[0] is None:
         partial.unlink(missing_ok=True)
 
@@ -94,12 +96,6 @@ def _checks() -> list[tuple[Cutting, float]]:
 def _regret(agent: Agent, checks: Sequence[tuple[Cutting, float]], width: int) -> str:
     found = [cut(task, agent.network, width)[1] / best - 1 for task, best in checks]
     return f"mean {np.mean(found):.2%}, worst {max(found):.2%}"
-
-
-def _save(path: Path, state: object) -> None:
-    beside = path.with_suffix(".new")
-    torch.save(state, beside)
-    beside.replace(path)
 
 
 def main(arguments: Sequence[str]) -> None:

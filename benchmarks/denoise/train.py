@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.denoise.lessons import Lessons, graphed
+from benchmarks.training import cosine, save
 from recipes.moving_shapes import LAYERS, WEIGHTS, denoiser
 from weft.core.errors import InputError
 
@@ -31,7 +32,7 @@ __all__ = ["main"]
 
 BATCHES = {"cuda": 128, "cpu": 16}
 """Videos of a step, by device: a GPU takes no longer for more."""
-RATE, WARM_UP, DECAY = 1e-3, 200, 0.999
+RATE, WARM_UP, LAST, DECAY = 1e-3, 200, 0.05, 0.999
 MATRIX_RATE = 1e-2
 """Of Muon, on CPUs. Measured: with it 200 steps learn what AdamW alone learns in 300; 3e-3 is in
 between."""
@@ -182,7 +183,7 @@ def train(name: str, device: str, *, batch: int, until: Until, again: bool = Fal
     start_s, done = time.perf_counter(), begun
     while (share := until.share(done, time.perf_counter() - start_s)) < 1:
         torch.manual_seed(done)
-        training.at_rate(min(1.0, (done + 1) / WARM_UP) * _cosine(share))
+        training.at_rate(min(1.0, (done + 1) / WARM_UP) * cosine(share, LAST))
         losses.append(step())
         training.follow(min(DECAY, (1 + done) / (10 + done)))
         done += 1
@@ -193,7 +194,7 @@ def train(name: str, device: str, *, batch: int, until: Until, again: bool = Fal
             losses.clear()
         if done % SAVED_EVERY == 0:
             told = _told(history, done - begun, batch, device)
-            _save(partial, {"step": done, "history": told, "training": training.state()})
+            save(partial, {"step": done, "history": told, "training": training.state()})
     told = _told(history, done - begun, batch, device)
     halves = {key: value.half() for key, value in training.average.cpu().state_dict().items()}
     weights = WEIGHTS / f"{name}.safetensors"
@@ -202,18 +203,8 @@ def train(name: str, device: str, *, batch: int, until: Until, again: bool = Fal
     partial.unlink(missing_ok=True)
 
 
-def _cosine(share: float) -> float:
-    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share))
-
-
 def _told(history: str, steps: int, batch: int, device: str) -> str:
     return f"{history}{', then ' if history else ''}{steps} steps of {batch} videos on {device}"
-
-
-def _save(partial: Path, state: dict[str, Any]) -> None:
-    beside = partial.with_suffix(".new")
-    torch.save(state, beside)
-    beside.replace(partial)
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:

@@ -275,7 +275,9 @@ class Stitch(CustomGraphPass):
                 loss = worth.likeness if is_whole else worth.loss
                 plan, inductor_s = worth.plan, worth.inductor_s
                 if loss and not self._measures(candidate):
-                    self._observer(_observed(candidate, loss, inductor_s))
+                    self._observer(
+                        Observed(region=candidate.region, left=loss, inductor_s=inductor_s)
+                    )
                     return None
             key = self._key_of(candidate, plan)
         except Exception as error:  # whatever went wrong, Inductor can do without
@@ -285,7 +287,7 @@ class Stitch(CustomGraphPass):
             is_queued = is_whole or candidate.device.type == "cuda"
             call_s = 0.0 if is_queued else _call_seconds(candidate)
             slower = slower_than_inductor(measured, call_s)
-        observed = _observed(candidate, slower, inductor_s)
+        observed = Observed(region=candidate.region, left=slower, inductor_s=inductor_s)
         if slower:
             self._slower[_names(candidate)] = observed
         self._observer(observed)
@@ -328,14 +330,10 @@ class Stitch(CustomGraphPass):
         if self._strict:
             why.add_note(f"weft: strictly, Inductor may not compile {what}")
             raise why
-        self._observer(_observed(candidate, str(why), None))
+        self._observer(Observed(region=candidate.region, left=str(why)))
         if _names(candidate) not in self._warned:  # tried as a whole graph and as a part of one
             self._warned.add(_names(candidate))
             _log.warning("weft: left to Inductor: %s: %s", what, why)
-
-
-def _observed(candidate: Candidate, left: str, inductor_s: float | None) -> Observed:
-    return Observed(region=candidate.region, left=left, inductor_s=inductor_s)
 
 
 def _call_seconds(candidate: Candidate) -> float:

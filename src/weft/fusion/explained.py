@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from weft.core.units import format_bytes, format_seconds
 from weft.fusion.plan import FusionPlan
 
-__all__ = ["ExplainedPhase", "ExplainedRegion", "Explanation"]
+__all__ = ["NO_OPTIONS", "ExplainedPhase", "ExplainedRegion", "Explanation"]
+
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
+"""Of `torch.compile`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

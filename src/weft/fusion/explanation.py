@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from types import FunctionType, MappingProxyType
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from weft.fusion.backend import Observed, compile_graph, folder
 from weft.fusion.calibrate import calibrated
 from weft.fusion.emit.cpp import emit
-from weft.fusion.explained import ExplainedPhase, ExplainedRegion, Explanation
+from weft.fusion.explained import NO_OPTIONS, ExplainedPhase, ExplainedRegion, Explanation
 from weft.fusion.lower import lower
 from weft.fusion.plan import FusionPlan
 from weft.fusion.region import Region
@@ -27,7 +27,6 @@ from weft.fusion.stitch import planned, scheduled
 
 __all__ = ["explain"]
 
-NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 MOST_COMPILED = 1000
 """Versions of a function that breaks into several graphs; one more with each explanation."""
 

@@ -19,13 +19,21 @@ from weft.parallel.depth import Shortened, Views
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
 from weft.parallel.plan import ParallelPlan
+from weft.parallel.propagate import AxisRules
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
 from weft.parallel.schemes import Schemes
-from weft.program.graph import Program, Role
+from weft.program.graph import Program, Role, Value
 
-__all__ = ["expert_candidate", "expert_plan", "expert_proposals", "plan_by_degrees"]
+__all__ = [
+    "Desk",
+    "Desks",
+    "expert_candidate",
+    "expert_plan",
+    "expert_proposals",
+    "plan_by_degrees",
+]
 
 
 def expert_plan(
@@ -60,7 +68,7 @@ def plan_by_degrees(
     """`expert_plan` of degrees as one value, for a program whose pins have been resolved."""
     _require_room(degrees, program, machine)
     limit = min(group.device.memory_bytes.value for group in machine.groups)
-    return _Desk(program, pinning, degrees.recompute).candidate(machine, degrees, limit).plan
+    return Desk(program, pinning, degrees.recompute).candidate(machine, degrees, limit).plan
 
 
 def _require_room(degrees: Degrees, program: Program, machine: Machine) -> None:
@@ -85,12 +93,18 @@ def expert_candidate(
     program: Program, machine: Machine, degrees: Degrees, *, memory_limit_bytes: float
 ) -> Candidate:
     """An expert's plan, simulated."""
-    desk = _Desk(program, resolve(program), degrees.recompute)
+    desk = Desk(program, resolve(program), degrees.recompute)
     return desk.candidate(machine, degrees, memory_limit_bytes)
 
 
-class _Desk:
-    """Where experts write plans for one program; what several of them share is kept."""
+class Desk:
+    """Where plans are written for one program; what several of them share is kept.
+
+    Args:
+        program: to write plans for.
+        pinning: what they have to keep to.
+        recompute: one of `RECOMPUTATIONS`.
+    """
 
     def __init__(self, program: Program, pinning: Pinning, recompute: str = "") -> None:
         self.program = program
@@ -106,8 +120,23 @@ class _Desk:
             InfeasibleError: the plan would not keep a pin.
         """
         axes, lasting = self.schemes.axes(degrees)
+        return self.by_axes(degrees.name, machine, axes, lasting, memory_limit_bytes)
+
+    def by_axes(
+        self,
+        name: str,
+        machine: Machine,
+        axes: Sequence[AxisRules],
+        lasting: frozenset[Value],
+        memory_limit_bytes: float,
+    ) -> Candidate:
+        """The plan of these axes, simulated; see `candidate_by_axes` for the arguments.
+
+        Raises:
+            InfeasibleError: the plan would not keep a pin.
+        """
         return candidate_by_axes(
-            degrees.name,
+            name,
             self.program,
             machine,
             axes,
@@ -125,7 +154,7 @@ def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[P
     that do not keep a pin.
     """
     found: list[Proposal] = []
-    desks = _Desks(request.program, request.pinning, views)
+    desks = Desks(request.program, request.pinning, views)
     for degrees in _grid(request, desks.whole.schemes):
         if request.mesh is not None and degrees.mesh != request.mesh:
             continue
@@ -136,27 +165,33 @@ def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[P
     return found
 
 
-class _Desks:
-    """A desk for a program and one for each of its short versions."""
+class Desks:
+    """A desk for a program and one for each of its short versions.
+
+    Args:
+        program: to write plans for.
+        pinning: what they have to keep to.
+        views: the short versions, if it is deep.
+    """
 
     def __init__(self, program: Program, pinning: Pinning, views: Views | None) -> None:
         self.views = views
-        self.whole = _Desk(program, pinning)
+        self.whole = Desk(program, pinning)
         short = () if views is None else (views.short, views.longer)
         self._of_view = {
-            view.dropped: _Desk(view.program, pinning.through(view.origin, view.program))
+            view.dropped: Desk(view.program, pinning.through(view.origin, view.program))
             for view in short
         }
 
-    def of(self, view: Shortened) -> _Desk:
+    def of(self, view: Shortened) -> Desk:
         """The desk of a short version."""
         return self._of_view[view.dropped]
 
 
-def _proposal(request: PlanRequest, degrees: Degrees, desks: _Desks) -> Proposal:
+def _proposal(request: PlanRequest, degrees: Degrees, desks: Desks) -> Proposal:
     limit = request.limit_bytes
 
-    def written(desk: _Desk) -> Candidate:
+    def written(desk: Desk) -> Candidate:
         return desk.candidate(request.machine, degrees, limit)
 
     if desks.views is None:

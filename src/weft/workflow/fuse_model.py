@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from weft.fusion.explained import NO_OPTIONS
 from weft.workflow.progress import Progress, silent
 from weft.workflow.recipe import load_workload
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from weft.fusion.explained import Explanation
 
 __all__ = ["fuse_recipe", "source_of"]
-
-NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
 
 def fuse_recipe(

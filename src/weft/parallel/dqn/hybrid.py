@@ -18,27 +18,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from weft.core.errors import InfeasibleError, InputError
-from weft.machine.model import Machine
-from weft.parallel.by_axes import candidate_by_axes
 from weft.parallel.candidate import Candidate
 from weft.parallel.degrees import Degrees
-from weft.parallel.depth import Shortened, Views, undivided
+from weft.parallel.depth import Shortened, Views
 from weft.parallel.dqn.deciding import CUTS, PartitionEnvironment
 from weft.parallel.dqn.environment import Numbers, Observation, Turn
+from weft.parallel.experts import Desks
 from weft.parallel.linkage import ReducedAxis
 from weft.parallel.partition import Partition, whole_batch
-from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.placement import REPLICATED, Placement
 from weft.parallel.plan import Prediction
 from weft.parallel.propagate import AxisRules
-from weft.parallel.recompute import expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
-from weft.parallel.schemes import Schemes
 from weft.program.fold import Folding
 from weft.program.graph import Value
 
-__all__ = ["STORED", "Decided", "HybridEnvironment", "Writing", "demonstration"]
+__all__ = ["STORED", "Decided", "HybridEnvironment", "demonstration"]
 
 STORED = (0, 1, 3)
 """Stages of ZeRO that are chosen from. The second differs from the first in gradients only."""
@@ -71,59 +67,6 @@ class Decided:
         return f"dqn {' x '.join(axes) or '1'}{zero}, {len(self.placements)} inputs cut"
 
 
-class Writing:
-    """Makes plans of decisions, for the whole program or for a short version of it.
-
-    Args:
-        machine: where it runs.
-        pinning: what the plan has to keep to, in the whole program.
-        view: the version.
-    """
-
-    def __init__(self, machine: Machine, pinning: Pinning, view: Shortened) -> None:
-        self._machine = machine
-        self._view = view
-        self._schemes = Schemes(view.program)
-        self._expanded = expand(view.program, ())
-        self._pinning = pinning.through(view.origin, view.program) if view.dropped else pinning
-
-    def candidate(self, decided: Decided, limit_bytes: float) -> Candidate:
-        """The plan, simulated.
-
-        Args:
-            decided: what it is.
-            limit_bytes: of one device [bytes].
-
-        Raises:
-            InputError: sizes do not divide.
-            InfeasibleError: it would not keep a pin.
-        """
-        axes, lasting = self._outer(decided)
-        if decided.variables > 1:
-            wanted = dict(decided.placements)
-            own = {
-                node: wanted[origin]
-                for node, origin in enumerate(self._view.origin)
-                if origin in wanted
-            }
-            axes = [*axes, self._schemes.placed_axis(decided.variables, own, axes)]
-        return candidate_by_axes(
-            decided.name,
-            self._view.program,
-            self._machine,
-            axes,
-            lasting=lasting,
-            expanded=self._expanded,
-            pinning=self._pinning,
-            memory_limit_bytes=limit_bytes,
-        )
-
-    def _outer(self, decided: Decided) -> tuple[list[AxisRules], frozenset[Value]]:
-        if decided.data == 1 and decided.variables > 1:
-            return [], frozenset()
-        return self._schemes.axes(Degrees(dp=decided.data, zero=decided.stored))
-
-
 class HybridEnvironment:
     """Episodes of whole plans.
 
@@ -138,10 +81,7 @@ class HybridEnvironment:
 
     def __init__(self, request: PlanRequest, folding: Folding, views: Views | None) -> None:
         self._request, self._folding, self._views = request, folding, views
-        pinning = resolve(request.program, request.pins)
-        self.whole = Writing(request.machine, pinning, undivided(request.program))
-        short = () if views is None else (views.short, views.longer)
-        self._of_view = {v.dropped: Writing(request.machine, pinning, v) for v in short}
+        self._desks = Desks(request.program, request.pinning, views)
         self.meshes = _meshes(request, batch_rows(request.program))
         self._partitions: dict[int, Partition | None] = {}
         self.known: dict[Decided, Prediction | None] = {}
@@ -227,15 +167,36 @@ class HybridEnvironment:
         return self.known[decided]
 
     def _simulated(self, decided: Decided) -> Prediction | None:
-        def told(writing: Writing) -> Prediction:
-            return writing.candidate(decided, self._request.limit_bytes).plan.prediction
-
         try:
             if self._views is None:
-                return told(self.whole)
-            return self._views.predict(lambda view: told(self._of_view[view.dropped]))
+                return self.candidate(decided).plan.prediction
+            return self._views.predict(lambda view: self.candidate(decided, view).plan.prediction)
         except (InputError, InfeasibleError):
             return None
+
+    def candidate(self, decided: Decided, view: Shortened | None = None) -> Candidate:
+        """The plan, simulated.
+
+        Args:
+            decided: what it is.
+            view: a short version of the program to make it for.
+
+        Raises:
+            InputError: sizes do not divide.
+            InfeasibleError: it would not keep a pin.
+        """
+        desk = self._desks.whole if view is None else self._desks.of(view)
+        axes: list[AxisRules] = []
+        lasting = frozenset[Value]()
+        if decided.data > 1 or decided.variables == 1:
+            axes, lasting = desk.schemes.axes(Degrees(dp=decided.data, zero=decided.stored))
+        if decided.variables > 1:
+            placed = dict(decided.placements)
+            if view is not None:
+                placed = {n: placed[o] for n, o in enumerate(view.origin) if o in placed}
+            axes = [*axes, desk.schemes.placed_axis(decided.variables, placed, axes)]
+        machine, limit = self._request.machine, self._request.limit_bytes
+        return desk.by_axes(decided.name, machine, axes, lasting, limit)
 
     def _of_variables(self, observation: Observation) -> Observation:
         padded = self._padded(observation.choices, offset=6)

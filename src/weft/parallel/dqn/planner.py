@@ -109,6 +109,5 @@ class _Search:
         return self._stopped or (time.perf_counter() > self._until_s and self._agent.episodes > 0)
 
     def _proposal(self, decided: Decided, prediction: Prediction) -> Proposal:
-        limit = self._request.limit_bytes
-        build = partial(self._environment.whole.candidate, decided, limit)
-        return Proposal(decided.name, prediction, limit, build)
+        build = partial(self._environment.candidate, decided)
+        return Proposal(decided.name, prediction, self._request.limit_bytes, build)

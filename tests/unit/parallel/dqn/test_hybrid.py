@@ -76,7 +76,7 @@ def test_what_was_decided_can_be_built_as_it_was_predicted():
     own = environment()
     played(own, demonstration(len(own.meshes) - 1, 0))
     ((decided, prediction),) = own.known.items()
-    built = own.whole.candidate(decided, 80e9)
+    built = own.candidate(decided)
     validate(built.plan, LAYERS)
     assert built.step_s == pytest.approx(prediction.step_s)
     assert decided.placements
@@ -87,7 +87,7 @@ def test_deep_programs_are_predicted_from_short_ones():
     for mesh in (0, 1):
         played(own, demonstration(mesh, 0))
     for decided, prediction in own.known.items():
-        whole = own.whole.candidate(decided, 80e9)
+        whole = own.candidate(decided)
         validate(whole.plan, DEEP)
         assert whole.step_s == pytest.approx(prediction.step_s, rel=0.05)
 
