@@ -15,17 +15,20 @@ compute queue is held up for (1 - overlap) d, counted from its last task issued 
 
 so that overlap 1 is two independent queues, and overlap 0 the sum of all durations. All times
 are maxima of sums: a task that gets longer never makes any other end earlier.
+
+Unlike devices are simulated together: each has its own queues and durations, and who takes part
+in a collective starts it when the last of them can.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft.core.errors import InputError
 from weft.cost.timeline import Event, MemoryPoint, Stream, Timeline
 
-__all__ = ["Task", "simulate"]
+__all__ = ["Task", "simulate", "simulate_together"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,111 @@ def simulate(tasks: Sequence[Task], *, overlap: float, resident_bytes: float) ->
     """
     _check(tasks, overlap, resident_bytes)
     starts, ends, step_s = _schedule(tasks, overlap)
+    return _timeline(tasks, starts, ends, step_s, resident_bytes)
+
+
+def simulate_together(
+    devices: Sequence[Sequence[Task | None]],
+    meets: Sequence[bool],
+    *,
+    overlap: float,
+    resident_bytes: Sequence[float],
+) -> list[Timeline]:
+    """Run the tasks of several devices, which wait for each other in collectives.
+
+    Args:
+        devices: of each device its tasks in order of issue; what is issued at one position is one
+            instruction, which is None where the device has no part in it. Positions that tasks
+            refer to are those of the whole list.
+        meets: of each instruction, whether all devices that have a part in it start together.
+        overlap: as for `simulate`.
+        resident_bytes: of each device [bytes].
+
+    Returns:
+        A timeline of each device; all steps end when the last device is through.
+
+    Raises:
+        InputError: as `simulate`.
+
+    Example:
+        >>> work = lambda seconds: Task(label="a", kind="einsum", phase="forward", node=0,
+        ...                             stream=Stream.COMPUTE, seconds=seconds)
+        >>> send = Task(label="b", kind="all-reduce", phase="forward", node=0,
+        ...             stream=Stream.COMMUNICATION, seconds=3.0, depends=(0,))
+        >>> slow, fast = [work(2.0), send], [work(1.0), send]
+        >>> [t.step_s for t in simulate_together(
+        ...     [slow, fast], [False, True], overlap=1.0, resident_bytes=[0, 0])]
+        [5.0, 5.0]
+    """
+    whole = [[_NOTHING if task is None else task for task in tasks] for tasks in devices]
+    for tasks, own_bytes in zip(whole, resident_bytes, strict=True):
+        _check(tasks, overlap, own_bytes)
+    schedules = _schedule_together(devices, meets, overlap)
+    step_s = max(free_s for *_, free_s in schedules)
+    found: list[Timeline] = []
+    for tasks, (starts, ends, _), own_bytes in zip(whole, schedules, resident_bytes, strict=True):
+        timeline = _timeline(tasks, starts, ends, step_s, own_bytes)
+        found.append(replace(timeline, events=tuple(e for e in timeline.events if e.kind)))
+    return found
+
+
+def _schedule_together(
+    devices: Sequence[Sequence[Task | None]], meets: Sequence[bool], overlap: float
+) -> list[tuple[list[float], list[float], float]]:
+    """Of each device start and end of each task, and when both its queues are free."""
+    queues = [_Queues(len(tasks), 1.0 - overlap) for tasks in devices]
+    for number, meeting in enumerate(meets):
+        taking = [
+            (queue, task)
+            for queue, tasks in zip(queues, devices, strict=True)
+            if (task := tasks[number]) is not None
+        ]
+        starts = [queue.earliest(task) for queue, task in taking]
+        last = max(starts, default=0.0)
+        for (queue, task), start in zip(taking, starts, strict=True):
+            queue.run(number, task, last if meeting else start)
+    return [(queue.starts, queue.ends, max(queue.compute_s, queue.sending_s)) for queue in queues]
+
+
+class _Queues:
+    """The two queues of a device while it is simulated."""
+
+    def __init__(self, count: int, blocking: float) -> None:
+        self.starts, self.ends = [0.0] * count, [0.0] * count
+        self.compute_s = self.sending_s = 0.0
+        self._blocking = blocking
+
+    def earliest(self, task: Task) -> float:
+        """When a task could start, if it was for this device alone [s]."""
+        start = self.compute_s
+        if task.stream is Stream.COMMUNICATION and self.sending_s > start:
+            start = self.sending_s
+        for earlier in task.depends:
+            if self.ends[earlier] > start:
+                start = self.ends[earlier]
+        return start
+
+    def run(self, number: int, task: Task, start_s: float) -> None:
+        """Run a task."""
+        self.starts[number] = start_s
+        self.ends[number] = start_s + task.seconds
+        if task.stream is Stream.COMPUTE:
+            self.compute_s = self.ends[number]
+        else:
+            self.sending_s = self.ends[number]
+            self.compute_s += self._blocking * task.seconds
+
+
+_NOTHING = Task(label="", kind="", phase="", node=-1, stream=Stream.COMPUTE, seconds=0.0)
+
+
+def _timeline(
+    tasks: Sequence[Task],
+    starts: Sequence[float],
+    ends: Sequence[float],
+    step_s: float,
+    resident_bytes: float,
+) -> Timeline:
     compute_s = sum(task.seconds for task in tasks if task.stream is Stream.COMPUTE)
     order = sorted(range(len(tasks)), key=starts.__getitem__)
     return Timeline(

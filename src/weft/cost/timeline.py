@@ -54,12 +54,14 @@ class Timeline:
         step_s: when both streams are free for good [s].
         exposed_s: time in which communication keeps the computation from running [s]; with the
             computation's own time it makes up the step.
+        capacity_bytes: memory of the device, where others have less or more; else 0 [bytes].
     """
 
     events: tuple[Event, ...]
     memory: tuple[MemoryPoint, ...]
     step_s: float
     exposed_s: float
+    capacity_bytes: float = 0.0
 
     @property
     def peak_bytes(self) -> float:

@@ -34,7 +34,7 @@ MESSAGE_BYTES = 2**23
 """A message is closed at this size. Derived: beyond 8 MiB a larger one is not faster per byte on
 any machine measured, and starts later."""
 
-_Key: TypeAlias = tuple[CollectiveKind, int, str, DType, Phase, bool]
+_Key: TypeAlias = tuple[CollectiveKind, int, int, str, DType, Phase, bool]
 
 JOINED = (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER, CollectiveKind.ALL_GATHER)
 """Kinds that travel together."""
@@ -85,10 +85,13 @@ def _key(local: LocalProgram, instruction: Instruction) -> _Key | None:
     """What a collective has to share with others; None if it travels alone."""
     if not isinstance(instruction, Collective) or instruction.kind not in JOINED:
         return None
-    if local.mesh.shape[instruction.axis] == 1 or _num_bytes(local, instruction) > SMALL_BYTES:
+    mesh, axis, kind = local.mesh_of(instruction.home), instruction.axis, instruction.kind
+    alone = len(mesh.members(axis)) == 1
+    unlike = not mesh.cuts_evenly(axis) and kind is not CollectiveKind.ALL_REDUCE
+    if alone or unlike or _num_bytes(local, instruction) > SMALL_BYTES:
         return None
     dtype = local.slots[instruction.source].dtype
-    about = (instruction.kind, instruction.axis, instruction.reduce, dtype, instruction.phase)
+    about = (kind, axis, instruction.home, instruction.reduce, dtype, instruction.phase)
     return (*about, instruction.lasts)
 
 

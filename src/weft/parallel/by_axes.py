@@ -9,9 +9,8 @@ from weft.parallel.candidate import Candidate, assemble
 from weft.parallel.copies import Decision, copies_for, recomputed
 from weft.parallel.kept import require_kept
 from weft.parallel.pinning import Pinning
-from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
-from weft.parallel.propagate import AxisRules, combine
+from weft.parallel.propagate import AxisRules, combine, grid
 from weft.parallel.recompute import Expanded
 from weft.parallel.reshard import Resharding
 from weft.program.graph import Program, Value
@@ -45,7 +44,7 @@ def candidate_by_axes(
     Raises:
         InfeasibleError: the plan would not keep a pin.
     """
-    mesh = Mesh(tuple(axis.size for axis in axes))
+    mesh = grid(axes)
     decision = Decision(combine(axes), {}, lasting)
     if expanded.chosen:
         decision = recomputed(decision, program, expanded)

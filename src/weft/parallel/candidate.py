@@ -71,6 +71,7 @@ def assemble(
     expanded: Expanded | None = None,
     level: Level = Level.FAST,
     objective_s: float = 0.0,
+    homes: tuple[Mesh, ...] = (),
 ) -> Candidate:
     """Make a plan of a decision and simulate it.
 
@@ -80,11 +81,13 @@ def assemble(
         machine, mesh: where it runs.
         strategies: one for each node of the program with `recompute` applied.
         copies: what readers need in other shardings.
-        memory_limit_bytes: limit of one device [bytes].
+        memory_limit_bytes: limit of one device; where it is the smallest device's memory, a device
+            that has more may use that [bytes].
         recompute: forward nodes that run again in the backward pass.
         expanded: the program with `recompute` applied, if the caller has it.
         level: how it was found.
         objective_s: of the solver, if there was one [s].
+        homes: further homes of nodes, from 1 on.
     """
     plan = unpriced(
         program,
@@ -95,10 +98,14 @@ def assemble(
         memory_limit_bytes=memory_limit_bytes,
         recompute=recompute,
         level=level,
+        homes=homes,
     )
     timeline, prediction = simulate_plan(plan, program, machine, expanded)
+    smallest = min(group.device.memory_bytes.value for group in machine.groups)
+    own = timeline.capacity_bytes if memory_limit_bytes >= smallest else 0.0
     prediction = replace(prediction, objective_s=objective_s)
-    return Candidate(name, replace(plan, prediction=prediction), timeline)
+    plan = replace(plan, prediction=prediction, memory_limit_bytes=own or memory_limit_bytes)
+    return Candidate(name, plan, timeline)
 
 
 def unpriced(
@@ -111,6 +118,7 @@ def unpriced(
     memory_limit_bytes: float,
     recompute: tuple[int, ...],
     level: Level,
+    homes: tuple[Mesh, ...] = (),
 ) -> ParallelPlan:
     """The plan of a decision, its prediction still to come; see `assemble` for the arguments."""
     return ParallelPlan(
@@ -125,6 +133,7 @@ def unpriced(
         memory_limit_bytes=memory_limit_bytes,
         prediction=_UNKNOWN,
         level=level,
+        homes=homes,
     )
 
 

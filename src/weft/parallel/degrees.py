@@ -42,6 +42,7 @@ class DegreeNames(TypedDict, total=False):
     zero: int
     fsdp: bool
     recompute: str
+    shares: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class Degrees:
             parts as soon as it is made (over the micro-batches of a pipeline, both add up whole
             ones); 3 cuts parameters too.
         recompute: one of `RECOMPUTED`.
+        shares: what each of the `dp` devices has of the batch, in proportion; () for equal parts.
 
     Example:
         >>> Degrees(dp=16, tp=4, zero=1).name
@@ -75,8 +77,15 @@ class Degrees:
     ep: int = 1
     zero: int = 0
     recompute: str = ""
+    shares: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.shares and (len(self.shares) != self.dp or self.ep > 1 or self.zero):
+            raise InputError(
+                need="a share for each data-parallel device, without ZeRO and expert parallel",
+                got=f"{len(self.shares)} shares for {self.dp}, ZeRO {self.zero}, expert {self.ep}",
+                hint="state is whole along an axis that cuts unevenly",
+            )
         if min(self.dp, self.tp, self.cp, self.ep) < 1 or (self.sp and self.tp == 1):
             raise InputError(
                 need="degrees of at least 1, and a tensor degree above 1 for sequence parallel",
@@ -113,6 +122,7 @@ class Degrees:
         zero: int = 0,
         fsdp: bool = False,
         recompute: str = "",
+        shares: tuple[int, ...] = (),
     ) -> Degrees:
         """The degrees of these keywords.
 
@@ -126,7 +136,9 @@ class Degrees:
                 hint="leave one of the two out",
             )
         stage = 3 if fsdp else zero
-        return cls(dp=dp, tp=tp, sp=sp, cp=cp, ep=ep, zero=stage, recompute=recompute)
+        return cls(
+            dp=dp, tp=tp, sp=sp, cp=cp, ep=ep, zero=stage, recompute=recompute, shares=shares
+        )
 
     @property
     def num_devices(self) -> int:
@@ -139,7 +151,7 @@ class Degrees:
         schemes = ("DDP", "ZeRO-1", "ZeRO-2", "FSDP")
         spread = self.dp > 1 or (self.zero and self.cp > 1)
         parts = (
-            f"{schemes[self.zero]} {self.dp}" if spread else "",
+            f"{schemes[self.zero]} {self.dp}{self._proportions}" if spread else "",
             f"EP {self.ep}" if self.ep > 1 else "",
             f"CP {self.cp}" if self.cp > 1 else "",
             f"TP {self.tp}{' + SP' if self.sp else ''}" if self.tp > 1 else "",
@@ -147,7 +159,24 @@ class Degrees:
         return " x ".join(part for part in parts if part) or "one device"
 
     @property
+    def _proportions(self) -> str:
+        if not self.shares:
+            return ""
+        few = len(self.shares) <= MOST_NAMED
+        return f" ({':'.join(map(str, self.shares))})" if few else " (in proportion)"
+
+    @property
+    def data_units(self) -> int:
+        """What the rows of the batch have to be a multiple of."""
+        return sum(self.shares) if self.shares else self.dp
+
+    @property
     def mesh(self) -> Mesh:
         """The grid: data outside, then experts, context and tensor; axes of one are left out."""
         axes = (self.dp // self.ep, self.ep, self.cp, self.tp)
-        return Mesh(tuple(n for n in axes if n > 1) or (1,))
+        shape = tuple(n for n in axes if n > 1) or (1,)
+        return Mesh.uneven(shape, self.shares) if self.shares else Mesh(shape)
+
+
+MOST_NAMED = 8
+"""Shares that a name lists; more are called proportions."""

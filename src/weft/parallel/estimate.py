@@ -2,6 +2,9 @@
 
 The same instructions, in the same order, are what the runtime executes. Views own no memory:
 they keep their operand's alive. The next value of a state takes the place of the old one.
+
+On a machine with unlike devices, or where devices have unlike parts, one device of each class is
+priced, and they are simulated together.
 """
 
 from __future__ import annotations
@@ -13,18 +16,30 @@ from weft.core.provenance import Quantity
 from weft.cost.collective import collective_seconds
 from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
-from weft.cost.simulate import Task, simulate
+from weft.cost.simulate import Task, simulate, simulate_together
 from weft.cost.timeline import Stream, Timeline
+from weft.machine.meeting import device_of, meeting
 from weft.machine.model import Device, Machine
 from weft.machine.topology import Group, axis_group
 from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
+from weft.parallel.messages import messages_s
+from weft.parallel.placement import Mesh, is_partial
 from weft.parallel.plan import Prediction
 from weft.parallel.prefetch import is_view, slots_read, slots_written
 from weft.parallel.reshard import SLICE_S
+from weft.parallel.specialize import resized
+from weft.parallel.transfer import pieces, summands
 from weft.program.graph import Program
 from weft.program.types import TensorType
 
-__all__ = ["estimate", "priced_tasks", "slowest_device"]
+__all__ = [
+    "DeviceClass",
+    "computing_s",
+    "device_classes",
+    "estimate",
+    "priced_tasks",
+    "slowest_device",
+]
 
 
 def estimate(
@@ -38,25 +53,126 @@ def estimate(
     Args:
         local: what each rank executes.
         program: the program with the plan's recomputation applied, for labels.
-        machine: where it runs; of an uneven machine the slowest device counts.
+        machine: where it runs.
         traffic: what each node of the program pays for, if the caller knows it.
 
     Returns:
-        The timeline, and a prediction without objective and bound.
+        The timeline, and a prediction without objective and bound. Of unlike devices they are
+        those of the one with least room left.
     """
     paid = program_traffic(program) if traffic is None else traffic
-    tasks = _Pricing(local, program, machine, paid).tasks()
-    resident = sum(local.slots[i.slot].num_bytes for i in local.inputs)
-    timeline = simulate(tasks, overlap=machine.overlap.value, resident_bytes=float(resident))
-    prediction = Prediction(
+    classes = device_classes(local.homes or (local.mesh,), machine)
+    if len(classes) == 1:
+        tasks = _Pricing(local, program, machine, paid, slowest_device(machine)).tasks()
+        resident = _resident_bytes(local)
+        timeline = simulate(tasks, overlap=machine.overlap.value, resident_bytes=resident)
+        return timeline, _prediction(timeline, resident)
+    found = _of_classes(local, program, machine, paid, classes)
+    tightest = max(
+        range(len(classes)),
+        key=lambda n: (
+            found[n][0].peak_bytes / classes[n].device.memory_bytes.value,
+            found[n][0].busy_s(Stream.COMPUTE),
+        ),
+    )
+    timeline, resident = found[tightest]
+    limit = classes[tightest].device.memory_bytes.value
+    return replace(timeline, capacity_bytes=limit), _prediction(timeline, resident)
+
+
+def _resident_bytes(local: LocalProgram) -> float:
+    return float(sum(local.slots[i.slot].num_bytes for i in local.inputs))
+
+
+def _prediction(timeline: Timeline, resident_bytes: float) -> Prediction:
+    return Prediction(
         step_s=timeline.step_s,
         compute_s=timeline.busy_s(Stream.COMPUTE),
         communication_s=timeline.busy_s(Stream.COMMUNICATION),
         exposed_s=timeline.exposed_s,
         peak_bytes=timeline.peak_bytes,
-        state_bytes=float(resident),
+        state_bytes=resident_bytes,
     )
-    return timeline, prediction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceClass:
+    """Devices that do the same work at the same speed.
+
+    Attributes:
+        coordinate: where the first of them stands.
+        device: what they are.
+    """
+
+    coordinate: tuple[int, ...]
+    device: Device
+
+
+def device_classes(homes: Sequence[Mesh], machine: Machine) -> tuple[DeviceClass, ...]:
+    """The classes of devices of a plan, in order of their first ranks.
+
+    Args:
+        homes: meshes of the plan.
+        machine: where it runs.
+    """
+    mesh = homes[0]
+    if machine.is_uniform and all(home.is_even for home in homes):
+        device = machine.groups[0].device
+        return (DeviceClass(coordinate=(0,) * mesh.num_axes, device=device),)
+    found: dict[object, DeviceClass] = {}
+    for rank in range(mesh.num_devices):
+        coordinate, device = mesh.coordinate(rank), device_of(machine, rank)
+        have = tuple(None if h.is_even else h.shares[0][coordinate[0]] for h in homes)
+        key = (id(device), have)
+        found.setdefault(key, DeviceClass(coordinate=coordinate, device=device))
+    return tuple(found.values())
+
+
+def _of_classes(
+    local: LocalProgram,
+    program: Program,
+    machine: Machine,
+    paid: Sequence[Paid],
+    classes: Sequence[DeviceClass],
+) -> list[tuple[Timeline, float]]:
+    """Of each class its timeline and what it holds throughout [bytes]."""
+    every = (True,) * len(local.instructions)
+    tasks: list[list[Task | None]] = []
+    residents: list[float] = []
+    for one in classes:
+        own, present = (local, every) if local.is_even else resized(local, one.coordinate)
+        pricing = _Pricing(own, program, machine, paid, one.device, one.coordinate, present)
+        priced = zip(pricing.tasks(), present, strict=True)
+        tasks.append([task if is_here else None for task, is_here in priced])
+        residents.append(_resident_bytes(own))
+    meets = [isinstance(i, Collective) and _stream(i) is _SENDING for i in local.instructions]
+    timelines = simulate_together(
+        tasks, meets, overlap=machine.overlap.value, resident_bytes=residents
+    )
+    return list(zip(timelines, residents, strict=True))
+
+
+def computing_s(
+    local: LocalProgram,
+    program: Program,
+    machine: Machine,
+    one: DeviceClass,
+    traffic: Sequence[Paid],
+) -> float:
+    """How long a device of a class computes [s].
+
+    Args:
+        local: of all ranks, of an uneven plan or of an even one.
+        program: its program.
+        machine: where it runs.
+        one: the device and where it stands.
+        traffic: what each node of the program pays for.
+    """
+    present: Sequence[bool] = ()
+    if not local.is_even:
+        local, present = resized(local, one.coordinate)
+    pricing = _Pricing(local, program, machine, traffic, one.device, one.coordinate, present)
+    return sum(task.seconds for task in pricing.tasks() if task.stream is Stream.COMPUTE)
 
 
 def priced_tasks(
@@ -70,7 +186,7 @@ def priced_tasks(
         machine: where it runs.
         traffic: what each node of the program pays for.
     """
-    return _Pricing(local, program, machine, traffic).tasks()
+    return _Pricing(local, program, machine, traffic, slowest_device(machine)).tasks()
 
 
 def slowest_device(machine: Machine) -> Device:
@@ -115,20 +231,31 @@ class _Storage:
 
 
 class _Pricing:
-    """Turns instructions into tasks; equal instructions are priced once."""
+    """Turns instructions into tasks; equal instructions are priced once.
+
+    Of unlike devices, one at a time: those instructions alone count in which it has a part.
+    """
 
     def __init__(
-        self, local: LocalProgram, program: Program, machine: Machine, paid: Sequence[Paid]
+        self,
+        local: LocalProgram,
+        program: Program,
+        machine: Machine,
+        paid: Sequence[Paid],
+        device: Device,
+        coordinate: tuple[int, ...] | None = None,
+        present: Sequence[bool] = (),
     ) -> None:
         self._local = local
         self._program = program
-        self._device = slowest_device(machine)
-        self._groups: tuple[Group, ...] = tuple(
-            axis_group(machine, local.mesh.shape, axis) for axis in range(local.mesh.num_axes)
-        )
+        self._machine = machine
+        self._device = device
+        self._coordinate = coordinate or local.mesh.largest
+        self._present = present
         self._paid = paid
+        self._groups: dict[tuple[int, int], Group] = {}
         self._known: dict[object, float] = {}
-        self._storage = _storage(local)
+        self._storage = _storage(local, present)
         self._messages = self._message_bytes()
 
     def tasks(self) -> list[Task]:
@@ -137,11 +264,14 @@ class _Pricing:
         frees = self._frees()
         result: list[Task] = []
         for number, instruction in enumerate(local.instructions):
+            if self._present and not self._present[number]:
+                result.append(_ABSENT)
+                continue
             written = slots_written(instruction)
             allocates = sum(
                 local.slots[slot].num_bytes
                 for slot in written
-                if storage.owner[slot] == slot and slot not in in_place
+                if storage.owner[slot] == slot and slot not in in_place and self._holds(slot)
             )
             reads = slots_read(instruction)
             depends = {storage.maker[slot] for slot in reads} - {-1}
@@ -159,6 +289,11 @@ class _Pricing:
                 )
             )
         return result
+
+    def _holds(self, slot: int) -> bool:
+        """True if the device has a part of what is in a slot."""
+        local = self._local
+        return local.is_even or local.homes[local.lies[slot].home].has(self._coordinate)
 
     def _frees(self) -> dict[int, list[int]]:
         """For each instruction, the instructions whose outputs it is the last to need."""
@@ -195,22 +330,69 @@ class _Pricing:
             )
         if instruction.kind is CollectiveKind.SLICE:
             return SLICE_S
+        if instruction.kind is CollectiveKind.MOVE:
+            return self._moving_s(instruction)
         payload = self._payload_bytes(instruction)
         message = self._messages.get(instruction.bundle, payload)
-        group = self._groups[instruction.axis]
+        group = self._group(instruction.home, instruction.axis)
+        if group.num_devices == 1 or not message:
+            return 0.0
         return collective_seconds(instruction.kind.value, message, group) * payload / message
+
+    def _group(self, home: int, axis: int) -> Group:
+        """Who meets along an axis."""
+        found = self._groups.get((home, axis))
+        if found is None:
+            mesh, machine = self._local.mesh_of(home), self._machine
+            members = mesh.members(axis)
+            if len(members) == mesh.shape[axis]:
+                found = axis_group(machine, mesh.shape, axis)
+            else:
+                found = meeting(machine, [self._rank(position) for position in members])
+            self._groups[home, axis] = found
+        return found
+
+    def _rank(self, position: int) -> int:
+        """The rank that stands at a position of the first axis beside this device."""
+        mesh = self._local.mesh
+        inner = zip(self._coordinate[1:], range(1, mesh.num_axes), strict=True)
+        return position * mesh.stride(0) + sum(at * mesh.stride(axis) for at, axis in inner)
+
+    def _moving_s(self, move: Collective) -> float:
+        """How long it takes until all of a tensor is where it is wanted [s]."""
+        held, wanted = self._local.lies[move.source], self._local.lies[move.target]
+        shape = list(held.whole.shape)
+        for axis, placement in enumerate(held.sharding):
+            if axis and placement >= 0:
+                shape[placement] //= self._local.mesh.shape[axis]
+        source, target = (_first_axis(self._local.homes[lies.home]) for lies in (held, wanted))
+        left, entered = held.sharding[0], (wanted.sharding[0],)
+        sent = (
+            summands(tuple(shape), source, (target, entered))
+            if is_partial(left)
+            else pieces(tuple(shape), (source, (left,)), (target, entered))
+        )
+        item = held.whole.dtype.num_bytes
+        return messages_s(
+            [(self._rank(p.source), self._rank(p.target), p.num_elements * item) for p in sent],
+            self._machine,
+        )
 
     def _payload_bytes(self, collective: Collective) -> float:
         """The tensor whole along the axis [bytes]."""
         payload = float(self._local.slots[collective.source].num_bytes)
-        return payload * (
-            self._local.mesh.shape[collective.axis] if collective.source_dim >= 0 else 1
-        )
+        if collective.source_dim < 0:
+            return payload
+        mesh, axis = self._local.mesh_of(collective.home), collective.axis
+        start, end = mesh.span(axis, self._coordinate[axis])
+        return payload * mesh.units(axis) / max(end - start, 1)
 
     def _message_bytes(self) -> dict[int, float]:
         """Payload of each message of several collectives; each of them takes its share of time."""
         found: dict[int, float] = {}
-        for instruction in self._local.instructions:
+        for number, instruction in enumerate(self._local.instructions):
+            if self._present and not self._present[number]:
+                continue
             if isinstance(instruction, Collective) and instruction.bundle >= 0:
                 own = self._payload_bytes(instruction)
                 found[instruction.bundle] = found.get(instruction.bundle, 0.0) + own
@@ -232,10 +414,22 @@ def _stream(instruction: Instruction) -> Stream:
     return Stream.COMMUNICATION if communicates else Stream.COMPUTE
 
 
-def _storage(local: LocalProgram) -> _Storage:
+_SENDING = Stream.COMMUNICATION
+_ABSENT = Task(label="", kind="", phase="", node=-1, stream=Stream.COMPUTE, seconds=0.0)
+"""Stands where a device has no part."""
+
+
+def _first_axis(mesh: Mesh) -> Mesh:
+    """The first axis of a mesh alone."""
+    return Mesh(mesh.shape[:1], () if mesh.cuts_evenly(0) else mesh.shares[:1])
+
+
+def _storage(local: LocalProgram, present: Sequence[bool]) -> _Storage:
     owner = list(range(len(local.slots)))
     maker = [-1] * len(local.slots)
     for number, instruction in enumerate(local.instructions):
+        if present and not present[number]:
+            continue
         for slot in slots_written(instruction):
             maker[slot] = number
         if is_view(instruction):

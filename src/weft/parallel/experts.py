@@ -20,6 +20,7 @@ from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.propagate import AxisRules
+from weft.parallel.proportions import paces, shared_out, units_of
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
@@ -81,9 +82,9 @@ def _require_room(degrees: Degrees, program: Program, machine: Machine) -> None:
         )
     for source in program.inputs:
         shape = program.nodes[source.node].outputs[0].shape
-        if source.role is Role.BATCH and shape and shape[0] % degrees.dp:
+        if source.role is Role.BATCH and shape and shape[0] % degrees.data_units:
             raise InputError(
-                need=f"a batch that {degrees.dp} data-parallel devices divide",
+                need=f"a batch that {degrees.data_units} data-parallel devices or shares divide",
                 got=f"{source.name} with {shape[0]} rows",
                 hint="change the batch size or the data-parallel degree",
             )
@@ -155,7 +156,7 @@ def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[P
     """
     found: list[Proposal] = []
     desks = Desks(request.program, request.pinning, views)
-    for degrees in _grid(request, desks.whole.schemes):
+    for degrees in (*_grid(request, desks.whole.schemes), *_in_proportion(request, desks)):
         if request.mesh is not None and degrees.mesh != request.mesh:
             continue
         try:
@@ -194,9 +195,10 @@ def _proposal(request: PlanRequest, degrees: Degrees, desks: Desks) -> Proposal:
     def written(desk: Desk) -> Candidate:
         return desk.candidate(request.machine, degrees, limit)
 
-    if desks.views is None:
+    if desks.views is None or degrees.shares:
         candidate = written(desks.whole)
-        return Proposal(degrees.name, candidate.plan.prediction, limit, lambda: candidate)
+        plan = candidate.plan
+        return Proposal(degrees.name, plan.prediction, plan.memory_limit_bytes, lambda: candidate)
     prediction = desks.views.predict(lambda view: written(desks.of(view)).plan.prediction)
     return Proposal(degrees.name, prediction, limit, lambda: written(desks.whole))
 
@@ -223,6 +225,28 @@ def _grid(request: PlanRequest, schemes: Schemes) -> list[Degrees]:
         *_context_grid(request.program, schemes, total, node),
         *_expert_grid(schemes, total, node),
     ]
+
+
+def _in_proportion(request: PlanRequest, desks: Desks) -> list[Degrees]:
+    """Data parallel in proportion to speed, on a machine of unlike devices."""
+    machine, units = request.machine, units_of(batch_rows(request.program))
+    if machine.is_uniform:
+        return []
+    node = min(group.devices_per_node for group in machine.groups)
+    found: list[Degrees] = []
+    for tensor in (n for n in (1, 2, 4, 8) if n <= node and machine.num_devices % n == 0):
+        places = machine.num_devices // tensor
+        if not 1 < places <= units:
+            continue
+        try:
+            axes, _ = desks.whole.schemes.axes(Degrees(dp=units, tp=tensor))
+        except InputError:
+            continue
+        shares = shared_out(paces(request.program, machine, axes, places), units)
+        common = gcd(*shares)
+        if len(set(shares)) > 1:
+            found.append(Degrees(dp=places, tp=tensor, shares=tuple(s // common for s in shares)))
+    return found
 
 
 def _context_grid(program: Program, schemes: Schemes, total: int, node: int) -> list[Degrees]:

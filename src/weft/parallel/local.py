@@ -2,7 +2,8 @@
 
 One instruction list serves all ranks (SPMD). It is made from a program and a plan by
 `weft.parallel.spmd`, priced by `weft.parallel.estimate` and executed by `weft.runtime`, so
-that what is predicted is what is run. Slots hold local tensors; each is written once.
+that what is predicted is what is run. Slots hold local tensors; each is written once. Where ranks
+have unlike parts, `weft.parallel.specialize` makes of it what one of them executes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = [
     "Collective",
     "CollectiveKind",
     "Instruction",
+    "Lies",
     "LocalInput",
     "LocalProgram",
     "Run",
@@ -35,6 +37,8 @@ class CollectiveKind(Enum):
     ALL_TO_ALL = "all-to-all"
     SLICE = "slice"
     """Keep the own part of a replica: no communication."""
+    MOVE = "move"
+    """From the devices of one home to those of another, which sum up what is pending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,8 @@ class Collective:
             number; -1 if it travels alone.
         lasts: its result is a weight that stays for all of the step, micro-batch after
             micro-batch.
+        home: where it takes place, see `ParallelPlan.homes`.
+        target_home: of a move, where it leads; else `home`.
     """
 
     kind: CollectiveKind
@@ -95,6 +101,8 @@ class Collective:
     target_dim: int = -1
     bundle: int = -1
     lasts: bool = False
+    home: int = 0
+    target_home: int = 0
 
 
 Instruction: TypeAlias = Run | Collective
@@ -102,11 +110,21 @@ Instruction: TypeAlias = Run | Collective
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalInput:
-    """An input of the local program: the program's input by name, its slot and sharding."""
+    """An input of the local program: the program's input by name, its slot, sharding and home."""
 
     name: str
     slot: int
     sharding: Sharding
+    home: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lies:
+    """How the tensor in a slot lies: the whole of it, its sharding, and its home."""
+
+    whole: TensorType
+    sharding: Sharding
+    home: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +133,8 @@ class LocalProgram:
 
     Attributes:
         mesh: the device grid.
-        slots: local type of each slot.
+        slots: local type of each slot; where devices have unlike parts, that of the device that
+            has most.
         inputs: in the program's order.
         instructions: in execution order. A collective may be started where it stands and
             waited for at its first reader.
@@ -123,6 +142,8 @@ class LocalProgram:
             instructions for what the step returns, -1 for what nothing reads.
         loss: slot of the loss, replicated.
         updates: (name of an input, slot of its next value); same sharding as the input.
+        homes: meshes by number of home, the first of which is `mesh`; none in an even plan.
+        lies: how the tensor of each slot lies; none in an even plan.
     """
 
     mesh: Mesh
@@ -132,3 +153,14 @@ class LocalProgram:
     last_use: tuple[int, ...]
     loss: int
     updates: tuple[tuple[str, int], ...]
+    homes: tuple[Mesh, ...] = ()
+    lies: tuple[Lies, ...] = ()
+
+    @property
+    def is_even(self) -> bool:
+        """True if all ranks execute it as it is."""
+        return not self.homes
+
+    def mesh_of(self, home: int) -> Mesh:
+        """The mesh of a home."""
+        return self.homes[home] if self.homes else self.mesh

@@ -4,13 +4,14 @@ A mesh is a grid of devices; the last axis is innermost, so its neighbours share
 where that fits. A *placement* says what one mesh axis does to a tensor:
 
     R       every device along the axis holds the same values
-    S<d>    tensor dim d is cut evenly along the axis
+    S<d>    tensor dim d is cut along the axis, evenly or by the axis' shares
     P       each device holds a summand; the value is their sum
     Pmax    each device holds a candidate; the value is their maximum
 
 A *sharding* is one placement for each mesh axis. Where several axes cut the same dim, the
-outer axis cuts first. Placements are plain integers because planners make millions of them:
-d >= 0 is S<d>, and the others are the constants below.
+outer axis cuts first. An axis with shares gives unlike devices unlike parts: of a dim of 16 and
+shares 2, 1, 1 the first device has 8 and the others 4. Placements are plain integers because
+planners make millions of them: d >= 0 is S<d>, and the others are the constants below.
 """
 
 from __future__ import annotations
@@ -52,13 +53,23 @@ _CODES = {name: code for code, name in _NAMES.items()}
 class Mesh:
     """Shape of the device grid, outermost axis first.
 
+    Attributes:
+        shape: devices along each axis.
+        shares: for each axis what its devices have of a dim that it cuts, in whole numbers of
+            least size; () for an axis that cuts evenly. Left out if all do. A device with a share
+            of 0 holds nothing and has nothing to do.
+
     Example:
         >>> mesh = Mesh((4, 2))
         >>> mesh.num_devices, mesh.coordinate(5), mesh.stride(0)
         (8, (2, 1), 2)
+        >>> uneven = Mesh((3, 2), ((2, 1, 1), ()))
+        >>> str(uneven), uneven.units(0), uneven.span(0, 2)
+        ('3(2:1:1)x2', 4, (3, 4))
     """
 
     shape: tuple[int, ...]
+    shares: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.shape or min(self.shape) < 1:
@@ -67,6 +78,70 @@ class Mesh:
                 got=f"mesh {self.shape}",
                 hint="one device is the mesh (1,)",
             )
+        if self.shares and (
+            len(self.shares) != len(self.shape)
+            or not any(self.shares)
+            or not all(map(_are_shares, self.shares, self.shape))
+        ):
+            raise InputError(
+                need="whole numbers of at least 0 without a common divisor, not all equal, one for "
+                "each device of an axis that is cut unevenly, and () for one that is not",
+                got=f"shares {self.shares} of mesh {self.shape}",
+                hint="Mesh.uneven makes them of any proportions",
+            )
+
+    @classmethod
+    def uneven(cls, shape: tuple[int, ...], shares: tuple[int, ...]) -> Mesh:
+        """A mesh whose outermost axis cuts in these proportions; even ones are left out.
+
+        Example:
+            >>> Mesh.uneven((2, 2), (6, 2)), Mesh.uneven((2, 2), (3, 3)).is_even
+            (Mesh(shape=(2, 2), shares=((3, 1), ())), True)
+        """
+        if len(set(shares)) <= 1:
+            return cls(shape)
+        common = math.gcd(*shares)
+        return cls(shape, (tuple(s // common for s in shares), *((),) * (len(shape) - 1)))
+
+    @property
+    def is_even(self) -> bool:
+        """True if every axis cuts in equal parts."""
+        return not self.shares
+
+    def cuts_evenly(self, axis: int) -> bool:
+        """True if an axis cuts in equal parts."""
+        return not self.shares or not self.shares[axis]
+
+    def units(self, axis: int) -> int:
+        """What a dim has to be a multiple of for the axis to cut it."""
+        return self.shape[axis] if self.cuts_evenly(axis) else sum(self.shares[axis])
+
+    def span(self, axis: int, position: int) -> tuple[int, int]:
+        """Start and end, in units, of what the device at a position along an axis has."""
+        if self.cuts_evenly(axis):
+            return position, position + 1
+        start = sum(self.shares[axis][:position])
+        return start, start + self.shares[axis][position]
+
+    def members(self, axis: int) -> tuple[int, ...]:
+        """Positions along an axis of the devices that have something."""
+        if self.cuts_evenly(axis):
+            return tuple(range(self.shape[axis]))
+        return tuple(position for position, share in enumerate(self.shares[axis]) if share)
+
+    def has(self, coordinate: tuple[int, ...]) -> bool:
+        """True if the device at a place has something."""
+        return not self.shares or all(
+            not of_axis or of_axis[position] > 0
+            for of_axis, position in zip(self.shares, coordinate, strict=True)
+        )
+
+    @property
+    def largest(self) -> tuple[int, ...]:
+        """Place of the first device that has most."""
+        if not self.shares:
+            return (0,) * self.num_axes
+        return tuple(of_axis.index(max(of_axis)) if of_axis else 0 for of_axis in self.shares)
 
     @property
     def num_axes(self) -> int:
@@ -87,7 +162,18 @@ class Mesh:
         return tuple(rank // self.stride(a) % size for a, size in enumerate(self.shape))
 
     def __str__(self) -> str:
-        return "x".join(map(str, self.shape))
+        shares = self.shares or ((),) * self.num_axes
+        return "x".join(
+            f"{size}({':'.join(map(str, of_axis))})" if of_axis else str(size)
+            for size, of_axis in zip(self.shape, shares, strict=True)
+        )
+
+
+def _are_shares(shares: tuple[int, ...], size: int) -> bool:
+    if not shares:
+        return True
+    sound = len(shares) == size and min(shares) >= 0 and len(set(shares)) > 1
+    return sound and math.gcd(*shares) == 1
 
 
 def is_partial(placement: Placement) -> bool:
@@ -96,16 +182,28 @@ def is_partial(placement: Placement) -> bool:
 
 
 def divides(mesh: Mesh, sharding: Sharding, shape: tuple[int, ...]) -> bool:
-    """True if every cut dim exists and is a multiple of the product of the axes that cut it."""
+    """True if every cut dim exists and is a multiple of the units of the axes that cut it."""
     parts = dict.fromkeys((p for p in sharding if p >= 0), 1)
     for axis, placement in enumerate(sharding):
         if placement >= 0:
-            parts[placement] *= mesh.shape[axis]
+            parts[placement] *= mesh.units(axis)
     return all(dim < len(shape) and shape[dim] % n == 0 for dim, n in parts.items())
 
 
-def local_type(mesh: Mesh, sharding: Sharding, full: TensorType) -> TensorType:
+def local_type(
+    mesh: Mesh,
+    sharding: Sharding,
+    full: TensorType,
+    coordinate: tuple[int, ...] | None = None,
+) -> TensorType:
     """Type of one device's part of a tensor.
+
+    Args:
+        mesh: the device grid.
+        sharding: how the tensor lies on it.
+        full: the whole tensor.
+        coordinate: where the device stands; on an even mesh that does not matter. One that has
+            most if left out.
 
     Raises:
         InputError: a cut dim is not a multiple of the number of its parts.
@@ -117,15 +215,18 @@ def local_type(mesh: Mesh, sharding: Sharding, full: TensorType) -> TensorType:
     """
     if not divides(mesh, sharding, full.shape):
         raise InputError(
-            need="cut dims that are multiples of the devices along their axes",
+            need="cut dims that are multiples of the devices, or of the shares, along their axes",
             got=f"{full} as {format_sharding(sharding)} on mesh {mesh}",
             hint="choose a size that divides, or another mesh",
         )
-    shape = list(full.shape)
-    for axis, placement in enumerate(sharding):
-        if placement >= 0:
-            shape[placement] //= mesh.shape[axis]
-    return TensorType(full.dtype, tuple(shape))
+    if mesh.is_even:  # in planners' inner loops
+        shape = list(full.shape)
+        for axis, placement in enumerate(sharding):
+            if placement >= 0:
+                shape[placement] //= mesh.shape[axis]
+        return TensorType(full.dtype, tuple(shape))
+    box = part_box(mesh, sharding, mesh.largest if coordinate is None else coordinate, full.shape)
+    return TensorType(full.dtype, tuple(end - start for start, end in box))
 
 
 def part_box(
@@ -136,12 +237,16 @@ def part_box(
     Example:
         >>> part_box(Mesh((2, 2)), (0, 0), (1, 0), (8, 3))
         ((4, 6), (0, 3))
+        >>> part_box(Mesh((2,), ((3, 1),)), (0,), (1,), (8,))
+        ((6, 8),)
     """
     starts, sizes = [0] * len(shape), list(shape)
     for axis, placement in enumerate(sharding):
         if placement >= 0:
-            sizes[placement] //= mesh.shape[axis]
-            starts[placement] += coordinate[axis] * sizes[placement]
+            unit = sizes[placement] // mesh.units(axis)
+            start, end = mesh.span(axis, coordinate[axis])
+            starts[placement] += start * unit
+            sizes[placement] = (end - start) * unit
     return tuple((start, start + size) for start, size in zip(starts, sizes, strict=True))
 
 

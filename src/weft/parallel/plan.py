@@ -5,6 +5,10 @@ of each operand as the operator reads it. Where a reader wants a value in anothe
 than it was made in, the plan holds a *copy*: the chain of single-axis collectives that
 makes it, shared by all readers in the same phase. Nothing else is left to decide: lowering
 is mechanical.
+
+All nodes of most plans are at *home* on one mesh. A plan for unlike devices may have further
+homes: meshes of the same ranks with other shares along the first axis. A node whose home gives a
+rank nothing does not exist there.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from weft.core.errors import InputError
 from weft.parallel.placement import Mesh, Sharding
 from weft.program.graph import Phase, Value
 
@@ -37,18 +42,23 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """Shardings of one node: `outputs[i]` as made, `operands[k]` as read."""
+    """Shardings of one node, at its home: `outputs[i]` as made, `operands[k]` as read."""
 
     outputs: tuple[Sharding, ...]
     operands: tuple[Sharding, ...]
+    home: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One collective: mesh axis `axis` of a sharding changes to `placement`."""
+    """One collective: mesh axis `axis` of a sharding changes to `placement`.
+
+    With a `home`, the value moves to the devices of that home as well, along the first axis.
+    """
 
     axis: int
     placement: int
+    home: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,8 @@ class Copy:
     The hops start from `origin`, which is the sharding in which the value was made or the
     target of another copy of this or an earlier phase, and end in `target`. Copies of a value
     that pass through the same sharding in the same phase share the collectives up to there.
-    A copy that is `kept` stays for later phases; others end with their phase.
+    A copy that is `kept` stays for later phases; others end with their phase. Origin and target
+    each lie at a home.
     """
 
     value: Value
@@ -67,6 +78,8 @@ class Copy:
     target: Sharding
     hops: tuple[Hop, ...]
     kept: bool = False
+    origin_home: int = 0
+    target_home: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +132,9 @@ class ParallelPlan:
     Attributes:
         program_name, program_digest: the program it is for.
         machine_name, machine_digest: the machine it is for.
-        mesh: the device grid.
+        mesh: the device grid; home 0 of nodes.
+        homes: further homes, from 1 on: meshes of the same shape with other shares along the
+            first axis.
         strategies: one for each node of the program with `recompute` applied to it (see
             `weft.parallel.recompute`).
         copies: values that readers want in another sharding.
@@ -147,3 +162,30 @@ class ParallelPlan:
     level: Level = Level.FAST
     search_s: float = 0.0
     notes: tuple[str, ...] = field(default=())
+    homes: tuple[Mesh, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(map(all, self.mesh.shares)):
+            raise InputError(
+                need="a part for every device of the plan's mesh",
+                got=str(self.mesh),
+                hint="devices without a part are those of further homes",
+            )
+        for home in self.homes:
+            same_inside = home.shares[1:] == ((),) * (home.num_axes - 1) or home.is_even
+            if home.shape != self.mesh.shape or not same_inside:
+                raise InputError(
+                    need=f"homes of the shape of the mesh {self.mesh}, with shares along the first "
+                    "axis only",
+                    got=str(home),
+                    hint="plan again",
+                )
+
+    @property
+    def is_even(self) -> bool:
+        """True if all devices do the same work."""
+        return self.mesh.is_even and not self.homes
+
+    def mesh_of(self, home: int) -> Mesh:
+        """The mesh of a home."""
+        return self.homes[home - 1] if home else self.mesh

@@ -70,10 +70,12 @@ def _weight_only(local: LocalProgram, reads: Sequence[tuple[int, ...]]) -> list[
     return early
 
 
-def with_last_use(local: LocalProgram) -> LocalProgram:
-    """The local program with `last_use` filled in from its instructions."""
+def with_last_use(local: LocalProgram, present: Sequence[bool] = ()) -> LocalProgram:
+    """The local program with `last_use` filled in from its instructions, or from some of them."""
     last = [-1] * len(local.slots)
     for number, instruction in enumerate(local.instructions):
+        if present and not present[number]:
+            continue
         for slot in slots_read(instruction):
             last[slot] = number
     for slot in (local.loss, *(slot for _, slot in local.updates)):

@@ -17,29 +17,43 @@ from math import prod
 from types import MappingProxyType
 
 from weft.core.errors import InputError
-from weft.parallel.placement import Placement, Sharding, format_sharding
+from weft.parallel.placement import Mesh, Placement, Sharding, format_sharding
 from weft.parallel.plan import Strategy
 from weft.parallel.rules import Rule, RuleBook
 from weft.program.graph import Program, Value
 from weft.program.types import TensorType
 
-__all__ = ["Axis", "AxisRules", "Conflict", "Propagation", "combine", "propagate", "spread"]
+__all__ = ["Axis", "AxisRules", "Conflict", "Propagation", "combine", "grid", "propagate", "spread"]
 
 NOTHING: Mapping[Value, Placement] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class AxisRules:
-    """What one mesh axis of `size` devices does: a rule for each node of a program."""
+    """What one mesh axis of `size` devices does: a rule for each node of a program.
+
+    Attributes:
+        size: devices along it, or the sum of their shares.
+        rules: one for each node.
+        shares: see `Mesh`; () for an axis that cuts evenly.
+    """
 
     size: int
     rules: tuple[Rule, ...]
+    shares: tuple[int, ...] = ()
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:
         """For each node a number: equal for nodes of equal rules."""
         known: dict[Rule, int] = {}
         return tuple([known.setdefault(rule, len(known)) for rule in self.rules])
+
+
+def grid(axes: Sequence[AxisRules]) -> Mesh:
+    """The mesh of some axes, outermost first."""
+    shares = tuple(axis.shares for axis in axes)
+    shape = tuple(len(axis.shares) or axis.size for axis in axes)
+    return Mesh(shape, shares if any(shares) else ())
 
 
 def combine(axes: Sequence[AxisRules]) -> tuple[Strategy, ...]:

@@ -38,7 +38,7 @@ from weft.parallel.placement import (
 from weft.parallel.plan import Hop
 from weft.program.types import TensorType
 
-__all__ = ["HopTable", "Resharding", "hop_kind", "is_hop"]
+__all__ = ["HopTable", "Resharding", "hop_kind", "is_hop", "is_move"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -76,6 +76,14 @@ def is_hop(state: Sharding, axis: int, after: Placement) -> bool:
     if before == after or is_partial(after) or (before == PARTIAL_MAX and after >= 0):
         return False
     return not (before >= 0 and before in later) and not (after >= 0 and after in later)
+
+
+def is_move(state: Sharding, hop: Hop) -> bool:
+    """True if a value can move to another home so: along the first axis, where sums end."""
+    before, later = state[0], state[1:]
+    ends = hop.placement >= 0 or hop.placement == REPLICATED
+    apart = before not in later and hop.placement not in later
+    return hop.axis == 0 and ends and before != PARTIAL_MAX and (before < 0 or apart)
 
 
 @dataclass(frozen=True)

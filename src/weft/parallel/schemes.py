@@ -8,6 +8,7 @@ A scheme pins a few placements (of the batch, of weights, of what lies between p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from math import gcd
 
@@ -83,8 +84,9 @@ class Schemes:
         stored: frozenset[int] = frozenset()
         outer = degrees.dp // degrees.ep
         if outer > 1 or degrees.num_devices == 1:
-            axis, gathered = self._data_axis(outer, degrees, axes)
-            axes.append(axis)
+            units = degrees.data_units if degrees.shares else outer
+            axis, gathered = self._data_axis(units, degrees, axes)
+            axes.append(replace(axis, shares=degrees.shares) if degrees.shares else axis)
             stored |= gathered
         if degrees.ep > 1:
             axis, gathered = self._expert_axis(degrees, axes)

@@ -17,12 +17,21 @@ from weft.parallel.local import (
     Collective,
     CollectiveKind,
     Instruction,
+    Lies,
     LocalInput,
     LocalProgram,
     Run,
 )
-from weft.parallel.placement import PARTIAL_MAX, Sharding, format_sharding, is_partial, local_type
-from weft.parallel.plan import Copy, ParallelPlan
+from weft.parallel.placement import (
+    PARTIAL_MAX,
+    REPLICATED,
+    Placement,
+    Sharding,
+    format_sharding,
+    is_partial,
+    local_type,
+)
+from weft.parallel.plan import Copy, Hop, ParallelPlan
 from weft.parallel.prefetch import prefetch_weights, with_last_use
 from weft.parallel.recompute import with_recompute
 from weft.parallel.reshard import hop_kind
@@ -64,11 +73,13 @@ class _Lowering:
             )
         self._program = program
         self._plan = plan
+        self._meshes = (plan.mesh, *plan.homes)
         self._slots: list[TensorType] = []
-        self._locals: dict[tuple[TensorType, Sharding], TensorType] = {}
+        self._lies: list[Lies] = []
+        self._locals: dict[Lies, TensorType] = {}
         self._instructions: list[Instruction] = []
-        self._slot: dict[tuple[Value, Sharding, Phase], int] = {}
-        self._copies = {(c.value, c.phase, c.target): c for c in plan.copies}
+        self._slot: dict[tuple[Value, Sharding, int, Phase], int] = {}
+        self._copies = {(c.value, c.phase, c.target, c.target_home): c for c in plan.copies}
         self._by_value: dict[Value, list[Copy]] = {}
         self._weights = weight_values(program)
         for copy in plan.copies:
@@ -81,17 +92,20 @@ class _Lowering:
             if source is None:
                 self._add_run(number)
             else:
-                sharding = self._plan.strategies[number].outputs[0]
-                slot = self._new_slot(node.outputs[0], sharding)
-                self._slot[Value(number), sharding, Phase.FORWARD] = slot
-                inputs.append(LocalInput(name=source.name, slot=slot, sharding=sharding))
+                strategy = self._plan.strategies[number]
+                sharding, home = strategy.outputs[0], strategy.home
+                slot = self._new_slot(Lies(node.outputs[0], sharding, home))
+                self._slot[Value(number), sharding, home, Phase.FORWARD] = slot
+                inputs.append(LocalInput(name=source.name, slot=slot, sharding=sharding, home=home))
         whole = (-1,) * self._plan.mesh.num_axes
-        loss = self._read(self._program.loss, whole, Phase.FORWARD)
+        loss = self._read(self._program.loss, whole, 0, Phase.FORWARD)
         names = {i.node: i.name for i in self._program.inputs}
+        kept = {n: self._plan.strategies[n] for n, _ in self._program.updates}
         updates = tuple(
-            (names[n], self._read(value, self._plan.strategies[n].outputs[0], Phase.UPDATE))
+            (names[n], self._read(value, kept[n].outputs[0], kept[n].home, Phase.UPDATE))
             for n, value in self._program.updates
         )
+        uneven = not self._plan.is_even
         return LocalProgram(
             mesh=self._plan.mesh,
             slots=tuple(self._slots),
@@ -100,22 +114,27 @@ class _Lowering:
             last_use=(),
             loss=loss,
             updates=updates,
+            homes=self._meshes if uneven else (),
+            lies=tuple(self._lies) if uneven else (),
         )
 
-    def _new_slot(self, full: TensorType, sharding: Sharding) -> int:
-        local = self._locals.get((full, sharding))
+    def _new_slot(self, lies: Lies) -> int:
+        local = self._locals.get(lies)
         if local is None:
-            local = self._locals[full, sharding] = local_type(self._plan.mesh, sharding, full)
+            mesh = self._meshes[lies.home]
+            local = self._locals[lies] = local_type(mesh, lies.sharding, lies.whole)
         self._slots.append(local)
+        self._lies.append(lies)
         return len(self._slots) - 1
 
     def _add_run(self, number: int) -> None:
         node, strategy = self._program.nodes[number], self._plan.strategies[number]
         operands = zip(self._program.operands(number), strategy.operands, strict=True)
-        slots = iter([self._read(value, wanted, node.phase) for value, wanted in operands])
+        home = strategy.home
+        slots = iter([self._read(value, wanted, home, node.phase) for value, wanted in operands])
         args = map_values(node.args, lambda _: Value(next(slots)))
         outputs = tuple(
-            self._new_slot(tensor, sharding)
+            self._new_slot(Lies(tensor, sharding, home))
             for tensor, sharding in zip(node.outputs, strategy.outputs, strict=True)
         )
         shapes = tuple(self._slots[slot].shape for slot in outputs)
@@ -132,10 +151,10 @@ class _Lowering:
         )
         for output, sharding in enumerate(strategy.outputs):
             value = Value(number, output)
-            self._slot[value, sharding, node.phase] = outputs[output]
-            self._start_copies(value, sharding, node.phase)
+            self._slot[value, sharding, home, node.phase] = outputs[output]
+            self._start_copies(value, sharding, home, node.phase)
 
-    def _start_copies(self, value: Value, made: Sharding, phase: Phase) -> None:
+    def _start_copies(self, value: Value, made: Sharding, home: int, phase: Phase) -> None:
         """Copies that should not wait for a reader: reductions, and what is kept for later.
 
         What is kept of a weight waits all the same: the weight does not go away.
@@ -145,55 +164,72 @@ class _Lowering:
             return
         pending = any(is_partial(p) for p in made)
         for copy in copies:
+            as_made = copy.origin == made and copy.origin_home == home
             kept = copy.kept and value not in self._weights
-            if copy.phase is phase and (kept or (pending and copy.origin == made)):
-                self._read(value, copy.target, phase)
-            elif phase is Phase.BACKWARD and copy.origin == made and pending:
-                self._read(value, copy.target, copy.phase)
+            if copy.phase is phase and (kept or (pending and as_made)):
+                self._read(value, copy.target, copy.target_home, phase)
+            elif phase is Phase.BACKWARD and as_made and pending:
+                self._read(value, copy.target, copy.target_home, copy.phase)
 
-    def _find(self, value: Value, sharding: Sharding, phase: Phase) -> int | None:
+    def _find(self, value: Value, sharding: Sharding, home: int, phase: Phase) -> int | None:
         """Slot of a value in a sharding: of this phase, or as made or kept in an earlier one."""
-        found = self._slot.get((value, sharding, phase))
+        found = self._slot.get((value, sharding, home, phase))
         if found is not None:
             return found
-        made = self._plan.strategies[value.node].outputs[value.output]
+        strategy = self._plan.strategies[value.node]
+        as_made = sharding == strategy.outputs[value.output] and home == strategy.home
         for earlier in _BEFORE[phase]:
-            copy = self._copies.get((value, earlier, sharding))
-            if sharding == made or (copy is not None and copy.kept):
-                found = self._slot.get((value, sharding, earlier), found)
+            copy = self._copies.get((value, earlier, sharding, home))
+            if as_made or (copy is not None and copy.kept):
+                found = self._slot.get((value, sharding, home, earlier), found)
+        if found is None and self._plan.homes and sharding[0] == REPLICATED and not as_made:
+            found = self._found_elsewhere(value, sharding, home, phase)
         return found
 
-    def _read(self, value: Value, wanted: Sharding, phase: Phase) -> int:
+    def _found_elsewhere(
+        self, value: Value, sharding: Sharding, home: int, phase: Phase
+    ) -> int | None:
+        """Slot of a value that is whole on all devices of a home, and on others."""
+        strategy = self._plan.strategies[value.node]
+        if strategy.outputs[value.output] != sharding:
+            return None
+        members = self._meshes[home].members(0)
+        if not set(members) <= set(self._meshes[strategy.home].members(0)):
+            return None
+        return self._find(value, sharding, strategy.home, phase)
+
+    def _read(self, value: Value, wanted: Sharding, home: int, phase: Phase) -> int:
         """Slot of a value in a sharding; emits the collectives that are missing."""
-        found = self._find(value, wanted, phase)
+        found = self._find(value, wanted, home, phase)
         if found is not None:
             return found
-        copy = self._copy(value, wanted, phase)
+        copy = self._copy(value, wanted, home, phase)
         if copy is None:
-            made = self._plan.strategies[value.node].outputs[value.output]
+            made = self._plan.strategies[value.node]
+            at_home = f" at home {home}" if home or made.home else ""
             raise VerifyError(
-                need=f"a copy of %{value.node} as {format_sharding(wanted)} in {phase.value}",
-                got=f"it is made as {format_sharding(made)} and the plan has no such copy",
+                need=f"a copy of %{value.node} as {format_sharding(wanted)}{at_home} in "
+                f"{phase.value}",
+                got=f"it is made as {format_sharding(made.outputs[value.output])}"
+                f"{f' at home {made.home}' if at_home else ''} and the plan has no such copy",
                 hint="the plan file is damaged or was edited; plan again",
             )
-        slot, state, phase = self._read(value, copy.origin, copy.phase), copy.origin, copy.phase
+        slot = self._read(value, copy.origin, copy.origin_home, copy.phase)
+        lies = Lies(self._program.type_of(value), copy.origin, copy.origin_home)
         lasts = copy.kept and value in self._weights
         for hop in copy.hops:
-            after = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
-            known = self._slot.get((value, after, phase))
-            slot = (
-                self._add_hop(value, slot, state, hop.axis, after, phase, lasts=lasts)
-                if known is None
-                else known
-            )
-            state = after
+            after = _after(lies, hop)
+            known = self._slot.get((value, after.sharding, after.home, copy.phase))
+            if known is None:
+                known = self._add_hop(value, slot, lies, hop.axis, after, copy.phase, lasts=lasts)
+            slot, lies = known, after
         return slot
 
-    def _copy(self, value: Value, wanted: Sharding, phase: Phase) -> Copy | None:
+    def _copy(self, value: Value, wanted: Sharding, home: int, phase: Phase) -> Copy | None:
         """The copy of this phase, or one of a weight that is kept and that nobody has read yet."""
-        found = self._copies.get((value, phase, wanted))
+        found = self._copies.get((value, phase, wanted, home))
         if found is None and value in self._weights:
-            earlier = (self._copies.get((value, before, wanted)) for before in _BEFORE[phase])
+            earlier = (self._copies.get((value, before, wanted, home)) for before in _BEFORE[phase])
             found = next((copy for copy in earlier if copy is not None and copy.kept), None)
         return found
 
@@ -201,16 +237,22 @@ class _Lowering:
         self,
         value: Value,
         source: int,
-        before: Sharding,
+        before: Lies,
         axis: int,
-        after: Sharding,
+        after: Lies,
         phase: Phase,
         *,
         lasts: bool,
     ) -> int:
-        kind = hop_kind(before[axis], after[axis])
-        target = self._new_slot(self._program.type_of(value), after)
-        reduces = kind in (CollectiveKind.ALL_REDUCE, CollectiveKind.REDUCE_SCATTER)
+        left, entered = before.sharding[axis], after.sharding[axis]
+        kind = CollectiveKind.MOVE if before.home != after.home else hop_kind(left, entered)
+        held, wanted = (self._meshes[lies.home].members(0) for lies in (before, after))
+        if kind is CollectiveKind.MOVE and left == REPLICATED and set(wanted) <= set(held):
+            if entered == REPLICATED:  # it is there, under another name
+                self._slot[value, after.sharding, after.home, phase] = source
+                return source
+            kind, before = CollectiveKind.SLICE, after
+        target = self._new_slot(after)
         self._instructions.append(
             Collective(
                 kind=kind,
@@ -219,14 +261,29 @@ class _Lowering:
                 target=target,
                 node=value.node,
                 phase=phase,
-                reduce=("max" if before[axis] == PARTIAL_MAX else "sum") if reduces else "",
-                source_dim=max(before[axis], -1),
-                target_dim=max(after[axis], -1),
+                reduce=_reduction(left),
+                source_dim=max(left, -1),
+                target_dim=max(entered, -1),
                 lasts=lasts,
+                home=before.home,
+                target_home=after.home,
             )
         )
-        self._slot[value, after, phase] = target
+        self._slot[value, after.sharding, after.home, phase] = target
         return target
+
+
+def _after(lies: Lies, hop: Hop) -> Lies:
+    """How a value lies after a hop."""
+    state = lies.sharding
+    entered = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
+    return Lies(lies.whole, entered, lies.home if hop.home < 0 else hop.home)
+
+
+def _reduction(left: Placement) -> str:
+    if not is_partial(left):
+        return ""
+    return "max" if left == PARTIAL_MAX else "sum"
 
 
 _BEFORE = {

@@ -15,9 +15,9 @@ from weft.parallel.kept import require_kept
 from weft.parallel.local import LocalProgram
 from weft.parallel.pinning import resolve
 from weft.parallel.placement import PARTIAL_MAX, Mesh, Sharding, divides, format_sharding
-from weft.parallel.plan import Copy, ParallelPlan, Strategy
+from weft.parallel.plan import Copy, Hop, ParallelPlan, Strategy
 from weft.parallel.recompute import Expanded, expand
-from weft.parallel.reshard import is_hop
+from weft.parallel.reshard import is_hop, is_move
 from weft.parallel.rules import Rule, rules
 from weft.parallel.spmd import lower_expanded
 from weft.parallel.strategies import fits
@@ -97,18 +97,21 @@ def validate(plan: ParallelPlan, program: Program) -> LocalProgram:
     for number in range(len(expanded.nodes)):
         _require_form(plan, expanded, number)
     for copy in plan.copies:
-        _require_way(copy, plan.mesh, expanded)
+        _require_way(copy, plan, expanded)
     _require_order(plan.copies)
     local = lower_expanded(expanded, plan)
     legal: dict[object, frozenset[Rule]] = {}
     for number, (node, strategy) in enumerate(zip(expanded.nodes, plan.strategies, strict=True)):
         operands = tuple(expanded.type_of(v) for v in expanded.operands(number))
-        _require(
-            fits(plan.mesh, strategy, operands, node.outputs), expanded, number, strategy, "divide"
-        )
+        mesh = plan.mesh_of(strategy.home)
+        _require(fits(mesh, strategy, operands, node.outputs), expanded, number, strategy, "divide")
         if operator(node.op).kind is Kind.INPUT:
             whole = all(p >= -1 for p in strategy.outputs[0])
             _require(whole, expanded, number, strategy, "hold whole values in inputs")
+            even = not expanded.input_by_node[number].role.is_persistent or all(
+                p < 0 or mesh.cuts_evenly(axis) for axis, p in enumerate(strategy.outputs[0])
+            )
+            _require(even, expanded, number, strategy, "hold state in equal parts")
             continue
         key = (node.op, node.args, operands, node.outputs)
         if key not in legal:
@@ -146,6 +149,8 @@ def _malformed(found: str) -> VerifyError:
 def _require_form(plan: ParallelPlan, program: Program, number: int) -> None:
     """Check that a strategy has a sharding for each tensor, and each a placement for each axis."""
     node, strategy = program.nodes[number], plan.strategies[number]
+    if not 0 <= strategy.home <= len(plan.homes):
+        raise _malformed(f"%{number} {node.op} at home {strategy.home} of {len(plan.homes)}")
     operands = [program.type_of(value) for value in program.operands(number)]
     shardings = (*strategy.outputs, *strategy.operands)
     ranks = [len(tensor.shape) for tensor in (*node.outputs, *operands)]
@@ -163,33 +168,35 @@ def _has_form(sharding: Sharding, mesh: Mesh, rank: int) -> bool:
 
 def _require_order(copies: Sequence[Copy]) -> None:
     """Check that copies are made of what is made before them, in this phase or kept from one."""
-    by_end = {(copy.value, copy.phase, copy.target): copy for copy in copies}
+    by_end = {(copy.value, copy.phase, copy.target, copy.target_home): copy for copy in copies}
 
     def before(copy: Copy) -> Copy | None:
-        same = by_end.get((copy.value, copy.phase, copy.origin))
+        same = by_end.get((copy.value, copy.phase, copy.origin, copy.origin_home))
         if same is not None:
             return same
         phases = tuple(Phase)
         earlier = phases[: phases.index(copy.phase)]
-        found = (by_end.get((copy.value, phase, copy.origin)) for phase in reversed(earlier))
+        ends = ((copy.value, phase, copy.origin, copy.origin_home) for phase in reversed(earlier))
+        found = map(by_end.get, ends)
         return next((other for other in found if other is not None and other.kept), None)
 
     for copy in copies:
-        passed, here = {(copy.phase, copy.target)}, copy
+        passed, here = {(copy.phase, copy.target, copy.target_home)}, copy
         while (source := before(here)) is not None:
-            if (source.phase, source.target) in passed:
+            end = (source.phase, source.target, source.target_home)
+            if end in passed:
                 raise _malformed(f"copies of %{copy.value.node} that are made of one another")
-            passed.add((source.phase, source.target))
+            passed.add(end)
             here = source
 
 
-def _require_way(copy: Copy, mesh: Mesh, program: Program) -> None:
+def _require_way(copy: Copy, plan: ParallelPlan, program: Program) -> None:
     """Check that a copy's hops are collectives that lead from its origin to its target."""
     value = copy.value
     known = 0 <= value.node < len(program.nodes) and 0 <= value.output < len(
         program.nodes[value.node].outputs
     )
-    if not known or not _leads(copy, mesh, program.type_of(value).shape):
+    if not known or not _leads(copy, plan, program.type_of(value).shape):
         raise VerifyError(
             need=f"hops from {format_sharding(copy.origin)} to {format_sharding(copy.target)}",
             got=f"a copy of %{value.node} whose {len(copy.hops)} hops do not lead there",
@@ -197,15 +204,26 @@ def _require_way(copy: Copy, mesh: Mesh, program: Program) -> None:
         )
 
 
-def _leads(copy: Copy, mesh: Mesh, shape: tuple[int, ...]) -> bool:
-    if not all(_has_form(end, mesh, len(shape)) for end in (copy.origin, copy.target)):
+def _leads(copy: Copy, plan: ParallelPlan, shape: tuple[int, ...]) -> bool:
+    if not all(_has_form(end, plan.mesh, len(shape)) for end in (copy.origin, copy.target)):
         return False
-    state = copy.origin
+    homes = (copy.origin_home, copy.target_home, *(hop.home for hop in copy.hops))
+    if not all(-1 <= home <= len(plan.homes) for home in homes) or min(homes[:2]) < 0:
+        return False
+    state, home = copy.origin, copy.origin_home
     for hop in copy.hops:
-        if not 0 <= hop.axis < len(state) or not is_hop(state, hop.axis, hop.placement):
+        moves = hop.home not in (-1, home)
+        legal = is_move(state, hop) if moves else _is_hop(state, hop)
+        if not legal:
             return False
         state = (*state[: hop.axis], hop.placement, *state[hop.axis + 1 :])
-    return state == copy.target and divides(mesh, state, shape)
+        home = hop.home if moves else home
+    arrived = (state, home) == (copy.target, copy.target_home)
+    return arrived and divides(plan.mesh_of(home), state, shape)
+
+
+def _is_hop(state: Sharding, hop: Hop) -> bool:
+    return 0 <= hop.axis < len(state) and is_hop(state, hop.axis, hop.placement)
 
 
 def _require(holds: bool, program: Program, number: int, strategy: Strategy, law: str) -> None:

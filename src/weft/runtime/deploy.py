@@ -16,6 +16,7 @@ from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import with_recompute
 from weft.parallel.serialize import plan_digest
+from weft.parallel.specialize import partial_meetings, specialized
 from weft.parallel.validate import require_program, validate
 from weft.program.graph import Program
 from weft.runtime.ahead import Tell, silent
@@ -26,7 +27,7 @@ from weft.runtime.own_state import StateSource, own_state, state_at_hand, state_
 from weft.runtime.pipeline import PipelineStep, deploy_pipeline
 from weft.runtime.place import Layout, Place
 from weft.runtime.step import Advance, Deployment, Step
-from weft.runtime.world import World, device_mesh, join, place_in, require_agreement
+from weft.runtime.world import World, device_mesh, join, meet, place_in, require_agreement
 
 __all__ = ["assemble", "deploy"]
 
@@ -133,11 +134,13 @@ def _assembled(
     world: World,
     tell: Tell,
 ) -> Step:
-    local = validate(plan, program)
+    every = validate(plan, program)
+    local = specialized(every, plan.mesh.coordinate(world.rank))
     deployment = Deployment(
         program=with_recompute(program, plan.recompute),
         plan=plan,
         local=local,
+        inputs=every.inputs,
         program_digest=program.digest,
         plan_digest=plan_digest(plan),
         seed=seed,
@@ -145,9 +148,10 @@ def _assembled(
     devices = device_mesh(world, plan.mesh)
     require_agreement(world, "program", deployment.program_digest)
     require_agreement(world, "plan", deployment.plan_digest)
-    place = place_in(world, plan.mesh, devices)
+    meetings = meet(world, plan.mesh, partial_meetings(every))
+    place = place_in(world, plan.mesh, devices, homes=every.homes, meetings=meetings)
     layouts = {
-        i.name: Layout(i.sharding, place)
+        i.name: Layout(i.sharding, place.at(i.home))
         for i in local.inputs
         if deployment.program.input_by_name[i.name].role.is_persistent
     }

@@ -18,7 +18,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias, cast
 
 import torch
 from torch import fx, nn
@@ -26,72 +25,16 @@ from torch import fx, nn
 from weft.capture.dtypes import to_torch_dtype
 from weft.core.errors import VerifyError
 from weft.parallel.local import Collective, CollectiveKind
+from weft.parallel.placement import Mesh
 from weft.program.types import DType, TensorType
+from weft.runtime.emit_exchange import emit_exchange
 from weft.runtime.place import Place
+from weft.runtime.transfer import Finish, Transfer
 
-__all__ = ["Finish", "Transfer", "collective_module", "emit_message", "emit_start"]
+__all__ = ["collective_module", "emit_message", "emit_start"]
 
 aten = torch.ops.aten
 c10d = torch.ops._c10d_functional
-
-Finish: TypeAlias = Callable[[], fx.Node]
-"""Appends what remains to be done before the result can be read, and returns its node."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
-    """One collective on its way into a graph: `source` and `target` are local types."""
-
-    graph: fx.Graph
-    collective: Collective
-    value: fx.Node
-    source: TensorType
-    target: TensorType
-    place: Place
-
-    @property
-    def count(self) -> int:
-        """Ranks that take part."""
-        return self.place.mesh.shape[self.collective.axis]
-
-    @property
-    def group(self) -> str:
-        """Name of the group of those ranks."""
-        return self.place.groups[self.collective.axis]
-
-    def add(self, target: Callable[..., Any], *args: object, **kwargs: object) -> fx.Node:
-        """Append a function call."""
-        return self.graph.call_function(target, cast("Any", args), cast("Any", kwargs))
-
-    def reshape(self, node: fx.Node, *size: int) -> fx.Node:
-        """Append a reshape."""
-        return self.add(aten.reshape.default, node, list(size))
-
-    def move_dim(self, node: fx.Node, source: int, target: int, rank: int) -> fx.Node:
-        """Append a permutation that takes one dim to another position."""
-        if source == target:
-            return node
-        order = [dim for dim in range(rank) if dim != source]
-        order.insert(target, source)
-        return self.add(aten.permute.default, node, order)
-
-    def contiguous(self, node: fx.Node) -> fx.Node:
-        """Append a copy into row-major order, free for what is in it already."""
-        return self.add(aten.contiguous.default, node)
-
-    @property
-    def by_exchange(self) -> bool:
-        """True if all-gather and reduce-scatter are all-to-alls here."""
-        return self.place.device.type == "cpu"
-
-    def exchange(self, parts: fx.Node) -> fx.Node:
-        """Append the start of an all-to-all of [count, ...], one part for each rank."""
-        one_each = [1] * self.count
-        return self.add(c10d.all_to_all_single.default, parts, one_each, one_each, self.group)
-
-    def waited(self, node: fx.Node) -> fx.Node:
-        """Append the wait for a collective."""
-        return self.add(c10d.wait_tensor.default, node)
 
 
 def emit_start(transfer: Transfer) -> Finish:
@@ -104,8 +47,10 @@ def emit_start(transfer: Transfer) -> Finish:
         VerifyError: the collective cannot be done on this element type.
     """
     if transfer.count == 1:
-        return lambda: transfer.value
+        return lambda: transfer.own
     kind = transfer.collective.kind
+    if kind is CollectiveKind.MOVE or (kind in _PARTS and transfer.line):
+        return emit_exchange(transfer)
     if kind is CollectiveKind.SLICE:
         return _slice(transfer)
     if kind is CollectiveKind.ALL_TO_ALL:
@@ -126,7 +71,12 @@ def emit_message(transfers: Sequence[Transfer]) -> list[Finish]:
 
 
 def collective_module(
-    collective: Collective, source: TensorType, target: TensorType, place: Place
+    collective: Collective,
+    source: TensorType,
+    target: TensorType,
+    place: Place,
+    *,
+    leads_to: Mesh | None = None,
 ) -> fx.GraphModule:
     """One collective alone, as `module(part) -> part`.
 
@@ -134,6 +84,7 @@ def collective_module(
         collective: which; its slots are not read.
         source, target: local types before and after.
         place: where the rank stands.
+        leads_to: where a move of a whole tensor leads; a rank that has none of it passes anything.
 
     Raises:
         VerifyError: the collective cannot be done on this element type.
@@ -146,16 +97,19 @@ def collective_module(
         source=source,
         target=target,
         place=place,
+        line=source.shape if leads_to is not None else (),
+        leads_to=leads_to,
     )
     graph.output(emit_start(transfer)())
     return fx.GraphModule(nn.Module(), graph, "Collective")
 
 
 def _slice(transfer: Transfer) -> Finish:
-    dim = transfer.collective.target_dim
+    dim, axis = transfer.collective.target_dim, transfer.collective.axis
     size = transfer.target.shape[dim]
-    first = transfer.place.coordinate[transfer.collective.axis] * size
-    node = transfer.add(aten.slice.Tensor, transfer.value, dim, first, first + size)
+    start, end = transfer.place.mesh.span(axis, transfer.place.coordinate[axis])
+    first = size // (end - start) * start
+    node = transfer.add(aten.slice.Tensor, transfer.own, dim, first, first + size)
     return lambda: node
 
 
@@ -186,18 +140,25 @@ def _emit_joined(transfers: Sequence[Transfer]) -> list[Finish]:
 
 def _pack_flat(transfer: Transfer) -> fx.Node:
     """The whole value as [1, elements]."""
-    return transfer.reshape(transfer.contiguous(transfer.value), 1, -1)
+    return transfer.reshape(transfer.contiguous(transfer.own), 1, -1)
 
 
 def _pack_parts(transfer: Transfer) -> fx.Node:
     """The source with the parts of its dim that is to be cut as [count, elements of a part]."""
     dim, count, shape = transfer.collective.target_dim, transfer.count, transfer.source.shape
-    value = transfer.value
+    value = transfer.own
     if math.prod(shape[:dim]) > 1:
         split = transfer.reshape(value, *shape[:dim], count, shape[dim] // count, *shape[dim + 1 :])
         value = transfer.move_dim(split, dim, 0, len(shape) + 1)
     return transfer.contiguous(transfer.reshape(value, count, -1))
 
+
+_PARTS = (
+    CollectiveKind.ALL_GATHER,
+    CollectiveKind.REDUCE_SCATTER,
+    CollectiveKind.ALL_TO_ALL,
+)
+"""Kinds that move parts along the axis."""
 
 _DIRECT_BYTES = 2**22
 """Up to this much sent by a rank, an all-reduce is one exchange and a sum. Derived: on two ranks of

@@ -23,9 +23,10 @@ from weft.program.graph import Arg, Program, Value, map_values
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
 from weft.runtime.emit import Call, emit_run
-from weft.runtime.emit_collective import Transfer, emit_message, emit_start
+from weft.runtime.emit_collective import emit_message, emit_start
 from weft.runtime.pieces import Piece
 from weft.runtime.place import Place
+from weft.runtime.transfer import Finish, Transfer
 
 __all__ = ["borrowed_slots", "eager_module", "in_place_module", "some_module", "take"]
 
@@ -133,7 +134,7 @@ def borrowed_slots(local: LocalProgram, place: Place) -> frozenset[int]:
             if _borrows(instruction) and reads[0] in found:
                 found.update(instruction.outputs)
             continue
-        alone = place.mesh.shape[instruction.axis] == 1
+        alone = len(local.mesh_of(instruction.home).members(instruction.axis)) == 1
         passes = alone or instruction.kind is CollectiveKind.SLICE
         if passes and instruction.source in found:
             found.add(instruction.target)
@@ -163,6 +164,8 @@ class _Emission:
         self._nodes: dict[int, fx.Node] = {}
         self._promised: dict[int, Callable[[], fx.Node]] = {}
         self._borrowed = borrowed_slots(local, place)
+        self._sent: list[Finish] = []
+        self._under_way: set[int] = set()
 
     def put(self, slot: int, node: fx.Node) -> None:
         """A slot's value is there."""
@@ -194,6 +197,10 @@ class _Emission:
                 raise error.within(
                     f"instruction {number}: {_describe(instruction)}"
                 ) from error.__cause__
+        for slot in sorted(self._under_way & self._promised.keys()):
+            self.read(slot)  # what reads it does nothing here
+        for finish in self._sent:
+            finish()
 
     def next_values(self) -> list[fx.Node]:
         """Nodes of the updates' values, in row-major order and never a part of another input."""
@@ -226,38 +233,68 @@ class _Emission:
             outputs=self._types(run.outputs),
             whole_operands=tuple(map(self._program.type_of, self._program.operands(run.node))),
             whole_outputs=node.outputs,
-            place=self._place,
+            place=self._place.at(run.strategy.home),
         )
         made = emit_run(call)
         for slot, value in zip(run.outputs, _as_tuple(made), strict=True):
             self._nodes[slot] = value
 
     def _add_collective(self, collective: Collective) -> None:
-        if self._local.last_use[collective.target] < 0:
+        is_read = self._local.last_use[collective.target] >= 0
+        if not is_read and self._local.is_even:
             return
-        transfer = self._transfer(collective)
-        self.promise(collective.target, emit_start(transfer))
+        self._expect(collective, emit_start(self._transfer(collective)), is_read=is_read)
+
+    def _expect(self, collective: Collective, finish: Finish, *, is_read: bool) -> None:
+        """What a collective makes is there later; it is waited for even if only others read it."""
+        if is_read:
+            self.promise(collective.target, finish)
+            if not self._local.is_even:
+                self._under_way.add(collective.target)
+        else:
+            self._sent.append(finish)
+
+    def _holds(self, slot: int) -> bool:
+        """True if the rank has a part of what is in a slot."""
+        local = self._local
+        return local.is_even or local.homes[local.lies[slot].home].has(self._place.coordinate)
 
     def _add_message(self, collectives: Sequence[Collective]) -> None:
         """Collectives that travel together."""
-        wanted = [c for c in collectives if self._local.last_use[c.target] >= 0]
+        read = [c for c in collectives if self._local.last_use[c.target] >= 0]
+        wanted = read if self._local.is_even else collectives
         finishes = emit_message([self._transfer(collective) for collective in wanted])
         for collective, finish in zip(wanted, finishes, strict=True):
-            self.promise(collective.target, finish)
+            self._expect(collective, finish, is_read=collective in read)
 
     def _transfer(self, collective: Collective) -> Transfer:
+        local, place = self._local, self._place.at(collective.home)
         source, target = self._types((collective.source, collective.target))
+        moves = collective.kind is CollectiveKind.MOVE
+        unlike = moves or not place.mesh.cuts_evenly(collective.axis)
         return Transfer(
             graph=self.graph,
             collective=collective,
-            value=self.read(collective.source),
+            value=self.read(collective.source) if self._holds(collective.source) else None,
             source=source,
             target=target,
-            place=self._place,
+            place=place,
+            line=_line_shape(local, collective) if unlike else (),
+            leads_to=local.homes[collective.target_home] if moves else None,
         )
 
     def _types(self, slots: tuple[int, ...]) -> tuple[TensorType, ...]:
         return tuple(self._local.slots[slot] for slot in slots)
+
+
+def _line_shape(local: LocalProgram, collective: Collective) -> tuple[int, ...]:
+    """Shape of a tensor that is whole along the axis of a collective, and cut along others."""
+    lies = local.lies[collective.source]
+    shape = list(lies.whole.shape)
+    for axis, placement in enumerate(lies.sharding):
+        if axis != collective.axis and placement >= 0:
+            shape[placement] //= local.mesh.shape[axis]
+    return tuple(shape)
 
 
 def _goes_on(before: Instruction, bundle: int) -> bool:

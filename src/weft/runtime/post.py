@@ -12,7 +12,7 @@ from weft.capture.dtypes import to_torch_dtype
 from weft.parallel.pipeline.crossing import layouts, parcel_type
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.stages import Parcel
-from weft.parallel.pipeline.transfer import Piece, pieces
+from weft.parallel.transfer import Piece, pieces
 
 __all__ = ["Box", "Post"]
 

@@ -1,6 +1,6 @@
 """Which part of a tensor a rank holds, and DTensor's names for placements.
 
-Only even, contiguous parts exist here: a cut dim is a multiple of the number of its parts.
+Parts are contiguous: even ones, or of the proportions that the mesh gives.
 """
 
 from __future__ import annotations
@@ -61,12 +61,9 @@ def shard_of(full: Tensor, mesh: Mesh, sharding: Sharding, coordinate: tuple[int
             hint="choose a batch or a model size that divides, or plan for another mesh",
         )
     part = full
-    for dim, offset in enumerate(shard_offsets(mesh, sharding, coordinate, shape)):
-        pieces = 1
-        for axis, placement in enumerate(sharding):
-            pieces *= mesh.shape[axis] if placement == dim else 1
-        if pieces > 1:
-            part = part.narrow(dim, offset, shape[dim] // pieces)
+    for dim, (start, end) in enumerate(part_box(mesh, sharding, coordinate, shape)):
+        if end - start < shape[dim]:
+            part = part.narrow(dim, start, end - start)
     return part.clone(memory_format=torch.contiguous_format)
 
 

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from weft.capture.batch import require_batch
 from weft.capture.dtypes import type_of
 from weft.core.errors import InputError
-from weft.parallel.local import Collective, CollectiveKind, LocalProgram
+from weft.parallel.local import Collective, CollectiveKind, LocalInput, LocalProgram
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.placement import local_type
 from weft.parallel.plan import ParallelPlan
@@ -82,11 +82,13 @@ class Deployment(Deployed):
 
     Attributes:
         plan: the decision.
-        local: what every rank executes.
+        local: what this rank executes.
+        inputs: those of all ranks.
     """
 
     plan: ParallelPlan
     local: LocalProgram
+    inputs: tuple[LocalInput, ...]
 
 
 class Trainable(Protocol):
@@ -173,6 +175,7 @@ class Step:
         self._in_place = in_place
         self._state = state
         self._shardings = {i.name: i.sharding for i in deployment.local.inputs}
+        self._homes = {i.name: place.at(i.home) for i in deployment.local.inputs}
         self._updated = dict.fromkeys(name for name, _ in deployment.local.updates)
 
     def __call__(self, batch: Mapping[str, Tensor], *, is_local: bool = False) -> Tensor:
@@ -225,7 +228,7 @@ class Step:
         """As `state`, in the model's shapes, for checkpoints to write and to read into."""
         program, state = self.deployment.program, self.state()
         return {
-            name: storable(tensor, program, name, self._shardings[name], self.place)
+            name: storable(tensor, program, name, self._shardings[name], self._homes[name])
             for name, tensor in state.items()
         }
 
@@ -243,11 +246,27 @@ class Step:
 
     def _gathered(self, name: str) -> Tensor:
         """A whole tensor of the state; the axis that cut last is put together first."""
-        tensor = self._state[name]
-        for axis, placement in reversed(tuple(enumerate(self._shardings[name]))):
-            if placement >= 0 and self._devices is not None:
+        tensor = self._state.get(name)
+        for axis, placement in reversed(tuple(enumerate(self._shardings.get(name, ())))):
+            if placement >= 0 and self._devices is not None and tensor is not None:
                 tensor = self._joined(tensor, placement, axis)
-        return tensor.clone()
+        whole = self._brought(name, tensor)
+        return whole.clone()
+
+    def _brought(self, name: str, tensor: Tensor | None) -> Tensor:
+        """A whole tensor that some ranks hold, on all of them."""
+        source = next(i for i in self.deployment.inputs if i.name == name)
+        home = self.place.at(source.home)
+        if len(home.mesh.members(0)) == home.mesh.shape[0]:
+            assert tensor is not None
+            return tensor
+        program = self.deployment.program
+        whole = program.nodes[program.input_by_name[name].node].outputs[0]
+        move = Collective(
+            kind=CollectiveKind.MOVE, axis=0, source=0, target=0, node=0, phase=Phase.UPDATE
+        )
+        module = collective_module(move, whole, whole, home, leads_to=self.place.at(0).mesh)
+        return module(torch.empty(0) if tensor is None else tensor)
 
     def _joined(self, tensor: Tensor, dim: int, axis: int) -> Tensor:
         """The parts of a tensor that ranks along a mesh axis hold, put together."""
@@ -268,7 +287,7 @@ class Step:
 
     def _named(self, wanted: Callable[[Input], bool]) -> dict[str, Tensor]:
         inputs = self.deployment.program.inputs
-        return {i.name: self._as_dtensor(i) for i in inputs if wanted(i)}
+        return {i.name: self._as_dtensor(i) for i in inputs if wanted(i) and i.name in self._state}
 
     def _as_dtensor(self, source: Input) -> Tensor:
         local = self._state[source.name]
@@ -297,14 +316,14 @@ class Step:
         program, part = self.deployment.program, dict[str, Tensor]()
         batch = require_batch(batch, self.number)
         for source in program.inputs:
-            if source.role is not Role.BATCH:
+            if source.role is not Role.BATCH or source.name not in self._shardings:
                 continue
             key = source.name.removeprefix(_BATCH)
             sharding, whole = self._shardings[source.name], program.nodes[source.node].outputs[0]
-            expected = local_type(self.place.mesh, sharding, whole) if is_local else whole
-            tensor = entry(batch, key, expected)
+            mesh, at = self._homes[source.name].mesh, self.place.coordinate
+            tensor = entry(batch, key, local_type(mesh, sharding, whole, at) if is_local else whole)
             if not is_local:
-                tensor = shard_of(tensor, self.place.mesh, sharding, self.place.coordinate)
+                tensor = shard_of(tensor, mesh, sharding, at)
             part[source.name] = tensor.to(self.place.device).contiguous()
         return part
 

@@ -8,7 +8,7 @@ process group at all, and every function here works in it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -35,6 +35,7 @@ __all__ = [
     "joined",
     "largest",
     "leave",
+    "meet",
     "place_in",
     "require_agreement",
 ]
@@ -176,14 +177,53 @@ def device_mesh(world: World, mesh: Mesh) -> DeviceMesh | None:
     return init_device_mesh(world.device.type, mesh.shape, mesh_dim_names=names)
 
 
-def place_in(world: World, mesh: Mesh, devices: DeviceMesh | None, first: int = 0) -> Place:
-    """Where this rank stands in a mesh, whose first rank is `first`."""
+def place_in(
+    world: World,
+    mesh: Mesh,
+    devices: DeviceMesh | None,
+    first: int = 0,
+    homes: tuple[Mesh, ...] = (),
+    meetings: Mapping[tuple[int, ...], str] | None = None,
+) -> Place:
+    """Where this rank stands in a mesh, whose first rank is `first`; see `Place` for the rest."""
     groups = tuple(
         devices.get_group(axis).group_name if devices is not None and size > 1 else ""
         for axis, size in enumerate(mesh.shape)
     )
     coordinate = mesh.coordinate(world.rank - first)
-    return Place(mesh=mesh, coordinate=coordinate, device=world.device, groups=groups)
+    return Place(
+        mesh=mesh,
+        coordinate=coordinate,
+        device=world.device,
+        groups=groups,
+        homes=homes,
+        meetings=meetings or {},
+    )
+
+
+def meet(
+    world: World, mesh: Mesh, wanted: Collection[tuple[int, ...]]
+) -> dict[tuple[int, ...], str]:
+    """Process groups of some ranks along the first axis of a mesh; all ranks call it together.
+
+    Args:
+        world: the ranks.
+        mesh: on which they are.
+        wanted: positions along the first axis of those that meet.
+
+    Returns:
+        For each of them the name of the group that this rank is in, if it is in one.
+    """
+    found: dict[tuple[int, ...], str] = {}
+    limit = timedelta(seconds=world.timeout_s)
+    for members in sorted(wanted):
+        for inner in range(mesh.stride(0)):
+            ranks = [position * mesh.stride(0) + inner for position in members]
+            group = dist.new_group(ranks, timeout=limit)
+            if world.rank in ranks:
+                assert isinstance(group, dist.ProcessGroup)
+                found[members] = group.group_name
+    return found
 
 
 def barrier(world: World, what: str) -> None:

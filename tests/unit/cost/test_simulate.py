@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.core.errors import InputError
-from weft.cost.simulate import Task, simulate
+from weft.cost.simulate import Task, simulate, simulate_together
 from weft.cost.timeline import Stream, Timeline
 
 COMPUTE, COMMUNICATION = Stream.COMPUTE, Stream.COMMUNICATION
@@ -239,3 +239,32 @@ def test_a_task_that_makes_no_sense_is_named(wrong: Task) -> None:
 def test_an_overlap_is_a_share(overlap: float) -> None:
     with pytest.raises(InputError, match="overlap from 0 to 1"):
         run([], overlap)
+
+
+@given(task_lists())
+def test_devices_that_are_alike_are_one(tasks: list[Task]) -> None:
+    meets = [own.stream is COMMUNICATION for own in tasks]
+    together = simulate_together([tasks, tasks], meets, overlap=0.5, resident_bytes=[3, 3])
+    alone = simulate(tasks, overlap=0.5, resident_bytes=3)
+    assert together == [alone, alone]
+
+
+def test_who_is_through_first_waits_for_the_last() -> None:
+    slow = [task(COMPUTE, 5.0), task(COMMUNICATION, 1.0, 0), task(COMPUTE, 2.0, 1)]
+    fast = [task(COMPUTE, 1.0), task(COMMUNICATION, 1.0, 0), task(COMPUTE, 0.5, 1)]
+    found = simulate_together(
+        [slow, fast], [False, True, False], overlap=1.0, resident_bytes=[0, 0]
+    )
+    assert [timeline.step_s for timeline in found] == [8.0, 8.0]
+    assert [timeline.events[-1].start_s for timeline in found] == [6.0, 6.0]
+    assert [timeline.exposed_s for timeline in found] == [1.0, 6.5]
+
+
+def test_who_has_no_part_in_it_does_not_wait() -> None:
+    slow = [task(COMPUTE, 5.0), task(COMMUNICATION, 1.0, 0), None]
+    free = [None, None, task(COMPUTE, 2.0)]
+    first, second = simulate_together(
+        [slow, free], [False, True, False], overlap=1.0, resident_bytes=[0, 7]
+    )
+    assert [event.start_s for event in second.events] == [0.0]
+    assert (first.step_s, second.step_s, second.peak_bytes) == (6.0, 6.0, 7.0)

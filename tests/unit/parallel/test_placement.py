@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from weft.parallel.placement import (
     format_sharding,
     local_type,
     parse_sharding,
+    part_box,
 )
 from weft.program.types import DType, TensorType
 
@@ -67,3 +70,41 @@ def test_uneven_cuts_are_refused_with_type_and_mesh() -> None:
 def test_meshes_without_devices_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="at least one device"):
         Mesh(shape)
+
+
+SHARES = st.lists(st.integers(0, 6), min_size=2, max_size=5).filter(lambda s: len(set(s)) > 1)
+
+
+@given(SHARES, st.integers(1, 4), st.integers(1, 3))
+def test_unlike_parts_are_the_whole_once(shares: list[int], factor: int, inner: int) -> None:
+    mesh = Mesh.uneven((len(shares), inner), tuple(shares))
+    rows = mesh.units(0) * inner * factor
+    boxes = [
+        part_box(mesh, (0, 0), mesh.coordinate(rank), (rows, 3))[0]
+        for rank in range(mesh.num_devices)
+    ]
+    assert [row for start, end in boxes for row in range(start, end)] == list(range(rows))
+    assert divides(mesh, (0, 0), (rows, 3))
+    if mesh.units(0) * inner > 1:
+        assert not divides(mesh, (0, 0), (rows + 1, 3))
+
+
+@given(SHARES)
+def test_who_has_a_part_is_a_member(shares: list[int]) -> None:
+    mesh = Mesh.uneven((len(shares), 2), tuple(shares))
+    assert mesh.members(0) == tuple(n for n, share in enumerate(shares) if share)
+    assert {rank // 2 for rank in range(mesh.num_devices) if mesh.has(mesh.coordinate(rank))} == {
+        *mesh.members(0)
+    }
+    whole = TensorType(DType.F32, (mesh.units(0),))
+    largest = max(shares) // math.gcd(*shares)
+    assert local_type(mesh, (0, REPLICATED), whole).shape == (largest,)
+
+
+@pytest.mark.parametrize(
+    "shares", [((1, 1),), ((2, 4),), ((1, 2, 3),), ((-1, 2),), ((),), ((1, 2), (1, 2))]
+)
+def test_shares_that_are_none_are_refused(shares: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(InputError, match=r"Mesh\.uneven") as caught:
+        Mesh((2,), shares)
+    assert str(shares) in str(caught.value)

@@ -1,31 +1,24 @@
 """What crosses between the stages of a pipeline: how it lies on both sides, and how long it takes.
 
-A device sends its messages one after the other over each of its links, and takes them up so; over
-the link of its node and over the network at once. A transfer takes as long as the device that
-has most to send or to take up.
+A transfer takes as long as the device that has most to send or to take up.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 from weft.machine.model import Machine
-from weft.machine.topology import link_between
+from weft.parallel.messages import messages_s
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.stages import Parcel, StageProgram
-from weft.parallel.pipeline.transfer import Piece, pieces
 from weft.parallel.placement import Sharding
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.recompute import expand
+from weft.parallel.transfer import Piece, pieces
 from weft.program.graph import Phase
 from weft.program.types import TensorType
 
-__all__ = ["Message", "crossing_seconds", "layouts", "messages_s", "parcel_type"]
-
-Message: TypeAlias = tuple[int, int, float]
-"""Ranks of the sender and of the receiver, and what is sent [bytes]."""
+__all__ = ["crossing_seconds", "layouts", "parcel_type"]
 
 
 def layouts(
@@ -112,21 +105,3 @@ def crossing_seconds(
     return [
         (taking_s(stage, Phase.FORWARD), taking_s(stage, Phase.BACKWARD)) for stage in staged.stages
     ]
-
-
-def messages_s(messages: Iterable[Message], machine: Machine) -> float:
-    """How long messages that are sent at once take [s].
-
-    Args:
-        messages: what is sent; what a device has itself takes no time.
-        machine: where the devices are.
-    """
-    busy: dict[tuple[str, int, int], float] = defaultdict(float)
-    for source, target, num_bytes in messages:
-        if source == target:
-            continue
-        link = link_between(machine, source, target)
-        seconds = link.latency_s.value + num_bytes / link.bytes_per_s.value
-        busy["out", source, id(link)] += seconds
-        busy["in", target, id(link)] += seconds
-    return max(busy.values(), default=0.0)

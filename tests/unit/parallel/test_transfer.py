@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from weft.core.errors import VerifyError
-from weft.parallel.pipeline.transfer import pieces
 from weft.parallel.placement import Mesh
+from weft.parallel.transfer import pieces
 
 LAYOUTS = [
     (Mesh((1,)), (-1,)),

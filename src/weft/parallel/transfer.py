@@ -1,8 +1,9 @@
-"""Which device sends which part of a tensor to which, from one stage's grid to another's.
+"""Which device sends which part of a tensor to which, from one grid to another.
 
-Every device of the stage that takes a tensor up needs one box of it; the devices that hold the
+Every device that takes a tensor up needs one box of it; the devices that hold the
 tensor each have one, some of them the same. A box is put together from the boxes of others,
-from the device at the same place in its group where that has it.
+from the device at the same place in its group where that has it. Of a pending sum every holder
+sends its summand.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from math import prod
 from weft.core.errors import VerifyError
 from weft.parallel.placement import Mesh, Sharding, is_partial, part_box
 
-__all__ = ["Piece", "pieces"]
+__all__ = ["Piece", "pieces", "summands"]
 
 Interval = tuple[int, int]
 Box = tuple[Interval, ...]
@@ -72,12 +73,12 @@ def pieces(
                 hint="the plan file is damaged or was edited; plan again",
             )
     holders: dict[Box, list[int]] = {}
-    for rank in range(held[0].num_devices):
+    for rank in _present(held[0]):
         holders.setdefault(_box(shape, *held, rank), []).append(rank)
     # Boxes are cells of a grid: each dim is cut into intervals.
     cuts = [sorted({box[dim] for box in holders}) for dim in range(len(shape))]
     found: list[Piece] = []
-    for target in range(wanted[0].num_devices):
+    for target in _present(wanted[0]):
         own = _box(shape, *wanted, target)
         for box in product(*map(_overlapping, cuts, own)):
             ranks = holders[box]
@@ -92,6 +93,34 @@ def pieces(
                 )
             )
     return tuple(found)
+
+
+def summands(
+    shape: tuple[int, ...], holders: Mesh, wanted: tuple[Mesh, Sharding]
+) -> tuple[Piece, ...]:
+    """What has to be sent of a sum that is pending on one axis of devices.
+
+    Args:
+        shape: of the whole tensor.
+        holders: the axis, of which each member has a summand of the whole tensor.
+        wanted: as for `pieces`.
+
+    Returns:
+        In order of target, then of source; all that a target gets is to be added.
+    """
+    found: list[Piece] = []
+    for target in _present(wanted[0]):
+        own = _box(shape, *wanted, target)
+        put = _within(own, own)
+        found += [
+            Piece(source=source, target=target, box=own, taken=own, put=put)
+            for source in _present(holders)
+        ]
+    return tuple(found)
+
+
+def _present(mesh: Mesh) -> list[int]:
+    return [rank for rank in range(mesh.num_devices) if mesh.has(mesh.coordinate(rank))]
 
 
 def _overlapping(intervals: Sequence[Interval], own: Interval) -> Sequence[Interval]:

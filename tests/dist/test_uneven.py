@@ -1,0 +1,60 @@
+"""Plans for unlike devices on gloo ranks compute what one process computes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.job import python_path
+from weft.runtime.launch import launch
+
+RANK = Path(__file__).with_name("uneven_rank.py")
+LAYOUTS = [[4, 2, 1, 1], [1, 1, 0, 0], [0, 2, 1, 1], [1, 0, 0, 0]]
+
+CASES = {
+    "gpt, the batch in proportion": {
+        "recipe": "gpt.py:gpt_tiny",
+        "plan": {"shares": [4, 2, 1, 1]},
+    },
+    "llama in proportion, places of two ranks that cut products": {
+        "recipe": "llama3.py:llama_tiny",
+        "plan": {"shares": [3, 1], "tp": 2},
+    },
+    "gpt, nodes wherever they fall": {
+        "recipe": "gpt.py:gpt_tiny",
+        "plan": {"layouts": LAYOUTS, "seed": 1},
+    },
+    "resnet, wherever they fall, parameters served": {
+        "recipe": "resnet.py:resnet_tiny",
+        "plan": {"layouts": LAYOUTS, "seed": 0, "served": True},
+    },
+    "llama, places of two ranks, parameters served": {
+        "recipe": "llama3.py:llama_tiny",
+        "plan": {"layouts": [[3, 1], [1, 0], [0, 1]], "seed": 3, "served": True, "tp": 2},
+    },
+}
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("name", CASES)
+def test_unlike_ranks_follow_one_process(name):
+    follows_one_process(dict(CASES[name], steps=3), timeout_s=240)
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+@pytest.mark.parametrize("name", [n for n in CASES if "gpt" in n])
+def test_compiled_unlike_ranks_follow_one_process(name):
+    follows_one_process(dict(CASES[name], steps=3, compile="inductor"), timeout_s=580)
+
+
+def follows_one_process(case, *, timeout_s):
+    done = launch([str(RANK), json.dumps(case)], 4, timeout_s=timeout_s, env=python_path())
+    found = json.loads(done.outputs[0].stdout.splitlines()[-1])
+    assert found["missing"] == 0
+    assert found["entries"] >= 8
+    assert found["loss"] < 1e-12
+    assert found["state"] < 1e-9
+    assert not [out.stderr for out in done.outputs if "unwaited" in out.stderr]

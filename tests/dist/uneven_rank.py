@@ -1,0 +1,28 @@
+"""One rank of a run on unlike devices; prints as JSON how far it is from one process."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from benchmarks.job import program_of, workload_of
+from tests.dist.pipeline_rank import compared
+from tests.homed import uneven_plan
+from weft.runtime.deploy import deploy
+from weft.runtime.world import joined
+
+
+def main(about: dict) -> None:
+    recipe, steps = about["recipe"], about["steps"]
+    workload, program = workload_of(recipe, double=True), program_of(recipe, double=True)
+    with joined(timeout_s=60) as world:
+        plan = uneven_plan(program, **about["plan"])
+        step = deploy(plan, workload, compile=about.get("compile"), world=world, program=program)
+        losses = [float(step(workload.batch(number))) for number in range(steps)]
+        state = step.full_state()
+        if world.is_first:
+            print(json.dumps(compared(workload, losses, state)))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

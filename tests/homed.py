@@ -1,0 +1,62 @@
+"""Plans for unlike devices, by shares or with homes that are drawn."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from weft.machine.presets import preset
+from weft.parallel.experts import expert_plan
+from weft.parallel.homes import Homes, plan_by_homes
+from weft.program.graph import Phase
+
+MIXED = preset("mixed-v100-p100-1080ti")
+
+
+def devices(count: int):
+    """So many devices of the mixed machine: half are V100s, one is on each other node."""
+    first, second, _ = MIXED.groups
+    groups = (
+        replace(first, devices_per_node=count // 2),
+        replace(second, devices_per_node=1, num_nodes=count - count // 2),
+    )
+    return replace(MIXED, name=f"{count} of the mixed", groups=groups)
+
+
+def uneven_plan(program, *, ranks=4, shares=(), tp=1, layouts=(), seed=None, served=False):
+    """Data parallel by shares, or homes drawn among layouts."""
+    machine = devices(ranks)
+    if shares:
+        return expert_plan(program, machine, dp=len(shares), tp=tp, shares=tuple(shares))
+    return plan_by_homes(
+        "drawn",
+        program,
+        machine,
+        drawn_homes(program, tuple(map(tuple, layouts)), seed, tensor=tp, served=served),
+        memory_limit_bytes=1e12,
+    ).plan
+
+
+def drawn_homes(program, layouts, seed, *, tensor=1, served=False) -> Homes:
+    """Each node in a home by chance, updates in that of what they read first.
+
+    State lives where its parameter does; with `served`, at one place each in turn.
+    """
+    rng = random.Random(seed)
+    home = [rng.randrange(len(layouts)) for _ in program.nodes]
+    places = len(layouts[0])
+    alone = [tuple(int(at == place) for at in range(places)) for place in range(places)]
+    all_layouts = (*layouts, *alone) if served else layouts
+    of_parameter = {}
+    for turn, source in enumerate(program.inputs):
+        name = source.parameter or source.name
+        if served and source.role.is_persistent:
+            of_parameter.setdefault(name, len(layouts) + turn % places)
+            home[source.node] = of_parameter[name]
+        elif source.role.is_persistent:
+            home[source.node] = of_parameter.setdefault(name, home[source.node])
+    for number, node in enumerate(program.nodes):
+        if node.phase is Phase.UPDATE and number not in program.input_by_node:
+            read = [home[v.node] for v in program.operands(number) if v.node < number]
+            home[number] = read[0] if read else home[number]
+    return Homes(layouts=all_layouts, home=tuple(home), tensor=tensor)
