@@ -113,9 +113,14 @@ class _Seen(Policy):
 
 
 def _now() -> float:
-    """Seconds, when all that was queued on a GPU is done."""
+    """Seconds, when all that was queued on a GPU is done.
+
+    Of one thread on a processor, those that it had: other programs do not make a step longer then.
+    """
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
+    elif torch.get_num_threads() == 1:
+        return time.process_time()
     return time.perf_counter()
 
 
