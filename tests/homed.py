@@ -23,11 +23,14 @@ def devices(count: int):
     return replace(MIXED, name=f"{count} of the mixed", groups=groups)
 
 
-def uneven_plan(program, *, ranks=4, shares=(), tp=1, layouts=(), seed=None, served=False):
-    """Data parallel by shares, or homes drawn among layouts."""
+def uneven_plan(
+    program, *, ranks=4, shares=(), factors=False, tp=1, layouts=(), seed=None, served=False
+):
+    """Data parallel by shares or with factors of gradients, or homes drawn among layouts."""
     machine = devices(ranks)
-    if shares:
-        return expert_plan(program, machine, dp=len(shares), tp=tp, shares=tuple(shares))
+    if shares or factors:
+        data = ranks // tp
+        return expert_plan(program, machine, dp=data, tp=tp, shares=tuple(shares), factors=factors)
     return plan_by_homes(
         "drawn",
         program,

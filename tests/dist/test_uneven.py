@@ -22,6 +22,14 @@ CASES = {
         "recipe": "llama3.py:llama_tiny",
         "plan": {"shares": [3, 1], "tp": 2},
     },
+    "mlp, factors of gradients": {
+        "recipe": "mlp.py:mlp_wide",
+        "plan": {"factors": True},
+    },
+    "mlp in proportion, factors of gradients": {
+        "recipe": "mlp.py:mlp_wide",
+        "plan": {"shares": [4, 2, 1, 1], "factors": True},
+    },
     "gpt, nodes wherever they fall": {
         "recipe": "gpt.py:gpt_tiny",
         "plan": {"layouts": LAYOUTS, "seed": 1},

@@ -43,6 +43,7 @@ class DegreeNames(TypedDict, total=False):
     fsdp: bool
     recompute: str
     shares: tuple[int, ...]
+    factors: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ class Degrees:
             ones); 3 cuts parameters too.
         recompute: one of `RECOMPUTED`.
         shares: what each of the `dp` devices has of the batch, in proportion; () for equal parts.
+        factors: gradients of linear layers are sent as their two factors where that is cheaper.
 
     Example:
         >>> Degrees(dp=16, tp=4, zero=1).name
@@ -78,8 +80,15 @@ class Degrees:
     zero: int = 0
     recompute: str = ""
     shares: tuple[int, ...] = ()
+    factors: bool = False
 
     def __post_init__(self) -> None:
+        if self.factors and (self.num_devices != self.dp or self.zero or self.ep > 1):
+            raise InputError(
+                need="data parallel alone to send factors of gradients",
+                got=self.name,
+                hint="leave out the other degrees; the exact planner sends factors beside any",
+            )
         if self.shares and (len(self.shares) != self.dp or self.ep > 1 or self.zero):
             raise InputError(
                 need="a share for each data-parallel device, without ZeRO and expert parallel",
@@ -123,6 +132,7 @@ class Degrees:
         fsdp: bool = False,
         recompute: str = "",
         shares: tuple[int, ...] = (),
+        factors: bool = False,
     ) -> Degrees:
         """The degrees of these keywords.
 
@@ -137,7 +147,15 @@ class Degrees:
             )
         stage = 3 if fsdp else zero
         return cls(
-            dp=dp, tp=tp, sp=sp, cp=cp, ep=ep, zero=stage, recompute=recompute, shares=shares
+            dp=dp,
+            tp=tp,
+            sp=sp,
+            cp=cp,
+            ep=ep,
+            zero=stage,
+            recompute=recompute,
+            shares=shares,
+            factors=factors,
         )
 
     @property
@@ -156,7 +174,8 @@ class Degrees:
             f"CP {self.cp}" if self.cp > 1 else "",
             f"TP {self.tp}{' + SP' if self.sp else ''}" if self.tp > 1 else "",
         )
-        return " x ".join(part for part in parts if part) or "one device"
+        named = " x ".join(part for part in parts if part) or "one device"
+        return f"{named}, factors" if self.factors else named
 
     @property
     def _proportions(self) -> str:

@@ -7,6 +7,7 @@ is what follows from them by the least movement.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import gcd
 from typing import Unpack
 
@@ -16,11 +17,11 @@ from weft.parallel.by_axes import candidate_by_axes
 from weft.parallel.candidate import Candidate, Proposal
 from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.depth import Shortened, Views
+from weft.parallel.factors import paying_products
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.propagate import AxisRules
-from weft.parallel.proportions import paces, shared_out, units_of
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
@@ -120,7 +121,16 @@ class Desk:
             InputError: the degrees do not divide.
             InfeasibleError: the plan would not keep a pin.
         """
-        axes, lasting = self.schemes.axes(degrees)
+        whole = frozenset[int]()
+        if degrees.factors:
+            whole = paying_products(self.program, machine, degrees.mesh)
+            if not whole:
+                raise InputError(
+                    need="a gradient whose factors are cheaper to send than itself",
+                    got=f"none in {self.program.name} on {machine.name}",
+                    hint="leave factors out: many rows for each weight, or a fast network",
+                )
+        axes, lasting = self.schemes.axes(degrees, whole)
         return self.by_axes(degrees.name, machine, axes, lasting, memory_limit_bytes)
 
     def by_axes(
@@ -156,7 +166,11 @@ def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[P
     """
     found: list[Proposal] = []
     desks = Desks(request.program, request.pinning, views)
-    for degrees in (*_grid(request, desks.whole.schemes), *_in_proportion(request, desks)):
+    schemes = desks.whole.schemes
+    even = _grid(request, schemes)
+    shared = request.in_proportion
+    plain = [d for d in (*even, *shared) if d == Degrees(dp=d.dp, shares=d.shares) and d.dp > 1]
+    for degrees in (*even, *shared, *(replace(own, factors=True) for own in plain)):
         if request.mesh is not None and degrees.mesh != request.mesh:
             continue
         try:
@@ -225,28 +239,6 @@ def _grid(request: PlanRequest, schemes: Schemes) -> list[Degrees]:
         *_context_grid(request.program, schemes, total, node),
         *_expert_grid(schemes, total, node),
     ]
-
-
-def _in_proportion(request: PlanRequest, desks: Desks) -> list[Degrees]:
-    """Data parallel in proportion to speed, on a machine of unlike devices."""
-    machine, units = request.machine, units_of(batch_rows(request.program))
-    if machine.is_uniform:
-        return []
-    node = min(group.devices_per_node for group in machine.groups)
-    found: list[Degrees] = []
-    for tensor in (n for n in (1, 2, 4, 8) if n <= node and machine.num_devices % n == 0):
-        places = machine.num_devices // tensor
-        if not 1 < places <= units:
-            continue
-        try:
-            axes, _ = desks.whole.schemes.axes(Degrees(dp=units, tp=tensor))
-        except InputError:
-            continue
-        shares = shared_out(paces(request.program, machine, axes, places), units)
-        common = gcd(*shares)
-        if len(set(shares)) > 1:
-            found.append(Degrees(dp=places, tp=tensor, shares=tuple(s // common for s in shares)))
-    return found
 
 
 def _context_grid(program: Program, schemes: Schemes, total: int, node: int) -> list[Degrees]:

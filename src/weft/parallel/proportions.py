@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 
+from weft.core.errors import InputError
 from weft.cost.fusion import program_traffic
 from weft.machine.meeting import device_of
 from weft.machine.model import Device, Machine
 from weft.parallel.candidate import unpriced
 from weft.parallel.copies import Decision, copies_for
+from weft.parallel.degrees import Degrees
 from weft.parallel.estimate import DeviceClass, computing_s, slowest_device
 from weft.parallel.plan import Level
 from weft.parallel.propagate import AxisRules, combine, grid
 from weft.parallel.reshard import Resharding
+from weft.parallel.rows import batch_rows
+from weft.parallel.schemes import Schemes
 from weft.parallel.spmd import lower_expanded
 from weft.program.graph import Program
 
-__all__ = ["MOST_UNITS", "Pace", "paces", "shared_out", "units_of"]
+__all__ = ["MOST_UNITS", "Pace", "degrees_in_proportion", "paces", "shared_out", "units_of"]
 
 MOST_UNITS = 64
 """Parts that a batch is given out in. Derived: with one of 64 more or less, the slowest of four
@@ -63,16 +68,48 @@ def paces(
         places: along the first axis, each of as many neighbouring ranks as the other axes have
             devices.
     """
-    units, inside = axes[0].size, machine.num_devices // places
-    known: dict[int, Pace] = {}
+    inside = machine.num_devices // places
+    priced = _Priced(program, machine, axes)
     found: list[Pace] = []
     for place in range(places):
         ranks = range(place * inside, (place + 1) * inside)
-        device = _slowest([device_of(machine, rank) for rank in ranks], machine)
-        if id(device) not in known:
-            known[id(device)] = _pace(program, machine, axes, units, device)
-        found.append(known[id(device)])
+        devices = [device_of(machine, rank) for rank in ranks]
+        found.append(priced.pace(_slowest(devices, machine)))
     return tuple(found)
+
+
+def degrees_in_proportion(
+    program: Program, machine: Machine, schemes: Schemes
+) -> tuple[Degrees, ...]:
+    """Data parallel in proportion to speed, alone and with tensor parallel inside nodes.
+
+    Args:
+        program: one training step.
+        machine: where it runs; if its devices are alike, there is nothing to share out.
+        schemes: of the program.
+    """
+    units = units_of(batch_rows(program))
+    if machine.is_uniform:
+        return ()
+    node = min(group.devices_per_node for group in machine.groups)
+    found: list[Degrees] = []
+    for tensor in (n for n in TENSOR if n <= node and machine.num_devices % n == 0):
+        places = machine.num_devices // tensor
+        if not 1 < places <= units:
+            continue
+        try:
+            axes, _ = schemes.axes(Degrees(dp=units, tp=tensor))
+        except InputError:
+            continue
+        shares = shared_out(paces(program, machine, axes, places), units)
+        common = gcd(*shares)
+        if len(set(shares)) > 1:
+            found.append(Degrees(dp=places, tp=tensor, shares=tuple(s // common for s in shares)))
+    return tuple(found)
+
+
+TENSOR = (1, 2, 4, 8)
+"""Ways that products are cut inside a place."""
 
 
 def _slowest(devices: Sequence[Device], machine: Machine) -> Device:
@@ -83,40 +120,54 @@ def _slowest(devices: Sequence[Device], machine: Machine) -> Device:
     return slowest_device(replace(machine, groups=groups))
 
 
-def _pace(
-    program: Program, machine: Machine, axes: Sequence[AxisRules], units: int, device: Device
-) -> Pace:
-    """Priced with one part of the batch, and with all of it but one."""
-    traffic = program_traffic(program)
-    shared = (replace(axes[0], shares=(1, units - 1)), *axes[1:])
-    if units == 2:
-        shared = (replace(axes[0], shares=()), *axes[1:])
-    mesh = grid(shared)
-    decision = Decision(combine(shared), {})
-    copies = copies_for(program, decision, Resharding(machine, mesh))
-    plan = unpriced(
-        program,
-        machine,
-        mesh,
-        decision.strategies,
-        copies,
-        memory_limit_bytes=0.0,
-        recompute=(),
-        level=Level.EXPERT,
-    )
-    local = lower_expanded(program, plan)
-    few, many = (
-        computing_s(
-            local,
+class _Priced:
+    """What devices take that have one part of the batch, and all of it but one."""
+
+    def __init__(self, program: Program, machine: Machine, axes: Sequence[AxisRules]) -> None:
+        self._program, self._machine = program, machine
+        self._units = axes[0].size
+        self._traffic = program_traffic(program)
+        shares = (1, self._units - 1) if self._units > 2 else ()
+        self._mesh = grid(
+            (replace(axes[0], shares=shares, size=sum(shares) or self._units), *axes[1:])
+        )
+        decision = Decision(combine(axes), {})
+        plan = unpriced(
             program,
             machine,
-            DeviceClass(coordinate=(at, *(0,) * (mesh.num_axes - 1)), device=device),
-            traffic,
+            self._mesh,
+            decision.strategies,
+            copies_for(program, decision, Resharding(machine, self._mesh)),
+            memory_limit_bytes=0.0,
+            recompute=(),
+            level=Level.EXPERT,
         )
-        for at in (0, 1)
-    )
-    unit_s = (many - few) / (units - 2) if units > 2 else few / 2
-    return Pace(max(few - unit_s, 0.0), max(unit_s, 1e-12))
+        self._local = lower_expanded(program, plan)
+        self._known: list[tuple[Device, Pace]] = []
+
+    def pace(self, device: Device) -> Pace:
+        """The pace of a kind of device."""
+        known = next((own for kind, own in self._known if kind is device), None)
+        if known is None:
+            known = self._pace(device)
+            self._known.append((device, known))
+        return known
+
+    def _pace(self, device: Device) -> Pace:
+        few_s = self._seconds(device, 0)
+        if self._units == 2:
+            return Pace(0.0, few_s)
+        unit_s = (self._seconds(device, 1) - few_s) / (self._units - 2)
+        return Pace(max(few_s - unit_s, 0.0), max(unit_s, LEAST_S))
+
+    def _seconds(self, device: Device, position: int) -> float:
+        coordinate = (position, *(0,) * (self._mesh.num_axes - 1))
+        one = DeviceClass(coordinate=coordinate, device=device)
+        return computing_s(self._local, self._program, self._machine, one, self._traffic)
+
+
+LEAST_S = 1e-12
+"""Time of a part of the batch where none is priced: below any clock's [s]."""
 
 
 def shared_out(paces: Sequence[Pace], units: int) -> tuple[int, ...]:

@@ -8,10 +8,13 @@ from functools import cached_property
 from weft.core.errors import InputError
 from weft.core.units import format_bytes
 from weft.machine.model import Machine
+from weft.parallel.degrees import Degrees
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
+from weft.parallel.proportions import degrees_in_proportion
+from weft.parallel.schemes import Schemes
 from weft.program.graph import Program
 
 __all__ = ["PlanRequest"]
@@ -78,6 +81,13 @@ class PlanRequest:
     def pinning(self) -> Pinning:
         """What the pins name in the program."""
         return resolve(self.program, self.pins)
+
+    @cached_property
+    def in_proportion(self) -> tuple[Degrees, ...]:
+        """Data parallel in proportion to speed, if devices are unlike."""
+        if self.machine.is_uniform:
+            return ()
+        return degrees_in_proportion(self.program, self.machine, Schemes(self.program))
 
     @property
     def limit_bytes(self) -> float:

@@ -74,8 +74,14 @@ class Schemes:
         """True if the batch has tokens in an order."""
         return has_sequence(self.program)
 
-    def axes(self, degrees: Degrees) -> tuple[list[AxisRules], frozenset[Value]]:
+    def axes(
+        self, degrees: Degrees, whole: frozenset[int] = frozenset()
+    ) -> tuple[list[AxisRules], frozenset[Value]]:
         """The rules of each axis of `degrees.mesh`, and values whose copies last for the step.
+
+        Args:
+            degrees: how many devices each scheme gets.
+            whole: nodes that every data-parallel device computes for all of the batch.
 
         Raises:
             InputError: the sizes of the program do not divide by the degrees.
@@ -85,7 +91,7 @@ class Schemes:
         outer = degrees.dp // degrees.ep
         if outer > 1 or degrees.num_devices == 1:
             units = degrees.data_units if degrees.shares else outer
-            axis, gathered = self._data_axis(units, degrees, axes)
+            axis, gathered = self._data_axis(units, degrees, axes, whole)
             axes.append(replace(axis, shares=degrees.shares) if degrees.shares else axis)
             stored |= gathered
         if degrees.ep > 1:
@@ -121,16 +127,16 @@ class Schemes:
         return self._filled(size, placements, outer)
 
     def _data_axis(
-        self, size: int, degrees: Degrees, outer: list[AxisRules]
+        self, size: int, degrees: Degrees, outer: list[AxisRules], whole: frozenset[int]
     ) -> tuple[AxisRules, frozenset[int]]:
         stage = 1 if degrees.zero == 2 else degrees.zero
-        key = (size, stage, degrees.tp > 1, degrees.ep > 1)
+        key = (size, stage, degrees.tp > 1, degrees.ep > 1, whole)
         if key not in self._outermost:
             batch = _batch_pins(self.program, size, outer)
             _require_rows(self.program, batch, size)
             used = self._used(degrees)
             kept = storage(self.program, degrees.zero, size, outer, used)
-            pinned = {**batch, **kept.pinned}
+            pinned = {**batch, **kept.pinned, **dict.fromkeys(whole, REPLICATED)}
             axis = self._filled(size, pinned, outer, kept)
             self._outermost[key] = axis, kept.gathered
         return self._outermost[key]

@@ -16,6 +16,7 @@ import numpy as np
 from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device
+from weft.parallel.estimate import DeviceClass
 from weft.parallel.placement import Mesh, Sharding, divides, is_partial, local_type
 from weft.parallel.plan import Strategy
 from weft.parallel.reshard import Floats
@@ -45,6 +46,7 @@ class StrategyTable:
         book: the program's rules, if the caller has them.
         outer: for some nodes, the only rule that they may follow on the first axis.
         settled: values that nobody may read before they are reduced.
+        classes: of unlike devices one of each; an operator takes as long as the last of them.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class StrategyTable:
         book: RuleBook | None = None,
         outer: Mapping[int, Rule] | None = None,
         settled: Set[Value] = frozenset(),
+        classes: Sequence[DeviceClass] = (),
     ) -> None:
+        self._classes = classes or (DeviceClass(coordinate=mesh.largest, device=device),)
         self._program = program
         self._mesh = mesh
-        self._device = device
         self._paid = program_traffic(program) if traffic is None else traffic
         self._book = book or RuleBook(program)
         self._outer = outer or {}
@@ -77,11 +80,16 @@ class StrategyTable:
             self._paid[node],
             self._outer.get(node),
             self._settled_operands(node),
+            self._lasts(node),
         )
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._build(node)
         return found
+
+    def _lasts(self, node: int) -> bool:
+        source = self._program.input_by_node.get(node)
+        return source is not None and source.role.is_persistent
 
     def _settled_operands(self, node: int) -> tuple[int, ...]:
         """Positions of operands that have to be reduced."""
@@ -94,7 +102,8 @@ class StrategyTable:
         this = self._program.nodes[node]
         operands = tuple(map(self._program.type_of, self._program.operands(node)))
         if operator(this.op).kind is Kind.INPUT:
-            return _placements_of(self._mesh, this.outputs[0], self._outer.get(node))
+            outer = self._outer.get(node)
+            return _placements_of(self._mesh, this.outputs[0], outer, lasts=self._lasts(node))
         settled = self._settled_operands(node)
         strategies: dict[Strategy, None] = {}
         rules, outer = self._book.rules(node), self._outer.get(node)
@@ -113,10 +122,13 @@ class StrategyTable:
         return Choices(tuple(strategies), np.array(seconds))
 
     def _seconds(self, node: int, strategy: Strategy, operands: tuple[TensorType, ...]) -> float:
-        this = self._program.nodes[node]
-        reads, writes = localize(self._mesh, strategy, operands, this.outputs)
-        paid = self._paid[node]
-        return operator_seconds(this.op, this.args, reads, writes, self._device, paid)
+        this, paid = self._program.nodes[node], self._paid[node]
+
+        def taken_s(one: DeviceClass) -> float:
+            reads, writes = localize(self._mesh, strategy, operands, this.outputs, one.coordinate)
+            return operator_seconds(this.op, this.args, reads, writes, one.device, paid)
+
+        return max(map(taken_s, self._classes))
 
 
 def fits(
@@ -137,21 +149,30 @@ def localize(
     strategy: Strategy,
     operands: tuple[TensorType, ...],
     outputs: tuple[TensorType, ...],
+    coordinate: tuple[int, ...] | None = None,
 ) -> tuple[tuple[TensorType, ...], tuple[TensorType, ...]]:
-    """Local types of operands and outputs under a strategy."""
+    """Local types of operands and outputs under a strategy; see `local_type` for the place."""
+
+    def local(sharding: Sharding, tensor: TensorType) -> TensorType:
+        return local_type(mesh, sharding, tensor, coordinate)
+
     return (
-        tuple(local_type(mesh, s, t) for s, t in zip(strategy.operands, operands, strict=True)),
-        tuple(local_type(mesh, s, t) for s, t in zip(strategy.outputs, outputs, strict=True)),
+        tuple(map(local, strategy.operands, operands)),
+        tuple(map(local, strategy.outputs, outputs)),
     )
 
 
-def _placements_of(mesh: Mesh, tensor: TensorType, outer: Rule | None) -> Choices:
-    """An input may lie in any sharding without pending reductions, at no cost."""
+def _placements_of(mesh: Mesh, tensor: TensorType, outer: Rule | None, *, lasts: bool) -> Choices:
+    """An input may lie in any sharding without pending reductions, at no cost.
+
+    One that lasts is whole along axes that cut unevenly.
+    """
     dims = (-1, *(d for d, size in enumerate(tensor.shape) if size > 1))
     shardings: list[Sharding] = [
         sharding
         for sharding in itertools.product(dims, repeat=mesh.num_axes)
         if divides(mesh, sharding, tensor.shape)
+        and not (lasts and any(p >= 0 and not mesh.cuts_evenly(a) for a, p in enumerate(sharding)))
         and (outer is None or sharding[0] == outer.outputs[0])
     ]
     return Choices(tuple(Strategy((s,), ()) for s in shardings), np.zeros(len(shardings)))

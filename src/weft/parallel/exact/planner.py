@@ -142,7 +142,10 @@ class _Search:
         meshes = (
             (request.mesh,)
             if request.mesh is not None
-            else candidate_meshes(request.machine, request.level, batch_rows(request.program))
+            else (
+                *(degrees.mesh for degrees in request.in_proportion),
+                *candidate_meshes(request.machine, request.level, batch_rows(request.program)),
+            )
         )
         searches = [
             MeshSearch(skeleton, request.machine, mesh, self._limits, self._stage)

@@ -22,7 +22,7 @@ from weft.parallel.bundle import MESSAGE_BYTES
 from weft.parallel.candidate import Candidate, Proposal, assemble
 from weft.parallel.copies import Decision, copies_for, recomputed
 from weft.parallel.depth import Shortened
-from weft.parallel.estimate import slowest_device
+from weft.parallel.estimate import device_classes, slowest_device
 from weft.parallel.exact.extract import mixed_choice, single_choice
 from weft.parallel.exact.flow import FlowModel, Solution
 from weft.parallel.exact.solver import Solver
@@ -110,7 +110,14 @@ class MeshSearch:
     def problem(self) -> Problem:
         """The planning problem of the mesh."""
         skeleton, device = self.skeleton, slowest_device(self.machine)
-        table = StrategyTable(self.program, self.mesh, device, skeleton.traffic, skeleton.book)
+        table = StrategyTable(
+            self.program,
+            self.mesh,
+            device,
+            skeleton.traffic,
+            skeleton.book,
+            classes=() if self.mesh.is_even else device_classes((self.mesh,), self.machine),
+        )
         return build_problem(self.skeleton, self.mesh, table, self.resharding)
 
     @cached_property
