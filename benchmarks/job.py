@@ -26,6 +26,7 @@ from weft.parallel.plan import ParallelPlan
 from weft.parallel.plan_files import load_plan, save_plan
 from weft.program.graph import Program
 from weft.runtime import World, deploy, guard, joined, launch
+from weft.runtime.cluster import Cluster, launch_cluster
 from weft.runtime.inductor import Compiler
 from weft.workflow.recipe import load_workload
 
@@ -124,8 +125,10 @@ def python_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(ROOT), *(p for p in sys.path if p)])}
 
 
-def run_jobs(jobs: Sequence[Job], num_ranks: int, *, timeout_s: float) -> tuple[Outcome, ...]:
-    """Run jobs on ranks of this host with one thread each.
+def run_jobs(
+    jobs: Sequence[Job], num_ranks: int, *, timeout_s: float, cluster: Cluster | None = None
+) -> tuple[Outcome, ...]:
+    """Run jobs on ranks of this host with one thread each, or in an uneven cluster on it.
 
     Raises:
         RunError: a rank failed, or the time was up.
@@ -143,7 +146,10 @@ def run_jobs(jobs: Sequence[Job], num_ranks: int, *, timeout_s: float) -> tuple[
             }
             (folder / f"{number}.job.json").write_text(json.dumps(about))
         command = ["-m", "benchmarks.job", name, str(len(jobs))]
-        launch(command, num_ranks, timeout_s=timeout_s, env=python_path())
+        if cluster is None:
+            launch(command, num_ranks, timeout_s=timeout_s, env=python_path())
+        else:
+            launch_cluster(command, cluster, timeout_s=timeout_s, env=python_path())
         saved = [torch.load(folder / f"{number}.outcome.pt") for number in range(len(jobs))]
     return tuple(Outcome(**fields) for fields in saved)
 

@@ -23,7 +23,16 @@ from weft.program.graph import Arg
 from weft.program.operators import operator
 from weft.program.types import TensorType
 
-__all__ = ["AttentionTime", "Call", "Measurements", "Points", "ProductTime", "fit_machine"]
+__all__ = [
+    "AttentionTime",
+    "Call",
+    "Measurements",
+    "NodeTimes",
+    "Points",
+    "ProductTime",
+    "fit_cluster",
+    "fit_machine",
+]
 
 Points: TypeAlias = tuple[tuple[float, float], ...]
 """Measured (bytes, seconds)."""
@@ -106,6 +115,76 @@ class Measurements:
     memory_bytes: float
     collectives: Mapping[str, Points]
     overlap: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTimes:
+    """What a probe found of neighbouring nodes of one rank that are alike.
+
+    Attributes:
+        device: what each rank saw of itself, with one rank and without collectives.
+        num_nodes: how many.
+        messages: sent between one of them and the rank that it reaches fastest: (bytes, seconds)
+            of one that is all latency and of one that is all bandwidth; none if it is alone.
+        circle: how many ranks have a way that is no slower, these included; 1 for a rank alone.
+        collectives: of those ranks, by name, against the bytes of the whole tensor.
+    """
+
+    device: Measurements
+    num_nodes: int
+    messages: Points
+    circle: int
+    collectives: Mapping[str, Points]
+
+
+def fit_cluster(name: str, nodes: Sequence[NodeTimes], overlap: float, source: str) -> Machine:
+    """The machine of nodes with one device each whose predicted times come nearest to these.
+
+    Each group of nodes gets its own way to the network; the machine's is that which rules the
+    largest circle, the slowest. A rank that no other can keep up with shows no more than the way
+    of its fastest peer, and gets that.
+
+    Args:
+        name: of the machine.
+        nodes: in order of rank.
+        overlap: share of a collective that computation hides.
+        source: machine, date and versions.
+    """
+    ruling = [group for group in nodes if group.circle > 1] or list(nodes)
+    nearest = min(ruling, key=lambda group: group.circle)
+    ways = [_way(group if group.circle > 1 else nearest) for group in nodes]
+    slowest = _way(max(ruling, key=lambda group: group.circle))
+    groups = tuple(
+        NodeGroup(
+            device=_device(group.device),
+            devices_per_node=1,
+            num_nodes=group.num_nodes,
+            link=_link(group.device),
+            network=None if way == slowest else way,
+        )
+        for group, way in zip(nodes, ways, strict=True)
+    )
+    return Machine(
+        name=name,
+        groups=groups,
+        network=slowest,
+        overlap=measured(min(1.0, max(0.0, overlap)), "share", source),
+        notes="measured with all ranks at work at once; each is a node of one device",
+    )
+
+
+def _way(found: NodeTimes) -> Link:
+    if not found.messages:
+        return _link(found.device)
+    source = found.device.source
+    (_, latency_s), (num_bytes, seconds) = sorted(found.messages)
+    return Link(
+        bytes_per_s=measured(
+            num_bytes / seconds, "B/s", f"{num_bytes / 2**20:g} MiB to the fastest peer: {source}"
+        ),
+        latency_s=measured(latency_s, "s", f"a message of next to nothing: {source}"),
+        curves=_collective_curves(found.collectives, found.circle, source),
+    )
 
 
 def fit_machine(found: Measurements) -> Machine:
@@ -291,12 +370,7 @@ def _link(found: Measurements) -> Link:
             ),
             latency_s=derived(found.launch_s, "s", "one rank sends nothing: a launch"),
         )
-    curves = tuple(
-        CollectiveCurve(
-            collective=kind, num_devices=found.num_ranks, curve=_curve(points, found.source)
-        )
-        for kind, points in found.collectives.items()
-    )
+    curves = _collective_curves(found.collectives, found.num_ranks, found.source)
     gather = next((c for c in curves if c.collective == "all-gather"), curves[0]).curve
     n, largest = found.num_ranks, gather.sizes_bytes[-1]
     rounds = "fitted to all-gather in rounds: "  # the law of weft.cost.collective
@@ -308,4 +382,13 @@ def _link(found: Measurements) -> Link:
             gather.seconds[0] / (n - 1).bit_length(), "s", f"{rounds}{found.source}"
         ),
         curves=curves,
+    )
+
+
+def _collective_curves(
+    collectives: Mapping[str, Points], num_ranks: int, source: str
+) -> tuple[CollectiveCurve, ...]:
+    return tuple(
+        CollectiveCurve(collective=kind, num_devices=num_ranks, curve=_curve(points, source))
+        for kind, points in collectives.items()
     )

@@ -150,12 +150,18 @@ class Link:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeGroup:
-    """`num_nodes` equal nodes of `devices_per_node` equal devices, joined inside by `link`."""
+    """`num_nodes` equal nodes of `devices_per_node` equal devices, joined inside by `link`.
+
+    Attributes:
+        network: the way of these nodes to the network, per device, where it is not the machine's.
+            Between two groups the slower of their ways counts.
+    """
 
     device: Device
     devices_per_node: int
     num_nodes: int
     link: Link
+    network: Link | None = None
 
     def __post_init__(self) -> None:
         if self.devices_per_node < 1 or self.num_nodes < 1:
@@ -178,7 +184,7 @@ class Machine:
     Attributes:
         name: preset name or file stem.
         groups: node groups; one if all nodes are alike.
-        network: link between nodes, per device.
+        network: link between nodes, per device; a group of nodes may have its own.
         overlap: share of a collective's time that computation can hide, from 0 (the two
             compete for the same cores) to 1 (they run side by side).
     """
@@ -212,6 +218,10 @@ class Machine:
         """True if all devices are alike."""
         return len(self.groups) == 1
 
+    def network_of(self, group: NodeGroup) -> Link:
+        """The way of a group's nodes to the network: their own, or the machine's."""
+        return self.network if group.network is None else group.network
+
     @cached_property
     def digest(self) -> str:
         """Content digest of everything but the name, the notes and the sources."""
@@ -223,6 +233,8 @@ class Machine:
                         g.devices_per_node,
                         g.num_nodes,
                         _link_plain(g.link),
+                        # As with launches below: files from before have the digests they had.
+                        *([] if g.network is None else [_link_plain(g.network)]),
                     ]
                     for g in self.groups
                 ],

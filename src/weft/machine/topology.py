@@ -73,7 +73,8 @@ def axis_group(machine: Machine, mesh_shape: tuple[int, ...], axis: int) -> Grou
 
     Returns:
         A group of sizes (inside, across) with the link inside nodes and the network. Where
-        groups of nodes differ, the slowest link that the mesh touches.
+        groups of nodes differ, the slowest link and the slowest way to the network that the mesh
+        touches.
 
     Raises:
         InputError: the mesh has more devices than the machine, or no such axis.
@@ -89,7 +90,8 @@ def axis_group(machine: Machine, mesh_shape: tuple[int, ...], axis: int) -> Grou
     touched = _touched(machine, num_ranks)
     inside = _members_per_node(touched, num_ranks, size, stride)
     link = max((group.link for group in touched), key=_reference_seconds)
-    return Group(sizes=(inside, -(-size // inside)), links=(link, machine.network))
+    network = max((machine.network_of(group) for group in touched), key=_reference_seconds)
+    return Group(sizes=(inside, -(-size // inside)), links=(link, network))
 
 
 def nodes_of(machine: Machine, ranks: range) -> tuple[tuple[int, int, int], ...]:
@@ -148,11 +150,11 @@ def with_nodes_of(machine: Machine, nodes: Sequence[tuple[int, int, int]]) -> Ma
 
 
 def link_between(machine: Machine, first: int, second: int) -> Link:
-    """What joins two devices: the link of their node, or the network.
+    """What joins two devices: the link of their node, or the slower of their ways to the network.
 
     Args:
         machine: where they are.
-        first, second: ranks.
+        first, second: ranks; those beyond the last device count as on the machine's network.
 
     Example:
         >>> from weft.machine.presets import preset
@@ -160,14 +162,24 @@ def link_between(machine: Machine, first: int, second: int) -> Link:
         >>> link_between(pair, 7, 8) is pair.network, link_between(pair, 0, 7) is pair.network
         (True, False)
     """
+    one, other = _node_of(machine, first), _node_of(machine, second)
+    if one is not None and one == other:
+        return machine.groups[one[0]].link
+    ways = (
+        machine.network if node is None else machine.network_of(machine.groups[node[0]])
+        for node in (one, other)
+    )
+    return max(ways, key=_reference_seconds)
+
+
+def _node_of(machine: Machine, rank: int) -> tuple[int, int] | None:
+    """Group of nodes and node in it that hold a rank; None beyond the last one."""
     start = 0
-    for group in machine.groups:
-        end = start + group.num_devices
-        if first < end and second < end and min(first, second) >= start:
-            inside = {(rank - start) // group.devices_per_node for rank in (first, second)}
-            return group.link if len(inside) == 1 else machine.network
-        start = end
-    return machine.network
+    for number, group in enumerate(machine.groups):
+        if start <= rank < start + group.num_devices:
+            return number, (rank - start) // group.devices_per_node
+        start += group.num_devices
+    return None
 
 
 def smallest_machine(machine: Machine, wanted_bytes: float) -> Machine:

@@ -346,7 +346,13 @@ _device = _record(
 )
 _group = _record(
     NodeGroup,
-    {"num_nodes": _count, "devices_per_node": _count, "link": _link, "device": _device},
+    {
+        "num_nodes": _count,
+        "devices_per_node": _count,
+        "link": _link,
+        "network": _link,
+        "device": _device,
+    },
 )
 _machine = _record(
     Machine,

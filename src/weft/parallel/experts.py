@@ -18,10 +18,12 @@ from weft.parallel.candidate import Candidate, Proposal
 from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.depth import Shortened, Views
 from weft.parallel.factors import paying_products
+from weft.parallel.homes import Homes, plan_by_homes
 from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.propagate import AxisRules
+from weft.parallel.proportions import layouts_of_some
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
@@ -177,7 +179,33 @@ def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[P
             found.append(_proposal(request, degrees, desks))
         except (InputError, InfeasibleError):
             continue
+    return [*found, *_on_some(request, schemes)]
+
+
+def _on_some(request: PlanRequest, schemes: Schemes) -> list[Proposal]:
+    """Data parallel in proportion on some of unlike devices, the others left alone."""
+    program, machine = request.program, request.machine
+    if machine.is_uniform or request.mesh is not None or request.pinning.values:
+        return []
+    found: list[Proposal] = []
+    for layout in layouts_of_some(program, machine, schemes):
+        members = sum(map(bool, layout))
+        candidate = plan_by_homes(
+            f"DDP on {members} of {machine.num_devices} devices",
+            program,
+            machine,
+            Homes(layouts=(layout,), home=(0,) * len(program.nodes)),
+            memory_limit_bytes=request.limit_bytes,
+            schemes=schemes,
+        )
+        found.append(_proposed(candidate))
     return found
+
+
+def _proposed(candidate: Candidate) -> Proposal:
+    """A plan that is made already."""
+    plan = candidate.plan
+    return Proposal(candidate.name, plan.prediction, plan.memory_limit_bytes, lambda: candidate)
 
 
 class Desks:
@@ -210,9 +238,7 @@ def _proposal(request: PlanRequest, degrees: Degrees, desks: Desks) -> Proposal:
         return desk.candidate(request.machine, degrees, limit)
 
     if desks.views is None or degrees.shares:
-        candidate = written(desks.whole)
-        plan = candidate.plan
-        return Proposal(degrees.name, plan.prediction, plan.memory_limit_bytes, lambda: candidate)
+        return _proposed(written(desks.whole))
     prediction = desks.views.predict(lambda view: written(desks.of(view)).plan.prediction)
     return Proposal(degrees.name, prediction, limit, lambda: written(desks.whole))
 

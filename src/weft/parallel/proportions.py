@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from math import gcd
 
 from weft.core.errors import InputError
@@ -27,7 +28,15 @@ from weft.parallel.schemes import Schemes
 from weft.parallel.spmd import lower_expanded
 from weft.program.graph import Program
 
-__all__ = ["MOST_UNITS", "Pace", "degrees_in_proportion", "paces", "shared_out", "units_of"]
+__all__ = [
+    "MOST_UNITS",
+    "Pace",
+    "degrees_in_proportion",
+    "layouts_of_some",
+    "paces",
+    "shared_out",
+    "units_of",
+]
 
 MOST_UNITS = 64
 """Parts that a batch is given out in. Derived: with one of 64 more or less, the slowest of four
@@ -105,6 +114,42 @@ def degrees_in_proportion(
         common = gcd(*shares)
         if len(set(shares)) > 1:
             found.append(Degrees(dp=places, tp=tensor, shares=tuple(s // common for s in shares)))
+    return tuple(found)
+
+
+def layouts_of_some(
+    program: Program, machine: Machine, schemes: Schemes
+) -> tuple[tuple[int, ...], ...]:
+    """Shares of the batch that leave out groups of nodes, those that bring least first.
+
+    Groups are left out in order of their speed together, and in order of their way to the
+    network.
+
+    Args:
+        program: one training step.
+        machine: where it runs.
+        schemes: of the program.
+    """
+    units = units_of(batch_rows(program))
+    if machine.is_uniform:
+        return ()
+    axes, _ = schemes.axes(Degrees(dp=units))
+    pace = paces(program, machine, axes, machine.num_devices)
+    ends = list(accumulate((g.num_devices for g in machine.groups), initial=0))
+    ranks = [range(first, end) for first, end in pairwise(ends)]
+    numbers = range(len(ranks))
+    speed = [sum(1.0 / pace[rank].unit_s for rank in own) for own in ranks]
+    way = [machine.network_of(group).bytes_per_s.value for group in machine.groups]
+    found: dict[tuple[int, ...], None] = {}
+    for order in (
+        sorted(numbers, key=lambda n: -speed[n]),
+        sorted(numbers, key=lambda n: (-way[n], -speed[n])),
+    ):
+        for count in range(1, len(order)):
+            kept = sorted(rank for n in order[:count] for rank in ranks[n])[:units]
+            shares = shared_out([pace[rank] for rank in kept], units)
+            given = dict(zip(kept, shares, strict=True))
+            found[tuple(given.get(rank, 0) for rank in range(machine.num_devices))] = None
     return tuple(found)
 
 

@@ -64,9 +64,10 @@ def machine_tables(machine: Machine) -> tuple[Table, ...]:
 def _group_table(machine: Machine, group: NodeGroup) -> Table:
     fuses = "element-wise operators fuse" if group.device.fuses else "no fusion"
     title = f"{machine.name}: {_nodes(group)} of {group.devices_per_node} {group.device.name}"
-    figures = {_label(key): q for key, q in device_figures(group.device).items()} | _link_figures(
-        "inside a node", group.link
-    )
+    figures = {_label(key): q for key, q in device_figures(group.device).items()}
+    figures |= _link_figures("inside a node", group.link)
+    if group.network is not None:
+        figures |= _link_figures("from these nodes", group.network)
     return _figures(f"{title}, {fuses}", figures)
 
 
@@ -123,7 +124,10 @@ def _curve_table(machine: Machine) -> tuple[Table, ...]:
 
 def _links(machine: Machine) -> dict[str, Link]:
     inside = {f"inside a node of {g.device.name}": g.link for g in machine.groups}
-    return {**inside, "between nodes": machine.network}
+    own = {
+        f"from nodes of {g.device.name}": g.network for g in machine.groups if g.network is not None
+    }
+    return {**inside, **own, "between nodes": machine.network}
 
 
 def _curve_ends(curve: Curve) -> tuple[str, ...]:
@@ -147,6 +151,11 @@ def machine_plain(machine: Machine) -> dict[str, object]:
                 "num_nodes": g.num_nodes,
                 "figures": _plain(device_figures(g.device)),
                 "link": _plain(_link_figures("inside a node", g.link)),
+                **(
+                    {}
+                    if g.network is None
+                    else {"network": _plain(_link_figures("from these nodes", g.network))}
+                ),
             }
             for g in machine.groups
         ],

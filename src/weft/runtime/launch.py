@@ -22,7 +22,15 @@ from pathlib import Path
 
 from weft.core.errors import InputError, RunError
 
-__all__ = ["Launched", "RankOutput", "launch"]
+__all__ = [
+    "Launched",
+    "RankOutput",
+    "failure_of",
+    "late",
+    "launch",
+    "outside_of_ranks",
+    "words_in",
+]
 
 POLL_S = 0.1
 _TAIL_LINES = 20
@@ -85,21 +93,24 @@ def launch(
             _end(child, stop_s)
         outputs = tuple(_output(logs, rank) for rank in range(num_ranks))
         if status is None:
-            raise _late(outputs, timeout_s)
+            raise late(outputs, timeout_s)
         if status != 0:
             raise _failed(logs, outputs, status)
         return Launched(outputs=outputs, seconds=time.monotonic() - started)
 
 
 def _variables(env: Mapping[str, str] | None, threads: int) -> dict[str, str]:
-    variables = dict(os.environ)
+    variables = outside_of_ranks(os.environ)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         variables[name] = str(threads)
-    # A launch from inside a rank must not look like that rank.
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        variables.pop(name, None)
     variables["PYTHONUNBUFFERED"] = "1"
     return {**variables, **(env or {})}
+
+
+def outside_of_ranks(variables: Mapping[str, str]) -> dict[str, str]:
+    """Variables without those of a rank: a launch from inside one must not look like it."""
+    ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return {name: value for name, value in variables.items() if name not in ranks}
 
 
 def _start(
@@ -188,7 +199,8 @@ def _text(logs: Path, pattern: str) -> str:
     return "".join(path.read_text(errors="replace") for path in logs.glob(pattern))
 
 
-def _late(outputs: tuple[RankOutput, ...], timeout_s: float) -> RunError:
+def late(outputs: tuple[RankOutput, ...], timeout_s: float) -> RunError:
+    """The error of ranks that have not ended in time."""
     said = "; ".join(
         f"rank {rank} last said {_last_line(output)!r}" for rank, output in enumerate(outputs)
     )
@@ -200,13 +212,19 @@ def _late(outputs: tuple[RankOutput, ...], timeout_s: float) -> RunError:
 
 
 def _failed(logs: Path, outputs: tuple[RankOutput, ...], status: int) -> RunError:
-    words = _last_words(logs) or _root_cause(_text(logs, "torchrun.log"))
-    if not words:
-        return RunError(
-            need=f"{len(outputs)} ranks that end with status 0",
-            got=f"status {status} from torchrun\n{_tail(_text(logs, 'torchrun.log'))}",
-            hint="run the command in one process to see the error alone",
-        )
+    words = words_in(sorted(logs.glob("*/attempt_0/*/error.json")))
+    words = words or _root_cause(_text(logs, "torchrun.log"))
+    if words:
+        return failure_of(outputs, words)
+    return RunError(
+        need=f"{len(outputs)} ranks that end with status 0",
+        got=f"status {status} from torchrun\n{_tail(_text(logs, 'torchrun.log'))}",
+        hint="run the command in one process to see the error alone",
+    )
+
+
+def failure_of(outputs: tuple[RankOutput, ...], words: Mapping[str, str]) -> RunError:
+    """The error of a rank that failed, by what it left for the launcher."""
     rank, step = int(words.get("rank", -1)), int(words.get("step", -1))
     tail = _tail(outputs[rank].stderr) if 0 <= rank < len(outputs) else ""
     when = f" in step {step}" if step >= 0 else ""
@@ -219,10 +237,10 @@ def _failed(logs: Path, outputs: tuple[RankOutput, ...], status: int) -> RunErro
     )
 
 
-def _last_words(logs: Path) -> dict[str, str]:
-    """What the first rank that failed left for the launcher."""
+def words_in(files: Sequence[Path]) -> dict[str, str]:
+    """What the first rank that failed left for the launcher in one of these files."""
     found: list[dict[str, str]] = []
-    for path in sorted(logs.glob("*/attempt_0/*/error.json")):
+    for path in files:
         try:
             found.append(json.loads(path.read_text())["message"]["extraInfo"])
         except (ValueError, KeyError, TypeError):

@@ -28,11 +28,11 @@ from weft.cost.fit import AttentionTime, Measurements, Points, ProductTime, fit_
 from weft.machine.model import Machine
 from weft.runtime.probe_calls import CALLS
 
-__all__ = ["probe"]
+__all__ = ["Found", "items_of", "mean_of", "measurements_of", "points_of", "probe", "processor"]
 
 log = logging.getLogger(__name__)
 
-_Found: TypeAlias = dict[str, list[float]]
+Found: TypeAlias = dict[str, list[float]]
 """Measured items as `weft.runtime.probe_rank` writes them: a key that says what, and numbers."""
 
 _RANK = "import sys; from weft.runtime.probe_rank import main; main(sys.argv[1:])"
@@ -70,7 +70,7 @@ def probe(num_ranks: int = 2, seconds: float = 20.0) -> Machine:
         _run_ranks(folder, num_ranks, seconds)
         found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(num_ranks)]
     log.info("probe: measured %d items", len(found[0]))
-    return fit_machine(_measurements(_mean(found), num_ranks, cuda))
+    return fit_machine(measurements_of(mean_of(found), num_ranks, cuda=cuda))
 
 
 def _run_ranks(folder: Path, num_ranks: int, seconds: float) -> None:
@@ -137,7 +137,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]], folder: Path, deadline: floa
         time.sleep(0.1)
 
 
-def _mean(found: Sequence[_Found]) -> _Found:
+def mean_of(found: Sequence[Found]) -> Found:
     """Mean over ranks, number by number."""
     return {
         key: [fmean(numbers) for numbers in zip(*(f[key] for f in found), strict=True)]
@@ -145,20 +145,21 @@ def _mean(found: Sequence[_Found]) -> _Found:
     }
 
 
-def _measurements(found: _Found, num_ranks: int, cuda: bool) -> Measurements:
-    processor = torch.cuda.get_device_name() if cuda else _processor()
+def measurements_of(found: Found, num_ranks: int, *, cuda: bool = False) -> Measurements:
+    """What a fit reads of measured items, with names and sources as of alike ranks on one host."""
+    name = torch.cuda.get_device_name() if cuda else processor()
     kind = "cuda" if cuda else "cpu"
     return Measurements(
         name=f"{kind}-ranks-{num_ranks}",
-        device_name=processor,
+        device_name=name,
         kind=kind,
         fuses=cuda,
         num_ranks=num_ranks,
-        source=f"measured on {processor}, {num_ranks} ranks at once, "
+        source=f"measured on {name}, {num_ranks} ranks at once, "
         f"{date.today().isoformat()}, torch {torch.__version__}",
         products=tuple(
             ProductTime(dtype=dtype, rows=int(m), depth=int(k), columns=int(n), seconds=value[0])
-            for (dtype, m, k, n, _), value in _items(found, "product")
+            for (dtype, m, k, n, _), value in items_of(found, "product")
         ),
         attention=tuple(
             AttentionTime(
@@ -167,32 +168,35 @@ def _measurements(found: _Found, num_ranks: int, cuda: bool) -> Measurements:
                 backward=direction == "backward",
                 seconds=value[0],
             )
-            for (b, h, t, d, mask, direction), value in _items(found, "attention")
+            for (b, h, t, d, mask, direction), value in items_of(found, "attention")
         ),
-        operators=_points(found, "operator"),
+        operators=points_of(found, "operator"),
         launch_s=found["launch"][0],
-        calls=tuple((CALLS[int(n)], value[0]) for (n, _), value in _items(found, "call")),
+        calls=tuple((CALLS[int(n)], value[0]) for (n, _), value in items_of(found, "call")),
         stream_bytes_per_s=found["stream"][0] / found["stream"][1],
         memory_bytes=found["memory"][0],
-        collectives=_points(found, "collective"),
+        collectives=points_of(found, "collective"),
         overlap=found["overlap"][0] if num_ranks > 1 else 0.0,
     )
 
 
-def _items(found: _Found, group: str) -> list[tuple[list[str], list[float]]]:
+def items_of(found: Found, group: str) -> list[tuple[list[str], list[float]]]:
+    """Items of a kind: the rest of the key in parts, and the numbers."""
     return [
         (key.split("|")[1:], value) for key, value in found.items() if key.startswith(f"{group}|")
     ]
 
 
-def _points(found: _Found, group: str) -> dict[str, Points]:
+def points_of(found: Found, group: str) -> dict[str, Points]:
+    """Items of a kind as (bytes, seconds) by name."""
     points: dict[str, Points] = {}
-    for (name, _), (num_bytes, seconds) in _items(found, group):
+    for (name, _), (num_bytes, seconds) in items_of(found, group):
         points[name] = (*points.get(name, ()), (num_bytes, seconds))
     return points
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of this host's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -25,15 +25,15 @@ import torch.distributed as dist
 
 from weft.capture.operators import attention, attention_backward
 from weft.cost.fit import Call
-from weft.parallel.local import Collective, CollectiveKind
+from weft.machine.model import COLLECTIVES
 from weft.parallel.placement import Mesh
-from weft.program.graph import Phase
-from weft.program.types import DType, TensorType
+from weft.program.types import DType
 from weft.runtime.allocator import keep_freed_memory
-from weft.runtime.emit_collective import collective_module
 from weft.runtime.place import Place
 from weft.runtime.probe_calls import CALLS, CALLS_AT_ONCE, call_run
+from weft.runtime.probe_collectives import PAYLOADS, collective_run
 from weft.runtime.probe_operators import OPERATOR_ITEMS, operator_run
+from weft.runtime.probe_ways import circle_items, measured_share, way_items
 
 __all__ = ["main"]
 
@@ -45,9 +45,14 @@ _Size4: TypeAlias = tuple[int, int, int, int]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Body of a rank process: folder, rank, number of ranks, seconds."""
+    """Body of a rank process: folder, rank, number of ranks, seconds, and circles of ranks.
+
+    Circles are what an uneven cluster is asked for, as JSON: lists of ranks whose collectives are
+    to be measured. Without them all ranks are alike.
+    """
     folder, rank, num_ranks = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     seconds = float(arguments[3])
+    circles: list[list[int]] = json.loads(arguments[4]) if len(arguments) > 4 else []
     cuda = torch.cuda.is_available()
     torch.set_num_threads(1)
     torch.manual_seed(rank)
@@ -59,24 +64,32 @@ def main(arguments: Sequence[str]) -> None:
         init_method=f"file://{folder / 'rendezvous'}",
         rank=rank,
         world_size=num_ranks,
-        timeout=timedelta(seconds=60 + 2 * seconds),
+        timeout=timedelta(seconds=60 + 2 * seconds if not circles else _PATIENCE_S),
     )
     try:
-        found = _measure(torch.device("cuda" if cuda else "cpu"), rank, num_ranks, seconds)
+        bench = _Bench(device=torch.device("cuda" if cuda else "cpu"))
+        found = _measure(bench, rank, num_ranks, seconds, circles)
         (folder / f"{rank}.json").write_text(json.dumps(found))
         dist.barrier()
     finally:
         dist.destroy_process_group()
 
 
+_PATIENCE_S = 1800.0
+"""How long quick ranks of an uneven cluster wait for one with a hundredth of a core to start."""
+
+
 def _measure(
-    device: torch.device, rank: int, num_ranks: int, seconds: float
+    bench: _Bench, rank: int, num_ranks: int, seconds: float, circles: list[list[int]]
 ) -> dict[str, list[float]]:
-    bench = _Bench(device=device)
-    items = _items(bench, num_ranks)
+    items = _items(bench, num_ranks, circles)
     bench.budget_s = seconds / len(items)
     _touch_memory(bench)
     found: dict[str, list[float]] = {}
+    if circles:
+        dist.barrier()
+        bench.share = measured_share()
+        found["share"] = [bench.share]
     for number, (key, item) in enumerate(items):
         if rank == 0 and number % max(1, len(items) // 10) == 0:
             sys.stdout.write(f"item {number} of {len(items)}: {key.replace('|', ' ')}\n")
@@ -86,7 +99,7 @@ def _measure(
     return found
 
 
-def _items(bench: _Bench, num_ranks: int) -> list[_Item]:
+def _items(bench: _Bench, num_ranks: int, circles: list[list[int]]) -> list[_Item]:
     items: list[_Item] = [
         ("memory", lambda: [_available_bytes(bench, num_ranks)]),
         ("launch", lambda: [_launch_s(bench)]),
@@ -98,42 +111,56 @@ def _items(bench: _Bench, num_ranks: int) -> list[_Item]:
         items += _attention_items(bench)
         items += _call_items(bench)
         items += [(key, lambda k=key: _operator(bench, k)) for key in OPERATOR_ITEMS]
-    if num_ranks > 1:
+    if circles:
+        items += way_items(num_ranks)
+        items += circle_items(circles, lambda: bench.budget_s)
+    elif num_ranks > 1:
         items += _collective_items(bench, num_ranks)
+    if num_ranks > 1:
         items.append(("overlap", lambda: [_overlap(bench)]))
     return items
 
 
 @dataclass(slots=True)
 class _Bench:
-    """Times functions on a device."""
+    """Times functions on a device.
+
+    Attributes:
+        budget_s: time for one item [s].
+        share: of a core that this rank gets, where it gets no whole one.
+    """
 
     device: torch.device
     budget_s: float = 0.0
+    share: float | None = None
 
     def seconds(self, run: Callable[[], object]) -> float:
         """Median time of one call, over as many as the budget allows, five at least.
 
-        On a CPU it is the time that the thread worked, so that other processes do not count.
+        On a CPU it is the time that the thread worked, so that other processes do not count; over
+        the share of a core that it gets, if that is not all of one. Then it is nine at least:
+        the budget allows few, and memory that a slow rank has not used for long may be slow.
         """
         clock = time.thread_time if self.device.type == "cpu" else time.perf_counter
         self._once(run, clock)
         times: list[float] = []
         end = time.perf_counter() + self.budget_s
-        while len(times) < 5 or time.perf_counter() < end:
+        least = 5 if self.share is None else 9
+        while len(times) < least or time.perf_counter() < end:
             times.append(self._once(run, clock))
-        return median(times)
+        return median(times) / (self.share or 1.0)
 
     def joint_seconds(self, run: Callable[[], object]) -> float:
         """Time of one call of what needs all ranks, as a clock on the wall sees it.
 
-        The lowest tenth: a call for which a rank had to wait for a core tells of the system.
+        The lowest tenth: a call for which a rank had to wait for a core tells of the system. With
+        a share of a core waiting is what is to be measured, so it is the mean.
         """
         self._once(run, time.perf_counter)
         once_s = self.largest(self._once(run, time.perf_counter))
         count = int(max(5, min(200, self.budget_s / once_s)))
         times = sorted(self._once(run, time.perf_counter) for _ in range(count))
-        return times[count // 10]
+        return mean(times) if self.share else times[count // 10]
 
     def among_work_seconds(self, run: Callable[[], object], work: Callable[[], object]) -> float:
         """Time of one call of what needs all ranks, in a step: after work of each rank.
@@ -296,47 +323,26 @@ def _operator(bench: _Bench, key: str) -> list[float]:
     return [num_bytes, bench.seconds(run)]
 
 
-_PAYLOADS = tuple(4**power for power in range(5, 13))
-"""Bytes of the whole tensor: 1 KiB to 16 MiB."""
-
-
 def _collective_items(bench: _Bench, num_ranks: int) -> list[_Item]:
+    place = Place(
+        mesh=Mesh((num_ranks,)),
+        coordinate=(dist.get_rank(),),
+        device=bench.device,
+        groups=(_group_name(),),
+    )
     return [
-        (
-            f"collective|{kind}|{num_bytes}",
-            lambda k=kind, b=num_bytes: _collective(bench, num_ranks, k, b),
-        )
-        for kind in ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
-        for num_bytes in _PAYLOADS
+        (f"collective|{kind}|{size}", lambda k=kind, b=size: _collective(bench, place, k, b))
+        for kind in COLLECTIVES
+        for size in PAYLOADS
     ]
 
 
-def _collective(bench: _Bench, num_ranks: int, kind: str, payload_bytes: int) -> list[float]:
+def _collective(bench: _Bench, place: Place, kind: str, payload_bytes: int) -> list[float]:
     """Bytes of the tensor whole along the axis, and seconds, copies included."""
-    rows = max(1, payload_bytes // 4 // num_ranks**2)
-    part, whole = _vector(rows * num_ranks), _vector(rows * num_ranks**2)
-    source, target, source_dim, target_dim = {
-        "all-reduce": (whole, whole, -1, -1),
-        "all-gather": (part, whole, 0, -1),
-        "reduce-scatter": (whole, part, -1, 0),
-        "all-to-all": (_vector(rows, num_ranks), _vector(rows * num_ranks, 1), 0, 1),
-    }[kind]
-    collective = Collective(
-        kind=CollectiveKind(kind),
-        axis=0,
-        reduce="sum" if "reduce" in kind else "",
-        source_dim=source_dim,
-        target_dim=target_dim,
-        source=0,
-        target=0,
-        node=0,
-        phase=Phase.FORWARD,
-    )
-    run = collective_module(collective, source, target, _place(bench, num_ranks))
-    x = bench.normal(*source.shape)
+    num_bytes, run = collective_run(kind, payload_bytes, place)
     if bench.device.type == "cuda":
-        return [float(whole.num_bytes), bench.joint_seconds(lambda: run(x))]
-    return [float(whole.num_bytes), bench.among_work_seconds(lambda: run(x), _work(bench))]
+        return [num_bytes, bench.joint_seconds(run)]
+    return [num_bytes, bench.among_work_seconds(run, _work(bench))]
 
 
 def _work(bench: _Bench) -> Callable[[], object]:
@@ -349,17 +355,6 @@ def _work(bench: _Bench) -> Callable[[], object]:
         x.add_(x, alpha=0.5)
 
     return work
-
-
-def _vector(*size: int) -> TensorType:
-    return TensorType(DType.F32, size)
-
-
-def _place(bench: _Bench, num_ranks: int) -> Place:
-    mesh = Mesh((num_ranks,))
-    groups = (_group_name(),)
-    coordinate = mesh.coordinate(dist.get_rank())
-    return Place(mesh=mesh, coordinate=coordinate, device=bench.device, groups=groups)
 
 
 def _group_name() -> str:
@@ -383,7 +378,9 @@ def _overlap(bench: _Bench) -> float:
 
     sent_s = bench.joint_seconds(lambda: c10d.wait_tensor.default(communicate()))
     one_s = bench.seconds(lambda: aten.mm.default(a, a))
-    count = int(bench.largest(max(1, round(sent_s / one_s))))
+    count = max(1, round(sent_s / one_s))
+    if bench.share is None:
+        count = int(bench.largest(count))
 
     def compute() -> None:
         for _ in range(count):

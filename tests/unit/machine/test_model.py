@@ -96,6 +96,19 @@ def test_a_measured_collective_changes_the_digest() -> None:
     assert replace(MACHINE, network=network).digest != MACHINE.digest
 
 
+def test_a_way_to_the_network_of_its_own_changes_the_digest() -> None:
+    def digest_with(network: Link | None) -> str:
+        return replace(MACHINE, groups=(replace(MACHINE.groups[0], network=network),)).digest
+
+    slow = replace(MACHINE.network, bytes_per_s=derived(1e9, "B/s", "test"))
+    assert len({MACHINE.digest, digest_with(MACHINE.network), digest_with(slow)}) == 3
+    assert digest_with(None) == MACHINE.digest
+
+
+def test_machines_from_before_groups_had_ways_of_their_own_keep_their_digest() -> None:
+    assert MACHINE.digest == "31488f382f16e34f"
+
+
 def test_sources_do_not_change_the_digest() -> None:
     launch = derived(DEVICE.launch_s.value, "s", "another source")
     assert with_device(MACHINE, launch_s=launch).digest == MACHINE.digest

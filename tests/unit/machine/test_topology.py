@@ -1,6 +1,7 @@
 """Laws of which links a mesh axis crosses."""
 
 import math
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
@@ -8,9 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.core.errors import InputError
+from weft.core.provenance import derived
 from weft.machine.model import Machine
 from weft.machine.presets import preset
-from weft.machine.topology import Group, axis_group, nodes_of, smallest_machine, with_nodes_of
+from weft.machine.topology import (
+    Group,
+    axis_group,
+    link_between,
+    nodes_of,
+    smallest_machine,
+    with_nodes,
+    with_nodes_of,
+)
 
 H100 = preset("dgx-h100x8")
 MIXED = preset("mixed-v100-p100-1080ti")
@@ -79,6 +89,40 @@ def test_an_uneven_mesh_takes_the_slowest_link_that_it_touches() -> None:
     fast, slow = MIXED.groups[0].link, MIXED.groups[1].link
     assert axis_group(MIXED, (4,), 0).links[0] is fast
     assert axis_group(MIXED, (6,), 0).links[0] is slow
+
+
+def test_an_axis_waits_for_the_slowest_way_to_the_network_that_it_touches() -> None:
+    # The four V100s share what two devices of the other machines share.
+    slow, fast = MIXED.network_of(MIXED.groups[0]), MIXED.network
+    assert slow.bytes_per_s.value < fast.bytes_per_s.value
+    assert axis_group(MIXED, (16,), 0).links[1] is slow
+    others = replace(MIXED, groups=MIXED.groups[1:])
+    assert axis_group(others, (12,), 0).links[1] is fast
+
+
+@given(st.integers(0, 15), st.integers(0, 15))
+def test_between_two_nodes_the_slower_of_their_ways_counts(first: int, second: int) -> None:
+    nodes = [(0, 0)] * 4 + [(1, 1 + n // 2) for n in range(8)] + [(2, 5 + n // 2) for n in range(4)]
+    slow = MIXED.network_of(MIXED.groups[0])
+    if nodes[first] == nodes[second]:
+        expected = MIXED.groups[nodes[first][0]].link
+    else:
+        expected = slow if min(first, second) < 4 else MIXED.network
+    assert link_between(MIXED, first, second) is expected
+
+
+def test_nodes_of_one_group_meet_over_their_own_way() -> None:
+    own = replace(H100.network, bytes_per_s=derived(1e9, "B/s", "test"))
+    machine = replace(H100, groups=(replace(H100.groups[0], network=own),))
+    assert link_between(machine, 0, 8) is own
+    assert axis_group(machine, (64,), 0).links[1] is own
+
+
+def test_a_way_of_its_own_stays_with_a_group_that_grows_or_is_cut() -> None:
+    own = MIXED.groups[0].network
+    assert own is not None
+    assert with_nodes(MIXED, 9).groups[0].network is own
+    assert [g.network for g in with_nodes_of(MIXED, ((0, 2, 1), (2, 1, 1))).groups] == [own, None]
 
 
 @pytest.mark.parametrize("shape", [(65,), (16, 8)])

@@ -29,9 +29,9 @@ def full_machine() -> Machine:
     link = replace(
         group.link, curves=(CollectiveCurve(collective="all-reduce", num_devices=2, curve=curve),)
     )
-    return replace(
-        machine, groups=(replace(group, device=device, link=link),), notes="line one\nline: two"
-    )
+    network = replace(machine.network, latency_s=derived(1e-3, "s", "test"))
+    group = replace(group, device=device, link=link, network=network)
+    return replace(machine, groups=(group,), notes="line one\nline: two")
 
 
 MACHINES = {name: preset(name) for name in preset_names()} | {"full": full_machine()}

@@ -57,3 +57,14 @@ def test_measured_curves_are_listed_with_their_ends():
     table = machine_tables(replace(machine, network=measured_link))[-1]
     row = ("all-gather of 2 between nodes", "1.0 KiB", "100 us", "1.0 MiB", "2 ms")
     assert (table.caption, table.rows) == ("this host", (row,))
+
+
+def test_a_way_to_the_network_of_its_own_stands_with_its_group():
+    machine = toy_plan.machine()
+    own = replace(machine.network, bytes_per_s=measured(2e7, "B/s", "this host"))
+    uneven = replace(machine, groups=(replace(machine.groups[0], network=own),))
+    row = ("bandwidth from these nodes", "20 MB/s", "measured", "this host")
+    assert row in machine_tables(uneven)[0].rows
+    assert row not in machine_tables(machine)[0].rows
+    (group,) = json.loads(json.dumps(machine_plain(uneven)))["groups"]
+    assert group["network"]["bandwidth from these nodes"]["value"] == 2e7

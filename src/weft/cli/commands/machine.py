@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from weft.cli.command import Command
 from weft.cli.commands.options import writable_file
 from weft.cli.console import Console
 from weft.core.errors import InputError
 from weft.report.machine_table import machine_plain, machine_tables
-from weft.workflow.probe_host import probe_host
+from weft.workflow.probe_host import probe_host, probe_uneven
 
 __all__ = ["COMMAND"]
 
@@ -20,6 +21,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", type=writable_file, help="write it as YAML"
     )
     parser.add_argument("--ranks", type=int, metavar="N", help="ranks to probe (2)")
+    parser.add_argument(
+        "--cluster", type=Path, metavar="FILE", help="probe the uneven cluster described there"
+    )
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
@@ -31,12 +35,17 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         return
     if args.name == "probe":
         with console.progress() as progress:
-            machine = probe_host(2 if args.ranks is None else args.ranks, progress=progress)
+            if args.cluster is not None:
+                machine = probe_uneven(args.cluster, progress=progress)
+            else:
+                machine = probe_host(2 if args.ranks is None else args.ranks, progress=progress)
     else:
         machine = load_machine(args.name)
     for table in machine_tables(machine):
         console.table(table)
         console.line()
+    if args.cluster is not None:
+        console.line(machine.notes)
     if args.output is not None:
         save_machine(machine, args.output)
         console.line(f"wrote {args.output}")
@@ -50,6 +59,13 @@ def _require_use_for_all(args: argparse.Namespace) -> None:
             need="--ranks with `weft machine probe` only",
             got=f"--ranks {args.ranks} with {args.name or 'no machine'}",
             hint="the ranks of a preset are its devices; write dgx-h100x2 for two nodes",
+        )
+    if args.cluster is not None and (args.name != "probe" or args.ranks is not None):
+        raise InputError(
+            need="--cluster with `weft machine probe`, and without --ranks",
+            got=f"--cluster {args.cluster} with {args.name or 'no machine'}"
+            + (f" and --ranks {args.ranks}" if args.ranks is not None else ""),
+            hint="the description says how many ranks there are",
         )
     if args.ranks is not None and args.ranks < 1:
         raise InputError(

@@ -14,6 +14,8 @@ from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
+from weft.parallel.pipeline.plan import PipelinePlan
+from weft.parallel.pipeline.unlike import unlike_pipelines
 from weft.parallel.plan import Level
 from weft.parallel.planner import PipelineOutcome, Progress, Search
 from weft.parallel.request import PlanRequest
@@ -55,6 +57,9 @@ class ExactPlanner:
         """The best pipeline of the most promising configurations."""
         search = PipelineSearch(request, views, progress, least_groups, most_s)
         plan = search.best_after_all()
+        unlike = [own for own in unlike_pipelines(request) if _fits(own)]
+        if unlike and (plan is None or unlike[0].prediction.step_s < plan.prediction.step_s):
+            plan = unlike[0]
         return PipelineOutcome(
             plan=plan,
             alternatives=search.alternatives(),
@@ -186,6 +191,10 @@ class _Search:
         left = f"time limit: {missing} of {len(self._searches)} mesh shapes not searched to the end"
         self.notes = (left,)
         self._progress(left)
+
+
+def _fits(plan: PipelinePlan) -> bool:
+    return plan.prediction.peak_bytes <= plan.memory_limit_bytes
 
 
 def _least_s(found: Sequence[Proposal]) -> float:

@@ -15,7 +15,7 @@ from weft.cost.simulate import Task, simulate
 from weft.cost.timeline import Timeline
 from weft.machine.model import Machine
 from weft.machine.topology import link_between, nodes_of, with_nodes_of
-from weft.parallel.estimate import priced_tasks, slowest_device
+from weft.parallel.estimate import priced_tasks
 from weft.parallel.pipeline.crossing import crossing_seconds
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.schedule import Action
@@ -87,11 +87,9 @@ def estimate_pipeline(
     Args:
         plan: the decision.
         staged: the program, cut as it says.
-        machine: where it runs; of an uneven one the slowest device counts.
+        machine: where it runs; in a group of unlike devices the slowest one counts.
     """
     nodes = [nodes_of(machine, plan.ranks_of(group)) for group in range(plan.num_groups)]
-    slowest = slowest_device(machine)
-    alike = replace(machine, groups=tuple(replace(g, device=slowest) for g in machine.groups))
     known: dict[object, StageCost] = {}
     costs: list[StageCost] = []
     for number, (first, decided) in enumerate(zip(staged.alike, plan.plans, strict=True)):
@@ -101,7 +99,7 @@ def estimate_pipeline(
             found = staged.segments(number, decided)
             stage = staged.stages[number]
             expanded = expand(stage.program, decided.recompute)
-            known[key] = stage_cost(stage, found, expanded, with_nodes_of(alike, lies))
+            known[key] = stage_cost(stage, found, expanded, with_nodes_of(machine, lies))
         costs.append(known[key])
     sending = crossing_seconds(plan, staged, machine)
     return predict_pipeline(plan.orders, costs, sending, plan.micro_batches, plan.num_groups)

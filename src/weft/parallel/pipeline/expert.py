@@ -13,6 +13,7 @@ import numpy.typing as npt
 from weft.core.errors import InputError
 from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
+from weft.machine.meeting import device_of
 from weft.machine.model import Device, Machine
 from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.estimate import slowest_device
@@ -60,7 +61,7 @@ def pipeline_expert(
 ) -> PipelinePlan:
     """The pipeline that an engineer writes with these degrees.
 
-    Stages have work in proportion to the devices of their group.
+    Stages have work in proportion to the devices of their group, and to how fast they are.
 
     Args:
         program: one training step.
@@ -91,7 +92,7 @@ def pipeline_expert(
         own = inside[stage.number % pp]
         return plan_by_degrees(stage.program, machine, own, own_pins(stage, pinning))
 
-    shares = [float(own.num_devices) for own in inside] * chunks
+    shares = _power(part, inside, machine) * chunks
     return pipeline_of_stages(
         program,
         machine,
@@ -103,6 +104,25 @@ def pipeline_expert(
         kind=lambda stage: inside[stage % pp],
         pinning=pinning,
     )
+
+
+def _power(part: Program, inside: Sequence[Degrees], machine: Machine) -> list[float]:
+    """How fast each group is, in devices of the slowest kind."""
+    if machine.is_uniform:
+        return [float(own.num_devices) for own in inside]
+    order = forward_nodes(part)
+    ends = accumulate((own.num_devices for own in inside), initial=0)
+    seconds = {
+        group.device.name: sum(forward_seconds(part, order, group.device))
+        for group in machine.groups
+    }
+    slowest = max(seconds.values())
+    return [
+        (end - first)
+        * slowest
+        / max(seconds[device_of(machine, r).name] for r in range(first, end))
+        for first, end in pairwise(ends)
+    ]
 
 
 def _degrees(pp: int, by_group: Sequence[DegreeNames], common: DegreeNames) -> tuple[Degrees, ...]:

@@ -43,6 +43,10 @@ def test_an_unknown_preset_is_an_error_in_three_parts(capsys):
         (["--ranks", "2"], "probe` only"),
         (["dgx-h100x8", "--ranks", "2"], "probe` only"),
         (["probe", "--ranks", "0"], "at least one rank"),
+        (["--cluster", "c.yaml"], "without --ranks"),
+        (["dgx-h100x8", "--cluster", "c.yaml"], "--cluster c.yaml with dgx-h100x8"),
+        (["probe", "--cluster", "c.yaml", "--ranks", "2"], "and --ranks 2"),
+        (["probe", "--cluster", "c.yaml"], "c.yaml"),
     ],
 )
 def test_what_would_be_passed_over_is_refused(arguments, word, tmp_path, monkeypatch, capsys):

@@ -87,13 +87,13 @@ def test_faster_groups_have_more_to_do_and_each_has_a_peak() -> None:
     assert 2 * first < second
 
 
-def test_of_an_uneven_machine_the_slowest_device_counts() -> None:
+def test_on_an_uneven_machine_each_stage_takes_what_its_own_devices_take() -> None:
     mixed = preset("mixed-v100-p100-1080ti")
     groups = tuple(replace(g, devices_per_node=1, num_nodes=2) for g in mixed.groups[:2])
     uneven = replace(mixed, groups=groups)
     found = pipeline_expert(program(), uneven, pp=4, micro_batches=8).prediction.stages
     assert len({group.device.name for group in groups}) == 2
-    assert found[1].forward_s == found[2].forward_s > 0
+    assert 0 < found[1].forward_s < found[2].forward_s
 
 
 def test_a_group_across_nodes_pays_for_the_network() -> None:
