@@ -6,8 +6,9 @@ the search.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import groupby
 
 from weft.core.units import format_bytes, format_seconds
 from weft.cost.timeline import Stream, Timeline
@@ -15,6 +16,7 @@ from weft.machine.model import Machine
 from weft.machine.topology import axis_group
 from weft.parallel.candidate import simulate_plan
 from weft.parallel.local import Collective, CollectiveKind
+from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, ParallelPlan, Prediction
 from weft.parallel.recompute import with_recompute
 from weft.parallel.spmd import lower
@@ -48,6 +50,7 @@ def explain(plan: ParallelPlan, program: Program, machine: Machine) -> str:
     timeline, prediction = simulate_plan(plan, program, machine)
     rows = [
         ("mesh", _mesh(plan, program, machine)),
+        *(("home", text) for text in _homes(plan, program)),
         ("weights", _stored(plan, program, Role.PARAMETER)),
         ("optimizer", _stored(plan, program, Role.STATE)),
         ("memory", _memory(plan, prediction)),
@@ -137,9 +140,44 @@ def _mesh(plan: ParallelPlan, program: Program, machine: Machine) -> str:
         idle = not roles or roles.get("copies", 0.0) >= 0.995
         shared = shared or not idle
         does = "cuts no product" if idle else f"cuts {', '.join(cuts)}"
-        parts.append(f"{plan.mesh.shape[axis]} ({_where(machine, plan, axis)}) {does}")
+        shares = "" if plan.mesh.cuts_evenly(axis) else f" as {_shares(plan.mesh)}"
+        parts.append(f"{plan.mesh.shape[axis]}{shares} ({_where(machine, plan, axis)}) {does}")
     text = " x ".join(parts)
     return text if shared else f"{text}: all devices repeat work that is too little to share out"
+
+
+def _shares(mesh: Mesh) -> str:
+    """Proportions along the first axis, such as 3:3:1:1; runs of equal ones as 8 x 3."""
+    shares = mesh.shares[0] if mesh.shares else (1,) * mesh.shape[0]
+    runs = [(share, sum(1 for _ in run)) for share, run in groupby(shares)]
+    return ":".join(f"{n} x {share}" if n > 3 else ":".join([str(share)] * n) for share, n in runs)
+
+
+def _homes(plan: ParallelPlan, program: Program) -> list[str]:
+    """What lives on which devices, most work first; nothing if all of it lives on all."""
+    if not plan.homes:
+        return []
+    nodes: Counter[int] = Counter()
+    held: Counter[int] = Counter()
+    expanded = with_recompute(program, plan.recompute)
+    for number, (node, strategy) in enumerate(zip(expanded.nodes, plan.strategies, strict=True)):
+        source = expanded.input_by_node.get(number)
+        if source is None:
+            nodes[strategy.home] += 1
+        elif source.role.is_persistent:
+            held[strategy.home] += node.outputs[0].num_bytes
+    order = sorted({*nodes, *held}, key=lambda home: (-nodes[home], home))
+    lines = [
+        f"{_shares(plan.mesh_of(home))}: {nodes[home]} operators, "
+        f"{format_bytes(held[home])} of state"
+        for home in order[:MOST_HOMES]
+    ]
+    left = order[MOST_HOMES:]
+    return [*lines, *([f"and {len(left)} more"] if left else [])]
+
+
+MOST_HOMES = 6
+"""Homes that an explanation names."""
 
 
 def _where(machine: Machine, plan: ParallelPlan, axis: int) -> str:
@@ -157,14 +195,17 @@ def _stored(plan: ParallelPlan, program: Program, role: Role) -> str:
             continue
         size = program.nodes[source.node].outputs[0].num_bytes
         parts = 1
-        sharding = plan.strategies[_number(plan, program, source.node)].outputs[0]
-        for axis, placement in enumerate(sharding):
+        strategy = plan.strategies[_number(plan, program, source.node)]
+        for axis, placement in enumerate(strategy.outputs[0]):
             parts *= plan.mesh.shape[axis] if placement >= 0 else 1
         full += size
-        local += size / parts
+        # Of homes on some of the devices: what a device holds in the mean.
+        there = len(plan.mesh_of(strategy.home).members(0)) / plan.mesh.shape[0]
+        local += size / parts * there
     if not full:
         return "none"
-    return f"{format_bytes(local)} of {format_bytes(full)} on each device (1/{full / local:.3g})"
+    each = "on each device" if not plan.homes else "on a device, in the mean"
+    return f"{format_bytes(local)} of {format_bytes(full)} {each} (1/{full / local:.3g})"
 
 
 def _number(plan: ParallelPlan, program: Program, node: int) -> int:

@@ -233,6 +233,8 @@ def _comparison_section(plan: ParallelPlan) -> tuple[Section, ...]:
 def _mesh_section(plan: ParallelPlan, program: Program, machine: Machine) -> Section:
     names = axis_names(program, plan)
     shape = " x ".join(f"{n} = {s}" for n, s in zip(names, plan.mesh.shape, strict=True))
+    if not plan.mesh.is_even:
+        shape += f", in parts as {plan.mesh}"
     per_node = machine.groups[0].devices_per_node
     text = f"{shape}. Each square is a device with its rank. {_order(plan, names[-1], per_node)}"
     return Section(heading="The mesh", text=text, body=mesh_plot(plan.mesh, names, per_node))

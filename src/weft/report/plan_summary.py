@@ -109,6 +109,8 @@ def prediction_table(plan: ParallelPlan, machine: Machine | None = None) -> Tabl
     p = plan.prediction
     hidden = p.communication_s - p.exposed_s
     share = f"; {format_share(hidden / p.communication_s)} is hidden" if p.communication_s else ""
+    if hidden < 0:
+        share = "; the device waits for others as well"
     limit = format_bytes(plan.memory_limit_bytes) if plan.memory_limit_bytes else "no limit"
     peak = f"on one device, limit {limit}" if fits(plan) else f"DOES NOT FIT: the limit is {limit}"
     rows = [
