@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from weft.capture import AdamW, Workload
 
-__all__ = ["Config", "Translator", "translator_tiny"]
+__all__ = ["Config", "Translator", "transformer_base", "translator_tiny"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,4 +158,29 @@ def translator_tiny(*, batch: int = 8) -> Workload:
         loss=next_byte_loss,
         batch=lambda step: backwards_batch(step, batch, config.sequence),
         optimizer=AdamW(lr=1e-3),
+    )
+
+
+def random_words(step: int, batch: int, config: Config) -> dict[str, Tensor]:
+    """Words without meaning, for sizes at which only the time of a step matters."""
+    generator = torch.Generator().manual_seed(step)
+    shape = (batch, config.sequence)
+    return {
+        name: torch.randint(config.vocabulary, shape, generator=generator)
+        for name in ("source", "target", "next")
+    }
+
+
+def transformer_base(*, batch: int = 600) -> Workload:
+    """Six layers on each side, width 512, on lines of ten words, for planning.
+
+    Source: sizes of the Transformer in TAG's experiments (Zhang et al. 2023, arXiv 2302.06126).
+    """
+    config = Config(num_layers=6, width=512, num_heads=8, hidden=2048, vocabulary=8192, sequence=10)
+    return Workload(
+        name="transformer_base",
+        model=lambda: Translator(config),
+        loss=next_byte_loss,
+        batch=lambda step: random_words(step, batch, config),
+        optimizer=AdamW(lr=1e-4),
     )

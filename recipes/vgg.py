@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from weft.capture import SGD, Workload
 
-__all__ = ["VGG", "Config", "vgg19", "vgg_tiny"]
+__all__ = ["VGG", "Config", "vgg19", "vgg19_of_120", "vgg_tiny"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +103,11 @@ def vgg19(*, batch: int = 32) -> Workload:
         batch=lambda step: random_batch(step, batch, config),
         optimizer=SGD(lr=0.01, momentum=0.9, weight_decay=5e-4),
     )
+
+
+def vgg19_of_120(*, batch: int = 120) -> Workload:
+    """The same with 120 images a step, as studies of uneven clusters have it."""
+    return vgg19(batch=batch)
 
 
 def vgg_tiny(*, batch: int = 32) -> Workload:

@@ -17,6 +17,7 @@ from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.candidate import Candidate, assemble
 from weft.parallel.degrees import Degrees
+from weft.parallel.factors import gradient_products
 from weft.parallel.pinning import resolve
 from weft.parallel.placement import PARTIAL_MAX, REPLICATED, Mesh, Sharding, is_partial
 from weft.parallel.plan import Copy, Hop, Level, Strategy
@@ -39,11 +40,14 @@ class Homes:
             is; each sums up to a divisor of the batch's rows, or is at one place alone.
         home: for each node of the program a number among them.
         tensor: devices of each place, which cut products between them.
+        factors: parameters, by node, whose gradients every device makes whole from gathered
+            factors (see `weft.parallel.factors`).
     """
 
     layouts: tuple[tuple[int, ...], ...]
     home: tuple[int, ...]
     tensor: int = 1
+    factors: frozenset[int] = frozenset()
 
 
 def plan_by_homes(
@@ -73,7 +77,8 @@ def plan_by_homes(
     _require_no_pins(program)
     units = units_of(batch_rows(program))
     schemes = Schemes(program) if schemes is None else schemes
-    axes, _ = schemes.axes(Degrees(dp=units, tp=homes.tensor))
+    whole = {p.node for p in gradient_products(program) if p.parameter in homes.factors}
+    axes, _ = schemes.axes(Degrees(dp=units, tp=homes.tensor), frozenset(whole))
     inner = grid(axes).shape[1:] if len(axes) > 1 else ()
     shape = (machine.num_devices // homes.tensor, *inner)
     meshes = [Mesh.uneven(shape, layout) for layout in homes.layouts]

@@ -444,7 +444,10 @@ def _way_out(
             outcome = _look(larger, planner, alike, progress)
         except InfeasibleError:
             break  # the pins cannot be kept there
-        best = min([*outcome.searched, *outcome.experts], key=lambda proposal: proposal.rank)
+        looked_at = [*outcome.searched, *outcome.experts]
+        if not looked_at:
+            break  # nothing divides among so many
+        best = min(looked_at, key=lambda proposal: proposal.rank)
         if best.fits:
             return f"a machine such as {machine.name} ({machine.num_devices} devices)"
         if best.prediction.peak_bytes > SHRINKS * peak:

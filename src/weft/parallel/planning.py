@@ -9,6 +9,7 @@ from typing import Literal, overload
 from weft.core.errors import InputError
 from weft.machine.model import Machine
 from weft.parallel.exact.planner import ExactPlanner
+from weft.parallel.mcts.planner import MctsPlanner
 from weft.parallel.pinning import listed
 from weft.parallel.pins import Pin
 from weft.parallel.pipeline.plan import PipelinePlan
@@ -28,7 +29,7 @@ def _dqn() -> Planner:
 
 
 PLANNERS: Mapping[str, Callable[[], Planner]] = MappingProxyType(
-    {"exact": ExactPlanner, "dqn": _dqn}
+    {"exact": ExactPlanner, "dqn": _dqn, "mcts": MctsPlanner}
 )
 """Planners by name."""
 
@@ -38,7 +39,7 @@ def plan(
     program: Program,
     machine: Machine,
     *,
-    planner: str = ...,
+    planner: str | Planner = ...,
     level: Level | str = ...,
     memory_limit_bytes: float = ...,
     mesh: tuple[int, ...],
@@ -51,7 +52,7 @@ def plan(
     program: Program,
     machine: Machine,
     *,
-    planner: str = ...,
+    planner: str | Planner = ...,
     level: Level | str = ...,
     memory_limit_bytes: float = ...,
     mesh: tuple[int, ...] | None = ...,
@@ -65,7 +66,7 @@ def plan(
     program: Program,
     machine: Machine,
     *,
-    planner: str = ...,
+    planner: str | Planner = ...,
     level: Level | str = ...,
     memory_limit_bytes: float = ...,
     mesh: tuple[int, ...] | None = ...,
@@ -78,7 +79,7 @@ def plan(
     program: Program,
     machine: Machine,
     *,
-    planner: str = "exact",
+    planner: str | Planner = "exact",
     level: Level | str = Level.FAST,
     memory_limit_bytes: float = 0.0,
     mesh: tuple[int, ...] | None = None,
@@ -92,7 +93,7 @@ def plan(
     Args:
         program: one training step, as `weft.capture` makes it.
         machine: what it runs on.
-        planner: who decides; see `PLANNERS`.
+        planner: who decides: a name of `PLANNERS`, or a planner made with settings of its own.
         level: "fast" or "best": how hard to look.
         memory_limit_bytes: limit of one device; its own memory if 0 [bytes].
         mesh: plan on this device grid only, in one stage.
@@ -114,13 +115,6 @@ def plan(
             a smallest set of pins that cannot be kept.
         RuleError: an operator has no sharding rule.
     """
-    make = PLANNERS.get(planner)
-    if make is None:
-        raise InputError(
-            need="the name of a planner",
-            got=repr(planner),
-            hint=f"there are {', '.join(sorted(PLANNERS))}",
-        )
     request = PlanRequest(
         program=program,
         machine=machine,
@@ -131,7 +125,20 @@ def plan(
         time_limit_s=time_limit_s,
         pins=listed(pins),
     )
-    return plan_request(request, make(), progress)
+    return plan_request(request, _named(planner), progress)
+
+
+def _named(planner: str | Planner) -> Planner:
+    if not isinstance(planner, str):
+        return planner
+    make = PLANNERS.get(planner)
+    if make is None:
+        raise InputError(
+            need="the name of a planner",
+            got=repr(planner),
+            hint=f"there are {', '.join(sorted(PLANNERS))}",
+        )
+    return make()
 
 
 def _level(level: Level | str) -> Level:

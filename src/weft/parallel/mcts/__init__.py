@@ -1,0 +1,1 @@
+"""Plans for uneven machines, by tree search over groups of operators."""

@@ -1,0 +1,181 @@
+"""The planner for unlike devices: `planner="mcts"`.
+
+Operators are decided about in groups: on which devices, with how many rows each, and how gradients
+meet. A tree search whose prior was trained on random pairs of models and machines looks for the
+best in a coarse simulation; what it finds becomes a plan, which is simulated operator by operator
+beside the experts' plans, as every planner's. Groups of unlike devices are stages of pipelines too.
+
+Source: TAG (Zhang et al. 2023, arXiv 2302.06126); shares of the batch in proportion, factors chosen
+with the rest, and pipelines are weft's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from math import inf
+
+from weft.core.errors import InputError
+from weft.parallel.candidate import Candidate, Proposal
+from weft.parallel.depth import Views
+from weft.parallel.homes import Homes, plan_by_homes
+from weft.parallel.mcts.deciding import Decided, decide
+from weft.parallel.mcts.search import Prior
+from weft.parallel.pipeline.unlike import unlike_pipelines
+from weft.parallel.plan import Level
+from weft.parallel.planner import PipelineOutcome, Progress, Search
+from weft.parallel.request import PlanRequest
+from weft.program.fold import Folding
+
+__all__ = ["SIMULATIONS", "MctsPlanner"]
+
+SIMULATIONS = {Level.FAST: (200, 1000), Level.BEST: (1000, 5000)}
+"""Of the tree search and of its refinement. Derived: one takes 1 to 3 ms for 40 groups on 16
+devices, so that a search takes seconds, or tens of them."""
+MOST_DEVICES = 64
+"""Devices that a tree search decides about. Derived: a simulation holds a figure for each pair of
+devices and group, and those of 512 devices take gigabytes."""
+NAME = "groups of operators by tree search"
+
+
+class MctsPlanner:
+    """TAG's role: tree search over homes of groups of operators.
+
+    Args:
+        prior: what the search expects of choices; that of the shipped network if None, which
+            needs the extra `mcts`.
+        simulations: of the tree search and of its refinement; those of the level if None.
+        seed: of the partition into groups.
+        stop: asked before each simulation whether to end with the best plan so far.
+    """
+
+    name = "mcts"
+
+    def __init__(
+        self,
+        *,
+        prior: Prior | None = None,
+        simulations: tuple[int, int] | None = None,
+        seed: int = 0,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._prior = prior
+        self._simulations = simulations
+        self._seed = seed
+        self._stop = stop
+
+    def start(
+        self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
+    ) -> Search:
+        """Search for homes; the plan that came of it."""
+        del folding, views  # groups are of the whole program
+        simulations = self._simulations or SIMULATIONS.get(request.level, SIMULATIONS[Level.FAST])
+        find = partial(
+            decide,
+            request.program,
+            request.machine,
+            simulations=simulations[0],
+            refinements=simulations[1],
+            seed=self._seed,
+        )
+        return _Search(request, progress, find, self._prior, self._stop)
+
+    def pipelines(
+        self,
+        request: PlanRequest,
+        views: Views | None,
+        progress: Progress,
+        least_groups: int,
+        most_s: float,
+    ) -> PipelineOutcome:
+        """The best of those with a stage for each kind of device."""
+        del views, least_groups
+        if self._stop():
+            return PipelineOutcome(notes=("pipelines were not looked at: the search was stopped",))
+        progress("simulating pipelines over unlike devices")
+        found = unlike_pipelines(request)
+        fitting = [plan for plan in found if plan.prediction.peak_bytes <= plan.memory_limit_bytes]
+        best = next((plan for plan in fitting if plan.prediction.step_s < most_s), None)
+        return PipelineOutcome(plan=best)
+
+
+class _Search:
+    """Runs when it is first asked."""
+
+    def __init__(
+        self,
+        request: PlanRequest,
+        progress: Progress,
+        find: Callable[..., Decided],
+        prior: Prior | None,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._request = request
+        self._progress = progress
+        self._find = find
+        self._prior = prior
+        self._asked_to_stop = stop
+        self._deadline_s = time.perf_counter() + request.time_limit_s
+        self._found: list[Proposal] | None = None
+        self.notes: tuple[str, ...] = ()
+
+    def free(self) -> list[Proposal]:
+        """All that is found: memory is part of the search."""
+        return self.proposals()
+
+    def proposals(self, most_s: float = inf) -> list[Proposal]:
+        """The plan of what the search decided."""
+        del most_s
+        if self._found is None:
+            self._found = self._searched()
+        return self._found
+
+    def close(self) -> None:
+        """Nothing runs in the background."""
+
+    def _searched(self) -> list[Proposal]:
+        request = self._request
+        if request.machine.num_devices == 1 or request.mesh is not None:
+            return []
+        if request.machine.num_devices > MOST_DEVICES:
+            self.notes = (
+                f"tree search looks at up to {MOST_DEVICES} devices; experts' plans alone were "
+                "compared",
+            )
+            return []
+        if request.pinning.values:
+            self.notes = ("tree search does not look at pins: experts' plans alone were compared",)
+            return []
+        self._progress("tree search over groups of operators")
+        try:
+            decided = self._find(prior=self._prior or _shipped_prior(), stop=self._stop)
+            candidate = self._planned(decided)
+        except InputError as error:
+            self.notes = (f"tree search found no plan: {error.need}; {error.got}",)
+            return []
+        if self._stop():
+            self.notes = ("the tree search was stopped; this is the best until then",)
+        plan = candidate.plan
+        return [Proposal(NAME, plan.prediction, plan.memory_limit_bytes, lambda: candidate)]
+
+    def _planned(self, decided: Decided) -> Candidate:
+        its = decided.homes
+        found = plan_by_homes(
+            NAME,
+            self._request.program,
+            self._request.machine,
+            Homes(layouts=its.layouts, home=its.home, factors=its.factors),
+            memory_limit_bytes=self._request.limit_bytes,
+        )
+        return replace(found, plan=replace(found.plan, level=self._request.level))
+
+    def _stop(self) -> bool:
+        return self._asked_to_stop() or time.perf_counter() > self._deadline_s
+
+
+def _shipped_prior() -> Prior:
+    from weft.parallel.mcts.prior import LearnedPrior  # which loads torch
+
+    return LearnedPrior()
