@@ -38,10 +38,12 @@ __all__ = ["run"]
 CLUSTER = Path(__file__).with_name("cluster.yaml")
 RECIPES = {
     "GPT, 4.8 M": "gpt.py:gpt_demo",
-    "MLP, 8,192 wide": "mlp.py:mlp_wide",
-    "ViT": "vit.py:vit_tiny",
-    "ResNet": "resnet.py:resnet_tiny",
+    "MLP, 8,192 wide": "slow_ranks.py:mlp_of_2048",
+    "ViT": "slow_ranks.py:vit_of_4096",
+    "encoder-decoder": "slow_ranks.py:translator_of_512",
 }
+FACTORED = ("MLP, 64 rows", "mlp.py:mlp_wide")
+"""Of few rows for each weight."""
 STEPS, TURNS = 6, 2
 FASTER, RELATIVE, NEAR = 1.5, 1e-5, 0.25
 TIMEOUT_S = 1500.0
@@ -119,7 +121,7 @@ def _measured(model: str, recipe: str, cluster: Cluster, machine: Machine) -> li
 
 def _factors(cluster: Cluster, machine: Machine) -> list[Row]:
     """With and without factors, where the threshold says that they pay."""
-    model, recipe = "MLP, 8,192 wide", RECIPES["MLP, 8,192 wide"]
+    model, recipe = FACTORED
     program, count = program_of(recipe), machine.num_devices
     if not paying_products(program, machine, Mesh((count,))):
         return []
