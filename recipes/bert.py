@@ -27,9 +27,9 @@ __all__ = [
     "Config",
     "bert_large",
     "bert_large_wide",
+    "bert_of_two_layers",
     "bert_small",
     "bert_small_wide",
-    "bert_tiny",
 ]
 
 VOCABULARY, WIDE_VOCABULARY = 30_522, 305_220
@@ -170,7 +170,7 @@ def _large(vocabulary: int) -> Config:
     return Config(num_layers=24, width=2048, num_heads=16, hidden=2048, vocabulary=vocabulary)
 
 
-def bert_tiny(*, batch: int = 8) -> Workload:
+def bert_of_two_layers(*, batch: int = 8) -> Workload:
     """Two layers of width 32: a step takes milliseconds."""
     config = Config(num_layers=2, width=32, num_heads=4, hidden=64, vocabulary=96, sequence=16)
-    return bert("bert_tiny", config, batch=batch)
+    return bert("bert_of_two_layers", config, batch=batch)

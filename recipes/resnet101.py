@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from weft.capture import SGD, Workload
 
-__all__ = ["Bottlenecks", "Config", "bottlenecks_tiny", "resnet101"]
+__all__ = ["Bottlenecks", "Config", "bottlenecks_of_two_stages", "resnet101"]
 
 EXPANSION = 4
 """Channels of a block's result for each of its narrow ones."""
@@ -116,7 +116,7 @@ def resnet101(*, batch: int = 120) -> Workload:
     return _workload("resnet101", config, batch)
 
 
-def bottlenecks_tiny(*, batch: int = 8) -> Workload:
+def bottlenecks_of_two_stages(*, batch: int = 8) -> Workload:
     """Two stages of one block: milliseconds a step."""
     config = Config(channels=(4, 8), blocks=(1, 1), stem=8, image=16, classes=10)
-    return _workload("bottlenecks_tiny", config, batch)
+    return _workload("bottlenecks_of_two_stages", config, batch)

@@ -1,4 +1,4 @@
-"""Larger batches of small models: steps that take ranks with a part of a core tenths of a second."""
+"""Larger batches of small models, whose steps take slow ranks tenths of a second."""
 
 from __future__ import annotations
 

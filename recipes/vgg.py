@@ -12,7 +12,7 @@ Source: Simonyan and Zisserman 2014, arXiv 1409.1556, table 1, column E.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -107,7 +107,7 @@ def vgg19(*, batch: int = 32) -> Workload:
 
 def vgg19_of_120(*, batch: int = 120) -> Workload:
     """The same with 120 images a step, as studies of uneven clusters have it."""
-    return vgg19(batch=batch)
+    return replace(vgg19(batch=batch), name="vgg19_of_120")
 
 
 def vgg_tiny(*, batch: int = 32) -> Workload:

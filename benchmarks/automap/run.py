@@ -1,9 +1,15 @@
 """Auto-MAP's problems, by Q-learning and exactly: `weft bench automap`.
 
+The table of simulated throughput is a bench of its own: `weft bench automap-throughput`.
+
 Operator partition: the variables of a T5 are cut along an axis of eight devices, as many as can be
 without moving data. The agent learns each model anew, as the paper's does, from its rewards, with
 conflicts that end an episode; the exact search takes the same decisions by branch and bound. Both
 begin with the captured program; what they find is checked on the whole of it.
+
+VGG-19, whose variables the paper's reward cuts to no use, is rewarded by time as well; inputs are
+cut along whatever dim turns out to be the batch's; and models that the trained policy has not seen
+are planned by it at once.
 
 Pipeline cuts: random chains of 128 pieces on four nodes of eight devices, which the policy that is
 shipped has not seen, against the shortest pipeline of all.
@@ -18,7 +24,10 @@ from statistics import mean
 
 import numpy as np
 
+from benchmarks.automap.batches import batch_claims, batch_row, cut_batches
 from benchmarks.automap.models import DEVICES, RECIPES, TARGETS, of_layers
+from benchmarks.automap.timed import cut_by_time, timed_claims, timed_row
+from benchmarks.automap.unseen import unseen_claims, unseen_models, unseen_row
 from benchmarks.job import program_of
 from weft.parallel.dqn.acting import WIDTH, cut
 from weft.parallel.dqn.agent import Agent, AgentSettings
@@ -83,16 +92,31 @@ class Cut:
 
 
 def run(quick: bool = False) -> BenchReport:
-    """Search, learn, compare; `quick` takes the smallest model and fewer chains."""
+    """Search, learn, compare; `quick` takes the smallest models and fewer chains."""
     names = list(RECIPES)[: 1 if quick else None]
     found = [one for name in names for one in _partitioned(name)]
+    timed = cut_by_time()
+    batches = cut_batches(("VGG-19",)) if quick else cut_batches()
+    unseen = unseen_models(("VGG-19",)) if quick else unseen_models()
     chains = [one for stages in STAGES for one in _cut(stages, 1 if quick else CHAINS)]
     return BenchReport(
         bench="automap",
-        claims=(*(claim for one in found for claim in _claims(one)), *_cut_claims(chains)),
+        claims=(
+            *(claim for one in found for claim in _claims(one)),
+            *timed_claims(timed),
+            *batch_claims(batches),
+            *unseen_claims(unseen),
+            *_cut_claims(chains),
+        ),
         table=Table(
             columns=("problem", "by", "found", "wanted", "time", "published"),
-            rows=(*map(_row, found), *(_cut_row(stages, chains) for stages in STAGES)),
+            rows=(
+                *map(_row, found),
+                *map(timed_row, timed),
+                *map(batch_row, batches),
+                *map(unseen_row, unseen),
+                *(_cut_row(stages, chains) for stages in STAGES),
+            ),
         ),
         facts={
             "devices": DEVICES,
@@ -106,6 +130,21 @@ def run(quick: bool = False) -> BenchReport:
                     "episodes": f.episodes,
                 }
                 for f in found
+            ],
+            "by_time": [
+                {
+                    "by": t.by,
+                    "cut": dict(t.cut),
+                    "rows": t.rows,
+                    "step_s": t.step_s,
+                    "s": t.seconds,
+                    "tried": t.tried,
+                }
+                for t in timed
+            ],
+            "batches": [[b.model, b.by, dict(b.cut), b.candidates, b.seconds] for b in batches],
+            "unseen": [
+                [u.model, u.machine, u.policy_s, u.lessons_s, u.exact_s, u.seconds] for u in unseen
             ],
             "cuts": [[c.stages, c.alone, c.beside, c.seconds] for c in chains],
         },

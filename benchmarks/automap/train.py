@@ -10,17 +10,17 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.automap.keeping import keep, weights_file
 from benchmarks.training import cosine, save
-from weft.parallel import dqn
-from weft.parallel.dqn.acting import CUT_NETWORK, WIDTH, cut
+from weft.parallel.dqn.acting import WIDTH, cut
 from weft.parallel.dqn.agent import Agent, AgentSettings
 from weft.parallel.dqn.chain import best_cuts
 from weft.parallel.dqn.cutting import CutEnvironment, Cutting, random_cutting
+from weft.parallel.dqn.shipped import CUT_NETWORK
 from weft.workflow.stopping import asked_to_stop
 
 __all__ = ["main"]
@@ -32,7 +32,6 @@ SETTINGS = AgentSettings(
 chains enough to tell what they have in common."""
 LAST = 0.02
 """Share of the rate at the end."""
-WEIGHTS = Path(dqn.__path__[0]) / CUT_NETWORK
 CHECKED, CHECKED_EVERY, SAVED_EVERY = 24, 1000, 500
 """Random chains that progress is measured on, and episodes between measurements and checkpoints."""
 
@@ -45,7 +44,7 @@ def train(minutes: float, seed: int = 0) -> None:
         seed: of all chance.
     """
     agent = Agent(CutEnvironment(), SETTINGS, seed)
-    partial = WEIGHTS.with_suffix(".training.pt")
+    partial = weights_file(CUT_NETWORK).with_suffix(".training.pt")
     if partial.exists():
         agent.resume(torch.load(partial, weights_only=False))
     checks = _checks()
@@ -66,17 +65,7 @@ def train(minutes: float, seed: int = 0) -> None:
                     f"{WIDTH} ways {beside}",
                     flush=True,
                 )
-    halves = {name: value.half() for name, value in agent.network.state_dict().items()}
-    sizes = {
-        "shared_width": CutEnvironment.shared_width,
-        "choice_width": CutEnvironment.choice_width,
-        "low": SETTINGS.returns[0],
-        "high": SETTINGS.returns[1],
-        "atoms": SETTINGS.atoms,
-        "width": SETTINGS.width,
-    }
-    told = f"{agent.episodes} episodes on random chains, seed {seed}"
-    save(WEIGHTS, {"sizes": sizes, "weights": halves, "training": told})
+    keep(agent, CUT_NETWORK, f"{agent.episodes} episodes on random chains, seed {seed}")
     if asked[0] is None:
         partial.unlink(missing_ok=True)
 

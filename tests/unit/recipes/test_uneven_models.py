@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from bert import bert_large, bert_small, bert_small_wide, bert_tiny
+from bert import bert_large, bert_of_two_layers, bert_small, bert_small_wide
 from inception import inception_v3
-from resnet101 import bottlenecks_tiny, resnet101
+from resnet101 import bottlenecks_of_two_stages, resnet101
 from torch._subclasses.fake_tensor import FakeTensorMode
 from translator import transformer_base
 
@@ -41,13 +41,13 @@ def test_the_transformer_reads_lines_of_ten_words():
     }
 
 
-@pytest.mark.parametrize("recipe", [bert_tiny, bottlenecks_tiny])
+@pytest.mark.parametrize("recipe", [bert_of_two_layers, bottlenecks_of_two_stages])
 def test_small_versions_can_be_captured(recipe):
     verify(capture(recipe()))
 
 
 def test_masked_words_and_no_others_are_asked_for():
-    batch = bert_tiny(batch=4).batch(1)
+    batch = bert_of_two_layers(batch=4).batch(1)
     asked = batch["masked"] >= 0
     assert 0 < asked.sum() < asked.numel() / 2
     assert not batch["words"][asked].any()

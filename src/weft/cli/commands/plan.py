@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from weft.cli.command import Command
 from weft.cli.commands.options import (
@@ -24,7 +25,7 @@ from weft.report.pipeline_summary import (
 )
 from weft.report.plan_summary import plan_plain
 from weft.workflow.plan_file import save_pipeline, save_planned
-from weft.workflow.plan_model import plan_model
+from weft.workflow.plan_model import Learning, plan_model
 from weft.workflow.planned import PlannedPipeline, explain_plan
 
 __all__ = ["COMMAND"]
@@ -39,9 +40,26 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--planner",
-        choices=("exact", "dqn"),
+        choices=("exact", "dqn", "mcts"),
         default="exact",
-        help="who looks: an exact search, or an agent that learns from simulated steps (exact)",
+        help="who looks: an exact search, an agent that learns from simulated steps, or a tree "
+        "search over homes of operators on unlike devices (exact)",
+    )
+    learning = parser.add_argument_group("with --planner dqn")
+    learning.add_argument(
+        "--resume",
+        metavar="FILE",
+        type=writable_file,
+        help="go on with the search in this file if it is there, and keep it there meanwhile",
+    )
+    learning.add_argument(
+        "--warm-start", metavar="PLAN", type=Path, help="begin with a plan of one stage"
+    )
+    learning.add_argument(
+        "--episodes",
+        metavar="N",
+        type=int,
+        help="play so many; with 0 nothing is learnt, what the trained policy plans is simulated",
     )
     add_pins(parser)
     parser.add_argument(
@@ -70,6 +88,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             max_stages=1 if args.one_stage else 0,
             time_limit_s=args.time_limit,
             pins=pins,
+            learning=_learning(args),
             progress=progress,
         )
     console.line(explain_plan(planned))
@@ -90,6 +109,12 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         else plan_plain(planned.plan)
     )
     console.result({**found, "capture_s": planned.capture_s})
+
+
+def _learning(args: argparse.Namespace) -> Learning | None:
+    resume = None if args.resume is None else Path(args.resume)
+    asked = Learning(resume=resume, warm_start=args.warm_start, episodes=args.episodes)
+    return None if asked == Learning() else asked
 
 
 COMMAND = Command(

@@ -3,44 +3,27 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
-
 import torch
 
 from weft.core.errors import InputError
 from weft.parallel.dqn.chain import Cuts, pipeline_seconds
 from weft.parallel.dqn.cutting import CutEnvironment, Cutting
 from weft.parallel.dqn.network import Network, batched
+from weft.parallel.dqn.shipped import CUT_NETWORK, shipped
 
-__all__ = ["CUT_NETWORK", "WIDTH", "cut", "cut_network"]
+__all__ = ["WIDTH", "cut", "cut_network"]
 
-CUT_NETWORK = "cutting.pt"
-"""Weights that are shipped. Source: `python -m benchmarks.automap.train`."""
 WIDTH = 32
 """Ways that are followed side by side. Chosen: more cost time and found nothing shorter."""
 
 
-@cache
 def cut_network() -> Network:
     """The network that is shipped, which was trained on random chains only.
 
     Raises:
         InputError: its weights are missing from the installation.
     """
-    path = files("weft.parallel.dqn").joinpath(CUT_NETWORK)
-    try:
-        with path.open("rb") as file:
-            kept = torch.load(file, weights_only=True)
-    except OSError as error:
-        raise InputError(
-            need="the weights of the policy that cuts pipelines",
-            got=str(error),
-            hint="install weft again; in a clone, python -m benchmarks.automap.train makes them",
-        ) from error
-    network = Network(**kept["sizes"])
-    network.load_state_dict({name: value.float() for name, value in kept["weights"].items()})
-    return network.eval().requires_grad_(requires_grad=False)
+    return shipped(CUT_NETWORK)
 
 
 def cut(task: Cutting, network: Network | None = None, width: int = WIDTH) -> tuple[Cuts, float]:

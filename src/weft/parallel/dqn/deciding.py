@@ -1,7 +1,8 @@
 """Episodes of decisions about variables, a group at a time.
 
 Placements that would make data move are not offered. In the paper a conflict ends the episode
-with a reward of -1; `strict` does the same.
+with a reward of -1; `strict` does the same. Where time is what is rewarded, data may as well move:
+`moves` offers all placements.
 
 Source: Auto-MAP (Wang et al. 2020, arXiv 2007.04069), section 3 (groups) and 4.1 (rewards).
 """
@@ -17,7 +18,7 @@ from weft.core.errors import InputError
 from weft.parallel.dqn.environment import Observation, Turn
 from weft.parallel.linkage import Decision
 from weft.parallel.partition import Partition, Settled
-from weft.parallel.placement import Placement
+from weft.parallel.placement import REPLICATED, Placement
 from weft.program.graph import Value
 
 __all__ = ["CUTS", "CUT_REWARD", "WHOLE_REWARD", "PartitionEnvironment"]
@@ -42,16 +43,23 @@ class PartitionEnvironment:
         final: reward of what comes out; if not given, decisions are rewarded as in the paper, over
             the number of variables, so that an episode returns at most `CUT_REWARD`.
         strict: whether placements that conflict are offered, and end the episode.
+        moves: whether they are offered, and data moves where they conflict.
     """
 
     shared_width = 4
-    choice_width = 9
+    choice_width = 10
 
     def __init__(
-        self, partition: Partition, final: Reward | None = None, *, strict: bool = False
+        self,
+        partition: Partition,
+        final: Reward | None = None,
+        *,
+        strict: bool = False,
+        moves: bool = False,
     ) -> None:
         self.partition = partition
         self._final, self._strict = final, strict
+        self._offers_all = strict or moves
         self.taken: tuple[Decision, ...] = ()
         self._known: dict[Value, Placement] = {}
         self._offered: list[Decision] = []
@@ -85,6 +93,11 @@ class PartitionEnvironment:
             reward = self._final(self.partition.settled(self.taken))
         return Turn(reward, observation)
 
+    @property
+    def offered(self) -> tuple[Decision, ...]:
+        """What each of the choices that were observed last decides."""
+        return tuple(self._offered)
+
     def _paid(self, new: Mapping[Value, Placement]) -> float:
         part = self.partition
         paid = CUT_REWARD * part.weight(new, cut=True) + WHOLE_REWARD * part.weight(new, cut=False)
@@ -102,7 +115,7 @@ class PartitionEnvironment:
         self._offered = [Decision(Value(node), place) for place in part.places(node)]
         found = [part.after(self.taken, decision) for decision in self._offered]
         free = np.asarray([not conflicts for _, conflicts in found])
-        allowed = np.ones(len(found), dtype=np.bool_) if self._strict or not free.any() else free
+        allowed = free if free.any() and not self._offers_all else np.ones_like(free)
         total = len(part.variables)
         of_parameters = sum(part.sizes.values())
         rows = [
@@ -116,6 +129,7 @@ class PartitionEnvironment:
                 len(new) / len(part.axis.program.nodes),
                 sum(part.sizes.get(v.node, 0.0) for v, p in new.items() if p >= 0) / of_parameters,
                 conflicts,
+                self._reduced_share(new),
             ]
             for decision, (new, conflicts) in zip(self._offered, found, strict=True)
         ]
@@ -133,3 +147,30 @@ class PartitionEnvironment:
             choices=np.asarray(rows, dtype=np.float32),
             allowed=allowed,
         )
+
+    @property
+    def forced(self) -> tuple[Mapping[Value, Placement], ...]:
+        """What each of the choices that were observed last forces, itself included."""
+        return tuple(self.partition.after(self.taken, decision)[0] for decision in self._offered)
+
+    def reduced(self, new: Mapping[Value, Placement]) -> list[Value]:
+        """Values that are reduced where a decision makes summands of them.
+
+        Args:
+            new: what the decision forces.
+        """
+
+        def place(value: Value) -> Placement | None:
+            return new.get(value, self._known.get(value))
+
+        users = self.partition.axis.program.users
+        cut = (value.node for value, own in new.items() if own >= 0)
+        readers = (reader for node in cut for reader, _ in users[node])
+        return [v for v in map(Value, dict.fromkeys(readers)) if place(v) == REPLICATED]
+
+    def _reduced_share(self, new: Mapping[Value, Placement]) -> float:
+        """What has to be reduced for a decision, over what it cuts, in logarithms."""
+        part = self.partition
+        summed = sum(map(part.axis.num_bytes, self.reduced(new)))
+        cut = sum(part.sizes.get(v.node, 0.0) for v, p in new.items() if p >= 0)
+        return math.log10(1 + summed / max(cut, 1.0)) / 3

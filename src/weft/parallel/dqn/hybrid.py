@@ -1,6 +1,7 @@
 """A whole plan of one stage in one episode: the mesh, what each variable does, what is stored.
 
     mesh        how many devices share out the batch, and how many the variables
+    rows        whether the second axis shares out the batch as well, as small products may want
     variables   a group at a time, along the second axis (`weft.parallel.dqn.deciding`)
     storage     whether the first axis stores parameters and optimizer state in parts
 
@@ -12,7 +13,7 @@ by how much is missing, where the plan does not fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,18 +24,21 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.depth import Shortened, Views
 from weft.parallel.dqn.deciding import CUTS, PartitionEnvironment
 from weft.parallel.dqn.environment import Numbers, Observation, Turn
+from weft.parallel.dqn.sight import Effect, Sight
 from weft.parallel.experts import Desks
-from weft.parallel.linkage import ReducedAxis
+from weft.parallel.linkage import Decision, ReducedAxis
 from weft.parallel.partition import Partition, whole_batch
-from weft.parallel.placement import REPLICATED, Placement
+from weft.parallel.placement import REPLICATED, Mesh, Placement
 from weft.parallel.plan import Prediction
 from weft.parallel.propagate import AxisRules
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
+from weft.parallel.weights import parameters_led_to
 from weft.program.fold import Folding
-from weft.program.graph import Value
+from weft.program.graph import Phase, Program, Role, Value
+from weft.program.operators import Kind, operator
 
-__all__ = ["STORED", "Decided", "HybridEnvironment", "demonstration"]
+__all__ = ["STORED", "Decided", "HybridEnvironment", "Lesson", "lessons"]
 
 STORED = (0, 1, 3)
 """Stages of ZeRO that are chosen from. The second differs from the first in gradients only."""
@@ -67,6 +71,10 @@ class Decided:
         return f"dqn {' x '.join(axes) or '1'}{zero}, {len(self.placements)} inputs cut"
 
 
+MESH, ROWS, VARIABLES, STORAGE = range(4)
+"""Kinds of choices, in order."""
+
+
 class HybridEnvironment:
     """Episodes of whole plans.
 
@@ -74,59 +82,107 @@ class HybridEnvironment:
         request: what to plan.
         folding: of its program.
         views: short versions to predict the whole from, if it is deep.
+        moves: whether decisions are offered that make data move along the second axis. There are
+            many more of them.
+
+    Attributes:
+        meshes: that are chosen from.
+        batch: inputs that are entries of the batch.
+        known: what was predicted; None for what cannot be.
+        unit_s: a step that is worth halfway between one that does not fit and none at all; that of
+            the first plan that fits, unless it was set [s].
+        kind: of what is chosen next.
     """
 
-    shared_width = 3 + PartitionEnvironment.shared_width
-    choice_width = 6 + PartitionEnvironment.choice_width
+    shared_width = 6 + Sight.shared_width + PartitionEnvironment.shared_width
+    choice_width = (
+        Sight.mesh_width
+        + 1
+        + Sight.storage_width
+        + Sight.variables_width
+        + PartitionEnvironment.choice_width
+    )
 
-    def __init__(self, request: PlanRequest, folding: Folding, views: Views | None) -> None:
-        self._request, self._folding, self._views = request, folding, views
+    def __init__(
+        self, request: PlanRequest, folding: Folding, views: Views | None, *, moves: bool = False
+    ) -> None:
+        self._request, self._folding, self._views, self._moves = request, folding, views, moves
         self._desks = Desks(request.program, request.pinning, views)
+        self._sight = Sight(request)
+        self.batch = frozenset(i.node for i in request.program.inputs if i.role is Role.BATCH)
         self.meshes = _meshes(request, batch_rows(request.program))
+        self._kept_bytes = max(
+            1.0,
+            sum(
+                float(request.program.nodes[i.node].outputs[0].num_bytes)
+                for i in request.program.inputs
+                if i.role.is_persistent
+            ),
+        )
         self._partitions: dict[int, Partition | None] = {}
+        self._gradients: dict[int, dict[int, int]] = {}
         self.known: dict[Decided, Prediction | None] = {}
-        self._unit_s = 0.0
+        self.unit_s = 0.0
         self._mesh = (1, 1)
         self._inner: PartitionEnvironment | None = None
+        self._rows: tuple[tuple[int, Placement], ...] = ()
         self._placements: tuple[tuple[int, Placement], ...] = ()
-        self._kind = 0
+        self.kind = MESH
+
+    @property
+    def offered(self) -> tuple[Decision, ...]:
+        """What each of the choices means, where variables are decided about."""
+        return () if self._inner is None else self._inner.offered
 
     def reset(self, generator: np.random.Generator) -> Observation:
         """Begin with the mesh."""
         del generator
-        self._kind, self._inner, self._placements = 0, None, ()
-        node = min(group.devices_per_node for group in self._request.machine.groups)
-        rows = [
-            [math.log2(data) / 10, math.log2(inner) / 10, inner == 1, data == 1, inner <= node, 0.0]
-            for data, inner in self.meshes
-        ]
-        return self._padded(np.asarray(rows, dtype=np.float32), offset=0)
+        self.kind, self._inner, self._rows, self._placements = MESH, None, (), ()
+        return self._padded([self._sight.mesh(*pair) for pair in self.meshes], offset=0)
 
     def step(self, choice: int) -> Turn:
         """Decide."""
-        if self._kind == 0:
+        if self.kind == MESH:
             self._mesh = self.meshes[choice]
-            self._inner = self._decisions()
-            if self._inner is not None:
-                self._kind = 1
-                return Turn(0.0, self._of_variables(self._inner.reset(np.random.default_rng(0))))
-            return self._storage()
-        if self._kind == 1:
+            if self._mesh[1] > 1 and self._shared_rows():
+                self.kind = ROWS
+                return Turn(0.0, self._padded([[0.0], [1.0]], offset=Sight.mesh_width))
+            return self._variables()
+        if self.kind == ROWS:
+            self._rows = self._shared_rows() if choice else ()
+            return self._variables()
+        if self.kind == VARIABLES:
             assert self._inner is not None
             turn = self._inner.step(choice)
             if turn.observation is not None:
                 return Turn(0.0, self._of_variables(turn.observation))
             self._placements = self._cut_inputs(self._inner)
             return self._storage()
-        data, variables = self._mesh
-        return Turn(self._worth(Decided(data, variables, STORED[choice], self._placements)), None)
+        return self._end(STORED[choice])
+
+    def _shared_rows(self) -> tuple[tuple[int, Placement], ...]:
+        """The batch cut along the second axis as well; nothing if its rows do not divide."""
+        program, devices = self._request.program, math.prod(self._mesh)
+        rows = [(n, s) for n in self.batch if (s := program.nodes[n].outputs[0].shape) and s[0] > 1]
+        return tuple((n, 0) for n, _ in rows) if all(s[0] % devices == 0 for _, s in rows) else ()
+
+    def _variables(self) -> Turn:
+        self._inner = self._decisions()
+        if self._inner is None:
+            return self._storage()
+        self.kind = VARIABLES
+        return Turn(0.0, self._of_variables(self._inner.reset(np.random.default_rng(0))))
 
     def _storage(self) -> Turn:
-        self._kind = 2
+        self.kind = STORAGE
         if self._mesh[0] == 1:  # nobody to store in parts with
-            return Turn(self._worth(Decided(*self._mesh, 0, self._placements)), None)
-        rows = np.eye(len(STORED), 6, dtype=np.float32)
-        return Turn(0.0, self._padded(rows, offset=0))
+            return self._end(0)
+        rows = [self._sight.storage(place, *self._mesh) for place in range(len(STORED))]
+        return Turn(0.0, self._padded(rows, offset=Sight.mesh_width + 1))
+
+    def _end(self, stored: int) -> Turn:
+        placements = tuple(sorted({*self._placements, *self._rows}))
+        return Turn(self.worth(Decided(*self._mesh, stored, placements)), None)
 
     def _decisions(self) -> PartitionEnvironment | None:
         """Decisions along the second axis; none if it has one device or all is settled."""
@@ -134,7 +190,7 @@ class HybridEnvironment:
         if size not in self._partitions:
             self._partitions[size] = self._partition(size) if size > 1 else None
         partition = self._partitions[size]
-        return PartitionEnvironment(partition) if partition is not None else None
+        return PartitionEnvironment(partition, moves=self._moves) if partition is not None else None
 
     def _partition(self, size: int) -> Partition | None:
         program = self._request.program
@@ -149,16 +205,19 @@ class HybridEnvironment:
         placed = ((node, settled.forced.get(Value(node), REPLICATED)) for node in inputs)
         return tuple((node, place) for node, place in placed if place >= 0)
 
-    def _worth(self, decided: Decided) -> float:
+    def worth(self, decided: Decided) -> float:
         """The reward of a plan."""
         prediction = self.predicted(decided)
         if prediction is None:
             return 0.0
-        limit = self._request.limit_bytes
-        if prediction.peak_bytes > limit:
-            return MISFIT * limit / prediction.peak_bytes
-        self._unit_s = self._unit_s or prediction.step_s
-        return MISFIT + (1 - MISFIT) / (1 + prediction.step_s / self._unit_s)
+        if not self.fits(prediction):
+            return MISFIT * self._request.limit_bytes / prediction.peak_bytes
+        self.unit_s = self.unit_s or prediction.step_s
+        return MISFIT + (1 - MISFIT) / (1 + prediction.step_s / self.unit_s)
+
+    def fits(self, prediction: Prediction) -> bool:
+        """Whether a plan keeps to the memory that there is."""
+        return prediction.peak_bytes <= self._request.limit_bytes
 
     def predicted(self, decided: Decided) -> Prediction | None:
         """What a plan would take; None if it cannot be."""
@@ -194,47 +253,144 @@ class HybridEnvironment:
             placed = dict(decided.placements)
             if view is not None:
                 placed = {n: placed[o] for n, o in enumerate(view.origin) if o in placed}
+            placed = _dividing(desk.program, placed, decided.variables, axes)
+            placed |= self._small_products(desk.program, placed)
             axes = [*axes, desk.schemes.placed_axis(decided.variables, placed, axes)]
         machine, limit = self._request.machine, self._request.limit_bytes
         return desk.by_axes(decided.name, machine, axes, lasting, limit)
 
+    def _small_products(
+        self, program: Program, placed: Mapping[int, Placement]
+    ) -> dict[int, Placement]:
+        """Gradients that are made where they end up, since what they are made of is smaller."""
+        found = self._gradients.get(id(program))  # the desks keep their programs
+        if found is None:
+            found = self._gradients[id(program)] = _gradient_products(program)
+        return {node: placed[w] for node, w in found.items() if placed.get(w, REPLICATED) >= 0}
+
     def _of_variables(self, observation: Observation) -> Observation:
-        padded = self._padded(observation.choices, offset=6)
-        padded.shared[3:] = observation.shared
+        inner = self._inner
+        assert inner is not None
+        effects = [self._effect(inner, new) for new in inner.forced]
+        seen = [self._sight.variables(effect, self._mesh[1]) for effect in effects]
+        both = np.concatenate([np.asarray(seen, dtype=np.float32), observation.choices], 1)
+        padded = self._padded(both, offset=self.choice_width - both.shape[1])
+        padded.shared[-PartitionEnvironment.shared_width :] = observation.shared
         return Observation(padded.shared, padded.choices, observation.allowed)
 
-    def _padded(self, rows: Numbers, *, offset: int) -> Observation:
+    def _effect(self, inner: PartitionEnvironment, new: Mapping[Value, Placement]) -> Effect:
+        part = inner.partition
+        cut = [value for value, place in new.items() if place >= 0]
+        sizes = [part.sizes[value.node] for value in cut if value.node in part.sizes]
+        reduced = inner.reduced(new)
+        return Effect(
+            nodes=[value.node for value in cut],
+            reduced_bytes=sum(map(part.axis.num_bytes, reduced)),
+            num_reduced=len(reduced),
+            cut_bytes=sum(sizes),
+            times=part.weight(new, cut=True) / max(len(sizes), 1),
+        )
+
+    def _padded(self, rows: Numbers | list[list[float]], *, offset: int) -> Observation:
         """Choices of one kind among the columns of all kinds."""
-        choices = np.zeros((len(rows), self.choice_width), dtype=np.float32)
-        choices[:, offset : offset + rows.shape[1]] = rows
+        own = np.asarray(rows, dtype=np.float32)
+        choices = np.zeros((len(own), self.choice_width), dtype=np.float32)
+        choices[:, offset : offset + own.shape[1]] = own
         shared = np.zeros(self.shared_width, dtype=np.float32)
-        shared[self._kind] = 1.0
-        return Observation(shared, choices, np.ones(len(rows), dtype=np.bool_))
+        shared[self.kind] = 1.0
+        shared[4] = bool(self._rows)
+        shared[5] = self._cut_share()
+        shared[6 : 6 + Sight.shared_width] = self._sight.shared()
+        return Observation(shared, choices, np.ones(len(own), dtype=np.bool_))
+
+    def _cut_share(self) -> float:
+        """Share of what is kept from step to step that is cut along the second axis."""
+        nodes = self._request.program.nodes
+        cut = (node for node, _ in self._placements)
+        return sum(float(nodes[node].outputs[0].num_bytes) for node in cut) / self._kept_bytes
+
+
+def _dividing(
+    program: Program, placed: Mapping[int, Placement], size: int, outer: Sequence[AxisRules]
+) -> dict[int, Placement]:
+    """The placements of inputs whose dims divide once more, after storage has cut some of them."""
+
+    def divides(node: int, place: Placement) -> bool:
+        earlier = (axis.size for axis in outer if axis.rules[node].outputs[0] == place)
+        parts = size * math.prod(earlier)
+        return program.nodes[node].outputs[0].shape[place] % parts == 0
+
+    return {node: place for node, place in placed.items() if divides(node, place)}
+
+
+def _gradient_products(program: Program) -> dict[int, int]:
+    """Products that are gradients of weights larger than both of their operands, with the weight.
+
+    Where the batch is cut, each device makes summands of them. To reduce these moves the gradient,
+    to make a part of it moves the operands.
+    """
+    nodes, found = program.nodes, dict[int, int]()
+    for number, weight in enumerate(parameters_led_to(program)):
+        this = nodes[number]
+        if this.phase is not Phase.BACKWARD or operator(this.op).kind is not Kind.CONTRACT:
+            continue
+        if weight < 0 or this.outputs[0].shape != nodes[weight].outputs[0].shape:
+            continue
+        read = sum(program.type_of(value).num_bytes for value in program.operands(number))
+        if len(this.outputs) == 1 and read < this.outputs[0].num_bytes:
+            found[number] = weight
+    return found
 
 
 def _meshes(request: PlanRequest, rows: int) -> list[tuple[int, int]]:
     """Devices that share out the batch, and devices that share out the variables."""
     total = request.machine.num_devices
     if request.mesh is not None:
-        shape = request.mesh.shape
-        return [(shape[0], math.prod(shape[1:]))]
+        return _pairs_of(request.mesh)
     pairs = [(total // n, n) for n in range(1, total + 1) if total % n == 0]
     return [pair for pair in pairs if rows % pair[0] == 0] or pairs[-1:]
 
 
-def demonstration(mesh: int, stored: int) -> Callable[[Observation], int]:
+def _pairs_of(mesh: Mesh) -> list[tuple[int, int]]:
+    """What the axes of a mesh that somebody asks for can do."""
+    if mesh.num_axes > 2:
+        raise InputError(
+            need="a mesh of one or two axes, of which the agent decides",
+            got=f"mesh {mesh}",
+            hint="plan it with planner='exact'",
+        )
+    first, second = (*mesh.shape, 1)[:2]
+    if mesh.num_axes == 2 or first == 1:
+        return [(first, second)]
+    return [(first, 1), (1, first)]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
     """How somebody decides who cuts all variables that can be cut.
 
-    Args:
+    Attributes:
         mesh: number of the mesh.
         stored: position in `STORED`.
+        rows: whether the second axis shares out the batch as well.
     """
 
-    def choose(observation: Observation) -> int:
-        kind = int(observation.shared[:3].argmax())
-        if kind != 1:
-            return mesh if kind == 0 else stored
-        cut = np.where(observation.allowed, observation.choices[:, 6 + CUTS], -1.0)
-        return int(cut.argmax())
+    mesh: int
+    stored: int = 0
+    rows: bool = False
 
-    return choose
+    def __call__(self, observation: Observation) -> int:
+        """The choice."""
+        kind = int(observation.shared[:4].argmax())
+        if kind != VARIABLES:
+            return (self.mesh, int(self.rows), 0, self.stored)[kind]
+        columns = observation.choices[:, -PartitionEnvironment.choice_width :]
+        return int(np.where(observation.allowed, columns[:, CUTS], -1.0).argmax())
+
+
+def lessons(environment: HybridEnvironment) -> Iterator[Lesson]:
+    """Every mesh with each way to share out the batch and to store, all variables cut."""
+    for number, (data, variables) in enumerate(environment.meshes):
+        for rows in (False, True)[: 1 + (variables > 1)]:
+            for stored in range(len(STORED) if data > 1 else 1):
+                yield Lesson(number, stored, rows)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -54,21 +54,29 @@ class _Way:
     devices: tuple[int, ...]
 
 
-def cut_pipelines(request: PlanRequest, progress: Progress, most_s: float) -> PipelineOutcome:
+def cut_pipelines(
+    request: PlanRequest,
+    progress: Progress,
+    most_s: float,
+    stop: Callable[[], bool] = lambda: False,
+) -> PipelineOutcome:
     """The fastest pipeline that fits, of those that the policy expects most of.
 
     Args:
         request: what to plan.
         progress: told in words what is going on.
         most_s: a step that is of no interest, since a plan of one stage is faster [s].
+        stop: asked before each pipeline whether to end with the best so far.
     """
     until_s = time.perf_counter() + request.time_limit_s
     ways = sorted(_ways(request), key=lambda way: way.seconds)
     made: list[PipelinePlan] = []
     notes: tuple[str, ...] = ()
     for number, way in enumerate(ways[:MADE], start=1):
-        if made and time.perf_counter() > until_s:
-            notes = ("pipelines were left out for want of time",)
+        late = time.perf_counter() > until_s
+        if made and (late or stop()):
+            why = "for want of time" if late else "since the search was stopped"
+            notes = (f"pipelines were left out {why}",)
             break
         progress(f"pipeline {number} of {min(len(ways), MADE)}: {len(way.devices)} stages")
         for zero in (1, 3):

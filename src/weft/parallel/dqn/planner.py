@@ -11,43 +11,73 @@ in one episode, for a reward by simulated time, is weft's own.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from functools import partial
-from itertools import islice, product
-from math import inf
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
-from weft.parallel.candidate import Proposal, ranked
+from weft.core.errors import InputError
 from weft.parallel.depth import Views
-from weft.parallel.dqn.agent import Agent, AgentSettings, Episode
-from weft.parallel.dqn.hybrid import STORED, Decided, HybridEnvironment, demonstration
 from weft.parallel.dqn.pipelines import cut_pipelines
-from weft.parallel.plan import Level, Prediction
+from weft.parallel.dqn.search import EPISODES, SETTINGS, Asked, EpisodeSearch
+from weft.parallel.pipeline.plan import PipelinePlan
+from weft.parallel.plan import ParallelPlan
 from weft.parallel.planner import PipelineOutcome, Progress, Search
 from weft.parallel.request import PlanRequest
 from weft.program.fold import Folding
 
-__all__ = ["DqnPlanner"]
-
-EPISODES = {Level.FAST: 60, Level.BEST: 400}
-"""Plans that are tried. Chosen: seconds for a model of a hundred nodes."""
-SETTINGS = AgentSettings(
-    explore=(1.0, 0.1, 300), learning_rate=1e-3, least=64, capacity=4000, returns=(0.0, 1.0)
-)
-PROPOSED = 4
-"""Plans that are proposed, the best first."""
+__all__ = ["EPISODES", "SETTINGS", "DqnPlanner"]
 
 
 class DqnPlanner:
-    """Auto-MAP's role: Q-learning over meshes, variables and storage."""
+    """Auto-MAP's role: Q-learning over meshes, variables and storage.
+
+    Args:
+        warm_start: a plan of one stage to begin with, whoever made it; what is found is not slower.
+        state: a file that the search goes on from if it is there, and is written to meanwhile.
+        episodes: how many are played; those of the level if None. With 0 nothing is learnt: what
+            the trained policy plans is simulated.
+        stop: asked after each choice whether to end with the best plan so far.
+
+    Raises:
+        InputError: the plan to begin with is a pipeline, or fewer than 0 episodes.
+    """
 
     name = "dqn"
+
+    def __init__(
+        self,
+        *,
+        warm_start: ParallelPlan | PipelinePlan | None = None,
+        state: str | Path | None = None,
+        episodes: int | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        if isinstance(warm_start, PipelinePlan) or (episodes is not None and episodes < 0):
+            raise InputError(
+                need="a plan of one stage to begin with, and no fewer than 0 episodes",
+                got=f"{episodes} episodes"
+                if warm_start is None
+                else f"{type(warm_start).__name__}, {episodes} episodes",
+                hint="plan with max_stages=1 (--one-stage) for a plan to begin with",
+            )
+        self._asked = Asked(
+            warm_start=warm_start,
+            state=None if state is None else Path(state),
+            episodes=episodes,
+            stop=stop,
+        )
+        self._question: tuple[str, str] | None = None
 
     def start(
         self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
     ) -> Search:
         """Play episodes; the best plans that came of them."""
-        return _Search(request, folding, views, progress)
+        question = (request.program.digest, request.machine.digest)
+        self._question = self._question or question
+        asked = self._asked
+        if question != self._question:  # would a larger machine do?
+            asked = replace(asked, warm_start=None, state=None)
+        return EpisodeSearch(request, folding, views, progress, asked)
 
     def pipelines(
         self,
@@ -59,55 +89,6 @@ class DqnPlanner:
     ) -> PipelineOutcome:
         """The best of those that the policy cuts."""
         del views, least_groups  # it makes them whole, of two groups or more
-        return cut_pipelines(request, progress, most_s)
-
-
-class _Search:
-    """Episodes, and what came of them."""
-
-    def __init__(
-        self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
-    ) -> None:
-        self._request, self._progress = request, progress
-        self._until_s = time.perf_counter() + request.time_limit_s
-        self._environment = HybridEnvironment(request, folding, views)
-        self._agent = Agent(self._environment, SETTINGS)
-        self._stopped = False
-        self.notes: tuple[str, ...] = ()
-
-    def free(self) -> list[Proposal]:
-        """The best plans, whether they fit or not."""
-        return self.proposals()
-
-    def proposals(self, most_s: float = inf) -> list[Proposal]:
-        """Play until the episodes or the time are used up."""
-        del most_s
-        wanted = EPISODES[self._request.level]
-        for episode in self._played(wanted):
-            done = episode.number + 1
-            self._progress(f"episode {done} of {wanted}: reward {episode.reward:.3f}")
-        left = wanted - self._agent.episodes
-        self.notes = (f"{left} episodes were not played for want of time",) * (left > 0)
-        known = self._environment.known.items()
-        return ranked(self._proposal(d, p) for d, p in known if p is not None)[:PROPOSED]
-
-    def _played(self, wanted: int) -> Iterator[Episode]:
-        """Some that are shown, then the agent's own."""
-        shown = product(range(len(self._environment.meshes)), range(len(STORED)))
-        for mesh, stored in islice(shown, self._agent.episodes, wanted // 2):
-            episode = self._agent.watch(demonstration(mesh, stored), self._is_over)
-            if episode is None:
-                return
-            yield episode
-        yield from self._agent.run(wanted - self._agent.episodes, self._is_over)
-
-    def close(self) -> None:
-        """Play no more."""
-        self._stopped = True
-
-    def _is_over(self) -> bool:
-        return self._stopped or (time.perf_counter() > self._until_s and self._agent.episodes > 0)
-
-    def _proposal(self, decided: Decided, prediction: Prediction) -> Proposal:
-        build = partial(self._environment.candidate, decided)
-        return Proposal(decided.name, prediction, self._request.limit_bytes, build)
+        if self._asked.stop():
+            return PipelineOutcome(notes=("pipelines were not looked at: the search was stopped",))
+        return cut_pipelines(request, progress, most_s, self._asked.stop)

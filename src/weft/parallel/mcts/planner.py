@@ -37,6 +37,7 @@ devices, so that a search takes seconds, or tens of them."""
 MOST_DEVICES = 64
 """Devices that a tree search decides about. Derived: a simulation holds a figure for each pair of
 devices and group, and those of 512 devices take gigabytes."""
+ALONE = "experts' plans alone were compared"
 NAME = "groups of operators by tree search"
 
 
@@ -140,13 +141,10 @@ class _Search:
         if request.machine.num_devices == 1 or request.mesh is not None:
             return []
         if request.machine.num_devices > MOST_DEVICES:
-            self.notes = (
-                f"tree search looks at up to {MOST_DEVICES} devices; experts' plans alone were "
-                "compared",
-            )
+            self.notes = (f"tree search looks at up to {MOST_DEVICES} devices; {ALONE}",)
             return []
         if request.pinning.values:
-            self.notes = ("tree search does not look at pins: experts' plans alone were compared",)
+            self.notes = (f"tree search does not look at pins; {ALONE}",)
             return []
         self._progress("tree search over groups of operators")
         try:

@@ -129,3 +129,24 @@ def test_a_pin_that_cannot_be_kept_is_an_error_in_three_parts(pin, words, recipe
     err = capsys.readouterr().err
     assert words in err
     assert "  try   " in err
+
+
+def test_a_search_by_the_agent_is_kept_and_gone_on_with(recipe, pair, tmp_path, capsys):
+    file = tmp_path / "search"
+    command = ["plan", recipe, "--machine", pair, "--planner", "dqn", "--resume", str(file)]
+    for episodes in ("3", "6"):
+        assert main([*command, "--episodes", episodes, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["planner"] == "dqn"
+        assert file.is_file()
+
+
+def test_a_plan_to_begin_with_has_to_be_for_the_same_recipe(plan, recipe, pair, capsys):
+    other = recipe.replace(":line", ":other")
+    command = ["plan", other, "--machine", pair, "--planner", "dqn", "--warm-start", str(plan[0])]
+    assert main(command) == 2
+    assert "a plan of other to begin with" in capsys.readouterr().err.replace("line", "other")
+
+
+def test_options_of_the_agent_need_the_agent(recipe, pair, capsys):
+    assert main(["plan", recipe, "--machine", pair, "--episodes", "3"]) == 2
+    assert "--planner dqn" in capsys.readouterr().err

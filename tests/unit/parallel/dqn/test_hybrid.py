@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.programs import transformer
+from weft.core.errors import InputError
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
-from weft.parallel.dqn.hybrid import MISFIT, STORED, Decided, HybridEnvironment, demonstration
+from weft.parallel.dqn.hybrid import (
+    MISFIT,
+    ROWS,
+    STORED,
+    VARIABLES,
+    Decided,
+    HybridEnvironment,
+    Lesson,
+    lessons,
+)
 from weft.parallel.dqn.planner import EPISODES, DqnPlanner
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
 from weft.parallel.request import PlanRequest
 from weft.parallel.validate import validate
 from weft.program.fold import fold
+from weft.program.graph import Role
 
 MACHINE = preset("dgx-h100x1")
 SIZES = {"batch": 8, "length": 32, "width": 64, "num_heads": 4, "vocabulary": 128, "slots": ("m",)}
@@ -40,10 +53,9 @@ def played(own, choose):
 
 def test_every_mesh_and_storage_that_is_shown_is_a_plan_with_a_time():
     own = environment()
-    for mesh in range(len(own.meshes)):
-        for stored in range(len(STORED)):
-            reward, _ = played(own, demonstration(mesh, stored))
-            assert MISFIT < reward < 1
+    for lesson in lessons(own):
+        reward, _ = played(own, lesson)
+        assert MISFIT < reward < 1
     meshes = {(decided.data, decided.variables) for decided in own.known}
     assert meshes == set(own.meshes)
     assert {decided.stored for decided in own.known if decided.data > 1} == set(STORED)
@@ -52,7 +64,7 @@ def test_every_mesh_and_storage_that_is_shown_is_a_plan_with_a_time():
 def test_shorter_steps_are_worth_more():
     own = environment()
     worth = [
-        (played(own, demonstration(mesh, 0))[0], next(reversed(own.known.values())).step_s)
+        (played(own, Lesson(mesh, 0))[0], next(reversed(own.known.values())).step_s)
         for mesh in range(len(own.meshes))
     ]
     by_step = sorted(worth, key=lambda pair: pair[1])
@@ -61,20 +73,20 @@ def test_shorter_steps_are_worth_more():
 
 def test_what_does_not_fit_is_worth_less_than_what_does():
     limit = min(p.peak_bytes for p in roomy().known.values()) * 0.5
-    reward, _ = played(environment(memory_limit_bytes=limit), demonstration(0, 0))
+    reward, _ = played(environment(memory_limit_bytes=limit), Lesson(0, 0))
     assert 0 < reward < MISFIT
 
 
 def roomy():
     own = environment()
     for stored in range(len(STORED)):
-        played(own, demonstration(0, stored))
+        played(own, Lesson(0, stored))
     return own
 
 
 def test_what_was_decided_can_be_built_as_it_was_predicted():
     own = environment()
-    played(own, demonstration(len(own.meshes) - 1, 0))
+    played(own, Lesson(len(own.meshes) - 1, 0))
     ((decided, prediction),) = own.known.items()
     built = own.candidate(decided)
     validate(built.plan, LAYERS)
@@ -85,16 +97,82 @@ def test_what_was_decided_can_be_built_as_it_was_predicted():
 def test_deep_programs_are_predicted_from_short_ones():
     own = environment(DEEP)
     for mesh in (0, 1):
-        played(own, demonstration(mesh, 0))
+        played(own, Lesson(mesh, 0))
     for decided, prediction in own.known.items():
         whole = own.candidate(decided)
         validate(whole.plan, DEEP)
         assert whole.step_s == pytest.approx(prediction.step_s, rel=0.05)
 
 
-def test_a_mesh_that_is_asked_for_is_the_only_one():
-    own = environment(mesh=Mesh((4, 2)))
-    assert own.meshes == [(4, 2)]
+@pytest.mark.parametrize(
+    ("shape", "pairs"), [((4, 2), [(4, 2)]), ((8,), [(8, 1), (1, 8)]), ((1,), [(1, 1)])]
+)
+def test_a_mesh_that_is_asked_for_is_the_only_one(shape, pairs):
+    assert environment(mesh=Mesh(shape)).meshes == pairs
+
+
+def test_a_mesh_of_three_axes_is_not_the_agents():
+    with pytest.raises(InputError, match="one or two axes"):
+        environment(mesh=Mesh((2, 2, 2)))
+
+
+def test_the_second_axis_may_share_out_the_batch_as_well():
+    own = environment()
+    last = len(own.meshes) - 1
+    for rows in (False, True):
+        played(own, Lesson(last, rows=rows))
+    (whole, _), (cut, _) = own.known.items()
+    batch = {i.node for i in LAYERS.inputs if i.role is Role.BATCH}
+    assert (whole.data, whole.variables) == (cut.data, cut.variables) == (1, 8)
+    assert not batch & dict(whole.placements).keys()
+    assert dict.fromkeys(batch, 0).items() <= dict(cut.placements).items()
+    assert set(whole.placements) <= set(cut.placements)
+    built = own.candidate(cut)
+    validate(built.plan, LAYERS)
+    assert all(built.plan.strategies[node].outputs[0] == (0,) for node in batch)
+
+
+def test_rows_that_do_not_divide_are_not_shared_out():
+    own = environment(transformer(num_layers=3, **{**SIZES, "batch": 4}))
+    kinds = []
+    observation = own.reset(np.random.default_rng(0))
+    while observation is not None:
+        kinds.append(own.kind)
+        observation = own.step(Lesson(len(own.meshes) - 1)(observation)).observation
+    assert own.meshes[-1] == (1, 8)
+    assert ROWS not in kinds
+    assert VARIABLES in kinds
+
+
+def test_what_is_seen_has_no_units():
+    """A machine on which everything takes a tenth as long looks the same."""
+
+    def seen(machine):
+        request = PlanRequest(program=LAYERS, machine=machine)
+        own = HybridEnvironment(request, fold(LAYERS), None)
+        return own.reset(np.random.default_rng(0))
+
+    slow, quick = seen(ten_times(1.0)), seen(ten_times(10.0))
+    np.testing.assert_allclose(slow.shared, quick.shared, atol=1e-3)
+    np.testing.assert_allclose(slow.choices, quick.choices, atol=1e-3)
+
+
+def ten_times(factor):
+    """The machine with rates so many times as high."""
+
+    def faster(quantity, by=factor):
+        return replace(quantity, value=quantity.value * by)
+
+    (group,) = MACHINE.groups
+    device = replace(
+        group.device,
+        matmul_flops_per_s={k: faster(v) for k, v in group.device.matmul_flops_per_s.items()},
+        vector_flops_per_s=faster(group.device.vector_flops_per_s),
+        memory_bytes_per_s=faster(group.device.memory_bytes_per_s),
+        launch_s=faster(group.device.launch_s, 1 / factor),
+    )
+    link = replace(group.link, bytes_per_s=faster(group.link.bytes_per_s))
+    return replace(MACHINE, groups=(replace(group, device=device, link=link),))
 
 
 @pytest.mark.parametrize(
@@ -123,8 +201,7 @@ def test_an_agent_finds_nothing_slower_than_what_it_was_shown():
     search = DqnPlanner().start(request, fold(LAYERS), None, lambda _: None)
     found = min(p.prediction.step_s for p in search.proposals() if p.fits)
     shown = environment()
-    for mesh in range(len(shown.meshes)):
-        for stored in range(len(STORED)):
-            played(shown, demonstration(mesh, stored))
+    for lesson in lessons(shown):
+        played(shown, lesson)
     assert found <= min(p.step_s for p in shown.known.values()) * (1 + 1e-9)
     assert not search.notes

@@ -80,6 +80,13 @@ def test_pipelines_slower_than_what_is_known_are_not_the_answer():
     assert found.alternatives
 
 
+def test_pipelines_end_when_they_are_told_to():
+    request = PlanRequest(program=LAYERS, machine=MACHINE)
+    found = cut_pipelines(request, silent, math.inf, stop=lambda: True)
+    assert found.plan is not None
+    assert found.notes == ("pipelines were left out since the search was stopped",)
+
+
 def test_what_fits_nowhere_says_how_much_it_needs():
     request = PlanRequest(program=LAYERS, machine=MACHINE, memory_limit_bytes=1000.0)
     found = cut_pipelines(request, silent, math.inf)

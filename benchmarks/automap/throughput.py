@@ -1,0 +1,157 @@
+"""Simulated throughput of the paper's models on its configurations, by who plans them.
+
+The paper has no such table: it names the plans that its agent finds for each category, and no
+throughput. Here every planner plans whole steps of `BATCH` samples, of one stage or of several, and
+the experts' best plan of one stage that fits stands beside.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.automap.models import BATCH, SERVERS, cluster, program_to_run, workloads
+from weft.core.errors import InfeasibleError
+from weft.machine import Machine
+from weft.parallel.candidate import ranked
+from weft.parallel.depth import views_of
+from weft.parallel.experts import expert_proposals
+from weft.parallel.pipeline.plan import PipelinePlan
+from weft.parallel.plan import ParallelPlan
+from weft.parallel.planning import PLANNERS, plan
+from weft.parallel.request import PlanRequest
+from weft.program.fold import fold
+from weft.program.graph import Program
+from weft.report.bench import Claim, at_least
+from weft.report.table import Table
+
+__all__ = ["Throughput", "throughput_claims", "throughput_table", "throughputs"]
+
+EXPERTS = "experts"
+PLANNED_BY = (EXPERTS, "exact", "dqn", "mcts")
+"""Whoever is no planner of this weft is left out."""
+AS_FAST = 0.95
+"""Least throughput of the agent's plans over that of the exact planner's. Chosen: 5 % for learning
+anew each time, with neither a bound nor recomputation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput:
+    """What somebody plans for a model.
+
+    Attributes:
+        model, configuration, by: which, where, and who.
+        step_s: simulated; 0 where nothing fits [s].
+        what: the plan in a word.
+        seconds: that planning took, from the captured program on [s].
+    """
+
+    model: str
+    configuration: str
+    by: str
+    step_s: float
+    what: str
+    seconds: float
+
+    @property
+    def per_s(self) -> float:
+        """Samples in a second; 0 where nothing fits [1/s]."""
+        return BATCH / self.step_s if self.step_s else 0.0
+
+
+def throughputs(
+    models: Sequence[str] = (), configurations: Sequence[str] = tuple(SERVERS)
+) -> Iterator[Throughput]:
+    """Plan each model on each configuration, by everybody."""
+    for model in models or tuple(workloads()):
+        program = program_to_run(model)
+        for configuration in configurations:
+            machine = cluster(configuration)
+            for by in PLANNED_BY:
+                if by == EXPERTS or by in PLANNERS:
+                    found = _planned(program, machine, by, model, configuration)
+                    print(found, file=sys.stderr, flush=True)
+                    yield found
+
+
+def _planned(
+    program: Program, machine: Machine, by: str, model: str, configuration: str
+) -> Throughput:
+    start = time.perf_counter()
+    step_s, what = _experts(program, machine) if by == EXPERTS else _by(program, machine, by)
+    seconds = time.perf_counter() - start
+    return Throughput(
+        model=model,
+        configuration=configuration,
+        by=by,
+        step_s=step_s,
+        what=what,
+        seconds=seconds,
+    )
+
+
+def _experts(program: Program, machine: Machine) -> tuple[float, str]:
+    """The fastest of the hand-written plans of one stage that fit."""
+    folding = fold(program)
+    request = PlanRequest(program=program, machine=machine)
+    proposals = expert_proposals(request, views_of(program, folding))
+    fits = ranked(proposal for proposal in proposals if proposal.fits)
+    if not fits:
+        return 0.0, "nothing fits"
+    built = fits[0].build()  # short versions of a deep model may promise more than the whole keeps
+    return built.step_s, built.name
+
+
+def _by(program: Program, machine: Machine, planner: str) -> tuple[float, str]:
+    try:
+        found = plan(program, machine, planner=planner)
+    except InfeasibleError:
+        return 0.0, "nothing fits"
+    return found.prediction.step_s, _words(found)
+
+
+def _words(found: ParallelPlan | PipelinePlan) -> str:
+    if isinstance(found, ParallelPlan):
+        recomputing = ", recomputing" if found.recompute else ""
+        return f"mesh {found.mesh}{recomputing}"
+    devices = "+".join(map(str, found.group_devices))
+    return f"stages {devices}, {found.micro_batches} micro-batches"
+
+
+def throughput_claims(found: Sequence[Throughput]) -> tuple[Claim, ...]:
+    """The agent plans all that the exact planner does, and as fast as any expert."""
+    by = {(f.model, f.configuration, f.by): f for f in found}
+    cases = list(dict.fromkeys((f.model, f.configuration) for f in found))
+    pairs = [(by[*case, "dqn"], by[*case, "exact"], by[*case, EXPERTS]) for case in cases]
+    return (
+        at_least(
+            "throughput: least of dqn's over exact's",
+            min(dqn.per_s / exact.per_s for dqn, exact, _ in pairs if exact.per_s),
+            AS_FAST,
+        ),
+        at_least(
+            "throughput: least of dqn's over the experts'",
+            min(dqn.per_s / own.per_s for dqn, _, own in pairs if own.per_s),
+            1.0,
+        ),
+    )
+
+
+def throughput_table(found: Sequence[Throughput]) -> Table:
+    """Samples in a second, by model and configuration in rows and by planner in columns."""
+    by = {(f.model, f.configuration, f.by): f for f in found}
+    planners = tuple(name for name in PLANNED_BY if any(f.by == name for f in found))
+    cases = dict.fromkeys((f.model, f.configuration) for f in found)
+
+    def cell(one: Throughput) -> str:
+        return f"{one.per_s:.1f}/s, {one.what}; {one.seconds:.0f} s"
+
+    return Table(
+        columns=("model", "servers", *planners),
+        rows=tuple(
+            (model, f"{where}, {SERVERS[where]}", *(cell(by[model, where, p]) for p in planners))
+            for model, where in cases
+        ),
+    )
