@@ -48,7 +48,6 @@ CASES = {
 FEW = (
     "gpt, the batch in proportion",
     "mlp in proportion, factors of gradients",
-    "resnet, wherever they fall, parameters served",
     "llama, places of two ranks, parameters served",
 )
 """One of each kind; the others take as long again."""
@@ -58,6 +57,12 @@ FEW = (
 @pytest.mark.parametrize("name", FEW)
 def test_unlike_ranks_follow_one_process(name):
     follows_one_process(dict(CASES[name], steps=3), timeout_s=240)
+
+
+@pytest.mark.dist
+def test_unlike_ranks_go_on_from_a_checkpoint(tmp_path):
+    case = CASES["resnet, wherever they fall, parameters served"]
+    follows_one_process(dict(case, steps=3, folder=str(tmp_path / "kept")), timeout_s=240)
 
 
 @pytest.mark.slow

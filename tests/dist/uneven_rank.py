@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from benchmarks.job import program_of, workload_of
 from tests.dist.pipeline_rank import compared
 from tests.homed import uneven_plan
+from weft.runtime.checkpoint import load_checkpoint, save_checkpoint
 from weft.runtime.deploy import deploy
 from weft.runtime.world import joined
 
@@ -18,7 +20,13 @@ def main(about: dict) -> None:
     with joined(timeout_s=60) as world:
         plan = uneven_plan(program, **about["plan"])
         step = deploy(plan, workload, compile=about.get("compile"), world=world, program=program)
-        losses = [float(step(workload.batch(number))) for number in range(steps)]
+        losses = [float(step(workload.batch(number))) for number in range(steps - 1)]
+        if "folder" in about:
+            folder = Path(about["folder"])
+            save_checkpoint(folder, step)
+            step = deploy(plan, workload, world=world, program=program)
+            assert load_checkpoint(folder, step) is not None
+        losses.append(float(step(workload.batch(steps - 1))))
         state = step.full_state()
         if world.is_first:
             print(json.dumps(compared(workload, losses, state)))

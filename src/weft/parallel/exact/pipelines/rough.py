@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from weft.parallel.depth import Shortened
+from weft.parallel.depth import Shortened, undivided
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.evaluate import fully_sharded, state_sharded
 from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
@@ -52,8 +52,15 @@ class Rough:
     def rows_of(self, count: int) -> Rows:
         """The program with so many micro-batches."""
         if count not in self._rows:
-            self._rows[count] = Rows(self._view, count, self._machine, self._request.pins)
+            self._rows[count] = self._made(count)
         return self._rows[count]
+
+    def _made(self, count: int) -> Rows:
+        """Short, unless layers that correspond in a step do not in one of its micro-batches."""
+        rows = Rows(self._view, count, self._machine, self._request.pins)
+        if rows.view.dropped and len(rows.folding.layers) < 2:
+            return Rows(undivided(self._request.program), count, self._machine, self._request.pins)
+        return rows
 
     def table(self, inner: int, rows: int) -> list[list[StageCost]] | None:
         """Costs of all pieces of the whole program, by option of recomputation.
