@@ -57,7 +57,7 @@ def sends_less(rows: int, m: int, n: int) -> bool:
         m, n: of the weight.
 
     Example:
-        >>> sends_less(7041, 25088, 4096), sends_less(7042, 25088, 4096)
+        >>> sends_less(7042, 25088, 4096), sends_less(7043, 25088, 4096)
         (True, False)
     """
     return rows * (m + n) < 2 * m * n
