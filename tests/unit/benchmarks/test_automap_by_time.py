@@ -27,6 +27,7 @@ def through(**changed):
     return throughput.Throughput(**{**given, "step_s": 1.0, "seconds": 1.0, **changed})
 
 
+@pytest.mark.slow
 def test_every_way_is_looked_at_once_and_none_is_faster_than_the_best():
     own = timed._environment(program_of(VGG))
     ends = list(timed.every_end(own))

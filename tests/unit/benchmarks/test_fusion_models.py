@@ -161,6 +161,7 @@ class Normalised(nn.Module):
         return self.norm(self.dropout(torch.erf(self.into(x))))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what Dynamo and Inductor warn of themselves
 def test_contestants_make_what_is_exact_and_tell_what_they_move(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
