@@ -365,7 +365,7 @@ class _Pricing:
         for axis, placement in enumerate(held.sharding):
             if axis and placement >= 0:
                 shape[placement] //= self._local.mesh.shape[axis]
-        source, target = (_first_axis(self._local.homes[lies.home]) for lies in (held, wanted))
+        source, target = (self._local.homes[lies.home].along(0) for lies in (held, wanted))
         left, entered = held.sharding[0], (wanted.sharding[0],)
         sent = (
             summands(tuple(shape), source, (target, entered))
@@ -417,11 +417,6 @@ def _stream(instruction: Instruction) -> Stream:
 _SENDING = Stream.COMMUNICATION
 _ABSENT = Task(label="", kind="", phase="", node=-1, stream=Stream.COMPUTE, seconds=0.0)
 """Stands where a device has no part."""
-
-
-def _first_axis(mesh: Mesh) -> Mesh:
-    """The first axis of a mesh alone."""
-    return Mesh(mesh.shape[:1], () if mesh.cuts_evenly(0) else mesh.shares[:1])
 
 
 def _storage(local: LocalProgram, present: Sequence[bool]) -> _Storage:

@@ -123,6 +123,16 @@ class Mesh:
         start = sum(self.shares[axis][:position])
         return start, start + self.shares[axis][position]
 
+    def along(self, axis: int) -> Mesh:
+        """One axis of the mesh alone.
+
+        Example:
+            >>> Mesh((2, 3), ((2, 1), ())).along(0), Mesh((2, 3)).along(1)
+            (Mesh(shape=(2,), shares=((2, 1),)), Mesh(shape=(3,), shares=()))
+        """
+        shares = () if self.cuts_evenly(axis) else (self.shares[axis],)
+        return Mesh((self.shape[axis],), shares)
+
     def members(self, axis: int) -> tuple[int, ...]:
         """Positions along an axis of the devices that have something."""
         if self.cuts_evenly(axis):

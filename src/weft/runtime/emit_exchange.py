@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from weft.capture.dtypes import to_torch_dtype
-from weft.parallel.placement import Mesh, Placement
+from weft.parallel.placement import Placement
 from weft.parallel.transfer import Piece, pieces, summands
 from weft.runtime.transfer import Finish, Transfer
 
@@ -55,17 +55,12 @@ def emit_exchange(transfer: Transfer) -> Finish:
 def _moved(transfer: Transfer) -> Sequence[Piece]:
     """What goes from whom to whom, by position along the axis."""
     about, mesh = transfer.collective, transfer.place.mesh
-    held = _line(mesh, about.axis)
-    wanted = held if transfer.leads_to is None else _line(transfer.leads_to, about.axis)
+    held = mesh.along(about.axis)
+    wanted = held if transfer.leads_to is None else transfer.leads_to.along(about.axis)
     entered: tuple[Placement] = (about.target_dim,)
     if about.reduce:
         return summands(transfer.line, held, (wanted, entered))
     return pieces(transfer.line, (held, (about.source_dim,)), (wanted, entered))
-
-
-def _line(mesh: Mesh, axis: int) -> Mesh:
-    """One axis of a mesh alone."""
-    return Mesh((mesh.shape[axis],), () if mesh.cuts_evenly(axis) else (mesh.shares[axis],))
 
 
 def _num_elements(some: Sequence[Piece]) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from weft.machine.model import Machine
+from weft.parallel.homes import Homes
 from weft.parallel.mcts.cluster import cluster_of, kinds_of
-from weft.parallel.mcts.decision import Homes, homes
+from weft.parallel.mcts.decision import homes
 from weft.parallel.mcts.groups import MOST_GROUPS, Grouping, grouped
 from weft.parallel.mcts.options import EXTENDED, Method, Options
 from weft.parallel.mcts.search import Found, Prior, Search, uniform

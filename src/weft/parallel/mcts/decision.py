@@ -23,6 +23,7 @@ from typing import TypeAlias
 import numpy as np
 
 from weft.core.errors import InputError
+from weft.parallel.homes import Homes
 from weft.parallel.mcts.groups import Grouping
 from weft.parallel.mcts.sketch import Floats, Sketch
 from weft.program.graph import Phase, Role
@@ -30,7 +31,6 @@ from weft.program.graph import Phase, Role
 __all__ = [
     "Action",
     "Decision",
-    "Homes",
     "Sync",
     "even_rows",
     "homes",
@@ -65,22 +65,6 @@ class Action:
 
 Decision: TypeAlias = tuple[Action, ...]
 """An action for each group."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Homes:
-    """Where nodes live, for whoever makes a plan of it.
-
-    Attributes:
-        layouts: shares of the devices of the machine in rank order, without common divisor.
-        home: for each node of the program an index into `layouts`. A parameter that is served, its
-            state and its update have a layout of one device.
-        factors: parameters whose gradients are made whole from gathered factors.
-    """
-
-    layouts: tuple[tuple[int, ...], ...]
-    home: tuple[int, ...]
-    factors: frozenset[int]
 
 
 def even_rows(rows: int, members: Sequence[int], num_devices: int) -> tuple[int, ...]:

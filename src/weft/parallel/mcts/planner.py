@@ -20,7 +20,7 @@ from math import inf
 from weft.core.errors import InputError
 from weft.parallel.candidate import Candidate, Proposal
 from weft.parallel.depth import Views
-from weft.parallel.homes import Homes, plan_by_homes
+from weft.parallel.homes import plan_by_homes
 from weft.parallel.mcts.deciding import Decided, decide
 from weft.parallel.mcts.search import Prior
 from weft.parallel.pipeline.unlike import unlike_pipelines
@@ -159,12 +159,11 @@ class _Search:
         return [Proposal(NAME, plan.prediction, plan.memory_limit_bytes, lambda: candidate)]
 
     def _planned(self, decided: Decided) -> Candidate:
-        its = decided.homes
         found = plan_by_homes(
             NAME,
             self._request.program,
             self._request.machine,
-            Homes(layouts=its.layouts, home=its.home, factors=its.factors),
+            decided.homes,
             memory_limit_bytes=self._request.limit_bytes,
         )
         return replace(found, plan=replace(found.plan, level=self._request.level))
