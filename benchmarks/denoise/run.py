@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.denoise.contestant import Contestant, accelerated, speedups
-from benchmarks.denoise.quality import psnr, ssim
+from benchmarks.denoise.quality import RANGE, psnr, ssim
 from benchmarks.denoise.rivals import rivals
 from benchmarks.denoise.scene import STEPS, Scene, Taken
 from benchmarks.denoise.sketching import LARGE, SMALL, Rendered, measure_sketches
@@ -162,7 +162,7 @@ def _profile(learnt: Sequence[Scene]) -> Profile:
     def tell(stage: str, share: float) -> None:
         _tell(f"calibrating: {stage}, {share:.0%}")
 
-    return calibrate(learnt[0].pipe, prompts, progress=tell)
+    return calibrate(learnt[0].pipe, prompts, value_range=RANGE, progress=tell)
 
 
 def _tell(text: str) -> None:

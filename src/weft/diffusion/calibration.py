@@ -32,10 +32,11 @@ from weft.diffusion.compat import blocks_of
 from weft.diffusion.costs import USUAL, Costs, fitted_costs
 from weft.diffusion.dynamics import Responses
 from weft.diffusion.families import family_of
+from weft.diffusion.likeness import Check
 from weft.diffusion.plan import DenoisePlan, Mode, Predictor, StepPlan
 from weft.diffusion.policies.fixed import Fixed
 from weft.diffusion.policy import Decider, Policy, RunFacts, inner_blocks
-from weft.diffusion.profile import Check, FewerSteps, Profile
+from weft.diffusion.profile import FewerSteps, Profile
 from weft.diffusion.record import Run
 from weft.diffusion.recording import Recording
 from weft.diffusion.search import STYLES, Style
@@ -53,8 +54,11 @@ _log = logging.getLogger("weft.diffusion")
 BUSY = 1.15
 """How many times as long as another full run of the same prompt one may take. Chosen: more than
 what caches do, less than what another program on the same cores does."""
-SPEEDUPS = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
-"""Of plans that are run to see what becomes of predictions."""
+SPEEDUPS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+"""Of plans that are run to see what becomes of predictions. Measured: a style of search that is
+best at 4 times the speed can be 10 dB behind at 6."""
+SHOWN_RANGE = 1.0
+"""Of the values of videos that diffusers' pipelines give as numbers: from 0 to 1."""
 
 
 def calibrate(
@@ -63,6 +67,8 @@ def calibrate(
     *,
     blocks: Sequence[tuple[int, int]] | None = None,
     probes: int = 6,
+    speedups: Sequence[float] = SPEEDUPS,
+    value_range: float | None = None,
     progress: Callable[[str, float], None] = lambda stage, share: None,
 ) -> Profile:
     """Run a pipeline on some prompts, and say what was learnt.
@@ -71,13 +77,18 @@ def calibrate(
         pipe: a pipeline that weft knows, not accelerated.
         prompts: what it is called with, for each of some runs; each should have a generator, or
             latents, so that runs can be repeated. Of three or more, the last half is not learnt
-            from, but only tells what becomes of predictions.
+            from, but only tells what becomes of predictions. Likeness is that of what they ask for:
+            of videos where their `output_type` is "np" or "pt", or else of latents.
         blocks: ranges that block steps may leave out; None for all but the first and the last.
         probes: steps in which an error is injected.
+        speedups: of plans that are run to see what becomes of predictions; a quality is asked for
+            in vain beyond the highest.
+        value_range: from the least to the greatest value that results have, to which likeness is
+            relative; None for 1 of videos, and for what the full runs' latents span.
         progress: told what is being done, and how much of it is done.
 
     Raises:
-        InputError: there is no prompt, or the pipeline is unknown.
+        InputError: there is no prompt, the pipeline is unknown, or a figure makes no sense.
     """
     if not prompts or probes < 1:
         raise InputError(
@@ -85,7 +96,32 @@ def calibrate(
             got=f"{len(prompts)} prompts, {probes} probes",
             hint="four prompts tell enough",
         )
-    return _Calibration(pipe, prompts, blocks, probes, progress).run()
+    if value_range is not None and not 0.0 < value_range < math.inf:
+        raise InputError(
+            need="a value_range above 0",
+            got=f"{value_range}",
+            hint="leave it out for videos; 2.0 for latents that are videos from -1 to 1",
+        )
+    if not speedups or not all(1.0 < own < math.inf for own in speedups):
+        raise InputError(
+            need="speedups above 1 to check",
+            got=f"{tuple(speedups)}",
+            hint="leave them out, or give (1.5, 2.0, 3.0), for example",
+        )
+    asked = _Asked(
+        blocks=blocks, probes=probes, speedups=tuple(sorted(set(speedups))), value_range=value_range
+    )
+    return _Calibration(pipe, prompts, asked, progress).run()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """How a pipeline is calibrated, as `calibrate` takes it."""
+
+    blocks: Sequence[tuple[int, int]] | None
+    probes: int
+    speedups: tuple[float, ...]
+    value_range: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,15 +175,14 @@ class _Calibration:
         self,
         pipe: Any,
         prompts: Sequence[Mapping[str, Any]],
-        blocks: Sequence[tuple[int, int]] | None,
-        probes: int,
+        asked: _Asked,
         progress: Callable[[str, float], None],
     ) -> None:
         count = len(blocks_of(getattr(pipe, family_of(pipe).denoisers[0])))
         inner = inner_blocks(count)
         whole = [] if inner is None else [inner]
-        self._pipe, self._prompts, self._probes = pipe, list(prompts), probes
-        self._ranges = list(whole if blocks is None else blocks)
+        self._pipe, self._prompts, self._asked = pipe, list(prompts), asked
+        self._ranges = list(whole if asked.blocks is None else asked.blocks)
         self._progress = progress
         apart = len(prompts) // 2 if len(prompts) > 2 else 0
         self._learnt = range(len(prompts) - apart)
@@ -161,15 +196,20 @@ class _Calibration:
         recordings, facts = self._record()
         recordings = self._probe(recordings)
         costs = self._costs(recordings[0])
-        span = max(float(r.max() - r.min()) for r in self._results)
         profile = Profile(
             holds_for=facts.validity,
             recordings=tuple(recordings),
             costs=costs,
-            value_range=span,
+            value_range=self._asked.value_range or self._span(),
             provenance=_provenance(self._pipe),
         )
         return self._checked(profile)
+
+    def _span(self) -> float:
+        """From the least to the greatest value of what is asked for."""
+        if any(prompt.get("output_type", "latent") != "latent" for prompt in self._prompts):
+            return SHOWN_RANGE
+        return max(float(r.max() - r.min()) for r in self._results)
 
     # ------------------------------------------------------------------------------- runs
 
@@ -203,7 +243,7 @@ class _Calibration:
             ranges = self._ranges if number in self._learnt else []
             watched = Watched(self._sketcher, ranges, guidance)
             policy = _Seen(kept=frozenset(ranges), facts=seen, watcher=watched)
-            result, _, _ = self._called(number, policy)
+            result, _, _ = self._called(number, policy, output_type="latent")
             self._require_alike(seen[0], seen[-1])
             self._results.append(result)
             if number in self._learnt:
@@ -224,7 +264,7 @@ class _Calibration:
     def _probe(self, recordings: list[Recording]) -> list[Recording]:
         """What the model makes of errors: runs in which one step is predicted are recorded."""
         steps = recordings[0].num_steps
-        chosen = _probed(steps, self._probes)
+        chosen = _probed(steps, self._asked.probes)
         responses = Responses(steps)
         own = StepPlan(mode=Mode.STEP, predictor=Predictor.REUSE)
         plans = {step: _one_step(own, step, steps) for step in chosen}
@@ -233,7 +273,8 @@ class _Calibration:
             for at, step in enumerate(chosen):
                 self._progress("probes", (number + at / len(chosen)) / len(recordings))
                 watched = Watched(self._sketcher, (), recording.guidance)
-                result, _, _ = self._called(number, _Seen(plan=plans[step], watcher=watched))
+                seen = _Seen(plan=plans[step], watcher=watched)
+                result, _, _ = self._called(number, seen, output_type="latent")
                 errors[step].append(float((result - self._results[number]).square().mean()))
                 disturbed = watched.recording(recording.positions[:-1].tolist())
                 responses.add(disturbed, recording, step)
@@ -282,18 +323,18 @@ class _Calibration:
     def _checked(self, profile: Profile) -> Profile:
         """The profile with what became of some plans, and of fewer steps in their place.
 
-        For each speed a plan of every style is run, and the best one is kept. What steps take is
-        fitted to all of these runs.
+        For each speed a plan of every style is run. What steps take is fitted to all of these runs.
         """
         steps, tried, fewer = profile.recordings[0].num_steps, list[_Tried](), list[_Tried]()
-        for at, speedup in enumerate(SPEEDUPS):
-            self._progress("checks", at / len(SPEEDUPS))
+        speedups = self._asked.speedups
+        for at, speedup in enumerate(speedups):
+            self._progress("checks", at / len(speedups))
             styles = {style: _plan_for(profile, speedup, style) for style in STYLES}
-            own = [_Tried(speedup, p, style) for style, p in styles.items() if p is not None]
+            own = [_Tried(p, style) for style, p in styles.items() if p is not None]
             count = self._fewer(steps, speedup)
             # Of few steps, several speeds ask for as many.
             if count is not None and all(len(known.plan.steps) != count for known in fewer):
-                fewer.append(_Tried(speedup, DenoisePlan(steps=(FULL,) * count)))
+                fewer.append(_Tried(DenoisePlan(steps=(FULL,) * count)))
                 own.append(fewer[-1])
             self._run_all(profile, own)
             tried += [one for one in own if one.style is not None]
@@ -306,14 +347,12 @@ class _Calibration:
             for s, whole in zip(t.seconds, whole_s, strict=True)
         ]
         costs = fitted_costs(profile.costs, runs)
-        best = [
-            max((t for t in tried if t.asked == speedup), key=_Tried.mean_db, default=None)
-            for speedup in SPEEDUPS
-        ]
         return replace(
             profile,
             costs=costs,
-            checks=tuple(t.check(costs, whole_s) for t in best if t is not None),
+            checks=tuple(
+                t.check(costs, whole_s, profile.predicted_db(t.plan.steps)) for t in tried
+            ),
             fewer_steps=tuple(
                 FewerSteps(steps=len(t.plan.steps), speedup=t.speedup(whole_s), psnr_db=t.mean_db())
                 for t in fewer
@@ -334,13 +373,13 @@ class _Calibration:
         """Run some plans for each prompt, and a full run just before."""
         steps = profile.recordings[0].num_steps
         for number in self._checked_on:
-            _, _, full_s = self._called(number, DenoisePlan(steps=(FULL,) * steps))
+            whole, _, full_s = self._called(number, DenoisePlan(steps=(FULL,) * steps))
             self._whole_s[number].append(full_s)
             for own in plans:
                 count = len(own.plan.steps)
                 changed = {} if count == steps else {"num_inference_steps": count}
                 result, _, seconds = self._called(number, own.plan, **changed)
-                error = (result - self._results[number]).double().square()
+                error = (result - whole).double().square()
                 squares = error.flatten(1).mean(1).tolist()
                 own.seconds.append(seconds)
                 own.videos_db += [profile.plain_db(square) for square in squares]
@@ -351,14 +390,12 @@ class _Tried:
     """A plan that is run to see what becomes of predictions.
 
     Attributes:
-        asked: speed that it was made for.
         plan: what is run.
         style: of the search; None for fewer steps in full.
         seconds: of its runs, by prompt [s].
         videos_db: likeness of each video of each prompt to the full run's [dB].
     """
 
-    asked: float
     plan: DenoisePlan
     style: Style | None = None
     seconds: list[float] = field(default_factory=list[float])
@@ -372,13 +409,13 @@ class _Tried:
         """Over full runs of so many seconds, by prompt."""
         return median(whole / own for whole, own in zip(whole_s, self.seconds, strict=True))
 
-    def check(self, costs: Costs, whole_s: Sequence[float]) -> Check:
+    def check(self, costs: Costs, whole_s: Sequence[float], predicted_db: float) -> Check:
         """What was predicted, and what came of it."""
-        assert self.plan.psnr_db is not None and self.style is not None, "plans of profiles say"
+        assert self.style is not None, "plans of profiles have one"
         count = len(self.videos_db)
         return Check(
             speedup=costs.speedup(self.plan.steps),
-            psnr_db=self.plan.psnr_db,
+            psnr_db=predicted_db,
             got_speedup=self.speedup(whole_s),
             got_psnr_db=self.mean_db(),
             doubt_db=stdev(self.videos_db) / math.sqrt(count) if count > 1 else 0.0,

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from weft.core.errors import InfeasibleError, InputError
 from weft.core.files import parsed, read_as, write_whole
 from weft.diffusion.costs import Costs
-from weft.diffusion.plan import DenoisePlan, Mode
+from weft.diffusion.likeness import Check, Likeness
+from weft.diffusion.plan import DenoisePlan, Mode, StepPlan
 from weft.diffusion.recording import Recording, with_end
 from weft.diffusion.search import EFFORT, STYLES, Found, Search, Style
 from weft.diffusion.surrogate import Surrogate
@@ -29,29 +30,7 @@ from weft.diffusion.validity import Validity
 
 __all__ = ["Check", "FewerSteps", "Profile", "load_profile", "save_profile"]
 
-VERSION = 2
-MARGIN = 1.8
-"""Standard errors of the checks' mean by which a quality that is asked for is surpassed. Derived:
-the means of two sets of as many videos differ by less in nine of ten cases, one way."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """A plan that was run: what was predicted, and what came of it.
-
-    Attributes:
-        speedup, psnr_db: predicted.
-        got_speedup, got_psnr_db: measured, the latter as the mean over videos.
-        doubt_db: standard error of this mean.
-        style: of the search, which did best of some.
-    """
-
-    speedup: float
-    psnr_db: float
-    got_speedup: float
-    got_psnr_db: float
-    doubt_db: float = 0.0
-    style: Style = STYLES[0]
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +56,7 @@ class Profile:
         recordings: full runs of some prompts.
         costs: what steps take.
         value_range: of the results that likeness is measured on.
-        checks: plans that were run, from slow to fast.
+        checks: plans that were run, of several styles of search, from slow to fast.
         fewer_steps: that were run in full, to compare with, from slow to fast.
         provenance: machine and date.
 
@@ -139,37 +118,34 @@ class Profile:
     def _searches(self) -> dict[tuple[Style, int], Search]:
         return {}
 
-    def style_for(self, *, speedup: float | None = None, psnr_db: float | None = None) -> Style:
-        """That of the check that is nearest to a speed or a likeness."""
+    @cached_property
+    def likeness(self) -> Likeness:
+        """What the checks say of plans."""
+        return Likeness(self.checks)
 
-        def distance(check: Check) -> float:
-            if speedup is not None:
-                return abs(check.got_speedup - speedup)
-            return abs(check.got_psnr_db - (psnr_db or 0.0))
-
-        return min(self.checks, key=distance).style if self.checks else STYLES[0]
-
-    def psnr_db(self, mean_square: float) -> float:
-        """Likeness to the full run's result, of an error; corrected by what checks found [dB]."""
-        plain = self.plain_db(mean_square)
-        if not self.checks:
-            return plain
-        known = sorted((c.psnr_db, c.got_psnr_db - c.psnr_db) for c in self.checks)
-        return plain + float(np.interp(plain, [k for k, _ in known], [d for _, d in known]))
+    @cached_property
+    def _judge(self) -> Surrogate:
+        """One for plans of all styles, so that what is predicted of them can be compared."""
+        return Surrogate(self.recordings, STYLES[0].doubt)
 
     def plain_db(self, mean_square: float) -> float:
-        """The same without the correction [dB]."""
+        """Likeness to the full run's result, of an error [dB]."""
         least = 1e-12 * self.value_range**2
         return float(10 * np.log10(self.value_range**2 / max(mean_square, least)))
 
-    def surely_db(self, mean_square: float) -> float:
-        """The likeness less a margin of what checks were unsure by: other prompts may do worse."""
-        if not self.checks:
-            return self.psnr_db(mean_square)
-        known = sorted((c.psnr_db, c.doubt_db) for c in self.checks)
-        plain = self.plain_db(mean_square)
-        doubt_db = np.interp(plain, [k for k, _ in known], [d for _, d in known])
-        return self.psnr_db(mean_square) - MARGIN * float(doubt_db)
+    def predicted_db(self, plan: Sequence[StepPlan]) -> float:
+        """Likeness of a plan's result to the full run's, before checks correct it [dB]."""
+        return self.plain_db(self._judge.mean_square(plan))
+
+    def psnr_db(self, found: Found, style: Style) -> float:
+        """Likeness of a plan that a search of a style has found, as checks correct it [dB]."""
+        plain = self.predicted_db(found.steps)
+        return self.likeness.corrected_db(plain, found.speedup, style)
+
+    def surely_db(self, found: Found, style: Style) -> float:
+        """The same less a margin, since other prompts may do worse [dB]."""
+        plain = self.predicted_db(found.steps)
+        return self.likeness.surely_db(plain, found.speedup, style)
 
     def plan(
         self,
@@ -200,18 +176,23 @@ class Profile:
     def _planned(
         self, target_speedup: float | None, min_psnr: float | None, style: Style | None
     ) -> DenoisePlan:
-        search = self.search(style or self.style_for(speedup=target_speedup, psnr_db=min_psnr))
         if target_speedup is not None:
-            found = search.for_speedup(target_speedup)
+            style = style or self.likeness.style_for_speed(target_speedup)
+            found = self.search(style).for_speedup(target_speedup)
         else:
             assert min_psnr is not None, "one of the two is asked for"
-            found = self._for_psnr(search, min_psnr)
-        return search.plan(found, self.psnr_db(found.mean_square))
+            style = style or self.likeness.style_for_psnr(min_psnr)
+            found = self._for_psnr(style, min_psnr)
+        return self.search(style).plan(found, self.psnr_db(found, style))
 
-    def _for_psnr(self, search: Search, min_psnr: float) -> Found:
-        found = search.for_error(self._allowed(min_psnr))
+    def _for_psnr(self, style: Style, min_psnr: float) -> Found:
+        """The fastest that is surely as good, and no faster than what was checked."""
+        search = self.search(style)
+        found = search.fastest(
+            lambda own: self.surely_db(own, style) >= min_psnr, self.likeness.fastest(style)
+        )
         if all(step.mode is Mode.FULL for step in found.steps):
-            known = [self.surely_db(f.mean_square) for f in search.frontier()[1:]]
+            known = [self.surely_db(own, style) for own in search.frontier()[1:]]
             best = max(known, default=float("-inf"))
             raise InfeasibleError(
                 need=f"a plan that keeps {min_psnr:.1f} dB and saves anything",
@@ -219,17 +200,6 @@ class Profile:
                 options=(*([f"min_psnr={math.floor(best)}"] if known else []), "more steps"),
             )
         return found
-
-    def _allowed(self, min_psnr: float) -> float:
-        """The largest mean square error of so much likeness, by halving in decibels."""
-        least, most = 1e-12 * self.value_range**2, self.value_range**2
-        for _ in range(60):
-            middle = (least * most) ** 0.5
-            if self.surely_db(middle) >= min_psnr:
-                least = middle
-            else:
-                most = middle
-        return least
 
     def to_json(self) -> str:
         """The profile as one line of JSON; inverse of `from_json`."""

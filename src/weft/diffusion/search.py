@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from weft.core.errors import InfeasibleError
@@ -180,19 +180,22 @@ class Search:
                     found.append(self._found(steps, speedup))
         return found
 
-    def for_error(self, allowed: float) -> Found:
-        """The fastest plan whose mean square error is allowed."""
-        frontier = self.frontier()
+    def fastest(self, is_good: Callable[[Found], bool], most: float = math.inf) -> Found:
+        """The fastest plan that is good, of those that are no faster than `most`.
+
+        The full plan counts as good.
+        """
+        frontier = [found for found in self.frontier() if found.speedup <= most]
         fastest = max(
-            (found for found in frontier if found.mean_square <= allowed),
+            [frontier[0], *(found for found in frontier[1:] if is_good(found))],
             key=lambda found: found.speedup,
-        )  # the full plan is always there
+        )
         faster = [found.speedup for found in frontier if found.speedup > fastest.speedup]
         low, high = 0, len(faster)
-        while low < high:  # errors grow with the speed
+        while low < high:  # harm grows with the speed
             middle = (low + high) // 2
             tried = self.for_speedup(faster[middle])
-            if tried.mean_square <= allowed:
+            if is_good(tried):
                 fastest, low = tried, middle + 1
             else:
                 high = middle

@@ -11,7 +11,7 @@ from weft.core.errors import InfeasibleError, InputError
 from weft.core.records import Record
 from weft.diffusion.plan import DenoisePlan
 from weft.diffusion.profile import Profile
-from weft.diffusion.search import EFFORT, Search
+from weft.diffusion.search import EFFORT, STYLES, Search
 from weft.report.denoise_table import profile_plain, profile_sentence, profile_tables
 from weft.report.markup import Markup, join
 from weft.report.page import Figure, Page, Section, html_table, render
@@ -28,8 +28,8 @@ _SPEEDS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 
 _CORRECTED = (
     "Likeness of plans is predicted from recorded runs and corrected by what the checks found;"
-    " speed is what steps were found to take. Rings are what was predicted of the checks, and lead"
-    " to what was measured. Fewer steps means all of them in full, and was measured, too."
+    " speed is what steps were found to take. Rings are what was predicted of the best of the"
+    " checks, and lead to what was measured. Fewer steps means all of them in full, and was measured, too."
 )
 
 
@@ -80,7 +80,7 @@ def pareto_page(
         picture=Section(
             heading="Likeness to the full run over speed",
             text=_CORRECTED if profile.checks else "Nothing was checked by running it.",
-            body=_plot(profile, profile.search(effort=effort), asked, points),
+            body=_plot(profile, profile.search(STYLES[0], effort=effort), asked, points),
         ),
         sections=(
             Section(heading="All points", body=html_table(_table(profile, asked, points))),
@@ -98,13 +98,14 @@ def asked_plans(profile: Profile, effort: int = EFFORT, progress: Progress = sil
     found: list[Asked] = []
     for at, speedup in enumerate(_SPEEDS):
         progress("plans", at / len(_SPEEDS), f"{speedup:g}x")
-        search = profile.search(profile.style_for(speedup=speedup), effort=effort)
+        style = profile.likeness.style_for_speed(speedup)
+        search = profile.search(style, effort=effort)
         try:
             own = search.for_speedup(speedup)
         except InfeasibleError:
             found.append(Asked(speedup=speedup, plan=None))
         else:
-            plan = search.plan(own, profile.psnr_db(own.mean_square))
+            plan = search.plan(own, profile.psnr_db(own, style))
             found.append(Asked(speedup=speedup, plan=plan))
     progress("plans", 1.0)
     return found
@@ -131,7 +132,7 @@ def _figures(profile: Profile, asked: Sequence[Asked]) -> tuple[Figure, ...]:
         if a.plan is not None and a.plan.psnr_db is not None and a.speedup in (1.5, 2.0, 3.0)
     ]
     if profile.checks:
-        worst = max(abs(c.got_psnr_db - c.psnr_db) for c in profile.checks)
+        worst = max(abs(c.got_psnr_db - c.psnr_db) for c in profile.likeness.leading())
         figures.append(Figure(value=f"{worst:.1f} dB", meaning="largest error of a checked plan"))
     return tuple(figures)
 
@@ -145,8 +146,9 @@ def _plot(
     profile: Profile, search: Search, asked: Sequence[Asked], points: Sequence[Point]
 ) -> Markup:
     plans = tuple(_place(a.plan) for a in asked if a.plan is not None)
-    predicted = tuple((c.speedup, c.psnr_db) for c in profile.checks)
-    measured = tuple((c.got_speedup, c.got_psnr_db) for c in profile.checks)
+    checks = profile.likeness.leading()
+    predicted = tuple((c.speedup, c.psnr_db) for c in checks)
+    measured = tuple((c.got_speedup, c.got_psnr_db) for c in checks)
     fewer = tuple((f.speedup, f.psnr_db) for f in profile.fewer_steps)
     others = tuple((speedup, psnr_db) for _, speedup, psnr_db in points)
     known = [*plans, *predicted, *measured, *fewer, *others]
@@ -154,7 +156,7 @@ def _plot(
     frontier = tuple(
         (found.speedup, psnr_db)
         for found in search.frontier()
-        if found.mean_square > 0 and (psnr_db := profile.psnr_db(found.mean_square)) <= highest
+        if found.mean_square > 0 and (psnr_db := profile.psnr_db(found, STYLES[0])) <= highest
     )
     return dot_plot(
         (
@@ -192,7 +194,7 @@ def _table(profile: Profile, asked: Sequence[Asked], points: Sequence[Point]) ->
             speed, psnr_db = _place(a.plan)
             told = (f"{speed:.2f}", "", f"{psnr_db:.1f}", "", str(a.plan))
             rows.append((f"plan for {a.speedup:g}x", *told))
-    for number, c in enumerate(profile.checks, start=1):
+    for number, c in enumerate(profile.likeness.leading(), start=1):
         cells = (c.speedup, c.got_speedup)
         psnr = (c.psnr_db, c.got_psnr_db)
         told = (*(f"{v:.2f}" for v in cells), *(f"{v:.1f}" for v in psnr), "predicted before")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tests.unit.diffusion.recorded import recording
 from weft.diffusion.costs import Costs
+from weft.diffusion.likeness import Check
 from weft.diffusion.plan import Mode, Model, Predictor, StepPlan
-from weft.diffusion.profile import Check, FewerSteps, Profile
+from weft.diffusion.profile import FewerSteps, Profile
 from weft.diffusion.record import Run, StepRecord
 from weft.diffusion.validity import Validity
 

@@ -23,7 +23,7 @@ from weft.diffusion import (
 )
 from weft.diffusion.calibration import _warn_if_busy
 from weft.diffusion.costs import Costs
-from weft.diffusion.profile import MARGIN
+from weft.diffusion.likeness import MARGIN
 
 STEPS = 12
 
@@ -37,7 +37,7 @@ def prompts_of(run, seeds=(1, 2)):
 )
 def calibrated(request):
     run = PIPELINES[request.param].build(STEPS)
-    made = calibrate(run.pipe, prompts_of(run), probes=6)
+    made = calibrate(run.pipe, prompts_of(run), probes=6, speedups=(1.5,))
     # Seconds of models as small as these say nothing.
     share = {Mode.FULL: 1.0, Mode.CFG: 0.5, Mode.BLOCK: 0.5, Mode.STEP: 0.01}
     return run, replace(made, costs=Costs(full_s=1.0, share=share), checks=())
@@ -94,7 +94,7 @@ def test_other_numbers_of_steps_are_interpolated(calibrated):
 @pytest.fixture(scope="module")
 def wan():
     run = PIPELINES["Wan 2.1"].build(STEPS)
-    return run, calibrate(run.pipe, prompts_of(run, (1,)), probes=2)
+    return run, calibrate(run.pipe, prompts_of(run, (1,)), probes=2, speedups=(1.5, 3.0))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_prompts_have_to_be_repeatable():
 def test_calibration_leaves_the_pipeline_as_it_was():
     run = PIPELINES["Wan 2.1"].build(STEPS)
     before = run()
-    calibrate(run.pipe, prompts_of(run, (1,)), probes=1)
+    calibrate(run.pipe, prompts_of(run, (1,)), probes=1, speedups=(2.0,))
     assert torch.equal(run(), before)
 
 
@@ -183,13 +183,13 @@ def test_short_runs_are_calibrated_or_refused(steps):
         with pytest.raises(InputError, match="at least 4"):
             calibrate(run.pipe, prompts_of(run), probes=2)
     else:
-        made = calibrate(run.pipe, prompts_of(run), probes=2)
+        made = calibrate(run.pipe, prompts_of(run), probes=2, speedups=(1.5,))
         assert {Mode.FULL, Mode.STEP, Mode.CFG} <= set(made.costs.share)
 
 
 def test_guidance_that_is_an_input_multiplies_no_error():
     run = PIPELINES["HunyuanVideo"].build(6)
-    made = calibrate(run.pipe, prompts_of(run), probes=2)
+    made = calibrate(run.pipe, prompts_of(run), probes=2, speedups=(1.5,))
     assert {recording.guidance for recording in made.recordings} == {1.0}
 
 
@@ -222,14 +222,49 @@ def test_a_damaged_profile_is_refused_when_it_is_read(wan, tmp_path, damage):
         load_profile(tmp_path / "profile.json")
 
 
-def test_what_other_prompts_may_do_worse_is_left_as_a_margin():
+def test_a_quality_keeps_a_margin_and_stays_within_what_was_checked():
     known = a_profile()
     sure = replace(known, checks=tuple(replace(c, doubt_db=2.0) for c in known.checks))
-    square = 4e4**2 / 10**3.5
-    assert known.surely_db(square) == known.psnr_db(square)
-    assert sure.surely_db(square) == pytest.approx(sure.psnr_db(square) - 2.0 * MARGIN)
-    assert sure.psnr_db(sure._allowed(30.0)) == pytest.approx(30.0 + 2.0 * MARGIN, abs=0.01)
-    assert a_profile(checks=False).surely_db(square) == pytest.approx(35.0)
+    most = max(check.speedup for check in known.checks)
+    plan = known.plan(min_psnr=31.0)
+    assert plan.psnr_db >= 31.0 and plan.speedup <= most * (1 + 1e-9)
+    with_margin = sure.plan(min_psnr=31.0)
+    assert with_margin.psnr_db >= 31.0 + 2.0 * MARGIN - 1e-9
+    assert known.plan(min_psnr=56.0).speedup > sure.plan(min_psnr=56.0).speedup
+    # So little is asked for that it would be reached far beyond the last check.
+    assert known.plan(min_psnr=-50.0).speedup <= most * (1 + 1e-9)
+
+
+def test_likeness_is_that_of_what_prompts_ask_for():
+    """Of videos as numbers from 0 to 1 where they ask for these; or of latents."""
+    run = PIPELINES["CogVideoX"].build(6)
+    (prompt,) = prompts_of(run, (1,))
+    quick = {"probes": 1, "speedups": (1.5,)}
+    latents = calibrate(run.pipe, [prompt], **quick)
+    videos = calibrate(run.pipe, [{**prompt, "output_type": "np"}], **quick)
+    given = calibrate(run.pipe, [prompt], value_range=3.0, **quick)
+    span = float(run().max() - run().min())
+    assert latents.value_range == pytest.approx(span, rel=0.5)
+    assert videos.value_range == 1.0 and given.value_range == 3.0
+    np.testing.assert_array_equal(videos.recordings[0].outputs, latents.recordings[0].outputs)
+    fewer = (videos.fewer_steps[0], latents.fewer_steps[0])
+    assert fewer[0].psnr_db != pytest.approx(fewer[1].psnr_db, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"value_range": 0.0}, "value_range"),
+        ({"speedups": ()}, "speedups"),
+        ({"speedups": (1.0, 2.0)}, "speedups"),
+        ({"speedups": (float("nan"),)}, "speedups"),
+        ({"probes": 0}, "probe"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong, named):
+    run = PIPELINES["CogVideoX"].build(6)
+    with pytest.raises(InputError, match=named):
+        calibrate(run.pipe, prompts_of(run, (1,)), **wrong)
 
 
 def test_a_busy_machine_is_told_of(caplog):

@@ -74,8 +74,11 @@ def test_the_same_plan_is_found_again():
 def test_for_an_error_the_fastest_is_found():
     found, _ = search()
     allowed = found.for_speedup(2.0).mean_square
-    own = found.for_error(allowed)
+    own = found.fastest(lambda plan: plan.mean_square <= allowed)
     assert own.mean_square <= allowed and own.speedup >= 1.9
+    slower = found.fastest(lambda plan: plan.mean_square <= allowed, most=1.4)
+    assert 1.2 <= slower.speedup <= 1.4
+    assert found.fastest(lambda plan: False).speedup == 1.0
 
 
 def test_a_speed_that_no_plan_has_is_refused():

@@ -1,0 +1,112 @@
+"""How like a plan's result is to the full run's: what was run corrects what is predicted.
+
+    likeness of a plan = predicted + what was missed of checks, between their speeds
+    surely             = the same, less a margin of what the checks are unsure by
+
+Checks are told apart by the style of the search that made them, since a style that does best at one
+speed may do worst at the next, and by speed, since what is missed grows with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from weft.diffusion.search import STYLES, Style
+
+__all__ = ["Check", "Likeness"]
+
+MARGIN = 1.8
+"""Standard errors of the checks' mean by which a quality that is asked for is surpassed. Derived:
+the means of two sets of as many videos differ by less in nine of ten cases, one way."""
+GRID = 200
+"""Speeds that are looked at for the fastest of a style. Chosen: finer than steps that are saved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A plan that was run: what was predicted, and what came of it.
+
+    Attributes:
+        speedup, psnr_db: predicted.
+        got_speedup, got_psnr_db: measured, the latter as the mean over videos.
+        doubt_db: standard error of this mean.
+        style: of the search that made the plan.
+    """
+
+    speedup: float
+    psnr_db: float
+    got_speedup: float
+    got_psnr_db: float
+    doubt_db: float = 0.0
+    style: Style = STYLES[0]
+
+
+class Likeness:
+    """Likeness of plans, by speed and style.
+
+    Args:
+        checks: that were run; with none, nothing is corrected.
+    """
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        ordered = sorted(checks, key=lambda check: check.speedup)
+        self._of = {s: [c for c in ordered if c.style == s] for s in {c.style for c in ordered}}
+
+    def corrected_db(self, plain_db: float, speedup: float, style: Style) -> float:
+        """What is predicted of a plan, corrected [dB]."""
+        return plain_db + self._at(speedup, style, lambda c: c.got_psnr_db - c.psnr_db)
+
+    def surely_db(self, plain_db: float, speedup: float, style: Style) -> float:
+        """The same less a margin: other prompts may do worse [dB]."""
+        doubt_db = self._at(speedup, style, lambda c: c.doubt_db)
+        return self.corrected_db(plain_db, speedup, style) - MARGIN * doubt_db
+
+    def fastest(self, style: Style) -> float:
+        """Speed of the fastest check: nothing is known of what is faster."""
+        own = self._of.get(style)
+        return own[-1].speedup if own else math.inf
+
+    def style_for_speed(self, speedup: float) -> Style:
+        """The style that did best around a speed, of those that were checked as far."""
+        known = [s for s in self._of if self.fastest(s) >= speedup] or list(self._of)
+        return max(known, key=lambda s: self._at(speedup, s, _got), default=STYLES[0])
+
+    def style_for_psnr(self, psnr_db: float) -> Style:
+        """The style that is surely as good at the highest speed."""
+
+        def reached(style: Style) -> tuple[float, float]:
+            own = self._of[style]
+            speeds = np.linspace(own[0].speedup, own[-1].speedup, GRID)
+            sure = [self._at(float(speed), style, _surely) for speed in speeds]
+            good = [float(s) for s, db in zip(speeds, sure, strict=True) if db >= psnr_db]
+            return max(good, default=0.0), sure[0]
+
+        return max(self._of, key=reached, default=STYLES[0])
+
+    def leading(self) -> tuple[Check, ...]:
+        """Checks that no other one surpasses in both, from slow to fast."""
+        every = [check for own in self._of.values() for check in own]
+        found: list[Check] = []
+        for check in sorted(every, key=lambda c: (c.speedup, c.got_psnr_db), reverse=True):
+            if not found or check.got_psnr_db > found[-1].got_psnr_db:
+                found.append(check)
+        return tuple(reversed(found))
+
+    def _at(self, speedup: float, style: Style, told: Callable[[Check], float]) -> float:
+        """A figure of a style's checks, between the two nearest in speed."""
+        own = self._of.get(style) or [c for every in self._of.values() for c in every]
+        if not own:
+            return 0.0
+        return float(np.interp(speedup, [c.speedup for c in own], [told(c) for c in own]))
+
+
+def _got(check: Check) -> float:
+    return check.got_psnr_db
+
+
+def _surely(check: Check) -> float:
+    return check.got_psnr_db - MARGIN * check.doubt_db

@@ -1,0 +1,81 @@
+"""Checks correct what is predicted of plans, by speed and by style of search."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from weft.diffusion.likeness import MARGIN, Check, Likeness
+from weft.diffusion.search import STYLES
+
+SAFE, BOLD = STYLES[0], STYLES[1]
+
+
+def check(speedup, got_psnr_db, style=SAFE, *, psnr_db=40.0, doubt_db=0.0):
+    """A plan that was run, of which 40 dB were predicted."""
+    return Check(
+        speedup=speedup,
+        psnr_db=psnr_db,
+        got_speedup=speedup,
+        got_psnr_db=got_psnr_db,
+        doubt_db=doubt_db,
+        style=style,
+    )
+
+
+@pytest.fixture
+def known():
+    """Bold plans are better at twice the speed and collapse at four times."""
+    return Likeness(
+        [
+            check(4.0, 30.0, doubt_db=1.0),
+            check(2.0, 42.0),
+            check(2.0, 46.0, BOLD),
+            check(4.0, 20.0, BOLD),
+        ]
+    )
+
+
+def test_what_checks_missed_is_corrected_between_their_speeds(known):
+    assert known.corrected_db(40.0, 2.0, SAFE) == pytest.approx(42.0)
+    assert known.corrected_db(40.0, 3.0, SAFE) == pytest.approx(36.0)
+    assert known.corrected_db(35.0, 3.0, BOLD) == pytest.approx(28.0)
+    assert known.corrected_db(50.0, 1.1, SAFE) == pytest.approx(52.0)
+
+
+def test_the_margin_is_that_of_the_checks_around(known):
+    assert known.surely_db(40.0, 2.0, SAFE) == pytest.approx(42.0)
+    assert known.surely_db(40.0, 4.0, SAFE) == pytest.approx(30.0 - MARGIN)
+    assert known.surely_db(40.0, 3.0, SAFE) == pytest.approx(36.0 - MARGIN / 2)
+
+
+def test_each_speed_has_its_own_style(known):
+    assert known.style_for_speed(2.0) == BOLD and known.style_for_speed(3.5) == SAFE
+
+
+def test_a_style_that_was_not_checked_as_far_is_not_taken():
+    own = Likeness([check(2.0, 60.0, BOLD), check(2.0, 40.0), check(4.0, 30.0)])
+    assert own.style_for_speed(1.5) == BOLD and own.style_for_speed(3.0) == SAFE
+    assert own.style_for_speed(9.0) in (SAFE, BOLD)
+
+
+def test_a_quality_takes_the_style_that_keeps_it_longest(known):
+    assert known.style_for_psnr(44.0) == BOLD and known.style_for_psnr(30.0 - MARGIN) == SAFE
+    assert known.style_for_psnr(90.0) == BOLD, "the better one where nothing is good enough"
+
+
+def test_nothing_is_known_beyond_the_fastest_check(known):
+    assert known.fastest(SAFE) == 4.0
+    assert Likeness([]).fastest(SAFE) == math.inf
+
+
+def test_without_checks_nothing_is_corrected():
+    own = Likeness([])
+    assert own.surely_db(37.0, 2.0, BOLD) == 37.0
+    assert own.style_for_speed(2.0) == own.style_for_psnr(30.0) == STYLES[0]
+    assert own.leading() == ()
+
+
+def test_leading_checks_are_surpassed_by_none(known):
+    assert [(c.speedup, c.got_psnr_db) for c in known.leading()] == [(2.0, 46.0), (4.0, 30.0)]
