@@ -326,6 +326,8 @@ class _Calibration:
         For each speed a plan of every style is run. What steps take is fitted to all of these runs.
         """
         steps, tried, fewer = profile.recordings[0].num_steps, list[_Tried](), list[_Tried]()
+        followed = _Tried(DenoisePlan(steps=(FULL,) * steps))  # what it takes that nothing is saved
+        self._run_all(profile, [followed])
         speedups = self._asked.speedups
         for at, speedup in enumerate(speedups):
             self._progress("checks", at / len(speedups))
@@ -343,7 +345,7 @@ class _Calibration:
         whole_s = [median(self._whole_s[number]) for number in self._checked_on]
         runs = [
             (t.plan.steps, s / whole)
-            for t in tried
+            for t in (*tried, followed)
             for s, whole in zip(t.seconds, whole_s, strict=True)
         ]
         costs = fitted_costs(profile.costs, runs)
@@ -370,10 +372,10 @@ class _Calibration:
         return None if listed or count == steps else count
 
     def _run_all(self, profile: Profile, plans: Sequence[_Tried]) -> None:
-        """Run some plans for each prompt, and a full run just before."""
+        """Run some plans for each prompt, and a full run, not accelerated, just before."""
         steps = profile.recordings[0].num_steps
         for number in self._checked_on:
-            whole, _, full_s = self._called(number, DenoisePlan(steps=(FULL,) * steps))
+            whole, full_s = self._timed(number)
             self._whole_s[number].append(full_s)
             for own in plans:
                 count = len(own.plan.steps)

@@ -39,19 +39,26 @@ class Costs:
         full_s: everything [s].
         share: of a full step, by mode.
         around_s: of a step, outside of the denoiser [s].
+        bare_s: all of a step of a pipeline that is not accelerated [s]; None if it was not
+            measured, and taken to be as long as a full step.
     """
 
     full_s: float
     share: Mapping[Mode, float]
     around_s: float = 0.0
+    bare_s: float | None = None
+
+    def whole_s(self, steps: int) -> float:
+        """Of so many steps in full, not accelerated: what a speed is relative to [s]."""
+        return steps * (self.full_s + self.around_s if self.bare_s is None else self.bare_s)
 
     def seconds(self, plan: Sequence[StepPlan]) -> float:
         """Of a plan [s]."""
         return sum(self.around_s + self.full_s * self.share[step.mode] for step in plan)
 
     def speedup(self, plan: Sequence[StepPlan]) -> float:
-        """Over all steps in full."""
-        return self.seconds([FULL] * len(plan)) / self.seconds(plan)
+        """Over all steps in full, not accelerated."""
+        return self.whole_s(len(plan)) / self.seconds(plan)
 
 
 def fitted_costs(costs: Costs, runs: Sequence[tuple[Sequence[StepPlan], float]]) -> Costs:
@@ -59,32 +66,36 @@ def fitted_costs(costs: Costs, runs: Sequence[tuple[Sequence[StepPlan], float]])
 
     Args:
         costs: as single steps took.
-        runs: plans, and what each took over all of its steps in full, finite and above 0.
+        runs: plans, and what each took over all of its steps in full, not accelerated; finite and
+            above 0.
 
     Returns:
-        The costs with other shares, of modes that some run has used.
+        The costs with other shares, of modes that some run has used, and with what a full step
+        takes more than one that is not accelerated.
 
     Source: iteratively reweighted least squares for least absolute errors, E. J. Schlossmacher,
     Journal of the American Statistical Association 68(344), 1973.
     """
-    used = {step.mode for plan, _ in runs for step in plan}
-    modes = sorted(used - {Mode.FULL}, key=lambda mode: mode.value)
-    if not modes:
+    modes = sorted({step.mode for plan, _ in runs for step in plan}, key=lambda mode: mode.value)
+    if set(modes) <= {Mode.FULL}:
         return costs
     whole_s = costs.full_s + costs.around_s
     first = np.array([(costs.around_s + costs.full_s * costs.share[m]) / whole_s for m in modes])
     counts = np.array(
         [[sum(step.mode is m for step in plan) / len(plan) for m in modes] for plan, _ in runs]
     )
-    left = np.array([ratio for _, ratio in runs]) - (1.0 - counts.sum(1))
     relative = 1.0 / np.array([ratio for _, ratio in runs])
     rows = np.concatenate([counts * relative[:, None], TRUST * np.eye(len(modes))])
-    wanted = np.concatenate([left * relative, TRUST * first])
+    wanted = np.concatenate([np.ones(len(runs)), TRUST * first])
     found = first
     for _ in range(ROUNDS):
         missed = np.abs(rows @ found - wanted)
         weights = np.sqrt(1.0 / np.maximum(missed, NEAR))
         found, *_ = np.linalg.lstsq(rows * weights[:, None], wanted * weights, rcond=None)
-    shares = (np.clip(found, 0.0, 1.0) * whole_s - costs.around_s) / costs.full_s
-    own = {m: max(float(s), LEAST_SHARE) for m, s in zip(modes, shares, strict=True)}
-    return replace(costs, share={**costs.share, **own})
+    taken = dict(zip(modes, np.clip(found, LEAST_SHARE, None), strict=True))
+    bare_s = whole_s / float(taken.pop(Mode.FULL, 1.0))
+    own = {
+        mode: min(max(float(share * bare_s - costs.around_s) / costs.full_s, LEAST_SHARE), 1.0)
+        for mode, share in taken.items()
+    }
+    return replace(costs, share={**costs.share, **own}, bare_s=bare_s)

@@ -158,7 +158,7 @@ class _HandOver:
         self._surrogate, self._costs, self._wanted = surrogate, costs, wanted
         self._small_share = small_share
         self._search = Search(surrogate, costs)
-        self._full_s = costs.seconds((FULL,) * surrogate.num_steps)
+        self._full_s = costs.whole_s(surrogate.num_steps)
 
     def without(self) -> DenoisePlan:
         """The best plan of the large model alone.

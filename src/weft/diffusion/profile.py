@@ -77,6 +77,7 @@ class Profile:
         told += [self.costs.around_s, *(f.psnr_db for f in self.fewer_steps)]
         figures = [f for c in self.checks for f in (c.speedup, c.got_speedup)]
         figures += [self.value_range, self.costs.full_s, *self.costs.share.values()]
+        figures.append(self.costs.whole_s(1))
         steps = {recording.num_steps for recording in self.recordings}
         known = {Mode.FULL, Mode.STEP}
         if self.recordings and self.recordings[0].offsets is not None:
@@ -211,6 +212,7 @@ class Profile:
             "costs": {
                 "full_s": self.costs.full_s,
                 "around_s": self.costs.around_s,
+                "bare_s": self.costs.bare_s,
                 "share": {mode.value: share for mode, share in self.costs.share.items()},
             },
             "value_range": self.value_range,
@@ -245,6 +247,7 @@ def _profile(plain: Mapping[str, Any]) -> Profile:
         costs=Costs(
             full_s=float(costs["full_s"]),
             around_s=float(costs["around_s"]),
+            bare_s=None if costs["bare_s"] is None else float(costs["bare_s"]),
             share={Mode(m): float(s) for m, s in costs["share"].items()},
         ),
         value_range=float(plain["value_range"]),

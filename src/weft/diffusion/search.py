@@ -90,7 +90,7 @@ class Search:
         self._options = [FULL, *self._shortcuts(modes)]
         # By identity, which is quicker; the options last as long as the search.
         self._taken = {id(option): costs.seconds((option,)) for option in self._options}
-        self._whole_s = self._seconds((FULL,) * surrogate.num_steps)
+        self._whole_s = costs.whole_s(surrogate.num_steps)
         self._frontier: list[Found] = []
 
     def _shortcuts(self, modes: Sequence[Mode]) -> list[StepPlan]:
@@ -119,7 +119,8 @@ class Search:
     def frontier(self) -> list[Found]:
         """A plan for every speed, from none of it to all."""
         if not self._frontier:
-            own = self._found((FULL,) * self._surrogate.num_steps, 1.0)
+            steps = (FULL,) * self._surrogate.num_steps
+            own = self._found(steps, self._speedup(steps))
             self._frontier = [own]
             while (own := self._step_on(own)) is not None:
                 self._frontier.append(own)

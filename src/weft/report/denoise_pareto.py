@@ -29,7 +29,8 @@ _SPEEDS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0)
 _CORRECTED = (
     "Likeness of plans is predicted from recorded runs and corrected by what the checks found;"
     " speed is what steps were found to take. Rings are what was predicted of the best of the"
-    " checks, and lead to what was measured. Fewer steps means all of them in full, and was measured, too."
+    " checks, and lead to what was measured. Fewer steps means all of them in full, and was"
+    " measured, too."
 )
 
 

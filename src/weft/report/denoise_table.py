@@ -87,6 +87,7 @@ def profile_tables(profile: Profile) -> tuple[Table, ...]:
                 for mode, share in profile.costs.share.items()
             ),
             ("around the denoiser", format_seconds(profile.costs.around_s), ""),
+            ("all of it, not accelerated", format_seconds(profile.costs.whole_s(1)), ""),
         ),
     )
     return (costs, *_checked(profile))

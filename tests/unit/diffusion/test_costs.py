@@ -44,10 +44,21 @@ def test_runs_correct_what_single_steps_said_though_some_are_disturbed(disturbed
 
 def test_what_no_run_did_is_left_as_it_was():
     plan = [STEPS[Mode.FULL], STEPS[Mode.STEP]] * 10
-    found = fitted_costs(guessed(step=0.2, cfg=0.45), [(plan, 1 / TRUE.speedup(plan))] * 5)
+    some = [(plan, 1 / TRUE.speedup(plan)), ([STEPS[Mode.FULL]] * 20, 1.0)]
+    found = fitted_costs(guessed(step=0.2, cfg=0.45), some * 5)
     assert found.share[Mode.CFG] == 0.45
     assert found.share[Mode.STEP] == pytest.approx(0.05, abs=0.01)
     assert fitted_costs(TRUE, []) == TRUE
+
+
+def test_what_a_full_step_takes_more_than_one_that_is_not_accelerated_is_found():
+    """Hooks take time, too: speeds are relative to a pipeline without."""
+    slower = [(plan, 1.05 * ratio) for plan, ratio in runs(30)]
+    found = fitted_costs(guessed(step=0.0, cfg=0.45, block=0.6), slower)
+    assert found.whole_s(1) == pytest.approx(1.02 / 1.05, rel=0.01)
+    plan, ratio = slower[0]
+    assert found.speedup(plan) == pytest.approx(1 / ratio, rel=0.02)
+    assert found.speedup([STEPS[Mode.FULL]] * 20) == pytest.approx(1 / 1.05, rel=0.01)
 
 
 def test_shares_stay_between_nothing_and_everything():
