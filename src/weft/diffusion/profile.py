@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -31,6 +32,8 @@ from weft.diffusion.validity import Validity
 __all__ = ["Check", "FewerSteps", "Profile", "load_profile", "save_profile"]
 
 VERSION = 3
+_SEARCHING = threading.Lock()
+"""Held while a plan is searched for: pipelines in several threads may ask the same profile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +169,10 @@ class Profile:
             InfeasibleError: no plan is that fast, or only the full one is that good.
         """
         key = (target_speedup, min_psnr, style)
-        if key not in self._plans:
-            self._plans[key] = self._planned(target_speedup, min_psnr, style)
-        return self._plans[key]
+        with _SEARCHING:
+            if key not in self._plans:
+                self._plans[key] = self._planned(target_speedup, min_psnr, style)
+            return self._plans[key]
 
     @cached_property
     def _plans(self) -> dict[object, DenoisePlan]:

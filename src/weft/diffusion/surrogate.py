@@ -46,6 +46,30 @@ NOTHING: _Used = ((), (), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """Steps whose values are kept when a step begins, the last three of each kind."""
+
+    outputs: tuple[int, ...] = ()
+    offsets: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+
+    def after(self, step: int, kind: _Kind) -> _Known:
+        """When the next one begins."""
+        if not (kind.is_full or kind.keeps_outputs):
+            return self
+        outputs = (*self.outputs[-2:], step)
+        if not kind.is_full:
+            return replace(self, outputs=outputs)
+        return _Known(
+            outputs=outputs, offsets=(*self.offsets[-2:], step), blocks=(*self.blocks[-2:], step)
+        )
+
+
+_Before: TypeAlias = "tuple[Vectors | None, Vectors | None, Vectors | None, float, _Known]"
+"""When a step begins: error of the latents, of the last two outputs, uncertainty, what is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Error:
     """What predicting a step is off by.
 
@@ -103,6 +127,8 @@ class Surrogate:
         self.ranges = tuple(recordings[0].blocks)
         self._doubt = doubt
         self._kinds: dict[int, _Kind] = {}
+        self._last: Sequence[StepPlan] = ()
+        self._trail: list[_Before] = [(None, None, None, 0.0, _Known())]
         positions = recordings[0].positions
         offsets = [r.offsets for r in recordings if r.offsets is not None]
         self._outputs = Fitting([r.outputs for r in recordings], positions)
@@ -125,32 +151,52 @@ class Surrogate:
         """Mean square of the error of the results' elements.
 
         Infinite for a plan that predicts from nothing.
+
+        A search asks for plans that differ in a step or two: the steps that a plan begins with as
+        the one before did are not looked at again.
         """
-        of_all, solver = self._of_all, self._solver
-        errors: list[Vectors | None] = []
-        past: list[Vectors | None] = [None, None]
-        now: Vectors | None = None
-        doubt = 0.0
-        for step, kind, used in self._walk(plan):
-            if used is None:
+        begun = self._shared(plan)
+        trail = self._trail
+        del trail[begun + 1 :]
+        self._last = plan
+        for step in range(begun, len(plan)):
+            after = self._after(step, plan[step])
+            if after is None:
+                self._last = plan[:step]
                 return float("inf")
-            errors.append(now)
-            a, b, c, d = solver[step]
-            if kind.is_full:
-                off = None if now is None else of_all[step] * now
-            else:
-                error = kind.errors.get((step, used))
-                if error is None:
-                    error = kind.errors[step, used] = self._error(step, kind, used)
-                off = error.own
-                for at, factor in error.carried:
-                    carried = errors[at]
-                    if carried is not None:
-                        off = off + factor * carried
-                doubt += error.square
-            now = _sum((a, now), (b, off), (c, past[0]), (d, past[1]))
-            past = [off, past[0]]
+            trail.append(after)
+        now, _, _, doubt, _ = trail[-1]
         return 0.0 if now is None else float(np.vdot(now, now)) + self._doubt**2 * doubt
+
+    def _shared(self, plan: Sequence[StepPlan]) -> int:
+        """How many first steps a plan has in common with the one before."""
+        for step, (own, other) in enumerate(zip(plan, self._last, strict=False)):
+            if own is not other:
+                return step
+        return min(len(plan), len(self._last))
+
+    def _after(self, step: int, own: StepPlan) -> _Before | None:
+        """What there is when a step is done; None if it predicts from nothing."""
+        now, last, older, doubt, known = self._trail[step]
+        kind = self._kinds.get(id(own)) or self._kind(own)
+        used = _used(kind, known)
+        if used is None:
+            return None
+        a, b, c, d = self._solver[step]
+        if kind.is_full:
+            off = None if now is None else self._of_all[step] * now
+        else:
+            error = kind.errors.get((step, used))
+            if error is None:
+                error = kind.errors[step, used] = self._error(step, kind, used)
+            off = error.own
+            for at, factor in error.carried:
+                carried = self._trail[at][0]
+                if carried is not None:
+                    off = off + factor * carried
+            doubt += error.square
+        now = _sum((a, now), (b, off), (c, last), (d, older))
+        return now, off, last, doubt, known.after(step, kind)
 
     def handed_over(self, small: Vectors, switch: int) -> float:
         """Mean square of the results' error if a small model computes from a step on.
@@ -176,31 +222,11 @@ class Surrogate:
 
     def _walk(self, plan: Sequence[StepPlan]) -> Iterator[tuple[int, _Kind, _Used | None]]:
         """Steps, and what each predicts from; None if something lacks that."""
-        c: tuple[int, ...] = ()
-        o: tuple[int, ...] = ()
-        r: tuple[int, ...] = ()
+        known = _Known()
         for step, own in enumerate(plan):
             kind = self._kinds.get(id(own)) or self._kind(own)
-            if kind.is_full:
-                yield step, kind, NOTHING
-                c, o, r = (*c[-2:], step), (*o[-2:], step), (*r[-2:], step)
-                continue
-            few = kind.few
-            lacks_outputs = kind.of_outputs and not c
-            if lacks_outputs or (kind.of_offsets and not o) or (kind.of_blocks and not r):
-                yield step, kind, None
-            else:
-                yield (
-                    step,
-                    kind,
-                    (
-                        c[-few:] if kind.of_outputs else (),
-                        o[-few:] if kind.of_offsets else (),
-                        r[-few:] if kind.of_blocks else (),
-                    ),
-                )
-            if kind.keeps_outputs:
-                c = (*c[-2:], step)
+            yield step, kind, _used(kind, known)
+            known = known.after(step, kind)
 
     def _kind(self, own: StepPlan) -> _Kind:
         """Found by identity, which is quicker than by value; the step is kept, so that it lasts."""
@@ -284,6 +310,21 @@ class Surrogate:
         return Weights(
             outputs=of(self._outputs, c), offsets=of(self._offsets, o), blocks=of(ranged, r)
         )
+
+
+def _used(kind: _Kind, known: _Known) -> _Used | None:
+    """What a step predicts from; None if something lacks that."""
+    if kind.is_full:
+        return NOTHING
+    outputs = known.outputs[-kind.few :] if kind.of_outputs else ()
+    offsets = known.offsets[-kind.few :] if kind.of_offsets else ()
+    blocks = known.blocks[-kind.few :] if kind.of_blocks else ()
+    lacks = (
+        (kind.of_outputs and not outputs)
+        or (kind.of_offsets and not offsets)
+        or (kind.of_blocks and not blocks)
+    )
+    return None if lacks else (outputs, offsets, blocks)
 
 
 def _sum(*terms: tuple[float, Error | None]) -> Error | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -265,6 +266,15 @@ def test_settings_that_make_no_sense_are_refused(wrong, named):
     run = PIPELINES["CogVideoX"].build(6)
     with pytest.raises(InputError, match=named):
         calibrate(run.pipe, prompts_of(run, (1,)), **wrong)
+
+
+def test_threads_that_ask_at_once_are_given_the_same_plans():
+    asked = (1.3, 1.5, 1.7, 1.9)
+    alone = [a_profile().plan(target_speedup=own) for own in asked]
+    shared = a_profile()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda own: shared.plan(target_speedup=own), asked))
+    assert found == alone
 
 
 def test_a_busy_machine_is_told_of(caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -175,3 +176,21 @@ def test_a_plan_is_given_its_weights():
     assert len(cfg.offsets) == 3 and not cfg.outputs
     assert sum(block.blocks) == pytest.approx(1.0)  # of differences, all that is known
     assert own.fitted(made)[6] == made[6]
+
+
+def test_a_plan_is_judged_alike_whatever_was_judged_before():
+    """What it begins with is not looked at again; nothing else may be left of the plan before."""
+    chance = random.Random(0)
+    own = Surrogate([recording(seed=0), recording(seed=1)])
+    options = [
+        FULL,
+        *(step(mode, p) for mode in (Mode.STEP, Mode.CFG, Mode.BLOCK) for p in Predictor),
+    ]
+    plan, found = tuple(plan_of(12)), []
+    for _ in range(200):
+        at = chance.randrange(12)
+        plan = (*plan[:at], chance.choice(options), *plan[at + 1 :])
+        alone = Surrogate(own.recordings).mean_square(plan)
+        assert own.mean_square(plan) == alone
+        found.append(alone)
+    assert 20 < sum(np.isfinite(found)) < 200, "plans of both kinds were judged"
