@@ -342,21 +342,14 @@ class _Calibration:
             tried += [one for one in own if one.style is not None]
         self._progress("checks", 1.0)
         _warn_if_busy([self._whole_s[number] for number in self._checked_on])
-        whole_s = [median(self._whole_s[number]) for number in self._checked_on]
-        runs = [
-            (t.plan.steps, s / whole)
-            for t in (*tried, followed)
-            for s, whole in zip(t.seconds, whole_s, strict=True)
-        ]
+        runs = [(t.plan.steps, ratio) for t in (*tried, followed) for ratio in t.ratios]
         costs = fitted_costs(profile.costs, runs)
         return replace(
             profile,
             costs=costs,
-            checks=tuple(
-                t.check(costs, whole_s, profile.predicted_db(t.plan.steps)) for t in tried
-            ),
+            checks=tuple(t.check(costs, profile.predicted_db(t.plan.steps)) for t in tried),
             fewer_steps=tuple(
-                FewerSteps(steps=len(t.plan.steps), speedup=t.speedup(whole_s), psnr_db=t.mean_db())
+                FewerSteps(steps=len(t.plan.steps), speedup=t.speedup(), psnr_db=t.mean_db())
                 for t in fewer
             ),
         )
@@ -383,7 +376,7 @@ class _Calibration:
                 result, _, seconds = self._called(number, own.plan, **changed)
                 error = (result - whole).double().square()
                 squares = error.flatten(1).mean(1).tolist()
-                own.seconds.append(seconds)
+                own.ratios.append(seconds / full_s)
                 own.videos_db += [profile.plain_db(square) for square in squares]
 
 
@@ -394,33 +387,35 @@ class _Tried:
     Attributes:
         plan: what is run.
         style: of the search; None for fewer steps in full.
-        seconds: of its runs, by prompt [s].
+        ratios: what its runs took over all steps in full just before, not accelerated, by prompt:
+            next to each other, both have what else a machine does.
         videos_db: likeness of each video of each prompt to the full run's [dB].
     """
 
     plan: DenoisePlan
     style: Style | None = None
-    seconds: list[float] = field(default_factory=list[float])
+    ratios: list[float] = field(default_factory=list[float])
     videos_db: list[float] = field(default_factory=list[float])
 
     def mean_db(self) -> float:
         """Likeness, the mean over videos [dB]."""
         return mean(self.videos_db)
 
-    def speedup(self, whole_s: Sequence[float]) -> float:
-        """Over full runs of so many seconds, by prompt."""
-        return median(whole / own for whole, own in zip(whole_s, self.seconds, strict=True))
+    def speedup(self) -> float:
+        """Over all steps in full."""
+        return 1.0 / median(self.ratios)
 
-    def check(self, costs: Costs, whole_s: Sequence[float], predicted_db: float) -> Check:
+    def check(self, costs: Costs, predicted_db: float) -> Check:
         """What was predicted, and what came of it."""
         assert self.style is not None, "plans of profiles have one"
         count = len(self.videos_db)
         return Check(
             speedup=costs.speedup(self.plan.steps),
             psnr_db=predicted_db,
-            got_speedup=self.speedup(whole_s),
+            got_speedup=self.speedup(),
             got_psnr_db=self.mean_db(),
             doubt_db=stdev(self.videos_db) / math.sqrt(count) if count > 1 else 0.0,
+            videos=count,
             style=self.style,
         )
 

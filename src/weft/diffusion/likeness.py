@@ -2,6 +2,10 @@
 
     likeness of a plan = predicted + what was missed of checks, between their speeds
     surely             = the same, less a margin of what the checks are unsure by
+    margin             = t(0.95, n - 1) sqrt(2) s / sqrt(n)    n videos, s their standard deviation
+
+The mean of as many other videos is worse than the checks' by more than the margin in one of twenty
+cases.
 
 Checks are told apart by the style of the search that made them, since a style that does best at one
 speed may do worst at the next, and by speed, since what is missed grows with it.
@@ -19,9 +23,8 @@ from weft.diffusion.search import STYLES, Style
 
 __all__ = ["Check", "Likeness"]
 
-MARGIN = 1.8
-"""Standard errors of the checks' mean by which a quality that is asked for is surpassed. Derived:
-the means of two sets of as many videos differ by less in nine of ten cases, one way."""
+NORMAL = 1.6449
+"""Quantile of the normal distribution at 0.95: one case of twenty lies beyond."""
 GRID = 200
 """Speeds that are looked at for the fastest of a style. Chosen: finer than steps that are saved."""
 
@@ -34,6 +37,7 @@ class Check:
         speedup, psnr_db: predicted.
         got_speedup, got_psnr_db: measured, the latter as the mean over videos.
         doubt_db: standard error of this mean.
+        videos: of which it is the mean.
         style: of the search that made the plan.
     """
 
@@ -42,7 +46,13 @@ class Check:
     got_speedup: float
     got_psnr_db: float
     doubt_db: float = 0.0
+    videos: int = 1
     style: Style = STYLES[0]
+
+    @property
+    def margin_db(self) -> float:
+        """By which the mean of as many other videos may be worse [dB]."""
+        return math.sqrt(2.0) * _quantile(self.videos - 1) * self.doubt_db
 
 
 class Likeness:
@@ -62,8 +72,8 @@ class Likeness:
 
     def surely_db(self, plain_db: float, speedup: float, style: Style) -> float:
         """The same less a margin: other prompts may do worse [dB]."""
-        doubt_db = self._at(speedup, style, lambda c: c.doubt_db)
-        return self.corrected_db(plain_db, speedup, style) - MARGIN * doubt_db
+        margin_db = self._at(speedup, style, lambda c: c.margin_db)
+        return self.corrected_db(plain_db, speedup, style) - margin_db
 
     def fastest(self, style: Style) -> float:
         """Speed of the fastest check: nothing is known of what is faster."""
@@ -109,4 +119,20 @@ def _got(check: Check) -> float:
 
 
 def _surely(check: Check) -> float:
-    return check.got_psnr_db - MARGIN * check.doubt_db
+    return check.got_psnr_db - check.margin_db
+
+
+def _quantile(freedom: int) -> float:
+    """Of Student's t at 0.95; 0 where one video says nothing of others.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5, four terms.
+    """
+    if freedom < 1:
+        return 0.0
+    z = NORMAL
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))

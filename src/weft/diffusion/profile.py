@@ -222,7 +222,7 @@ class Profile:
             "value_range": self.value_range,
             "checks": [
                 [
-                    *(c.speedup, c.psnr_db, c.got_speedup, c.got_psnr_db, c.doubt_db),
+                    *(c.speedup, c.psnr_db, c.got_speedup, c.got_psnr_db, c.doubt_db, c.videos),
                     *(c.style.doubt, c.style.warm_up),
                 ]
                 for c in self.checks
@@ -262,9 +262,10 @@ def _profile(plain: Mapping[str, Any]) -> Profile:
                 got_speedup=float(c),
                 got_psnr_db=float(d),
                 doubt_db=float(e),
+                videos=int(videos),
                 style=Style(doubt=float(doubt), warm_up=int(warm_up)),
             )
-            for a, b, c, d, e, doubt, warm_up in plain["checks"]
+            for a, b, c, d, e, videos, doubt, warm_up in plain["checks"]
         ),
         fewer_steps=tuple(
             FewerSteps(steps=int(n), speedup=float(s), psnr_db=float(p))
