@@ -65,7 +65,7 @@ whose module can be called: see `weft.capture`."""
 _SUBPACKAGES = frozenset(
     {
         *("capture", "cost", "diffusion", "fusion", "machine", "parallel"),
-        *("program", "report", "rl", "runtime", "workflow"),
+        *("program", "report", "rl", "runtime", "tokens", "workflow"),
     }
 )
 

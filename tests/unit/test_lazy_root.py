@@ -38,11 +38,12 @@ except SystemExit:
     [
         "import weft; weft.__version__",
         "import weft.program, weft.machine, weft.cost, weft.parallel, weft.report",
+        "import weft.tokens.adapters, weft.tokens.ledger, weft.tokens.prices; weft.tokens.usd",
         "import weft; weft.Machine; weft.load_machine; weft.Program; weft.ParallelPlan",
         HELP,
         "from weft.cli.main import main; assert main(['machine', 'dgx-h100x8']) == 0",
     ],
-    ids=["root", "layers", "names", "help", "machine"],
+    ids=["root", "layers", "tokens", "names", "help", "machine"],
 )
 def test_what_needs_no_torch_loads_no_torch(code):
     loaded = modules_after(code)

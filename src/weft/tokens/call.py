@@ -39,6 +39,8 @@ class Call:
         payer, agent, task, session: who pays, who asked, for what, within which conversation; empty
             where nobody said.
         parent: id of the call or span that led to this one; empty for none.
+        tier: which of a provider's tiers served it ("batch", "flex", "priority"); empty for the
+            standard one.
         arm: which setting was drawn for it in an experiment (effort, budget, model); or empty.
         passed: whether the task's outcome was good, of the call that ended it; None if unknown.
         labels: anything else.
@@ -60,6 +62,7 @@ class Call:
     task: str = ""
     session: str = ""
     parent: str = ""
+    tier: str = ""
     arm: str = ""
     passed: bool | None = None
     labels: Mapping[str, str] = field(default_factory=dict[str, str])

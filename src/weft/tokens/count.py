@@ -16,6 +16,8 @@ MOST = 2**53
 class Count:
     """From `low` to `high` tokens; `high` is None where nothing limits it.
 
+    Counts add up, and `&` is what two of the same tokens say together.
+
     Raises:
         InputError: a bound is negative or larger than JSON holds exactly, or they are in the wrong
             order.
@@ -47,6 +49,23 @@ class Count:
         if self.high is None or other.high is None:
             return Count(low, None)
         return Count(low, self.high + other.high)
+
+    def __and__(self, other: Count) -> Count:
+        """What both say.
+
+        Raises:
+            InputError: they cannot both be right.
+        """
+        low = max(self.low, other.low)
+        ends = [high for high in (self.high, other.high) if high is not None]
+        high = min(ends, default=None)
+        if high is not None and high < low:
+            raise InputError(
+                need=f"a count that agrees with {self}",
+                got=f"{other}",
+                hint="two sources count the same tokens: find out which of them is wrong",
+            )
+        return Count(low, high)
 
     def __repr__(self) -> str:
         if self.high is None:

@@ -15,6 +15,7 @@ from weft.cli.commands import (
     run,
     score,
     show,
+    tokens,
 )
 
 __all__ = ["COMMANDS"]
@@ -30,5 +31,6 @@ COMMANDS: tuple[Command, ...] = (
     fuse.COMMAND,
     denoise.COMMAND,
     rl.COMMAND,
+    tokens.COMMAND,
     bench.COMMAND,
 )

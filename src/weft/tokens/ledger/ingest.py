@@ -1,0 +1,189 @@
+"""Files of logs into a ledger: in batches, whole or not at all, from where the last run ended.
+
+Every record of a file becomes a call, is a duplicate of one, is of something else than a call, or
+is kept aside with the reason why it could not be read. Nothing is lost or counted twice.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+
+from weft.tokens.adapters.table import Columns
+from weft.tokens.ledger.ledger import Ledger, Progress
+from weft.tokens.ledger.parsing import Parsed, Reading, parse
+from weft.tokens.ledger.records import Raw, file_head, find_files, read_raw
+
+__all__ = ["Ingested", "ingest"]
+
+_BATCH = 10_000
+"""Records of a transaction: enough that its end costs nothing, few enough that a kill repeats
+little. Chosen."""
+_WORTH_PROCESSES_BYTES = 16 * 2**20
+"""Below this, starting processes takes longer than they save. Chosen."""
+
+_Parse: TypeAlias = Callable[[str, Sequence[Raw], Reading], "Future[Parsed]"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    """What one run of reading did.
+
+    Attributes:
+        files: that were read, those without anything new among them.
+        records: that were read.
+        calls: that are new in the ledger.
+        duplicates: calls that were there already.
+        ignored: records that are about something else than a call.
+        quarantined: records that were kept aside.
+    """
+
+    files: int = 0
+    records: int = 0
+    calls: int = 0
+    duplicates: int = 0
+    ignored: int = 0
+    quarantined: int = 0
+
+
+def ingest(
+    ledger: Ledger,
+    paths: Iterable[str | Path],
+    *,
+    form: str = "",
+    columns: Columns | None = None,
+    at: float | None = None,
+    processes: int | None = None,
+    tell: Callable[[str, float], None] = lambda _path, _share: None,
+) -> Ingested:
+    """Read files of logs into a ledger.
+
+    Args:
+        ledger: to write to.
+        paths: files, and folders of them: JSON lines, arrays, OTLP, tables; also with .gz.
+        form: the format of all records; empty to find out of each.
+        columns: what the columns are, of tables.
+        at: the time of calls that have none [s since 1970].
+        processes: that parse beside this one, which writes; one for each processor if None.
+        tell: called with a file and the share of it that was read.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FileError: a file is missing or cannot be read.
+        InputError: the format is none.
+    """
+    files = find_files(tuple(map(Path, paths)))
+    reading = Reading(form=form, columns=columns, at=at, now=time.time())
+    total = Ingested(files=len(files))
+    with ExitStack() as stack:
+        submit = _here
+        size = sum(path.stat().st_size for path in files)
+        wanted = os.cpu_count() or 1 if processes is None else processes
+        if wanted > 1 and size >= _WORTH_PROCESSES_BYTES:
+            # Started anew: a process that is forked shares locks of threads that it has not.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(wanted, mp_context=context))
+            submit = _in(pool)
+        for path in files:
+            total = _added(total, _ingest_file(ledger, path, reading, submit, wanted + 1, tell))
+    return total
+
+
+def _here(path: str, raws: Sequence[Raw], reading: Reading) -> Future[Parsed]:
+    done: Future[Parsed] = Future()
+    done.set_result(parse(path, raws, reading))
+    return done
+
+
+def _in(pool: ProcessPoolExecutor) -> _Parse:
+    return lambda path, raws, reading: pool.submit(parse, path, raws, reading)
+
+
+def _ingest_file(
+    ledger: Ledger,
+    path: Path,
+    reading: Reading,
+    submit: _Parse,
+    ahead: int,
+    tell: Callable[[str, float], None],
+) -> Ingested:
+    start = _where(ledger, path)
+    ledger.forget(start.path, from_line=start.line)
+    raws = read_raw(
+        path,
+        position=start.position,
+        line=start.line,
+        table=reading.columns is not None,
+    )
+    size, progress, quarantined = max(1, path.stat().st_size), start, 0
+    for batch, parsed in _parsed(str(path), raws, reading, submit, ahead):
+        whole = [raw for raw in batch if not raw.is_torn]
+        progress = ledger.write_batch(
+            parsed.rows,
+            parsed.bad,
+            replace(
+                progress,
+                position=whole[-1].end if whole else progress.position,
+                line=whole[-1].line if whole else progress.line,
+                records=progress.records + len(whole),
+                ignored=progress.ignored + parsed.ignored,
+            ),
+        )
+        quarantined += len(parsed.bad)
+        tell(str(path), min(1.0, progress.position / size))
+    return Ingested(
+        records=progress.records - start.records,
+        calls=progress.calls - start.calls,
+        duplicates=progress.duplicates - start.duplicates,
+        ignored=progress.ignored - start.ignored,
+        quarantined=quarantined,
+    )
+
+
+def _where(ledger: Ledger, path: Path) -> Progress:
+    """How far a file was read, if it still begins as it did then."""
+    name = str(path)
+    before = ledger.progress(name)
+    if before is not None and file_head(path, before.head_bytes) == (
+        before.head,
+        before.head_bytes,
+    ):
+        return before
+    head, num_bytes = file_head(path)
+    return Progress(path=name, head=head, head_bytes=num_bytes)
+
+
+def _parsed(
+    path: str, raws: Iterator[Raw], reading: Reading, submit: _Parse, ahead: int
+) -> Iterator[tuple[list[Raw], Parsed]]:
+    """Batches in the order of the file, some of them parsed ahead."""
+    under_way: deque[tuple[list[Raw], Future[Parsed]]] = deque()
+    while batch := list(islice(raws, _BATCH)):
+        under_way.append((batch, submit(path, batch, reading)))
+        if len(under_way) >= ahead:
+            first, done = under_way.popleft()
+            yield first, done.result()
+    for first, done in under_way:
+        yield first, done.result()
+
+
+def _added(total: Ingested, more: Ingested) -> Ingested:
+    return Ingested(
+        files=total.files,
+        records=total.records + more.records,
+        calls=total.calls + more.calls,
+        duplicates=total.duplicates + more.duplicates,
+        ignored=total.ignored + more.ignored,
+        quarantined=total.quarantined + more.quarantined,
+    )

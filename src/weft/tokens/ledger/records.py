@@ -1,0 +1,180 @@
+"""Records in files: lines of JSON, arrays, single objects and tables, packed or not.
+
+Knows where a record begins and ends. Does not know what it says, nor whether it can be read.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from weft.core.errors import FileError
+
+__all__ = ["Raw", "file_head", "find_files", "read_raw"]
+
+_SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".log"})
+_HEAD_BYTES = 4096
+"""Enough to tell files apart; logs begin with times and ids. Chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A record as it stands in a file.
+
+    Attributes:
+        content: text of JSON, or an object that was read already.
+        line: where it begins, from 1.
+        end: where reading goes on after it: a byte of a file of lines, else a number of records.
+        is_torn: whether it ends in the middle of a line that may still be being written.
+    """
+
+    content: object
+    line: int
+    end: int
+    is_torn: bool = False
+
+
+def find_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Files that are named, and in folders all that look like logs, in order.
+
+    Raises:
+        FileError: one is not there, or a folder has none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and _is_log(p))
+            if not inside:
+                raise FileError(
+                    need=f"a folder with logs: {', '.join(sorted(_SUFFIXES))}, or .gz of them",
+                    got=f"{path} without any",
+                    hint="name the files themselves if they are called otherwise",
+                )
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise FileError(
+                need="files or folders of logs", got=f"no {path}", hint="check the spelling"
+            )
+    return tuple(dict.fromkeys(found))
+
+
+def _is_log(path: Path) -> bool:
+    name = Path(path.stem) if path.suffix == ".gz" else path
+    return name.suffix in _SUFFIXES
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return cast("BinaryIO", gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
+    except OSError as error:
+        raise FileError(
+            need="a file that can be read", got=f"{path}: {error.strerror}", hint=""
+        ) from error
+
+
+def file_head(path: Path, num_bytes: int = _HEAD_BYTES) -> tuple[str, int]:
+    """Digest of a file's first bytes, and how many there were."""
+    with _open(path) as file:
+        head = file.read(num_bytes)
+    return hashlib.sha256(head).hexdigest()[:16], len(head)
+
+
+def read_raw(path: Path, *, position: int = 0, line: int = 0, table: bool = False) -> Iterator[Raw]:
+    """Records of a file from a position on.
+
+    Args:
+        path: which.
+        position: the end of the last record that was read before.
+        line: lines before it.
+        table: whether it is rows of comma-separated values with a first row of names.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    try:
+        if table:
+            yield from _rows(path, position)
+        elif _is_lines(path):
+            yield from _lines(path, position, line)
+        else:
+            yield from _elements(path, position)
+    except (OSError, EOFError) as error:
+        raise FileError(need="a file that can be read", got=f"{path}: {error}", hint="") from error
+
+
+def _is_lines(path: Path) -> bool:
+    """Whether each line is a record, and not a part of one or of an array."""
+    with _open(path) as file:
+        first = next((line for line in file if line.strip()), b"")
+        if first.lstrip().startswith(b"["):
+            return False
+        if not first.strip() or _is_json(first):
+            return True
+        file.seek(0)
+        text = file.read().decode("utf-8", "backslashreplace").strip()
+    try:
+        json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        return True  # a line that is broken
+    return False  # an object over several lines
+
+
+def _is_json(text: str | bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _lines(path: Path, position: int, number: int) -> Iterator[Raw]:
+    with _open(path) as file:
+        file.seek(position)
+        end = position
+        for line in file:
+            number += 1
+            text = line.decode("utf-8", "backslashreplace")
+            if not line.endswith(b"\n") and text.strip() and not _is_json(text):
+                yield Raw(text, number, end, is_torn=True)
+                return
+            end += len(line)
+            if text.strip():
+                yield Raw(text, number, end)
+
+
+def _rows(path: Path, position: int) -> Iterator[Raw]:
+    with _open(path) as file:
+        text = (line.decode("utf-8-sig", "backslashreplace") for line in file)
+        reader = csv.DictReader(text)
+        for number, row in enumerate(reader, start=1):
+            if number > position:
+                yield Raw({"#": number, **row}, reader.line_num, number)
+
+
+def _elements(path: Path, position: int) -> Iterator[Raw]:
+    """Values one after another, or in an array; what follows a broken one is one broken record."""
+    with _open(path) as file:
+        text = file.read().decode("utf-8", "backslashreplace")
+    decoder = json.JSONDecoder()
+    at, line, counted = 0, 1, 0
+    for number in range(1, len(text) + 2):
+        while at < len(text) and text[at] in " \t\r\n,[]\ufeff":
+            at += 1
+        if at == len(text):
+            return
+        line += text.count("\n", counted, at)
+        counted = at
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except ValueError:
+            value, at = text[at:], len(text)
+        if number > position:
+            yield Raw(value, line, number)

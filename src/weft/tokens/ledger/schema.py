@@ -1,0 +1,183 @@
+"""How calls lie in a database: a row each, a column for each class of tokens.
+
+A count is its lower end and, in a column beside it, how much more it may be: 0 where it is exact,
+NULL where nothing limits it. Zeros take no room in SQLite's rows.
+
+Source: SQLite documentation, record format (serial types 8 and 9).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from weft.core.errors import FileError
+from weft.tokens.call import Call, Status
+from weft.tokens.classes import TokenClass
+from weft.tokens.count import UNKNOWN, Count
+from weft.tokens.usage import Usage
+
+__all__ = ["CALL_COLUMNS", "COUNTS", "INSERT", "WORDS", "call_row", "connect", "row_call"]
+
+_APPLICATION = 0x77656674
+"""Marks a file as weft's, as SQLite's application_id: "weft" in ASCII."""
+_VERSION = 1
+
+WORDS = (
+    *("source", "id", "provider", "model", "tier", "status", "payer", "agent", "task", "session"),
+    *("parent", "arm"),
+)
+"""Columns of text, empty for what nobody said."""
+_OTHERS = ("at", "seconds", "passed", "skew", "labels")
+COUNTS = ("input", "output", *(leaf.value for leaf in TokenClass))
+"""Columns of counts; beside each is one named with _more."""
+CALL_COLUMNS = (*WORDS, *_OTHERS, *(name + end for name in COUNTS for end in ("", "_more")))
+
+_FIRST_COUNT = len(WORDS) + len(_OTHERS)
+_PLACES = {leaf: _FIRST_COUNT + 4 + 2 * place for place, leaf in enumerate(TokenClass)}
+_ZEROS = (0,) * (2 * len(COUNTS))
+
+INSERT = (
+    f"INSERT OR IGNORE INTO calls ({', '.join(CALL_COLUMNS)})"
+    f" VALUES ({', '.join('?' * len(CALL_COLUMNS))})"
+)
+
+_TABLES = f"""
+CREATE TABLE calls (
+  {", ".join(f"{name} TEXT NOT NULL" for name in WORDS)},
+  at REAL NOT NULL, seconds REAL, passed INTEGER, skew TEXT NOT NULL, labels TEXT NOT NULL,
+  {", ".join(f"{name} INTEGER NOT NULL, {name}_more INTEGER" for name in COUNTS)},
+  UNIQUE (source, id)
+);
+CREATE TABLE files (
+  path TEXT PRIMARY KEY, head TEXT NOT NULL, head_bytes INTEGER NOT NULL,
+  position INTEGER NOT NULL, line INTEGER NOT NULL,
+  records INTEGER NOT NULL, calls INTEGER NOT NULL, duplicates INTEGER NOT NULL,
+  ignored INTEGER NOT NULL
+);
+CREATE TABLE quarantine (
+  path TEXT NOT NULL, line INTEGER NOT NULL, reason TEXT NOT NULL, record TEXT NOT NULL,
+  PRIMARY KEY (path, line)
+) WITHOUT ROWID;
+"""
+
+
+def connect(path: str | Path) -> sqlite3.Connection:
+    """Open a ledger's database, and make it if there is none.
+
+    Raises:
+        FileError: the file is something else, newer, or cannot be opened.
+    """
+    try:
+        connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+        if not _is_ledger(connection, path):
+            _make(connection, path)
+        # A kill loses nothing that was committed; a power cut may lose the last batches, which
+        # reading the same files again brings back.
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-262144"):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error as error:
+        raise FileError(
+            need="a ledger, or a place to make one",
+            got=f"{path}: {error}",
+            hint="weft tokens ingest FILES -o ledger.db makes one",
+        ) from error
+    return connection
+
+
+def _is_ledger(connection: sqlite3.Connection, path: str | Path) -> bool:
+    """Whether a database is a ledger, rather than empty.
+
+    Raises:
+        FileError: it is something else.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if (application, version) == (_APPLICATION, _VERSION):
+        return True
+    if tables or application:
+        kind = "a ledger" if application == _APPLICATION else "a database"
+        raise FileError(
+            need=f"a ledger of version {_VERSION}",
+            got=f"{path}: {kind} of version {version}",
+            hint="name another file; a ledger of another version is made anew from the logs",
+        )
+    return False
+
+
+def _make(connection: sqlite3.Connection, path: str | Path) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_ledger(connection, path):  # another process may have been quicker
+            for statement in _TABLES.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={_APPLICATION}")
+            connection.execute(f"PRAGMA user_version={_VERSION}")
+    finally:
+        connection.execute("COMMIT")
+
+
+def call_row(call: Call, *, skew: str = "") -> tuple[object, ...]:
+    """A call as a row, in the order of CALL_COLUMNS; `skew` is what is wrong with its times."""
+    usage = call.usage
+    labels = call.labels
+    row: list[object] = [
+        call.source,
+        call.id,
+        call.provider,
+        call.model,
+        call.tier,
+        call.status.value,
+        call.payer,
+        call.agent,
+        call.task,
+        call.session,
+        call.parent,
+        call.arm,
+        call.at,
+        call.seconds,
+        call.passed,
+        skew or (labels.get("skew", "") if labels else ""),
+        json.dumps(dict(labels)) if labels else "",
+        *_ZEROS,
+    ]
+    for place, own in ((_FIRST_COUNT, usage.input), (_FIRST_COUNT + 2, usage.output)):
+        row[place] = own.low
+        row[place + 1] = None if own.high is None else own.high - own.low
+    for leaf, own in usage.counts.items():
+        place = _PLACES[leaf]
+        row[place] = own.low
+        row[place + 1] = None if own.high is None else own.high - own.low
+    return tuple(row)
+
+
+def row_call(row: Sequence[object]) -> Call:
+    """A call from a row with the columns CALL_COLUMNS."""
+    told = dict(zip(CALL_COLUMNS, row, strict=True))
+    words = {name: str(told[name]) for name in WORDS if name != "status"}
+    passed, labels = told["passed"], str(told["labels"])
+    return Call(
+        **words,  # pyright: ignore[reportArgumentType]
+        at=float(str(told["at"])),
+        seconds=None if told["seconds"] is None else float(str(told["seconds"])),
+        passed=None if passed is None else bool(passed),
+        status=Status(str(told["status"])),
+        labels=json.loads(labels) if labels else {},
+        usage=Usage(
+            counts={leaf: _count(told, leaf.value) for leaf in TokenClass},
+            input=_count(told, "input"),
+            output=_count(told, "output"),
+        ),
+    )
+
+
+def _count(told: dict[str, object], name: str) -> Count:
+    low, more = told[name], told[f"{name}_more"]
+    assert isinstance(low, int)
+    if more is None:
+        return UNKNOWN if low == 0 else Count(low, None)
+    assert isinstance(more, int)
+    return Count(low, low + more)

@@ -1,0 +1,55 @@
+import sqlite3
+
+import pytest
+
+from tests.unit.tokens.ledger.known import a_call
+from weft.tokens.ledger import Bad, Ledger, Progress
+
+
+def test_the_same_call_again_changes_nothing(tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        assert ledger.add([a_call(1), a_call(2)]) == 2
+        assert ledger.add([a_call(2, agent="other"), a_call(3)]) == 1
+        assert [call.agent for call in ledger.calls()] == ["", "", ""]
+
+
+def test_ids_of_two_sources_are_different_calls():
+    with Ledger(":memory:") as ledger:
+        assert ledger.add([a_call(1), a_call(1, source="otel")]) == 2
+
+
+def test_calls_come_in_the_order_of_their_times():
+    with Ledger(":memory:") as ledger:
+        ledger.add([a_call(3), a_call(1), a_call(2)])
+        assert [call.id for call in ledger.calls()] == ["c1", "c2", "c3"]
+
+
+def test_calls_are_there_after_the_file_was_closed(tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        ledger.add([a_call(1)])
+    with Ledger(tmp_path / "l.db") as ledger:
+        assert list(ledger.calls()) == [a_call(1)]
+
+
+def test_a_batch_that_fails_leaves_nothing():
+    with Ledger(":memory:") as ledger:
+        with pytest.raises(sqlite3.IntegrityError), ledger.writing() as connection:
+            connection.executemany(
+                "INSERT INTO quarantine VALUES ('f', 1, 'why', ?)", [("text",), ("again",)]
+            )
+        assert ledger.quarantine() == ()
+
+
+def test_two_open_the_same_file_and_both_write(tmp_path):
+    with Ledger(tmp_path / "l.db") as one, Ledger(tmp_path / "l.db") as other:
+        one.add([a_call(1)])
+        other.add([a_call(2)])
+        assert len(list(one.calls())) == len(list(other.calls())) == 2
+
+
+def test_what_is_kept_aside_is_forgotten_from_a_line_on():
+    bad = [Bad(path="f", line=line, reason="why", record="x") for line in (1, 5, 9)]
+    with Ledger(":memory:") as ledger:
+        ledger.write_batch([], bad, Progress(path="f", head="h", head_bytes=1))
+        ledger.forget("f", from_line=5)
+        assert [own.line for own in ledger.quarantine()] == [1, 5]
