@@ -107,6 +107,7 @@ def sketch(
             node=np.arange(count),
             group=np.asarray([group for group, _, _ in gradients], np.int64),
             position=np.asarray([position for _, position, _ in gradients], np.int64),
+            turn=np.full(count, 2),
             num_bytes=sizes,
             state_bytes=np.zeros(count),
             gradient_bytes=sizes,

@@ -1,7 +1,8 @@
 """Small video pipelines of diffusers' own classes, with random weights and without text encoders.
 
 Good for counting and comparing bits; what they make looks like nothing. Prompts go in as
-embeddings. Sizes are the least that the classes allow, with blocks enough to leave some out.
+embeddings. Sizes are the least that the classes allow, with blocks enough to leave some out. Each
+has a small relative, a denoiser of fewer blocks with weights of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["PIPELINES", "Built", "Kind", "noise"]
 
@@ -21,6 +22,10 @@ diffusers: Any = importlib.import_module("diffusers")  # whose types say less th
 
 TOKENS = 16
 """Of a prompt."""
+SMALL_SEED, SMALL_LAYERS = 3, 3
+"""Of the small relatives."""
+DENOISERS = ("transformer", "transformer_2")
+"""Where pipelines have theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,20 @@ class Built:
         with torch.no_grad():
             return self.pipe(**given).frames
 
+    def rows(self, count: int) -> Tensor:
+        """The same of a batch, whose rows begin as runs of seeds 0, 1 and so on do."""
+        inputs = {
+            name: value.repeat(count, *[1] * (value.ndim - 1))
+            for name, value in self.inputs.items()
+            if isinstance(value, Tensor)
+        }
+        return self(**inputs, generator=[noise(seed) for seed in range(count)])
+
+    def denoisers(self) -> list[nn.Module]:
+        """Those of the pipeline."""
+        found = (getattr(self.pipe, name, None) for name in DENOISERS)
+        return [own for own in found if isinstance(own, nn.Module)]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
@@ -48,17 +67,23 @@ class Kind:
 
     Attributes:
         build: a pipeline of so many steps.
+        relative: a small denoiser beside it.
         guided: whether there are two outputs a step.
         passes: calls of denoisers a step.
         blocks: of the denoiser.
+        small_blocks: of the small one.
         experts: denoisers that share out the steps.
+        batches: whether it makes more than one video at a time.
     """
 
     build: Callable[[int], Built]
+    relative: Callable[[], nn.Module]
     guided: bool
     passes: int
     blocks: int = 4
+    small_blocks: int = 3
     experts: int = 1
+    batches: bool = True
 
 
 def noise(seed: int) -> torch.Generator:
@@ -153,22 +178,25 @@ def _wan_of_two(steps: int) -> Built:
     return _wan_run(steps, _wan_denoiser(0), transformer_2=low_noise, boundary_ratio=0.875)
 
 
+def _wan_control_denoiser(seed: int, layers: int, controlled: list[int]) -> Any:  # noqa: ANN401
+    control = {"vace_layers": controlled, "vace_in_channels": 96}
+    return _wan_denoiser(seed, layers, "WanVACETransformer3DModel", **control)
+
+
 def _wan_control(steps: int) -> Built:
-    control = {"vace_layers": [0, 2], "vace_in_channels": 96}
-    denoiser = _wan_denoiser(0, kind="WanVACETransformer3DModel", **control)
-    return _wan_run(steps, denoiser, "WanVACEPipeline")
+    return _wan_run(steps, _wan_control_denoiser(0, 4, [0, 2]), "WanVACEPipeline")
 
 
-def _cogvideo(steps: int) -> Built:
-    torch.manual_seed(0)
-    denoiser = diffusers.CogVideoXTransformer3DModel(
+def _cogvideo_denoiser(seed: int, layers: int) -> Any:  # noqa: ANN401
+    torch.manual_seed(seed)
+    return diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=4,
         attention_head_dim=8,
         in_channels=4,
         out_channels=4,
         time_embed_dim=2,
         text_embed_dim=32,
-        num_layers=4,
+        num_layers=layers,
         sample_width=2,
         sample_height=2,
         sample_frames=9,
@@ -176,6 +204,10 @@ def _cogvideo(steps: int) -> Built:
         temporal_compression_ratio=4,
         max_text_seq_length=TOKENS,
     ).eval()
+
+
+def _cogvideo(steps: int) -> Built:
+    denoiser = _cogvideo_denoiser(0, 4)
     decoder = diffusers.AutoencoderKLCogVideoX(
         in_channels=3,
         out_channels=3,
@@ -202,15 +234,15 @@ def _cogvideo(steps: int) -> Built:
     )
 
 
-def _hunyuan(steps: int, guidance: float = 1.0) -> Built:
-    torch.manual_seed(0)
-    denoiser = diffusers.HunyuanVideoTransformer3DModel(
+def _hunyuan_denoiser(seed: int, double: int, single: int) -> Any:  # noqa: ANN401
+    torch.manual_seed(seed)
+    return diffusers.HunyuanVideoTransformer3DModel(
         in_channels=4,
         out_channels=4,
         num_attention_heads=2,
         attention_head_dim=10,
-        num_layers=2,
-        num_single_layers=2,
+        num_layers=double,
+        num_single_layers=single,
         num_refiner_layers=1,
         patch_size=1,
         patch_size_t=1,
@@ -219,6 +251,10 @@ def _hunyuan(steps: int, guidance: float = 1.0) -> Built:
         pooled_projection_dim=8,
         rope_axes_dim=(2, 4, 4),
     ).eval()
+
+
+def _hunyuan(steps: int, guidance: float = 1.0) -> Built:
+    denoiser = _hunyuan_denoiser(0, 2, 2)
     decoder = diffusers.AutoencoderKLHunyuanVideo(
         in_channels=3,
         out_channels=3,
@@ -260,9 +296,9 @@ def _hunyuan(steps: int, guidance: float = 1.0) -> Built:
     )
 
 
-def _ltx(steps: int) -> Built:
-    torch.manual_seed(0)
-    denoiser = diffusers.LTXVideoTransformer3DModel(
+def _ltx_denoiser(seed: int, layers: int) -> Any:  # noqa: ANN401
+    torch.manual_seed(seed)
+    return diffusers.LTXVideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
         patch_size=1,
@@ -270,9 +306,13 @@ def _ltx(steps: int) -> Built:
         num_attention_heads=4,
         attention_head_dim=8,
         cross_attention_dim=32,
-        num_layers=4,
+        num_layers=layers,
         caption_channels=32,
     ).eval()
+
+
+def _ltx(steps: int) -> Built:
+    denoiser = _ltx_denoiser(0, 4)
     decoder = diffusers.AutoencoderKLLTXVideo(
         in_channels=3,
         out_channels=3,
@@ -307,13 +347,13 @@ def _ltx(steps: int) -> Built:
     )
 
 
-def _mochi(steps: int) -> Built:
-    torch.manual_seed(0)
+def _mochi_denoiser(seed: int, layers: int) -> Any:  # noqa: ANN401
+    torch.manual_seed(seed)
     denoiser = diffusers.MochiTransformer3DModel(
         patch_size=2,
         num_attention_heads=2,
         attention_head_dim=8,
-        num_layers=4,
+        num_layers=layers,
         pooled_projection_dim=16,
         in_channels=12,
         out_channels=None,
@@ -324,6 +364,11 @@ def _mochi(steps: int) -> Built:
         max_sequence_length=TOKENS,
     ).eval()
     torch.nn.init.zeros_(denoiser.pos_frequencies)  # left as allocated by the class
+    return denoiser
+
+
+def _mochi(steps: int) -> Built:
+    denoiser = _mochi_denoiser(0, 4)
     decoder = diffusers.AutoencoderKLMochi(
         latent_channels=12,
         out_channels=3,
@@ -346,17 +391,50 @@ def _mochi(steps: int) -> Built:
     )
 
 
+def _small_wan() -> nn.Module:
+    return _wan_denoiser(SMALL_SEED, SMALL_LAYERS)
+
+
+def _small_wan_control() -> nn.Module:
+    """Controlled in more of its blocks than the large one is, as the published relative is."""
+    return _wan_control_denoiser(SMALL_SEED, SMALL_LAYERS, [0, 1, 2])
+
+
+def _small_hunyuan() -> nn.Module:
+    return _hunyuan_denoiser(SMALL_SEED, SMALL_LAYERS - 1, 1)
+
+
 PIPELINES: Mapping[str, Kind] = MappingProxyType(
     {
-        "Wan 2.1": Kind(build=_wan, guided=True, passes=2),
-        "Wan 2.2": Kind(build=_wan_of_two, guided=True, passes=2, experts=2),
-        "Wan VACE": Kind(build=_wan_control, guided=True, passes=2),
-        "CogVideoX": Kind(build=_cogvideo, guided=True, passes=1),
-        "HunyuanVideo": Kind(build=_hunyuan, guided=False, passes=1),
-        "HunyuanVideo, guided": Kind(
-            build=lambda steps: _hunyuan(steps, 3.0), guided=True, passes=2
+        "Wan 2.1": Kind(build=_wan, relative=_small_wan, guided=True, passes=2),
+        "Wan 2.2": Kind(build=_wan_of_two, relative=_small_wan, guided=True, passes=2, experts=2),
+        "Wan VACE": Kind(
+            build=_wan_control, relative=_small_wan_control, guided=True, passes=2, batches=False
         ),
-        "LTX": Kind(build=_ltx, guided=True, passes=1),
-        "Mochi": Kind(build=_mochi, guided=True, passes=1),
+        "CogVideoX": Kind(
+            build=_cogvideo,
+            relative=lambda: _cogvideo_denoiser(SMALL_SEED, SMALL_LAYERS),
+            guided=True,
+            passes=1,
+        ),
+        "HunyuanVideo": Kind(build=_hunyuan, relative=_small_hunyuan, guided=False, passes=1),
+        "HunyuanVideo, guided": Kind(
+            build=lambda steps: _hunyuan(steps, 3.0),
+            relative=_small_hunyuan,
+            guided=True,
+            passes=2,
+        ),
+        "LTX": Kind(
+            build=_ltx,
+            relative=lambda: _ltx_denoiser(SMALL_SEED, SMALL_LAYERS),
+            guided=True,
+            passes=1,
+        ),
+        "Mochi": Kind(
+            build=_mochi,
+            relative=lambda: _mochi_denoiser(SMALL_SEED, SMALL_LAYERS),
+            guided=True,
+            passes=1,
+        ),
     }
 )

@@ -1,178 +1,116 @@
 """Whether plans are followed to the letter on every kind of pipeline: `weft bench denoise-matrix`.
 
 Eight pipelines of diffusers' own classes with random weights (`pipelines.py` beside this) run under
-every kind of plan. What is counted is what torch's own hooks see inside of the blocks; what is
-compared is bits.
+every policy that can work on them (`policies.py`), each with a small relative where one is needed.
+What is counted is what torch's own hooks see inside of denoisers and blocks; what is compared is
+bits. Beside single runs there are pairs that take turns on one denoiser (`turns.py`) and runs that
+two gloo ranks share (`shared.py`).
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+import tempfile
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from benchmarks.denoise_matrix.pipelines import PIPELINES, Built, Kind
-from benchmarks.denoise_matrix.rows import rows_computed
-from weft.diffusion import (
-    DenoisePlan,
-    MixCache,
-    Mode,
-    Predictor,
-    StepPlan,
-    Weights,
-    accelerate,
-    report,
-    restore,
-)
-from weft.diffusion.policy import Policy
-from weft.diffusion.record import Run, StepRecord
+from benchmarks.denoise_matrix.cells import Cell, measured
+from benchmarks.denoise_matrix.pipelines import PIPELINES
+from benchmarks.denoise_matrix.policies import Case, cases, in_turns
+from benchmarks.denoise_matrix.shared import Found
+from benchmarks.denoise_matrix.turns import interleaved_differ
+from benchmarks.job import python_path
+from weft.core.errors import RunError
+from weft.diffusion import MixCache, Sketch
 from weft.report.bench import BenchReport, exactly, print_report
 from weft.report.table import Table
+from weft.runtime.launch import launch
 
 __all__ = ["run"]
 
 STEPS, QUICK_STEPS = 20, 8
-FULL = StepPlan()
-WEIGHTS = Weights(outputs=(-0.9, 1.8), offsets=(0.1, -0.6, 1.4), blocks=(0.3, 0.7))
-"""Of no model: any will do to count."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """A pipeline under a policy.
-
-    Attributes:
-        pipeline, policy: which.
-        work: blocks computed, over those of all steps in full.
-        wrong: steps that computed something else than the plan says.
-        miscounted: rows that torch's hooks saw beyond those that the records tell.
-        differs: whether a second run made other bits, or the plan that was taken did.
-        error: distance from the full run [relative].
-    """
-
-    pipeline: str
-    policy: str
-    work: float
-    wrong: int
-    miscounted: int
-    differs: bool
-    error: float
+QUICK_CALIBRATED = ("Wan 2.1", "CogVideoX")
+RANKS, RANKS_TIMEOUT_S = 2, 900.0
 
 
 def run(quick: bool = False) -> BenchReport:
-    """Run every pipeline under every policy; `quick` takes fewer steps."""
+    """Run every pipeline under every policy; `quick` takes fewer steps, and fewer plans by hand."""
     steps = QUICK_STEPS if quick else STEPS
     cells: list[Cell] = []
-    touched = 0
+    touched = interleaved = pairs = 0
     for name, kind in PIPELINES.items():
         built = kind.build(steps)
         before = built()
-        every = policies(kind, steps)
-        for policy, made in every.items():
-            cells.append(_cell(name, policy, kind, built, made, before))
+        calibrated = not quick or name in QUICK_CALIBRATED
+        for policy, case in cases(kind, built, steps, quick=quick, calibrated=calibrated):
+            cells.append(measured(name, policy, kind, built, case, before))
             touched += not torch.equal(built(), before)
-        print(f"{name}: {len(every)} policies", file=sys.stderr, flush=True)
+        for case in (
+            Case(policy=in_turns(kind, steps)),
+            Case(policy=MixCache()),
+            Case(policy=Sketch(then=MixCache()), small=kind.relative()),
+        ):
+            pairs += 1
+            interleaved += interleaved_differ(kind, built, case, steps)
+        own = sum(cell.pipeline == name for cell in cells)
+        print(f"{name}: {own} policies", file=sys.stderr, flush=True)
+    shared = _shared(steps)
+    shortened = [cell for cell in cells if cell.policy != "full"]
+    counts = {
+        "steps that computed something else than planned": sum(c.wrong for c in cells),
+        "outputs and blocks computed beyond the records": sum(c.miscounted for c in cells),
+        "policies that saved nothing": sum(c.work >= 1.0 for c in shortened),
+        "runs that differ when repeated": sum(c.differs for c in cells),
+        "pipelines that differ after restore": touched,
+        "full runs that differ by a bit": sum(c.idle_differs for c in cells),
+        "interleaved runs that differ from separate ones": interleaved,
+        "runs on which two gloo ranks do not agree": len(shared.wrong),
+    }
     return BenchReport(
         bench="denoise-matrix",
-        claims=(
-            exactly(
-                "steps that computed something else than planned", sum(c.wrong for c in cells), 0
-            ),
-            exactly("rows computed beyond the records", sum(c.miscounted for c in cells), 0),
-            exactly("runs that differ when repeated", sum(c.differs for c in cells), 0),
-            exactly("pipelines that differ after restore", touched, 0),
-            exactly(
-                "full plans that change a bit", sum(c.error > 0 for c in cells if c.work == 1), 0
-            ),
-        ),
+        claims=tuple(exactly(claim, count, 0) for claim, count in counts.items()),
         table=_table(cells),
-        facts={"steps": steps, "pipelines": len(PIPELINES), "cells": len(cells)},
+        facts={
+            "steps": steps,
+            "pipelines": len(PIPELINES),
+            "cells": len(cells),
+            "interleaved_pairs": pairs,
+            "shared_runs": shared.runs,
+            "disagreed": shared.wrong,
+        },
     )
 
 
-def policies(kind: Kind, steps: int) -> Mapping[str, Policy | DenoisePlan]:
-    """Every policy that can work on a kind of pipeline."""
-    blocks = (1, kind.blocks - 1)
-    shortcuts = {
-        f"{mode.value} {predictor.value}": StepPlan(
-            mode=mode,
-            predictor=predictor,
-            blocks=blocks if mode is Mode.BLOCK else None,
-            weights=WEIGHTS if predictor is Predictor.FITTED else None,
-        )
-        for mode in Mode
-        if mode not in (Mode.FULL, Mode.MIXED) and (mode is not Mode.CFG or kind.guided)
-        for predictor in Predictor
-    }
-    plans: dict[str, Policy | DenoisePlan] = {
-        name: DenoisePlan(
-            steps=tuple(own if n >= 3 and n % 3 and n < steps - 1 else FULL for n in range(steps)),
-            policy=name,
-        )
-        for name, own in shortcuts.items()
-    }
-    mixed = list(shortcuts.values())
-    plans["all in turns"] = DenoisePlan(
-        steps=tuple(mixed[n % len(mixed)] if n >= 3 and n % 2 else FULL for n in range(steps))
-    )
-    return {"full": DenoisePlan(steps=(FULL,) * steps), **plans, "MixCache": MixCache()}
-
-
-def _cell(
-    name: str, policy: str, kind: Kind, built: Built, made: Policy | DenoisePlan, exact: Tensor
-) -> Cell:
-    accelerate(built.pipe, policy=made)
-    try:
-        with report(built.pipe) as found, rows_computed(built.pipe) as rows:
-            first = built()
-        with report(built.pipe) as again:
-            second = built()
-    finally:
-        restore(built.pipe)
-    (taken,) = found.runs
-    replayed = _replayed(built, taken)
-    is_same = torch.equal(first, second) and torch.equal(first, replayed)
-    planned = made.steps if isinstance(made, DenoisePlan) else taken.plan.steps
-    return Cell(
-        pipeline=name,
-        policy=policy,
-        work=taken.work,
-        wrong=sum(map(_is_wrong, planned, taken.steps, [kind] * len(planned))),
-        miscounted=abs(sum(rows) - sum(step.blocks for step in taken.steps)),
-        differs=not is_same or taken.plan != again.runs[0].plan,
-        error=float((first - exact).norm() / exact.norm()),
-    )
-
-
-def _replayed(built: Built, taken: Run) -> Tensor:
-    accelerate(built.pipe, policy=taken.plan)
-    try:
-        return built()
-    finally:
-        restore(built.pipe)
-
-
-def _is_wrong(planned: StepPlan, step: StepRecord, kind: Kind) -> bool:
-    outputs = 2 if kind.guided else 1
-    own = Mode.FULL if step.why else planned.mode
-    computed = {Mode.FULL: outputs, Mode.STEP: 0, Mode.CFG: 1, Mode.BLOCK: outputs}[own]
-    left = planned.blocks[1] - planned.blocks[0] if own is Mode.BLOCK and planned.blocks else 0
-    return step.outputs != computed or step.blocks != computed * (kind.blocks - left)
+def _shared(steps: int) -> Found:
+    """What two ranks found that share runs, up to one in which they wait in vain, if there is."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "found.json"
+        command = ["-m", "benchmarks.denoise_matrix.shared", str(steps), str(path)]
+        try:
+            launch(command, RANKS, timeout_s=RANKS_TIMEOUT_S, env=python_path())
+        except RunError as error:
+            if not path.is_file():
+                raise
+            print(error, file=sys.stderr, flush=True)
+        found = Found(**json.loads(path.read_text()))
+    if found.running:
+        found.wrong.append(f"{found.running}, which broke off")
+    return found
 
 
 def _table(cells: list[Cell]) -> Table:
     return Table(
-        columns=("pipeline", "policy", "work", "as planned", "repeats", "error"),
+        columns=("pipeline", "policy", "work", "small", "as planned", "repeats", "error"),
         rows=tuple(
             (
                 cell.pipeline,
                 cell.policy,
                 f"{cell.work:.3f}",
+                str(cell.small_steps),
                 "yes" if not cell.wrong and not cell.miscounted else "NO",
-                "NO" if cell.differs else "yes",
+                "NO" if cell.differs or cell.idle_differs else "yes",
                 f"{cell.error:.4f}",
             )
             for cell in cells

@@ -7,6 +7,8 @@ speed, with gradients joined as Horovod joins them, and with one choice after th
 
 What a trained prior is worth is told in simulations: how many until data parallelism is beaten,
 which is TAG's own measure, and until what a uniform prior finds in all of its simulations.
+
+Beside that whole plans are compared with those of the exact planner (`benchmarks.tag.exact`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from statistics import geometric_mean, mean, median
 
 import numpy as np
 
+from benchmarks.tag import exact
+from benchmarks.tag.exact import Against
 from benchmarks.tag.models import RECIPES, SEEN, UNSEEN, sketch_of
 from weft.machine.model import Machine
 from weft.machine.presets import preset
@@ -29,7 +33,7 @@ from weft.parallel.mcts.prior import LearnedPrior
 from weft.parallel.mcts.search import Found, Prior, Search, uniform
 from weft.parallel.mcts.simulate import Simulator
 from weft.parallel.mcts.topologies import PRESET, random_machine
-from weft.report.bench import BenchReport, at_least, at_most, print_report
+from weft.report.bench import BenchReport, Claim, at_least, at_most, print_report
 from weft.report.table import Table
 
 __all__ = ["run"]
@@ -38,7 +42,7 @@ MACHINES, SEED = 100, 2023
 """Random machines, and their seed, which is not that of training."""
 MOST, LEARNED, REFINED = 400, 60, 1500
 """Simulations with the uniform prior, with the trained one, and to refine what that found."""
-SPEEDUP, BEST_SPEEDUP, FEWER = 1.5, 4.56, 0.1
+SPEEDUP, BEST_SPEEDUP, FEWER, CLOSE = 1.5, 4.56, 0.1, 1.05
 """The best case of TAG's abstract (arXiv 2302.06126); the others are wanted here."""
 
 
@@ -88,6 +92,7 @@ def run(quick: bool = False) -> BenchReport:
     names = ("VGG-19", "BERT-small") if quick else tuple(RECIPES)
     cases = [_case(name, testbed) for name in names]
     drawn = _random_cases(4 if quick else MACHINES)
+    compared = exact.against_exact(names, 0 if quick else exact.MACHINES)
     every = [*cases, *drawn]
     fitting = [case for case in every if case.data_parallel_fits]
     unseen = [case for case in drawn if case.model in UNSEEN]
@@ -111,15 +116,20 @@ def run(quick: bool = False) -> BenchReport:
                 median(c.learned_reaches for c in unseen) / MOST,
                 FEWER,
             ),
+            *_within(compared),
         ),
         table=Table(
             columns=(
                 *("model", "machine", "data parallel", "proportional", "Horovod", "greedy"),
                 *("TAG's choices", "plan", "speed-up", "simulations: trained, uniform"),
+                "whole plans over exact's",
             ),
             rows=(
-                *map(_row, cases),
-                *(_summary(model, drawn) for model in dict.fromkeys(case.model for case in drawn)),
+                *(_row(case, compared) for case in cases),
+                *(
+                    _summary(model, drawn, compared)
+                    for model in dict.fromkeys(case.model for case in drawn)
+                ),
             ),
         ),
         facts={
@@ -127,6 +137,9 @@ def run(quick: bool = False) -> BenchReport:
             "seen": SEEN,
             "unseen": UNSEEN,
             "cases": [asdict(case) for case in every],
+            "exact": [asdict(case) for case in compared],
+            "exact proven": sum(case.proven for case in compared),
+            "exact searched up to [s]": exact.LIMIT_S,
         },
     )
 
@@ -202,7 +215,28 @@ def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.0f} ms"
 
 
-def _row(case: Case) -> tuple[str, ...]:
+def _within(compared: Sequence[Against]) -> tuple[Claim, ...]:
+    """That learned planners come close to what is proven, if anything is, and find a plan."""
+    proven = [case.worst for case in compared if case.proven and case.learned_s]
+    told = f"{len(proven)} proven of {len(compared)} cases"
+    claim = "learned planners over exact where exact proves its bound, most"
+    without = sum(len(case.without) for case in compared)
+    found = at_most("learned planners without a plan where exact has one", without, 0)
+    return (at_most(f"{claim} ({told})", max(proven), CLOSE), found) if proven else (found,)
+
+
+def _over(model: str, compared: Sequence[Against], *, testbed: bool) -> str:
+    """Learned planners' steps over those of the exact one, and where its bound was met."""
+    own = [c for c in compared if c.model == model and (c.machine == PRESET) is testbed]
+    return "; ".join(
+        ", ".join(f"{name} {step_s / c.exact_s:.2f}x" for name, step_s in c.learned_s.items())
+        + "".join(f", {name} does not fit" for name in c.without)
+        + " (proven)" * c.proven
+        for c in own
+    )
+
+
+def _row(case: Case, compared: Sequence[Against]) -> tuple[str, ...]:
     fits = "" if case.data_parallel_fits else " (does not fit)"
     return (
         case.model,
@@ -215,10 +249,11 @@ def _row(case: Case) -> tuple[str, ...]:
         _milliseconds(case.plan_s),
         f"{case.speedup:.2f}x",
         f"{case.learned_beats}, {case.uniform_beats}",
+        _over(case.model, compared, testbed=True),
     )
 
 
-def _summary(model: str, cases: Sequence[Case]) -> tuple[str, ...]:
+def _summary(model: str, cases: Sequence[Case], compared: Sequence[Against]) -> tuple[str, ...]:
     """A model on its random machines: how much faster the plan is than each, geometric means."""
     own = [case for case in cases if case.model == model]
     fitting = [case for case in own if case.data_parallel_fits]
@@ -240,6 +275,7 @@ def _summary(model: str, cases: Sequence[Case]) -> tuple[str, ...]:
         "1x",
         gains,
         f"{mean(c.learned_beats for c in own):.1f}, {mean(c.uniform_beats for c in own):.1f}",
+        _over(model, compared, testbed=False),
     )
 
 

@@ -29,7 +29,7 @@ def test_commands_are_understood(words):
 
 
 def test_the_first_block_of_python_prints_what_it_says():
-    shown = next(block for block in blocks("python") if block.startswith(">>>"))
+    shown = next(block for block in blocks("pycon"))
     test = doctest.DocTestParser().get_doctest(shown, {}, "guide", None, 0)
     runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL, verbose=False)
     assert runner.run(test).failed == 0

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from weft.core.errors import InputError
 from weft.cost.timeline import Event, MemoryPoint, Stream, Timeline
 
-__all__ = ["Task", "simulate", "simulate_together"]
+__all__ = ["ABSENT", "Task", "simulate", "simulate_together"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ def simulate_together(
         ...     [slow, fast], [False, True], overlap=1.0, resident_bytes=[0, 0])]
         [5.0, 5.0]
     """
-    whole = [[_NOTHING if task is None else task for task in tasks] for tasks in devices]
+    whole = [[ABSENT if task is None else task for task in tasks] for tasks in devices]
     for tasks, own_bytes in zip(whole, resident_bytes, strict=True):
         _check(tasks, overlap, own_bytes)
     schedules = _schedule_together(devices, meets, overlap)
@@ -182,7 +182,8 @@ class _Queues:
             self.compute_s += self._blocking * task.seconds
 
 
-_NOTHING = Task(label="", kind="", phase="", node=-1, stream=Stream.COMPUTE, seconds=0.0)
+ABSENT = Task(label="", kind="", phase="", node=-1, stream=Stream.COMPUTE, seconds=0.0)
+"""Stands where a device has no part."""
 
 
 def _timeline(

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from weft.core.errors import InputError
 from weft.diffusion.compat import Call
+from weft.diffusion.control import Controls, controls
 
 __all__ = ["Handover", "Noise", "handover"]
 
@@ -120,7 +121,7 @@ def _answer(noise: Tensor, clean: Tensor, a: float, s: float, of: Noise) -> Tens
 
 def handover(
     large: nn.Module, pipe: object, sketch_to: object
-) -> tuple[nn.Module, Handover | None]:
+) -> tuple[nn.Module, Handover | Controls | None]:
     """The small denoiser of a pipeline, and how calls are translated; None where they need not be.
 
     Args:
@@ -145,13 +146,14 @@ def handover(
         raise _strangers("class", type(large).__name__, type(small).__name__)
     _require_equal(large, small, SHARED)
     if small is sketch_to:
-        return small, None
+        return small, controls(large, small)
     decoders = [getattr(p, "vae", None) for p in (pipe, sketch_to)]
     if all(decoder is not None for decoder in decoders):
         _require_equal(decoders[0], decoders[1], SPACE)
     noises = [_noise(getattr(p, "scheduler", None)) for p in (pipe, sketch_to)]
     if noises[0] is None and noises[1] is None:
-        return small, None  # flows between clean and noise are the same for all models
+        # Flows between clean and noise are the same for all models.
+        return small, controls(large, small)
     if noises[0] is None or noises[1] is None:
         kinds = ["a flow" if noise is None else "a diffusion" for noise in noises]
         raise _strangers("kind of scheduler", *kinds)

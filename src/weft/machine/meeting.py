@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from weft.machine.model import Device, Machine
-from weft.machine.topology import Group, link_between
+from weft.machine.topology import Group, reference_s
 
 __all__ = ["device_of", "meeting", "node_of"]
 
@@ -36,26 +36,27 @@ def meeting(machine: Machine, ranks: Sequence[int]) -> Group:
     """The group that some ranks make, as `axis_group` makes one of a mesh axis.
 
     The nodes may hold unlike numbers of them; the one with fewest counts. Of unlike links the
-    slowest counts.
+    slowest counts, and of unlike ways to the network the slowest.
 
     Args:
         machine: where they are.
         ranks: at least one.
 
+    Returns:
+        A group of one level where they share a node, else of two: inside nodes and across them.
+
     Example:
         >>> from weft.machine.presets import preset
         >>> meeting(preset("dgx-h100x2"), [0, 1, 8, 9]).sizes
         (2, 2)
+        >>> meeting(preset("dgx-h100x2"), [0, 1, 2]).sizes
+        (3,)
     """
     nodes = Counter(node_of(machine, rank) for rank in ranks)
+    groups = [machine.groups[number] for number in dict.fromkeys(number for number, _ in nodes)]
     inside = min(nodes.values())
-    apart = [rank for rank in ranks if node_of(machine, rank) != node_of(machine, ranks[0])]
-    links = [machine.groups[number].link for number, _ in nodes]
-    ways = [link_between(machine, ranks[0], rank) for rank in apart] or [machine.network]
-    return Group(
-        sizes=(inside, -(-len(ranks) // inside)),
-        links=(
-            min(links, key=lambda link: link.bytes_per_s.value),
-            min(ways, key=lambda link: link.bytes_per_s.value),
-        ),
-    )
+    link = max((group.link for group in groups), key=reference_s)
+    if len(nodes) == 1:
+        return Group(sizes=(inside,), links=(link,))
+    network = max((machine.network_of(group) for group in groups), key=reference_s)
+    return Group(sizes=(inside, -(-len(ranks) // inside)), links=(link, network))

@@ -24,6 +24,7 @@ __all__ = [
     "axis_group",
     "link_between",
     "nodes_of",
+    "reference_s",
     "smallest_machine",
     "with_nodes",
     "with_nodes_of",
@@ -89,8 +90,8 @@ def axis_group(machine: Machine, mesh_shape: tuple[int, ...], axis: int) -> Grou
     size, stride = mesh_shape[axis], math.prod(mesh_shape[axis + 1 :])
     touched = _touched(machine, num_ranks)
     inside = _members_per_node(touched, num_ranks, size, stride)
-    link = max((group.link for group in touched), key=_reference_seconds)
-    network = max((machine.network_of(group) for group in touched), key=_reference_seconds)
+    link = max((group.link for group in touched), key=reference_s)
+    network = max((machine.network_of(group) for group in touched), key=reference_s)
     return Group(sizes=(inside, -(-size // inside)), links=(link, network))
 
 
@@ -169,7 +170,7 @@ def link_between(machine: Machine, first: int, second: int) -> Link:
         machine.network if node is None else machine.network_of(machine.groups[node[0]])
         for node in (one, other)
     )
-    return max(ways, key=_reference_seconds)
+    return max(ways, key=reference_s)
 
 
 def _node_of(machine: Machine, rank: int) -> tuple[int, int] | None:
@@ -292,5 +293,6 @@ def _members_per_node(groups: tuple[NodeGroup, ...], num_ranks: int, size: int, 
     return min(members.values())
 
 
-def _reference_seconds(link: Link) -> float:
+def reference_s(link: Link) -> float:
+    """What links are compared by: how long one takes to move some bytes [s]."""
     return link.latency_s.value + _REFERENCE_BYTES / link.bytes_per_s.value

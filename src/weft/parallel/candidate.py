@@ -6,7 +6,7 @@ simulated in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from weft.cost.timeline import Timeline
@@ -184,18 +184,25 @@ class Proposal:
         return (not self.fits, cost)
 
 
-def best_of(proposals: Sequence[Proposal]) -> Candidate:
+def best_of(proposals: Sequence[Proposal], baselines: Set[str] = frozenset()) -> Candidate:
     """The fastest that fits, built, with the best of each other name; else the smallest.
 
-    One that turns out slower than the next is said to be, as what was extrapolated from short
-    programs may, is compared with that.
+    What is said of a deep program is extrapolated from short versions, which hide more behind the
+    work than the whole does, or less. So others are built until nothing is said to be faster than
+    the best of those that are, and no baseline to be nearly as fast.
+
+    Args:
+        proposals: of plans.
+        baselines: names of those than which the best must not be slower.
     """
     order = ranked(proposals)
     chosen, best = 0, order[0].build()
     for number, proposal in enumerate(order[1:], start=1):
-        as_told = best.fits and best.step_s <= AS_TOLD * proposal.prediction.step_s
-        if as_told or not proposal.fits:
+        known_s = best.step_s * (NEARLY if proposal.name in baselines else 1.0)
+        if not proposal.fits or (best.fits and proposal.prediction.step_s >= NEARLY * best.step_s):
             break
+        if best.fits and proposal.prediction.step_s >= known_s:
+            continue
         other = proposal.build()
         if other.fits and (not best.fits or other.step_s < best.step_s):
             chosen, best = number, other
@@ -203,9 +210,10 @@ def best_of(proposals: Sequence[Proposal]) -> Candidate:
     return replace(best, plan=replace(best.plan, alternatives=others))
 
 
-AS_TOLD = 1.02
-"""Step of a built plan over what is said of the next, up to which that is not built. Derived: deep
-programs are extrapolated to better than a per cent where their layers are alike."""
+NEARLY = 1.03
+"""What is said of a plan over a step that it may turn out to be faster than. Derived: of fifteen
+experts' plans of transformers of 16 to 24 layers over 25 Gbit/s none turned out more than 1.6 %
+faster than said."""
 
 
 def ranked(proposals: Iterable[Proposal]) -> list[Proposal]:

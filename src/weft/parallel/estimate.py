@@ -16,19 +16,19 @@ from weft.core.provenance import Quantity
 from weft.cost.collective import collective_seconds
 from weft.cost.fusion import Paid, program_traffic
 from weft.cost.roofline import operator_seconds
-from weft.cost.simulate import Task, simulate, simulate_together
+from weft.cost.simulate import ABSENT, Task, simulate, simulate_together
 from weft.cost.timeline import Stream, Timeline
 from weft.machine.meeting import device_of, meeting
 from weft.machine.model import Device, Machine
 from weft.machine.topology import Group, axis_group
 from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
 from weft.parallel.messages import messages_s
-from weft.parallel.placement import Mesh, is_partial
+from weft.parallel.placement import Mesh
 from weft.parallel.plan import Prediction
 from weft.parallel.prefetch import is_view, slots_read, slots_written
 from weft.parallel.reshard import SLICE_S
 from weft.parallel.specialize import resized
-from weft.parallel.transfer import pieces, summands
+from weft.parallel.transfer import line_shape, moved
 from weft.program.graph import Program
 from weft.program.types import TensorType
 
@@ -265,7 +265,7 @@ class _Pricing:
         result: list[Task] = []
         for number, instruction in enumerate(local.instructions):
             if self._present and not self._present[number]:
-                result.append(_ABSENT)
+                result.append(ABSENT)
                 continue
             written = slots_written(instruction)
             allocates = sum(
@@ -360,18 +360,13 @@ class _Pricing:
 
     def _moving_s(self, move: Collective) -> float:
         """How long it takes until all of a tensor is where it is wanted [s]."""
-        held, wanted = self._local.lies[move.source], self._local.lies[move.target]
-        shape = list(held.whole.shape)
-        for axis, placement in enumerate(held.sharding):
-            if axis and placement >= 0:
-                shape[placement] //= self._local.mesh.shape[axis]
-        source, target = (self._local.homes[lies.home].along(0) for lies in (held, wanted))
-        left, entered = held.sharding[0], (wanted.sharding[0],)
-        sent = (
-            summands(tuple(shape), source, (target, entered))
-            if is_partial(left)
-            else pieces(tuple(shape), (source, (left,)), (target, entered))
+        local = self._local
+        held, wanted = local.lies[move.source], local.lies[move.target]
+        source, target = (
+            (local.homes[lies.home].along(0), lies.sharding[0]) for lies in (held, wanted)
         )
+        shape = line_shape(held.whole.shape, held.sharding, local.mesh, axis=0)
+        sent = moved(shape, source, target)
         item = held.whole.dtype.num_bytes
         return messages_s(
             [(self._rank(p.source), self._rank(p.target), p.num_elements * item) for p in sent],
@@ -415,8 +410,6 @@ def _stream(instruction: Instruction) -> Stream:
 
 
 _SENDING = Stream.COMMUNICATION
-_ABSENT = Task(label="", kind="", phase="", node=-1, stream=Stream.COMPUTE, seconds=0.0)
-"""Stands where a device has no part."""
 
 
 def _storage(local: LocalProgram, present: Sequence[bool]) -> _Storage:

@@ -23,7 +23,6 @@ from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
 from weft.parallel.plan import ParallelPlan
 from weft.parallel.propagate import AxisRules
-from weft.parallel.proportions import layouts_of_some
 from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
@@ -188,7 +187,7 @@ def _on_some(request: PlanRequest, schemes: Schemes) -> list[Proposal]:
     if machine.is_uniform or request.mesh is not None or request.pinning.values:
         return []
     found: list[Proposal] = []
-    for layout in layouts_of_some(program, machine, schemes):
+    for layout in request.proportions.layouts_of_some():
         members = sum(map(bool, layout))
         candidate = plan_by_homes(
             f"DDP on {members} of {machine.num_devices} devices",
@@ -220,15 +219,14 @@ class Desks:
     def __init__(self, program: Program, pinning: Pinning, views: Views | None) -> None:
         self.views = views
         self.whole = Desk(program, pinning)
-        short = () if views is None else (views.short, views.longer)
         self._of_view = {
-            view.dropped: Desk(view.program, pinning.through(view.origin, view.program))
-            for view in short
+            view.gaps: Desk(view.program, pinning.through(view.origin, view.program))
+            for view in (() if views is None else views.every)
         }
 
     def of(self, view: Shortened) -> Desk:
         """The desk of a short version."""
-        return self._of_view[view.dropped]
+        return self._of_view[view.gaps]
 
 
 def _proposal(request: PlanRequest, degrees: Degrees, desks: Desks) -> Proposal:

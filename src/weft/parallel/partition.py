@@ -10,7 +10,7 @@ Source: Auto-MAP (Wang et al. 2020, arXiv 2007.04069), section 3: groups in orde
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,6 +51,8 @@ class Partition:
         axis: whose rules hold; along a `ReducedAxis` an all-reduce is no conflict.
         folding: of its program.
         given: placements that are not to be decided, such as that of the batch.
+        times: of each node, how many it stands for where the program is a short version of a deep
+            one; one each if not given.
 
     Raises:
         InputError: the program has no parameters, or what is given contradicts itself.
@@ -58,10 +60,15 @@ class Partition:
     """
 
     def __init__(
-        self, axis: Axis, folding: Folding, given: Mapping[Value, Placement] = NOTHING
+        self,
+        axis: Axis,
+        folding: Folding,
+        given: Mapping[Value, Placement] = NOTHING,
+        times: Sequence[int] = (),
     ) -> None:
         self.axis, self.folding = axis, folding
         program = axis.program
+        self._times = times or (1,) * len(program.nodes)
         self.variables = tuple(sorted(i.node for i in program.inputs if i.role is Role.PARAMETER))
         follows = spread(axis, given)
         if not self.variables or follows.conflicts:
@@ -81,8 +88,18 @@ class Partition:
         """Of each variable that stands for others, how many there are with it."""
         counts: defaultdict[int, int] = defaultdict(int)
         for node in self.variables:
-            counts[self.folding.representative[node]] += 1
+            counts[self.folding.representative[node]] += self._times[node]
         return dict(counts)
+
+    @cached_property
+    def num_variables(self) -> int:
+        """Variables, those that they stand for included."""
+        return sum(self._weights.values())
+
+    @cached_property
+    def num_nodes(self) -> int:
+        """Nodes, those that they stand for included."""
+        return sum(self._times)
 
     def _ordered(self) -> tuple[int, ...]:
         """Variables that stand for themselves, the one whose decisions decide most first."""

@@ -192,7 +192,7 @@ class _OneStage:
     @cached_property
     def best(self) -> Candidate | None:
         """The best one, built."""
-        return best_of(self.order) if self.order else None
+        return best_of(self.order, self.experts) if self.order else None
 
     def made_to_fit(self, pipeline: PipelinePlan | None) -> _OneStage:
         """With what the search makes room for, where that may be faster than a pipeline."""
@@ -429,7 +429,8 @@ def _way_out(
     """The limit that would do if it was set by hand, else a machine on which a plan was found.
 
     Nodes are added until the state and activations would fit if they divided evenly, to the
-    next power of two, which batches and widths divide by; where that is not enough, more.
+    next power of two, which batches and widths divide by; where that is not enough, more. The
+    planner is asked only where no expert's plan fits.
     """
     own = min(group.device.memory_bytes.value for group in request.machine.groups)
     if smallest.peak_bytes <= own:
@@ -440,11 +441,12 @@ def _way_out(
         machine = with_nodes(machine, 2 ** (estimate.num_nodes - 1).bit_length())
         progress(f"would {machine.name} do?")
         larger = replace(request, machine=machine, mesh=None)
-        try:
-            outcome = _look(larger, planner, alike, progress)
-        except InfeasibleError:
-            break  # the pins cannot be kept there
-        looked_at = [*outcome.searched, *outcome.experts]
+        looked_at = expert_proposals(larger, alike.views)
+        if not any(proposal.fits for proposal in looked_at):
+            try:
+                looked_at += _look(larger, planner, alike, progress).searched
+            except InfeasibleError:
+                break  # the pins cannot be kept there
         if not looked_at:
             break  # nothing divides among so many
         best = min(looked_at, key=lambda proposal: proposal.rank)

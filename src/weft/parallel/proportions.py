@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from math import gcd
+from math import gcd, prod
 
 from weft.core.errors import InputError
 from weft.cost.fusion import program_traffic
@@ -31,8 +31,7 @@ from weft.program.graph import Program
 __all__ = [
     "MOST_UNITS",
     "Pace",
-    "degrees_in_proportion",
-    "layouts_of_some",
+    "Proportions",
     "paces",
     "shared_out",
     "units_of",
@@ -87,70 +86,79 @@ def paces(
     return tuple(found)
 
 
-def degrees_in_proportion(
-    program: Program, machine: Machine, schemes: Schemes
-) -> tuple[Degrees, ...]:
-    """Data parallel in proportion to speed, alone and with tensor parallel inside nodes.
+class Proportions:
+    """Data parallel in proportion to speed; what devices take is priced once.
 
     Args:
         program: one training step.
         machine: where it runs; if its devices are alike, there is nothing to share out.
         schemes: of the program.
     """
-    units = units_of(batch_rows(program))
-    if machine.is_uniform:
-        return ()
-    node = min(group.devices_per_node for group in machine.groups)
-    found: list[Degrees] = []
-    for tensor in (n for n in TENSOR if n <= node and machine.num_devices % n == 0):
-        places = machine.num_devices // tensor
-        if not 1 < places <= units:
-            continue
-        try:
-            axes, _ = schemes.axes(Degrees(dp=units, tp=tensor))
-        except InputError:
-            continue
-        shares = shared_out(paces(program, machine, axes, places), units)
-        common = gcd(*shares)
-        if len(set(shares)) > 1:
-            found.append(Degrees(dp=places, tp=tensor, shares=tuple(s // common for s in shares)))
-    return tuple(found)
 
+    def __init__(self, program: Program, machine: Machine, schemes: Schemes) -> None:
+        self._program = program
+        self._machine = machine
+        self._schemes = schemes
+        self._units = units_of(batch_rows(program))
+        self._paces: dict[int, tuple[Pace, ...]] = {}
 
-def layouts_of_some(
-    program: Program, machine: Machine, schemes: Schemes
-) -> tuple[tuple[int, ...], ...]:
-    """Shares of the batch that leave out groups of nodes, those that bring least first.
+    def degrees(self) -> tuple[Degrees, ...]:
+        """In proportion over all devices, alone and with tensor parallel inside nodes."""
+        machine, units = self._machine, self._units
+        if machine.is_uniform:
+            return ()
+        node = min(group.devices_per_node for group in machine.groups)
+        found: list[Degrees] = []
+        for tensor in (n for n in TENSOR if n <= node and machine.num_devices % n == 0):
+            places = machine.num_devices // tensor
+            if not 1 < places <= units:
+                continue
+            try:
+                axes, _ = self._schemes.axes(Degrees(dp=units, tp=tensor))
+            except InputError:
+                continue  # products do not divide so
+            given = shared_out(self._paces_along(axes), units)
+            common = gcd(*given)
+            if len(set(given)) > 1:
+                shares = tuple(share // common for share in given)
+                found.append(Degrees(dp=places, tp=tensor, shares=shares))
+        return tuple(found)
 
-    Groups are left out in order of their speed together, and in order of their way to the
-    network.
+    def layouts_of_some(self) -> tuple[tuple[int, ...], ...]:
+        """Shares of the batch that leave out groups of nodes, those that bring least first.
 
-    Args:
-        program: one training step.
-        machine: where it runs.
-        schemes: of the program.
-    """
-    units = units_of(batch_rows(program))
-    if machine.is_uniform:
-        return ()
-    axes, _ = schemes.axes(Degrees(dp=units))
-    pace = paces(program, machine, axes, machine.num_devices)
-    ends = list(accumulate((g.num_devices for g in machine.groups), initial=0))
-    ranks = [range(first, end) for first, end in pairwise(ends)]
-    numbers = range(len(ranks))
-    speed = [sum(1.0 / pace[rank].unit_s for rank in own) for own in ranks]
-    way = [machine.network_of(group).bytes_per_s.value for group in machine.groups]
-    found: dict[tuple[int, ...], None] = {}
-    for order in (
-        sorted(numbers, key=lambda n: -speed[n]),
-        sorted(numbers, key=lambda n: (-way[n], -speed[n])),
-    ):
-        for count in range(1, len(order)):
-            kept = sorted(rank for n in order[:count] for rank in ranks[n])[:units]
-            shares = shared_out([pace[rank] for rank in kept], units)
-            given = dict(zip(kept, shares, strict=True))
-            found[tuple(given.get(rank, 0) for rank in range(machine.num_devices))] = None
-    return tuple(found)
+        Groups are left out in order of their speed together, and in order of their way to the
+        network.
+        """
+        machine, units = self._machine, self._units
+        if machine.is_uniform:
+            return ()
+        axes, _ = self._schemes.axes(Degrees(dp=units))
+        pace = self._paces_along(axes)
+        ends = list(accumulate((g.num_devices for g in machine.groups), initial=0))
+        ranks = [range(first, end) for first, end in pairwise(ends)]
+        numbers = range(len(ranks))
+        speed = [sum(1.0 / pace[rank].unit_s for rank in own) for own in ranks]
+        way = [machine.network_of(group).bytes_per_s.value for group in machine.groups]
+        found: dict[tuple[int, ...], None] = {}
+        for order in (
+            sorted(numbers, key=lambda n: -speed[n]),
+            sorted(numbers, key=lambda n: (-way[n], -speed[n])),
+        ):
+            for count in range(1, len(order)):
+                kept = sorted(rank for n in order[:count] for rank in ranks[n])[:units]
+                shares = shared_out([pace[rank] for rank in kept], units)
+                given = dict(zip(kept, shares, strict=True))
+                found[tuple(given.get(rank, 0) for rank in range(machine.num_devices))] = None
+        return tuple(found)
+
+    def _paces_along(self, axes: Sequence[AxisRules]) -> tuple[Pace, ...]:
+        """The pace of each place along the first of some axes, over the others of which it lies."""
+        inside = prod(axis.size for axis in axes[1:])
+        if inside not in self._paces:
+            places = self._machine.num_devices // inside
+            self._paces[inside] = paces(self._program, self._machine, axes, places)
+        return self._paces[inside]
 
 
 TENSOR = (1, 2, 4, 8)

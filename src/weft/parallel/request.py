@@ -13,7 +13,7 @@ from weft.parallel.pinning import Pinning, resolve
 from weft.parallel.pins import Pin
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
-from weft.parallel.proportions import degrees_in_proportion
+from weft.parallel.proportions import Proportions
 from weft.parallel.schemes import Schemes
 from weft.program.graph import Program
 
@@ -83,11 +83,14 @@ class PlanRequest:
         return resolve(self.program, self.pins)
 
     @cached_property
+    def proportions(self) -> Proportions:
+        """How the batch is shared out over unlike devices."""
+        return Proportions(self.program, self.machine, Schemes(self.program))
+
+    @cached_property
     def in_proportion(self) -> tuple[Degrees, ...]:
         """Data parallel in proportion to speed, if devices are unlike."""
-        if self.machine.is_uniform:
-            return ()
-        return degrees_in_proportion(self.program, self.machine, Schemes(self.program))
+        return () if self.machine.is_uniform else self.proportions.degrees()
 
     @property
     def limit_bytes(self) -> float:

@@ -142,22 +142,22 @@ def plan_from_json(text: str) -> ParallelPlan:
     return plan_from_plain(content_of(text, "weft_plan", VERSION))
 
 
-def content_of(text: str, key: str, version: int) -> object:
+def content_of(text: str, key: str, *versions: int) -> object:
     """What a plan file of either kind holds, its format and checksum checked.
 
     Args:
         text: of the file.
         key: its entry that gives the version of the format.
-        version: of the format that can be read.
+        versions: of the format that can be read.
 
     Raises:
         FileError: the text is no such file, is damaged, or comes from a newer weft.
     """
     outer = _outer(text, key)
     found = outer[key]
-    if found != version or type(found) is not int:
+    if found not in versions or type(found) is not int:
         raise FileError(
-            need=f"a plan of format {version}",
+            need=f"a plan of format {' or '.join(map(str, versions))}",
             got=f"format {shortened(found)}",
             hint="use the version of weft that wrote it, or plan again",
         )

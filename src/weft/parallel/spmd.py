@@ -155,9 +155,11 @@ class _Lowering:
             self._start_copies(value, sharding, home, node.phase)
 
     def _start_copies(self, value: Value, made: Sharding, home: int, phase: Phase) -> None:
-        """Copies that should not wait for a reader: reductions, and what is kept for later.
+        """Copies that should not wait for a reader.
 
-        What is kept of a weight waits all the same: the weight does not go away.
+        They are reductions, what moves to another home, or it would queue up behind reductions
+        that nobody is waiting for, and what is kept for later. What is kept of a weight waits all
+        the same: the weight does not go away.
         """
         copies = self._by_value.get(value)
         if copies is None:
@@ -166,7 +168,8 @@ class _Lowering:
         for copy in copies:
             as_made = copy.origin == made and copy.origin_home == home
             kept = copy.kept and value not in self._weights
-            if copy.phase is phase and (kept or (pending and as_made)):
+            leaves = copy.origin_home != copy.target_home and value not in self._weights
+            if copy.phase is phase and (kept or ((pending or leaves) and as_made)):
                 self._read(value, copy.target, copy.target_home, phase)
             elif phase is Phase.BACKWARD and as_made and pending:
                 self._read(value, copy.target, copy.target_home, copy.phase)
@@ -226,9 +229,10 @@ class _Lowering:
         return slot
 
     def _copy(self, value: Value, wanted: Sharding, home: int, phase: Phase) -> Copy | None:
-        """The copy of this phase, or one of a weight that is kept and that nobody has read yet."""
+        """The copy of this phase, or one that is kept of what was given and nobody has read yet."""
         found = self._copies.get((value, phase, wanted, home))
-        if found is None and value in self._weights:
+        given = value in self._weights or value.node in self._program.input_by_node
+        if found is None and given:
             earlier = (self._copies.get((value, before, wanted, home)) for before in _BEFORE[phase])
             found = next((copy for copy in earlier if copy is not None and copy.kept), None)
         return found

@@ -15,9 +15,9 @@ from itertools import product
 from math import prod
 
 from weft.core.errors import VerifyError
-from weft.parallel.placement import Mesh, Sharding, is_partial, part_box
+from weft.parallel.placement import Mesh, Placement, Sharding, is_partial, part_box
 
-__all__ = ["Piece", "pieces", "summands"]
+__all__ = ["Piece", "line_shape", "moved", "pieces", "summands"]
 
 Interval = tuple[int, int]
 Box = tuple[Interval, ...]
@@ -117,6 +117,47 @@ def summands(
             for source in _present(holders)
         ]
     return tuple(found)
+
+
+def moved(
+    shape: tuple[int, ...], held: tuple[Mesh, Placement], wanted: tuple[Mesh, Placement]
+) -> tuple[Piece, ...]:
+    """What has to be sent along one axis of a mesh: parts, or summands of what is pending there.
+
+    Args:
+        shape: of the tensor, whole along the axis, see `line_shape`.
+        held: members along the axis that have it, and how it lies on them.
+        wanted: members along the axis that take it up, and how it is to lie on them.
+
+    Returns:
+        As `pieces`, by position along the axis.
+
+    Example:
+        >>> from weft.parallel.placement import PARTIAL
+        >>> pair = Mesh((2,))
+        >>> [(p.source, p.target) for p in moved((4,), (pair, PARTIAL), (pair, 0))]
+        [(0, 0), (1, 0), (0, 1), (1, 1)]
+    """
+    (holders, left), (takers, entered) = held, wanted
+    if is_partial(left):
+        return summands(shape, holders, (takers, (entered,)))
+    return pieces(shape, (holders, (left,)), (takers, (entered,)))
+
+
+def line_shape(
+    whole: tuple[int, ...], sharding: Sharding, mesh: Mesh, axis: int
+) -> tuple[int, ...]:
+    """Shape of a tensor that is whole along one axis of a mesh, and cut along others.
+
+    Example:
+        >>> line_shape((8, 8), (0, 1), Mesh((2, 4)), axis=0)
+        (8, 2)
+    """
+    shape = list(whole)
+    for other, placement in enumerate(sharding):
+        if other != axis and placement >= 0:
+            shape[placement] //= mesh.shape[other]
+    return tuple(shape)
 
 
 def _present(mesh: Mesh) -> list[int]:

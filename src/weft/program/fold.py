@@ -23,6 +23,7 @@ from weft.core.errors import VerifyError
 from weft.program.annotation import Wish
 from weft.program.graph import Arg, Node, Program, Value
 from weft.program.layers import MIN_LAYERS, Assignment, assign_layers
+from weft.program.salt import unsalted
 
 __all__ = ["Folding", "Layer", "Marks", "fold", "verify_folding"]
 
@@ -192,7 +193,7 @@ class _Signatures:
             after = self._next_value.get(number)
             role = self._program.input_by_node[number].role.value
             return (role, node.outputs, None if after is None else refer(after), told_apart)
-        return (node.outputs, _described(_constants(node.op, node.args), refer), told_apart)
+        return (node.outputs, _described(unsalted(node), refer), told_apart)
 
     def _reference(self, position: int, value: Value) -> Hashable:
         """The value itself, or where it lies as seen from a layer."""
@@ -229,11 +230,6 @@ def _read_from_afar(program: Program, assignment: Assignment) -> frozenset[int]:
 
 def _wishes(node: Node) -> tuple[Wish, ...]:
     return tuple(pin.wish for pin in node.pins)
-
-
-def _constants(op: str, args: tuple[Arg, ...]) -> tuple[Arg, ...]:
-    """Arguments that have to be equal: all but the salt of random numbers."""
-    return (args[0], *args[2:]) if op == "uniform" else args
 
 
 def _described(args: tuple[Arg, ...], refer: Callable[[Value], Hashable]) -> Hashable:
@@ -347,7 +343,7 @@ def _verify_alike(program: Program, node: int, other: int) -> None:
     def ignore(value: Value) -> Hashable:
         return None
 
-    if _described(_constants(a.op, a.args), ignore) != _described(_constants(b.op, b.args), ignore):
+    if _described(unsalted(a), ignore) != _described(unsalted(b), ignore):
         raise _broken(node, other, "equal constants")
 
 

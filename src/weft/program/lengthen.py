@@ -16,12 +16,9 @@ from dataclasses import dataclass, replace
 
 from weft.program.graph import Input, Node, Program, Value, map_values
 from weft.program.layers import assign_layers
+from weft.program.salt import salt_of, with_salt
 
-__all__ = ["Lengthened", "lengthen", "salt_of", "with_salt"]
-
-
-_SALT = {"uniform": 1, "uniform_part": 2}
-"""Which argument of an operator that draws says which random call of the step it is."""
+__all__ = ["Lengthened", "lengthen"]
 
 
 @dataclass(frozen=True)
@@ -238,16 +235,3 @@ def _pairs(program: Program, lower: tuple[int, ...], upper: tuple[int, ...]) -> 
     if kinds(lower) != kinds(upper):
         raise _NoPattern
     return dict(zip(lower, upper, strict=True))
-
-
-def salt_of(node: Node) -> int | None:
-    """Which random call of the step a node is; none if it draws nothing."""
-    salt = node.args[_SALT[node.op]] if node.op in _SALT else None
-    return salt if isinstance(salt, int) else None
-
-
-def with_salt(node: Node, shift: int) -> Node:
-    """A node that draws, as a later random call."""
-    position, salt = _SALT[node.op], salt_of(node)
-    assert salt is not None
-    return replace(node, args=(*node.args[:position], salt + shift, *node.args[position + 1 :]))

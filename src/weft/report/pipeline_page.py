@@ -32,8 +32,7 @@ def pipeline_page(
         measured_in: where those were read from.
     """
     p = plan.prediction
-    fits = p.peak_bytes <= plan.memory_limit_bytes
-    limit = format_bytes(plan.memory_limit_bytes)
+    peak, limit = map(format_bytes, plan.tightest_bytes)
     text = (
         "Each lane is a group of devices, each block its work on one micro-batch; where a lane is "
         f"empty, the group waits. Around it, {format_seconds(p.step_s - p.pipeline_s)} go to what "
@@ -47,8 +46,8 @@ def pipeline_page(
             Figure(value=format_seconds(p.step_s), meaning="a step, predicted"),
             Figure(value=format_share(p.bubble), meaning="of the schedule groups wait"),
             Figure(
-                value=format_bytes(p.peak_bytes),
-                meaning=f"at most on a device, {'within' if fits else 'MORE THAN'} {limit}",
+                value=peak,
+                meaning=f"at most on a device, {'within' if plan.fits else 'MORE THAN'} {limit}",
             ),
         ),
         picture=Section(heading="Schedule", text=text, body=schedule_plot(plan.time)),

@@ -7,6 +7,7 @@ from typing import Any
 
 from weft.core.units import format_bytes, format_seconds
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
+from weft.parallel.pipeline.standing import ranks_in_words
 from weft.report.plan_summary import compared, format_share
 from weft.report.table import Table
 
@@ -15,15 +16,15 @@ __all__ = ["pipeline_alternatives", "pipeline_plain", "pipeline_sentence", "stag
 
 def pipeline_sentence(plan: PipelinePlan) -> str:
     """What a pipeline is and costs, in a line."""
-    p, limit = plan.prediction, plan.memory_limit_bytes
+    p = plan.prediction
+    peak, limit = map(format_bytes, plan.tightest_bytes)
     text = (
         f"{plan.program_name} on {plan.machine_name}: {format_seconds(p.step_s)} a step"
         f"{_gap(p)} in {_count(plan.num_stages, 'stage')} on {plan.groups_in_words}, "
         f"{plan.micro_batches} micro-batches, {plan.schedule}; groups wait "
-        f"{format_share(p.bubble)} of the time; peak {format_bytes(p.peak_bytes)} of "
-        f"{format_bytes(limit)}"
+        f"{format_share(p.bubble)} of the time; peak {peak} of {limit}"
     )
-    return text + (", which does not fit" if p.peak_bytes > limit else "")
+    return text + ("" if plan.fits else ", which does not fit")
 
 
 def pipeline_alternatives(plan: PipelinePlan) -> Table:
@@ -39,6 +40,7 @@ def stage_table(plan: PipelinePlan) -> Table:
         (
             str(stage),
             str(stage % plan.num_groups),
+            ranks_in_words(plan.ranks_of(stage % plan.num_groups)),
             str(plan.plans[stage].mesh),
             format_seconds(p.stages[stage].forward_s),
             format_seconds(p.stages[stage].backward_s),
@@ -47,7 +49,10 @@ def stage_table(plan: PipelinePlan) -> Table:
         )
         for stage in range(plan.num_stages)
     ]
-    columns = ("stage", "group", "grid", "forward", "backward", "group waits", "group's peak")
+    columns = (
+        *("stage", "group", "stands on", "grid", "forward", "backward"),
+        *("group waits", "group's peak"),
+    )
     return Table(columns=columns, rows=tuple(rows))
 
 
@@ -62,6 +67,7 @@ def pipeline_plain(plan: PipelinePlan) -> dict[str, Any]:
         "stages": plan.num_stages,
         "groups": plan.num_groups,
         "group_devices": list(plan.group_devices),
+        "standing": list(plan.standing),
         "meshes": [list(stage.mesh.shape) for stage in plan.plans],
         "planner": plan.planner,
         "level": plan.level.value,
@@ -72,7 +78,8 @@ def pipeline_plain(plan: PipelinePlan) -> dict[str, Any]:
         "pipeline_s": p.pipeline_s,
         "bubble": p.bubble,
         "group_peak_bytes": list(p.group_peak_bytes),
-        "fits": p.peak_bytes <= plan.memory_limit_bytes,
+        "group_limits_bytes": list(plan.limits_bytes),
+        "fits": plan.fits,
         "stage_times": [asdict(stage) for stage in p.stages],
         "recomputed_nodes": [len(stage.recompute) for stage in plan.plans],
         "alternatives": [asdict(a) for a in plan.alternatives],

@@ -14,8 +14,8 @@ import torch
 from torch import fx
 
 from weft.capture.dtypes import to_torch_dtype
-from weft.parallel.placement import Placement
-from weft.parallel.transfer import Piece, pieces, summands
+from weft.parallel.placement import PARTIAL
+from weft.parallel.transfer import Piece, moved
 from weft.runtime.transfer import Finish, Transfer
 
 __all__ = ["emit_exchange"]
@@ -30,10 +30,10 @@ def emit_exchange(transfer: Transfer) -> Finish:
     Returns:
         What appends the rest; of a rank that takes nothing up, the wait for what it sends.
     """
-    moved = _moved(transfer)
+    going = _going(transfer)
     here = transfer.place.coordinate[transfer.collective.axis]
-    outgoing = [[p for p in moved if (p.source, p.target) == (here, to)] for to in transfer.members]
-    incoming = [[p for p in moved if (p.source, p.target) == (of, here)] for of in transfer.members]
+    outgoing = [[p for p in going if (p.source, p.target) == (here, to)] for to in transfer.members]
+    incoming = [[p for p in going if (p.source, p.target) == (of, here)] for of in transfer.members]
     taken = [p for of_rank in incoming for p in of_rank]
     get = [_num_elements(of_rank) for of_rank in incoming]
     give = [_num_elements(of_rank) for of_rank in outgoing]
@@ -52,15 +52,13 @@ def emit_exchange(transfer: Transfer) -> Finish:
     return lambda: _unpacked(transfer, transfer.waited(sent), taken)
 
 
-def _moved(transfer: Transfer) -> Sequence[Piece]:
+def _going(transfer: Transfer) -> Sequence[Piece]:
     """What goes from whom to whom, by position along the axis."""
     about, mesh = transfer.collective, transfer.place.mesh
     held = mesh.along(about.axis)
     wanted = held if transfer.leads_to is None else transfer.leads_to.along(about.axis)
-    entered: tuple[Placement] = (about.target_dim,)
-    if about.reduce:
-        return summands(transfer.line, held, (wanted, entered))
-    return pieces(transfer.line, (held, (about.source_dim,)), (wanted, entered))
+    left = PARTIAL if about.reduce else about.source_dim
+    return moved(transfer.line, (held, left), (wanted, about.target_dim))
 
 
 def _num_elements(some: Sequence[Piece]) -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "launch",
     "outside_of_ranks",
     "words_in",
+    "words_of_status",
 ]
 
 POLL_S = 0.1
@@ -255,9 +256,18 @@ def _root_cause(report: str) -> dict[str, str]:
     status = re.search(r"exitcode\s*: (-?\d+)", cause)
     if rank is None or status is None:
         return {}
-    number = int(status[1])
-    how = f"signal {signal.Signals(-number).name}" if number < 0 else f"status {number}"
-    return {"rank": rank[1], "cause": f"its process ended with {how}"}
+    return words_of_status(int(rank[1]), int(status[1]))
+
+
+def words_of_status(rank: int, status: int) -> dict[str, str]:
+    """How the process of a rank ended that left no words for the launcher.
+
+    Example:
+        >>> words_of_status(1, -9)
+        {'rank': '1', 'cause': 'its process ended with signal SIGKILL'}
+    """
+    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    return {"rank": f"{rank}", "cause": f"its process ended with {how}"}
 
 
 def _tail(text: str) -> str:

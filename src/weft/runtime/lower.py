@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from weft.core.errors import WeftError
 from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
 from weft.parallel.prefetch import slots_read
+from weft.parallel.transfer import line_shape
 from weft.program.graph import Arg, Program, Value, map_values
 from weft.program.operators import Kind, operator
 from weft.program.types import TensorType
@@ -271,7 +272,10 @@ class _Emission:
         local, place = self._local, self._place.at(collective.home)
         source, target = self._types((collective.source, collective.target))
         moves = collective.kind is CollectiveKind.MOVE
-        unlike = moves or not place.mesh.cuts_evenly(collective.axis)
+        line: tuple[int, ...] = ()
+        if moves or not place.mesh.cuts_evenly(collective.axis):
+            lies = local.lies[collective.source]
+            line = line_shape(lies.whole.shape, lies.sharding, local.mesh, collective.axis)
         return Transfer(
             graph=self.graph,
             collective=collective,
@@ -279,22 +283,12 @@ class _Emission:
             source=source,
             target=target,
             place=place,
-            line=_line_shape(local, collective) if unlike else (),
+            line=line,
             leads_to=local.homes[collective.target_home] if moves else None,
         )
 
     def _types(self, slots: tuple[int, ...]) -> tuple[TensorType, ...]:
         return tuple(self._local.slots[slot] for slot in slots)
-
-
-def _line_shape(local: LocalProgram, collective: Collective) -> tuple[int, ...]:
-    """Shape of a tensor that is whole along the axis of a collective, and cut along others."""
-    lies = local.lies[collective.source]
-    shape = list(lies.whole.shape)
-    for axis, placement in enumerate(lies.sharding):
-        if axis != collective.axis and placement >= 0:
-            shape[placement] //= local.mesh.shape[axis]
-    return tuple(shape)
 
 
 def _goes_on(before: Instruction, bundle: int) -> bool:

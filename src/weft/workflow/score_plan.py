@@ -59,6 +59,7 @@ def score_pipeline(
     schedule: str = "1f1b",
     chunks: int = 1,
     by_group: Sequence[DegreeNames] = (),
+    standing: Sequence[int] = (),
     pins: Sequence[Pin] = (),
     progress: Progress = silent,
     **degrees: Unpack[DegreeNames],
@@ -73,6 +74,7 @@ def score_pipeline(
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group.
         by_group: of each group, degrees in the place of those that all have.
+        standing: of each group, on which block of ranks it stands; in the order of ranks if empty.
         pins: what the plan has to keep to.
         progress: told what is going on.
         **degrees: within a group, as in `score_expert`.
@@ -92,6 +94,7 @@ def score_pipeline(
         schedule=schedule,
         chunks=chunks,
         by_group=by_group,
+        standing=standing,
         pins=pins,
         **degrees,
     )

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.automap import throughput, timed
-from benchmarks.automap.models import BATCH, SERVERS, cluster, workloads
+from benchmarks.automap.models import BATCH, SERVERS, cluster, server, workloads
 from benchmarks.job import program_of
+from tests.programs import mlp
 from weft.parallel.planning import PLANNERS
 from weft.program.graph import Role
 from weft.report.table import format_table
@@ -89,11 +90,12 @@ def test_the_batch_divides_on_every_configuration():
 @pytest.mark.parametrize(
     ("dqn_s", "exact_s", "expert_s", "held"),
     [
-        (1.0, 1.0, 1.0, (True, True)),
-        (1.2, 1.0, 1.3, (False, True)),
-        (1.02, 1.0, 1.0, (True, False)),
-        (1.0, 0.0, 0.0, (True, True)),
-        (0.0, 1.0, 0.0, (False, True)),
+        (1.0, 1.0, 1.0, (True, True, True)),
+        (1.2, 1.0, 1.3, (False, True, True)),
+        (1.02, 1.0, 1.0, (True, True, False)),
+        (1.0, 1.1, 1.0, (True, False, True)),
+        (1.0, 0.0, 0.0, (True, True, True)),
+        (0.0, 1.0, 0.0, (False, True, True)),
     ],
 )
 def test_claims_compare_planners_where_something_fits(dqn_s, exact_s, expert_s, held):
@@ -108,13 +110,28 @@ def test_claims_compare_planners_where_something_fits(dqn_s, exact_s, expert_s, 
 
 
 def test_a_column_is_there_for_each_planner_that_planned():
-    found = [through(), through(by="exact", step_s=0.5), through(by="experts", step_s=0.0)]
+    nothing = through(by="experts", step_s=0.0, what="nothing fits: 99 GiB")
+    found = [through(), through(by="exact", step_s=0.5), nothing]
     table = throughput.throughput_table(found)
     assert table.columns == ("model", "servers", "experts", "exact", "dqn")
     text = format_table(table)
     assert f"{BATCH / 0.5:.1f}/s" in text
-    assert "0.0/s" in text
+    assert "nothing fits: 99 GiB; 1 s" in text
+    assert " 0.0/s" not in text
 
 
 def test_planners_are_asked_by_the_names_that_they_have():
     assert set(PLANNERS) <= set(throughput.PLANNED_BY)
+
+
+def test_what_a_planner_cannot_plan_is_said_in_words():
+    tight = replace(server(), groups=(with_memory(server().groups[0], 1e2),))
+    found = throughput.planned_by(mlp(num_layers=2, batch=16), tight, "mcts")
+    assert found[0] == 0.0
+    assert found[1].startswith("nothing fits: ")
+    assert "smallest plan" in found[1]
+
+
+def with_memory(group, num_bytes):
+    memory = replace(group.device.memory_bytes, value=num_bytes)
+    return replace(group, device=replace(group.device, memory_bytes=memory))

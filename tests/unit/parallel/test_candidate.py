@@ -55,6 +55,21 @@ def test_one_that_turns_out_not_to_fit_gives_way() -> None:
     assert best.name == "b"
 
 
+def test_nothing_that_is_said_to_be_faster_is_left_unbuilt() -> None:
+    built: list[str] = []
+    searched = proposal("searched", 1.0, 1.01, built=built)
+    expert = proposal("expert", 1.005, 1.005, built=built)
+    best = best_of([searched, expert])
+    assert (best.name, built) == ("expert", ["searched", "expert"])
+
+
+def test_no_baseline_that_is_said_to_be_nearly_as_fast_is_left_unbuilt() -> None:
+    offered = [proposal("searched", 1.0, 1.0), proposal("expert", 1.015, 0.99)]
+    assert best_of(offered).name == "searched"
+    assert best_of(offered, {"expert"}).name == "expert"
+    assert best_of(offered, {"another"}).name == "searched"
+
+
 def test_nobody_gives_way_to_something_slower() -> None:
     best = best_of([proposal("a", 1.0, 2.5), proposal("b", 2.0, 3.0)])
     assert best.name == "a"

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from tests.homed import MIXED, devices
 from tests.programs import mlp
 from weft.machine.presets import preset
+from weft.parallel import proportions
 from weft.parallel.experts import expert_plan
 from weft.parallel.proportions import (
     Pace,
-    degrees_in_proportion,
-    layouts_of_some,
+    Proportions,
     shared_out,
     units_of,
 )
 from weft.parallel.request import PlanRequest
 from weft.parallel.schemes import Schemes
+from weft.parallel.spmd import lower_expanded
 
 PACES = st.builds(Pace, st.floats(0.0, 3.0), st.floats(0.1, 5.0))
 
@@ -47,7 +48,7 @@ def test_units_divide_the_rows(rows: int) -> None:
 def test_faster_devices_have_more() -> None:
     program = mlp(num_layers=4, batch=512, width=1024, slots=("m",))
     machine = devices(4)
-    (plain, *_) = degrees_in_proportion(program, machine, Schemes(program))
+    (plain, *_) = Proportions(program, machine, Schemes(program)).degrees()
     assert plain.shares[0] == plain.shares[1] > plain.shares[2] == plain.shares[3]
     planned = expert_plan(program, machine, dp=4, shares=plain.shares)
     even = expert_plan(program, machine, dp=4)
@@ -56,13 +57,13 @@ def test_faster_devices_have_more() -> None:
 
 def test_alike_devices_have_equal_parts() -> None:
     program = mlp(num_layers=2, batch=64, width=64)
-    assert degrees_in_proportion(program, preset("dgx-h100x1"), Schemes(program)) == ()
-    assert layouts_of_some(program, preset("dgx-h100x1"), Schemes(program)) == ()
+    alike = Proportions(program, preset("dgx-h100x1"), Schemes(program))
+    assert alike.degrees() == alike.layouts_of_some() == ()
 
 
 def test_some_devices_are_left_out_group_by_group() -> None:
     program = mlp(num_layers=2, batch=64, width=64)
-    found = layouts_of_some(program, MIXED, Schemes(program))
+    found = Proportions(program, MIXED, Schemes(program)).layouts_of_some()
     assert len(found) == len(set(found)) >= 2
     for layout in found:
         groups = (layout[:4], layout[4:12], layout[12:])
@@ -74,3 +75,19 @@ def test_a_request_knows_them_once() -> None:
     request = PlanRequest(program=mlp(num_layers=2, batch=64, width=64), machine=MIXED)
     assert request.in_proportion is request.in_proportion
     assert {degrees.dp * degrees.tp for degrees in request.in_proportion} <= {16}
+
+
+def test_what_devices_take_is_priced_once_for_all(monkeypatch) -> None:
+    request = PlanRequest(program=mlp(num_layers=2, batch=64, width=64), machine=MIXED)
+    lowered: list[int] = []
+
+    def counted(program, plan):
+        lowered.append(plan.mesh.num_axes)
+        return lower_expanded(program, plan)
+
+    monkeypatch.setattr(proportions, "lower_expanded", counted)
+    request.in_proportion  # noqa: B018 - the first to price
+    first = list(lowered)
+    assert first.count(1) == 1
+    assert request.proportions.layouts_of_some()
+    assert lowered == first

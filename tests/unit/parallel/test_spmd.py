@@ -9,14 +9,20 @@ import pytest
 from tests.programs import mlp, transformer
 from weft.core.errors import MismatchError, VerifyError
 from weft.machine.presets import preset
+from weft.parallel.candidate import unpriced
+from weft.parallel.copies import Decision, copies_for
 from weft.parallel.degrees import Degrees
 from weft.parallel.experts import expert_plan
 from weft.parallel.local import Collective, CollectiveKind, LocalProgram, Run
-from weft.parallel.plan import Strategy
+from weft.parallel.placement import Mesh
+from weft.parallel.plan import Level, Strategy
 from weft.parallel.prefetch import slots_read
+from weft.parallel.reshard import Resharding
 from weft.parallel.spmd import lower
 from weft.parallel.validate import validate
-from weft.program.graph import Phase
+from weft.program.builder import Builder
+from weft.program.graph import Phase, Role
+from weft.program.types import DType, TensorType
 
 PROGRAM = transformer(num_layers=3, batch=8, length=8, width=16, vocabulary=16, slots=("m",))
 MACHINE = preset("dgx-h100x1")
@@ -148,3 +154,40 @@ def test_a_missing_copy_is_an_error() -> None:
 
 def test_experts_have_the_names_engineers_use() -> None:
     assert Degrees(dp=16, tp=4, zero=3, sp=True).name == "FSDP 16 x TP 4 + SP"
+
+
+def test_what_is_kept_of_an_input_is_made_for_whoever_reads_it_first() -> None:
+    builder = Builder("kept")
+    weight = builder.input("w", Role.PARAMETER, TensorType(DType.F32, (4, 2)))
+    x = builder.input("batch.x", Role.BATCH, TensorType(DType.F32, (4, 2)))
+    loss = builder.add("sum", builder.add("mul.Tensor", x, weight), (0, 1))
+    gradient = builder.add("mul.Scalar", x, 2.0, phase=Phase.BACKWARD)
+    new = builder.add("add.Tensor", weight, gradient, phase=Phase.UPDATE)
+    program = builder.build(loss, ((weight, new),))
+    whole, rows, columns = (-1,), (0,), (1,)
+    strategies = (
+        Strategy(outputs=(whole,), operands=()),
+        Strategy(outputs=(rows,), operands=()),
+        Strategy(outputs=(whole,), operands=(whole, whole)),
+        Strategy(outputs=(whole,), operands=(whole,)),
+        Strategy(outputs=(columns,), operands=(columns,)),
+        Strategy(outputs=(whole,), operands=(whole, whole)),
+    )
+    hubs = {(x, Phase.FORWARD): columns, (x, Phase.BACKWARD): columns}
+    mesh = Mesh((2,))
+    copies = copies_for(
+        program, Decision(strategies, hubs, frozenset({x})), Resharding(MACHINE, mesh, 0.0)
+    )
+    plan = unpriced(
+        program,
+        MACHINE,
+        mesh,
+        strategies,
+        copies,
+        memory_limit_bytes=1e9,
+        recompute=(),
+        level=Level.FAST,
+    )
+    moved = [i for i in lower(program, plan).instructions if isinstance(i, Collective)]
+    of_input = [i.kind for i in moved if i.node == x.node]
+    assert of_input.count(CollectiveKind.ALL_TO_ALL) == 1

@@ -82,6 +82,13 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--chunks", type=int, default=1, metavar="K", help="stages of each group of devices"
     )
+    group.add_argument(
+        "--standing",
+        type=degrees_by_group,
+        default=(),
+        metavar="N,N,...",
+        help="of each group, which block of ranks it stands on: 1,0 for the last ones first",
+    )
 
 
 _PLAIN = {
@@ -97,6 +104,7 @@ _PLAIN = {
     "micro_batches": 0,
     "schedule": "",
     "chunks": 1,
+    "standing": (),
 }
 """What degrees are where nothing is said, for those that a file of placements replaces."""
 
@@ -122,6 +130,12 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             need=f"degrees for all groups at once, or one for each of {args.pp}",
             got=f"{' and '.join(map(str, given))} degrees",
             hint="for example --pp 2 --dp 1,2 --tp 2,1",
+        )
+    if args.standing and args.pp == 1:
+        raise InputError(
+            need="several groups of devices for --standing",
+            got="--pp 1",
+            hint="for example --pp 2 --standing 1,0",
         )
     if args.pp == 1 and not args.micro_batches and (args.chunks > 1 or args.schedule):
         raise InputError(
@@ -158,6 +172,7 @@ def _scored(
         schedule=args.schedule or "1f1b",
         chunks=args.chunks,
         by_group=by_group,
+        standing=args.standing,
         pins=pins,
         progress=progress,
     )

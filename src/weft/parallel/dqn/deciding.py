@@ -84,7 +84,7 @@ class PartitionEnvironment:
         decision = self._offered[choice]
         new, conflicts = self.partition.after(self.taken, decision)
         if conflicts and self._strict:
-            return Turn(CONFLICT_REWARD / len(self.partition.variables), None)
+            return Turn(CONFLICT_REWARD / self.partition.num_variables, None)
         self.taken = (*self.taken, decision)
         self._known |= new
         observation = self._next()
@@ -101,7 +101,7 @@ class PartitionEnvironment:
     def _paid(self, new: Mapping[Value, Placement]) -> float:
         part = self.partition
         paid = CUT_REWARD * part.weight(new, cut=True) + WHOLE_REWARD * part.weight(new, cut=False)
-        return paid / len(part.variables)
+        return paid / part.num_variables
 
     def _next(self) -> Observation | None:
         """The next variable that is open, if there is one."""
@@ -116,7 +116,7 @@ class PartitionEnvironment:
         found = [part.after(self.taken, decision) for decision in self._offered]
         free = np.asarray([not conflicts for _, conflicts in found])
         allowed = free if free.any() and not self._offers_all else np.ones_like(free)
-        total = len(part.variables)
+        total = part.num_variables
         of_parameters = sum(part.sizes.values())
         rows = [
             [
@@ -126,7 +126,7 @@ class PartitionEnvironment:
                 part.weight(new) / total,
                 part.weight(new, cut=True) / total,
                 part.weight(new, cut=True) / max(part.weight(new), 1),
-                len(new) / len(part.axis.program.nodes),
+                len(new) / part.num_nodes,
                 sum(part.sizes.get(v.node, 0.0) for v, p in new.items() if p >= 0) / of_parameters,
                 conflicts,
                 self._reduced_share(new),

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from weft.core.errors import InfeasibleError, InputError
 from weft.parallel.candidate import Candidate
 from weft.parallel.degrees import Degrees
-from weft.parallel.depth import Shortened, Views
+from weft.parallel.depth import Shortened, Views, undivided
 from weft.parallel.dqn.deciding import CUTS, PartitionEnvironment
 from weft.parallel.dqn.environment import Numbers, Observation, Turn
 from weft.parallel.dqn.sight import Effect, Sight
@@ -34,7 +35,7 @@ from weft.parallel.propagate import AxisRules
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
 from weft.parallel.weights import parameters_led_to
-from weft.program.fold import Folding
+from weft.program.fold import Folding, fold
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
@@ -119,6 +120,7 @@ class HybridEnvironment:
                 if i.role.is_persistent
             ),
         )
+        self._view = undivided(request.program) if views is None else views.short
         self._partitions: dict[int, Partition | None] = {}
         self._gradients: dict[int, dict[int, int]] = {}
         self.known: dict[Decided, Prediction | None] = {}
@@ -132,7 +134,9 @@ class HybridEnvironment:
     @property
     def offered(self) -> tuple[Decision, ...]:
         """What each of the choices means, where variables are decided about."""
-        return () if self._inner is None else self._inner.offered
+        made = () if self._inner is None else self._inner.offered
+        origin = self._view.origin
+        return tuple(replace(d, variable=Value(origin[d.variable.node])) for d in made)
 
     def reset(self, generator: np.random.Generator) -> Observation:
         """Begin with the mesh."""
@@ -193,16 +197,24 @@ class HybridEnvironment:
         return PartitionEnvironment(partition, moves=self._moves) if partition is not None else None
 
     def _partition(self, size: int) -> Partition | None:
-        program = self._request.program
-        axis = ReducedAxis(program, size)
-        partition = Partition(axis, self._folding, whole_batch(program))
+        view = self._view
+        axis = ReducedAxis(view.program, size)
+        partition = Partition(axis, self._alike, whole_batch(view.program), view.times)
         return partition if partition.order else None
+
+    @cached_property
+    def _alike(self) -> Folding:
+        """Layers that are alike, of the program whose variables are decided about."""
+        own = self._request.pinning.through(self._view.origin, self._view.program)
+        return fold(self._view.program, own.marks) if self._view.gaps else self._folding
 
     def _cut_inputs(self, inner: PartitionEnvironment) -> tuple[tuple[int, Placement], ...]:
         """Where inputs that are cut lie, in all layers, optimizer state included."""
-        settled = inner.partition.settled(inner.taken)
-        inputs = (i.node for i in self._request.program.inputs)
-        placed = ((node, settled.forced.get(Value(node), REPLICATED)) for node in inputs)
+        forced = inner.partition.settled(inner.taken).forced
+        number = {node: short for short, node in enumerate(self._view.origin)}
+        like = self._folding.representative
+        nodes = (i.node for i in self._request.program.inputs)
+        placed = ((n, forced.get(Value(number[like[n]]), REPLICATED)) for n in nodes)
         return tuple((node, place) for node, place in placed if place >= 0)
 
     def worth(self, decided: Decided) -> float:
@@ -284,7 +296,7 @@ class HybridEnvironment:
         sizes = [part.sizes[value.node] for value in cut if value.node in part.sizes]
         reduced = inner.reduced(new)
         return Effect(
-            nodes=[value.node for value in cut],
+            nodes=[self._view.origin[value.node] for value in cut],
             reduced_bytes=sum(map(part.axis.num_bytes, reduced)),
             num_reduced=len(reduced),
             cut_bytes=sum(sizes),

@@ -88,7 +88,7 @@ class DqnPlanner:
         most_s: float,
     ) -> PipelineOutcome:
         """The best of those that the policy cuts."""
-        del views, least_groups  # it makes them whole, of two groups or more
+        del least_groups  # it makes two groups or more
         if self._asked.stop():
             return PipelineOutcome(notes=("pipelines were not looked at: the search was stopped",))
-        return cut_pipelines(request, progress, most_s, self._asked.stop)
+        return cut_pipelines(request, views, progress, most_s, self._asked.stop)

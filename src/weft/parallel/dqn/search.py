@@ -30,6 +30,9 @@ __all__ = ["EPISODES", "SETTINGS", "Asked", "EpisodeSearch"]
 
 EPISODES = {Level.FAST: 60, Level.BEST: 400}
 """Plans that are tried. Chosen: seconds for a model of a hundred nodes."""
+PATIENCE = {Level.FAST: 12, Level.BEST: 100}
+"""The agent's own episodes in a row without a faster plan, after which the rest are not played,
+unless a number was asked for. Chosen: a fifth and a quarter of all."""
 SETTINGS = AgentSettings(
     explore=(1.0, 0.1, 300), learning_rate=1e-3, least=64, capacity=4000, returns=(0.0, 1.0)
 )
@@ -85,7 +88,7 @@ class EpisodeSearch:
         self._until_s = time.perf_counter() + request.time_limit_s
         self._environment = HybridEnvironment(request, folding, views)
         self._agent = Agent(self._environment, SETTINGS)
-        self._stopped = False
+        self._stopped = self._idle = False
         self._saved_s = time.perf_counter()
         self.notes: tuple[str, ...] = ()
         if asked.warm_start is not None:
@@ -108,7 +111,7 @@ class EpisodeSearch:
             self._progress(f"episode {self._agent.episodes} of {wanted}: {self._best()}")
             if time.perf_counter() > self._saved_s + SAVED_EVERY_S:
                 self._save()
-        left = max(0, wanted - self._agent.episodes)
+        left = 0 if self._idle else max(0, wanted - self._agent.episodes)
         why = "since the search was stopped" if self._asked.stop() else "for want of time"
         self.notes = (f"{left} episodes were not played {why}",) * (left > 0)
         self._revise()
@@ -148,7 +151,15 @@ class EpisodeSearch:
             if episode is None:
                 return
             yield episode
-        yield from self._agent.run(wanted - self._agent.episodes, self._is_over)
+        patience = wanted if self._asked.episodes else PATIENCE[self._request.level]
+        least_s, waited = self._least_s, 0
+        for episode in self._agent.run(wanted - self._agent.episodes, self._is_over):
+            yield episode
+            waited = 0 if self._least_s < least_s else waited + 1
+            least_s = self._least_s
+            if waited >= patience:
+                self._idle = True
+                return
 
     def _revise(self) -> None:
         """The second stage, from the best plan that cuts variables."""
@@ -166,9 +177,14 @@ class EpisodeSearch:
         known = self._environment.known.items()
         return {d: p.step_s for d, p in known if p is not None and self._environment.fits(p)}
 
+    @property
+    def _least_s(self) -> float:
+        """The shortest step of what fits; infinite if nothing does [s]."""
+        return min(self._fitting().values(), default=inf)
+
     def _best(self) -> str:
-        steps = self._fitting().values()
-        return f"best step {format_seconds(min(steps))}" if steps else "nothing fits yet"
+        fits = self._least_s < inf
+        return f"best step {format_seconds(self._least_s)}" if fits else "nothing fits yet"
 
     def _ranked(self) -> list[Proposal]:
         known = self._environment.known.items()

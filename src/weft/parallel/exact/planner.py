@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 
@@ -14,9 +15,9 @@ from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
-from weft.parallel.pipeline.plan import PipelinePlan
+from weft.parallel.pipeline.orders import best_order, which_lost
 from weft.parallel.pipeline.unlike import unlike_pipelines
-from weft.parallel.plan import Level
+from weft.parallel.plan import Alternative, Level
 from weft.parallel.planner import PipelineOutcome, Progress, Search
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
@@ -55,14 +56,22 @@ class ExactPlanner:
         most_s: float,
     ) -> PipelineOutcome:
         """The best pipeline of the most promising configurations."""
+        until_s = time.perf_counter() + request.time_limit_s
         search = PipelineSearch(request, views, progress, least_groups, most_s)
         plan = search.best_after_all()
-        unlike = [own for own in unlike_pipelines(request) if _fits(own)]
-        if unlike and (plan is None or unlike[0].prediction.step_s < plan.prediction.step_s):
-            plan = unlike[0]
+        others: tuple[Alternative, ...] = ()
+        if not request.machine.is_uniform:
+            progress("pipelines over unlike devices, in several orders")
+            left_s = max(0.0, until_s - time.perf_counter())
+            several = unlike_pipelines(replace(request, time_limit_s=left_s))
+            if plan is not None:
+                several += [plan, best_order(plan, request.program, request.machine)]
+            fitting = [one for one in several if one.fits]
+            plan = min(fitting, key=lambda one: one.prediction.step_s, default=None)
+            others = () if plan is None else which_lost(plan, several)
         return PipelineOutcome(
             plan=plan,
-            alternatives=search.alternatives(),
+            alternatives=(*others, *search.alternatives()),
             tightest="" if plan is not None else search.tightest(),
             notes=search.notes,
             broken=None if plan is not None else search.broken,
@@ -191,10 +200,6 @@ class _Search:
         left = f"time limit: {missing} of {len(self._searches)} mesh shapes not searched to the end"
         self.notes = (left,)
         self._progress(left)
-
-
-def _fits(plan: PipelinePlan) -> bool:
-    return plan.prediction.peak_bytes <= plan.memory_limit_bytes
 
 
 def _least_s(found: Sequence[Proposal]) -> float:

@@ -34,27 +34,17 @@ def greedy(simulator: Simulator, options: Options) -> Decision:
     Source: after HeteroG (Yi et al., CoNEXT 2020), without its learned ranking.
     """
     groups = simulator.sketch.num_groups
-    all_of_them = options.choices or _plain_choices(options)
     start = options.baseline
     if not simulator.run(options.resolved([start] * groups)).fits:
         start = options.everywhere
     taken = [start] * groups
     for group in range(groups):
         tried: dict[Choice, Outcome] = {}
-        for choice in (taken[group], *all_of_them):
+        for choice in (taken[group], *options.listed):
             trial = [*taken[:group], choice, *taken[group + 1 :]]
             tried[choice] = simulator.run(options.resolved(trial))
         taken[group] = min(tried, key=lambda c: tried[c].rank)
     return options.resolved(taken)
-
-
-def _plain_choices(options: Options) -> tuple[Choice, ...]:
-    """Of a machine with many groups of devices: all of them, or one."""
-    count = options.cluster.num_groups
-    alone = [tuple(g == at for g in range(count)) for at in range(count)]
-    return tuple(
-        Choice(method, part) for method in options.methods for part in ((True,) * count, *alone)
-    )
 
 
 BASELINES: Mapping[str, Callable[[Simulator, Options], Decision]] = MappingProxyType(

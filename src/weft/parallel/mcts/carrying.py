@@ -12,10 +12,9 @@ nobody.
 
 from __future__ import annotations
 
-from math import gcd
-
 from weft.core.errors import InputError
 from weft.parallel.greedy import greedy_axis
+from weft.parallel.rows import batch_rows
 from weft.parallel.rules import Rule
 from weft.parallel.weights import weight_values
 from weft.program.graph import Phase, Program, Role, Value
@@ -27,12 +26,12 @@ FREE = -1
 
 
 def rows_of(program: Program) -> int:
-    """Rows of the batch: what every entry of it that has several divides into.
+    """Rows of the batch, of which there have to be several.
 
     Raises:
         InputError: there is nothing to share out.
     """
-    rows = gcd(*(program.nodes[node].outputs[0].shape[0] for node in _cut_entries(program)))
+    rows = batch_rows(program)
     if rows < 2:
         raise InputError(
             need="a batch of at least two rows, whose entries have a common number of them",

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 
 import numpy as np
 
 from weft.core.errors import InputError
+from weft.machine.meeting import meeting
 from weft.machine.model import Device, Link, Machine
 from weft.machine.topology import Group, link_between
 from weft.parallel.mcts.sketch import Floats, Integers
 
 __all__ = ["Cluster", "cluster_of", "kinds_of"]
-
-_REFERENCE_BYTES = 2**20
-"""Links are compared by the time in which they move this much, as in `weft.machine.topology`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,26 +61,8 @@ class Cluster:
         """
         found = self._groups.get(members)
         if found is None:
-            found = self._groups[members] = self._meeting(members)
+            found = self._groups[members] = meeting(self.machine, members)
         return found
-
-    def _meeting(self, members: tuple[int, ...]) -> Group:
-        held = Counter(int(self.node[m]) for m in members)
-        inside = min(held.values())
-        first = {int(self.node[m]): m for m in reversed(members)}
-        sizes, links = [inside], [_slowest(self._inside(m) for m in first.values())]
-        if len(held) > 1:
-            sizes.append(-(-len(members) // inside))
-            pairs = combinations(first.values(), 2)
-            links.append(_slowest(link_between(self.machine, a, b) for a, b in pairs))
-        return Group(sizes=tuple(sizes), links=tuple(links))
-
-    def _inside(self, device: int) -> Link:
-        return self.machine.groups[int(self.device_group[device])].link
-
-
-def _slowest(links: Iterable[Link]) -> Link:
-    return max(links, key=lambda k: k.latency_s.value + _REFERENCE_BYTES / k.bytes_per_s.value)
 
 
 def cluster_of(machine: Machine, devices: Sequence[Device]) -> Cluster:

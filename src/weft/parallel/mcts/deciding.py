@@ -28,13 +28,13 @@ class Decided:
         grouping: which nodes were decided about together.
         sketch: what was simulated.
         found: what the search found.
-        homes: where every node lives.
+        homes: where every node lives, for the best decisions; what was found comes first.
     """
 
     grouping: Grouping
     sketch: Sketch
     found: Found
-    homes: Homes
+    homes: tuple[Homes, ...]
 
 
 def decide(
@@ -46,6 +46,7 @@ def decide(
     prior: Prior = uniform,
     methods: Sequence[Method] = EXTENDED,
     most_groups: int = MOST_GROUPS,
+    count: int = 1,
     seed: int = 0,
     stop: Callable[[], bool] = lambda: False,
 ) -> Decided:
@@ -59,6 +60,7 @@ def decide(
         prior: what the tree search expects of choices.
         methods: that may be chosen.
         most_groups: that are decided about.
+        count: of decisions at most, which differ in what counts.
         seed: of the partition into groups; the rest has no chance in it.
         stop: asked before each simulation; what was best so far comes out.
 
@@ -78,5 +80,8 @@ def decide(
         grouping=grouping,
         sketch=sketch,
         found=found,
-        homes=homes(found.decision, grouping, sketch, found.outcome.factored),
+        homes=tuple(
+            homes(decision, grouping, sketch, outcome.factored)
+            for decision, outcome in search.best(count)
+        ),
     )

@@ -1,22 +1,25 @@
 """What it takes to hand on rows and gradients: plans of messages, made once and used often.
 
-Rows lie on devices in rank order, so two layouts of the same rows overlap in intervals. A device
-sends and receives at the same time, and each of the two takes the sum of its messages.
+Rows lie on devices in rank order, so two layouts of the same rows overlap in intervals. Whoever has
+rows before or after takes part, and all are through when the device is that has most to send or to
+take up: that is how plans of homes move what they move, one value after the other.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from weft.cost.collective import collective_seconds
+from weft.machine.topology import link_between
 from weft.parallel.bundle import SMALL_BYTES
 from weft.parallel.mcts.cluster import Cluster
 from weft.parallel.mcts.decision import Action, Sync, served
-from weft.parallel.mcts.sketch import Floats, Sketch
+from weft.parallel.mcts.sketch import Floats, Integers, Sketch
+from weft.parallel.messages import messages_s
 
 __all__ = ["Exchange", "Synchronisation", "exchange", "pull_seconds", "synchronisation"]
 
@@ -26,18 +29,19 @@ class Exchange:
     """Rows on their way from one layout to another.
 
     Attributes:
-        sends: who sends to whom [sender, receiver].
-        receives: who receives anything [device].
-        latency_s: of its slowest message [s].
-        arrival_s: until a receiver has its rows, for a byte of a row [device] [s].
-        busy_s: that a device sends or receives, for a byte of a row [device] [s].
+        at: devices that take part.
+        latency_s: of the messages that a device sends over a link, or takes up, together
+            [device, link and direction] [s].
+        byte_s: time of these messages for a byte of a row [device, link and direction] [s].
     """
 
-    sends: NDArray[np.bool_]
-    receives: NDArray[np.bool_]
-    latency_s: float
-    arrival_s: Floats
-    busy_s: Floats
+    at: Integers
+    latency_s: Floats
+    byte_s: Floats
+
+    def seconds(self, row_bytes: float) -> float:
+        """Until everybody is through, as `weft.parallel.messages` has it [s]."""
+        return float((self.latency_s + row_bytes * self.byte_s).max(initial=0.0))
 
 
 def exchange(cluster: Cluster, before: Sequence[int], after: Sequence[int]) -> Exchange:
@@ -52,19 +56,17 @@ def exchange(cluster: Cluster, before: Sequence[int], after: Sequence[int]) -> E
     shared = np.minimum(ends[0][:, None], ends[1][None, :]) - np.maximum(
         starts[0][:, None], starts[1][None, :]
     )
-    rows = np.maximum(shared, 0)
-    np.fill_diagonal(rows, 0)
-    sends = rows > 0
-    seconds = rows * cluster.s_per_byte
-    sent_s, received_s = seconds.sum(axis=1), seconds.sum(axis=0)
-    slowest_sender = np.where(sends, sent_s[:, None], 0.0).max(axis=0)
-    return Exchange(
-        sends=sends,
-        receives=rows.sum(axis=0) > 0,
-        latency_s=float(np.where(sends, cluster.latency_s, 0.0).max()),
-        arrival_s=np.maximum(received_s, slowest_sender),
-        busy_s=np.maximum(received_s, sent_s),
-    )
+    busy: dict[tuple[str, int, int], Floats] = defaultdict(lambda: np.zeros(2))
+    for source, target in zip(*np.nonzero(shared > 0), strict=True):
+        if source != target:
+            link = id(link_between(cluster.machine, int(source), int(target)))
+            rows_s = shared[source, target] * cluster.s_per_byte[source, target]
+            message = np.asarray([cluster.latency_s[source, target], rows_s])
+            busy["out", int(source), link] += message
+            busy["in", int(target), link] += message
+    latency_s, byte_s = np.asarray(list(busy.values())).reshape(-1, 2).T
+    at = np.flatnonzero(np.asarray(before) + np.asarray(after))
+    return Exchange(at=at, latency_s=latency_s, byte_s=byte_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,13 @@ class Synchronisation:
 
     Attributes:
         seconds: of the messages [s].
+        gathered_s: of those that bring factors together, for which products wait [s].
         extra_s: what computing whole products takes longer than parts of them [device] [s].
         factored: parameters, by number, whose gradients are made from gathered factors.
     """
 
     seconds: float
+    gathered_s: float
     extra_s: Floats
     factored: tuple[int, ...] = ()
 
@@ -103,24 +107,25 @@ def synchronisation(
     its = sketch.parameters
     nothing = np.zeros(cluster.num_devices)
     if action.sync is Sync.SERVER:
-        return Synchronisation(_push_seconds(cluster, sketch, numbers, group, action), nothing)
+        pushed_s = _push_seconds(cluster, sketch, numbers, group, action)
+        return Synchronisation(pushed_s, 0.0, nothing)
     if action.sync is Sync.ALL_REDUCE:
         sizes = [float(its.gradient_bytes[n]) for n in numbers]
-        return Synchronisation(_reduced(cluster, action.members, sizes, joined_bytes), nothing)
+        return Synchronisation(_reduced(cluster, action.members, sizes, joined_bytes), 0.0, nothing)
     reduced: list[float] = []
     factored: list[int] = []
-    seconds, extra_s = 0.0, nothing.copy()
+    all_gathered_s, extra_s = 0.0, nothing.copy()
     for number in numbers:
         size = float(its.gradient_bytes[number])
         gathered_s, longer_s = _gathered(cluster, sketch, number, action)
         if gathered_s + longer_s.max() < _reduced(cluster, action.members, [size], joined_bytes):
             factored.append(number)
-            seconds += gathered_s
+            all_gathered_s += gathered_s
             extra_s += longer_s
         else:
             reduced.append(size)
-    seconds += _reduced(cluster, action.members, reduced, joined_bytes)
-    return Synchronisation(seconds, extra_s, tuple(factored))
+    seconds = _reduced(cluster, action.members, reduced, joined_bytes)
+    return Synchronisation(seconds, all_gathered_s, extra_s, tuple(factored))
 
 
 def _reduced(
@@ -152,27 +157,18 @@ def _gathered(
 def _push_seconds(
     cluster: Cluster, sketch: Sketch, numbers: Sequence[int], group: int, action: Action
 ) -> float:
-    servers = served(sketch, group, action.members)
-    load = np.zeros(cluster.num_devices)
-    for number in numbers:
-        load[servers[number]] += sketch.parameters.gradient_bytes[number]
-    return _served_seconds(cluster, action.members, load)
+    """Time in which servers have the gradients of some parameters, one after the other [s]."""
+    servers, sizes = served(sketch, group, action.members), sketch.parameters.gradient_bytes
+    return sum(
+        messages_s([(m, servers[n], float(sizes[n])) for m in action.members], cluster.machine)
+        for n in numbers
+    )
 
 
 def pull_seconds(cluster: Cluster, sketch: Sketch, group: int, action: Action) -> float:
-    """Time in which all members have the parameters of a group from their servers [s]."""
-    load = np.zeros(cluster.num_devices)
-    for number, server in served(sketch, group, action.members).items():
-        load[server] += sketch.parameters.num_bytes[number]
-    return _served_seconds(cluster, action.members, load)
-
-
-def _served_seconds(cluster: Cluster, members: tuple[int, ...], load: Floats) -> float:
-    """All members exchange with all servers: the busiest of them counts, over its slowest link."""
-    if not load.any():
-        return 0.0
-    at = list(members)
-    own = load[at]
-    num_bytes = np.maximum((len(at) - 1) * own, own.sum() - own)
-    s_per_byte = cluster.s_per_byte[np.ix_(at, at)].max(axis=1)
-    return float((num_bytes * s_per_byte).max() + cluster.latency_s[np.ix_(at, at)].max())
+    """Time in which all members have the parameters of a group, one after the other [s]."""
+    sizes = sketch.parameters.num_bytes
+    return sum(
+        messages_s([(server, m, float(sizes[n])) for m in action.members], cluster.machine)
+        for n, server in served(sketch, group, action.members).items()
+    )

@@ -143,6 +143,16 @@ class Options:
                 found.setdefault(self._key(choice), choice)
         return tuple(found.values())
 
+    @cached_property
+    def listed(self) -> tuple[Choice, ...]:
+        """All choices; where they are too many, those of all groups of devices or of one."""
+        if self.choices:
+            return self.choices
+        count = self.cluster.num_groups
+        alone = [tuple(g == at for g in range(count)) for at in range(count)]
+        parts = dict.fromkeys(((True,) * count, *alone))
+        return tuple(Choice(method, part) for method in self.methods for part in parts)
+
     def near(self, choice: Choice) -> tuple[Choice, ...]:
         """Choices that can be had instead of one by a small change; all, where they are listed.
 

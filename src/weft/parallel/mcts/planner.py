@@ -2,8 +2,9 @@
 
 Operators are decided about in groups: on which devices, with how many rows each, and how gradients
 meet. A tree search whose prior was trained on random pairs of models and machines looks for the
-best in a coarse simulation; what it finds becomes a plan, which is simulated operator by operator
-beside the experts' plans, as every planner's. Groups of unlike devices are stages of pipelines too.
+best in a coarse simulation; the best of what it finds become plans, which are simulated operator by
+operator beside the experts' plans, as every planner's. Groups of unlike devices are stages of
+pipelines too.
 
 Source: TAG (Zhang et al. 2023, arXiv 2302.06126); shares of the batch in proportion, factors chosen
 with the rest, and pipelines are weft's own.
@@ -20,13 +21,14 @@ from math import inf
 from weft.core.errors import InputError
 from weft.parallel.candidate import Candidate, Proposal
 from weft.parallel.depth import Views
-from weft.parallel.homes import plan_by_homes
+from weft.parallel.homes import Homes, plan_by_homes
 from weft.parallel.mcts.deciding import Decided, decide
 from weft.parallel.mcts.search import Prior
 from weft.parallel.pipeline.unlike import unlike_pipelines
 from weft.parallel.plan import Level
 from weft.parallel.planner import PipelineOutcome, Progress, Search
 from weft.parallel.request import PlanRequest
+from weft.parallel.schemes import Schemes
 from weft.program.fold import Folding
 
 __all__ = ["SIMULATIONS", "MctsPlanner"]
@@ -34,6 +36,9 @@ __all__ = ["SIMULATIONS", "MctsPlanner"]
 SIMULATIONS = {Level.FAST: (200, 1000), Level.BEST: (1000, 5000)}
 """Of the tree search and of its refinement. Derived: one takes 1 to 3 ms for 40 groups on 16
 devices, so that a search takes seconds, or tens of them."""
+PLANS = {Level.FAST: 4, Level.BEST: 8}
+"""Decisions that are simulated operator by operator. Chosen: of a step of some thousand operators
+each takes seconds, as the search does; the first of them was mostly the best."""
 MOST_DEVICES = 64
 """Devices that a tree search decides about. Derived: a simulation holds a figure for each pair of
 devices and group, and those of 512 devices take gigabytes."""
@@ -79,6 +84,7 @@ class MctsPlanner:
             request.machine,
             simulations=simulations[0],
             refinements=simulations[1],
+            count=PLANS.get(request.level, PLANS[Level.FAST]),
             seed=self._seed,
         )
         return _Search(request, progress, find, self._prior, self._stop)
@@ -97,7 +103,7 @@ class MctsPlanner:
             return PipelineOutcome(notes=("pipelines were not looked at: the search was stopped",))
         progress("simulating pipelines over unlike devices")
         found = unlike_pipelines(request)
-        fitting = [plan for plan in found if plan.prediction.peak_bytes <= plan.memory_limit_bytes]
+        fitting = [plan for plan in found if plan.fits]
         best = next((plan for plan in fitting if plan.prediction.step_s < most_s), None)
         return PipelineOutcome(plan=best)
 
@@ -127,7 +133,7 @@ class _Search:
         return self.proposals()
 
     def proposals(self, most_s: float = inf) -> list[Proposal]:
-        """The plan of what the search decided."""
+        """The best of the plans of what the search decided."""
         del most_s
         if self._found is None:
             self._found = self._searched()
@@ -159,14 +165,25 @@ class _Search:
         return [Proposal(NAME, plan.prediction, plan.memory_limit_bytes, lambda: candidate)]
 
     def _planned(self, decided: Decided) -> Candidate:
-        found = plan_by_homes(
+        """The best of the decisions once they are plans; of the first, if there is no time."""
+        schemes = Schemes(self._request.program)
+        found: list[Candidate] = []
+        for homes in decided.homes:
+            if found and self._stop():
+                break
+            found.append(self._of(homes, schemes))
+        best = min(found, key=lambda candidate: (not candidate.fits, candidate.step_s))
+        return replace(best, plan=replace(best.plan, level=self._request.level))
+
+    def _of(self, homes: Homes, schemes: Schemes) -> Candidate:
+        return plan_by_homes(
             NAME,
             self._request.program,
             self._request.machine,
-            decided.homes,
+            homes,
             memory_limit_bytes=self._request.limit_bytes,
+            schemes=schemes,
         )
-        return replace(found, plan=replace(found.plan, level=self._request.level))
 
     def _stop(self) -> bool:
         return self._asked_to_stop() or time.perf_counter() > self._deadline_s

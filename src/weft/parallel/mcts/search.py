@@ -22,12 +22,19 @@ from typing import Protocol
 
 import numpy as np
 
-from weft.parallel.mcts.decision import Decision
+from weft.parallel.mcts.decision import Action, Decision, Sync
 from weft.parallel.mcts.options import Choice, Options, State
 from weft.parallel.mcts.simulate import Outcome, Simulator
-from weft.parallel.mcts.sketch import Floats
+from weft.parallel.mcts.sketch import Floats, Sketch
+from weft.parallel.mcts.varying import variations
 
-__all__ = ["Found", "Prior", "Search", "Tree", "baseline", "uniform", "value_of"]
+__all__ = ["CLOSE", "Found", "Prior", "Search", "Tree", "baseline", "uniform", "value_of"]
+
+CLOSE = 1.3
+"""Time of a decision over that of the best, up to which it may turn out to be the better one.
+Derived: plans took up to a fifth longer than the sketch said, and others no longer."""
+COUNTS = 0.5
+"""Part of the time, and of the bytes, that groups have which count. Chosen."""
 
 
 class Prior(Protocol):
@@ -187,24 +194,47 @@ class Search:
         )
 
     def refine(self, simulations: int, stop: Callable[[], bool] = lambda: False) -> Found:
-        """Change the best one group at a time, as long as that makes it better.
+        """Vary the best, as long as that makes it better.
 
-        Choices that the best already holds are tried in other places too.
+        Args:
+            simulations: how many at most.
+            stop: asked before each of them.
         """
-        improved = True
+        left, improved = simulations, True
         while improved:
             improved = False
-            for group in range(self.simulator.sketch.num_groups):
-                near = self.options.near(self._best[0][group])
-                for choice in dict.fromkeys((*self._best[0], *near)):
-                    if simulations <= 0 or stop():
-                        return self.found()
-                    choices = self._best[0]
-                    if choice != choices[group]:
-                        simulations -= 1
-                        changed = (*choices[:group], choice, *choices[group + 1 :])
-                        improved |= self._note(changed, self._simulated(changed))
+            for changed in variations(lambda: self._best[0], self.options):
+                if left <= 0 or stop():
+                    return self.found()
+                if changed != self._best[0]:
+                    before = len(self._known)
+                    improved |= self._note(changed, self._simulated(changed))
+                    left -= len(self._known) - before
         return self.found()
+
+    def best(self, count: int) -> list[tuple[Decision, Outcome]]:
+        """The best decisions that were simulated and differ in what counts, best first.
+
+        Two are alike if they do the same with the groups that take most time and hold most bytes,
+        as far as it makes a difference.
+        None is listed that takes much longer than the best.
+
+        Args:
+            count: how many at most.
+        """
+        best = (self.options.resolved(self._best[0]), self._best[1])
+        sketch = self.simulator.sketch
+        heavy, holds = _heavy(sketch), np.isin(range(sketch.num_groups), sketch.parameters.group)
+        most_s = CLOSE * best[1].step_s
+        found: dict[object, tuple[Decision, Outcome]] = {}
+        ranked = sorted(self._known.items(), key=lambda item: item[1].rank)
+        for decision, outcome in (best, *ranked):
+            if len(found) == count:
+                break
+            if outcome.fits is best[1].fits and outcome.step_s <= most_s:
+                about = [_done(decision[g], holds=bool(holds[g])) for g in heavy]
+                found.setdefault((*about, outcome.factored), (decision, outcome))
+        return list(found.values())
 
     def outcome(self, state: State) -> Outcome:
         """What a state that was simulated comes to."""
@@ -251,3 +281,19 @@ class Search:
             self._best = (choices, outcome)
             self._progress.append((self._simulations, outcome.step_s))
         return better
+
+
+def _done(action: Action, *, holds: bool) -> object:
+    """What a group does; synchronisation makes a difference if it holds parameters."""
+    return action.rows, holds and action.sync is Sync.SERVER
+
+
+def _heavy(sketch: Sketch) -> tuple[int, ...]:
+    """Groups that count, by their time and by what they hold."""
+    found: list[int] = []
+    for weight in (sketch.group_s[:, :, -1].mean(axis=1), sketch.group_bytes):
+        order = np.argsort(-weight, kind="stable")
+        reached = np.cumsum(weight[order])
+        count = 1 + int(np.searchsorted(reached, COUNTS * float(reached[-1])))
+        found += [int(group) for group in order[:count]]
+    return tuple(sorted(set(found)))

@@ -4,11 +4,15 @@ Each device has two queues, one for computation and one for messages, as in `wef
 and runs its parts of the segments in the order of the sketch:
 
 - a segment starts on a device when its queue is free and the rows that it reads have arrived;
-  where it waits for sums over the batch, all devices of the group start and end together;
-- rows for a group with another layout are sent as soon as they are made; what several readers
-  with one layout want is sent once;
+  where it waits for sums over the batch, as batch norms have it, all devices of the group end
+  together;
+- rows for a group with another layout are sent as soon as they are made, once the devices of both
+  are free; what several readers with one layout want is sent once;
+- messages go in the order of issue: gradients that are complete before such sums or rows hold them
+  up;
 - gradients are synchronised as soon as those of a segment are complete, by devices that wait for
-  the last of them; parameters that are served come from their servers at the start;
+  the last of them; a product of gathered factors, and all that is computed later, waits for them;
+- parameters that are served come from their servers at the start;
 - the update runs at the end, when all gradients of the device's groups are there.
 
 Messages hold up computation for (1 - overlap) of their time. Memory is counted in the same order:
@@ -100,14 +104,14 @@ class Simulator:
         self._actions: dict[Action, _Known] = {}
         self._layouts: dict[tuple[int, ...], int] = {}
         self._exchanges: dict[tuple[int, int], Exchange] = {}
-        self._synchronised: dict[tuple[int, int], Synchronisation] = {}
+        self._synchronised: dict[tuple[int, int, int], Synchronisation] = {}
         self._reduced: dict[tuple[int, int], float] = {}
         self._served: dict[tuple[int, int], tuple[float, Floats, Floats, Floats]] = {}
         self.group: list[int] = sketch.group.tolist()
         self._crossings: dict[int, list[Crossing]] = defaultdict(list)
         for crossing in sketch.crossings:
             self._crossings[crossing.maker].append(crossing)
-        self._numbers: dict[int, list[tuple[int, list[int]]]] = _by_position(sketch)
+        self._numbers = _by_position(sketch)
         first: dict[int, int] = {}
         for position, group in enumerate(self.group):
             first.setdefault(group, position)
@@ -169,12 +173,14 @@ class Simulator:
             self._exchanges[key] = found
         return found
 
-    def synchronisation(self, position: int, group: int, known: _Known) -> Synchronisation:
-        """How gradients that are complete after a segment meet."""
-        key = (position * self.sketch.num_groups + group, known.number)
+    def synchronisation(
+        self, position: int, group: int, known: _Known, turn: int
+    ) -> Synchronisation:
+        """How gradients meet that are complete after a segment and have this turn."""
+        key = (position * self.sketch.num_groups + group, known.number, turn)
         found = self._synchronised.get(key)
         if found is None:
-            numbers = dict(self._numbers[position])[group]
+            numbers = self._numbers[position][group, turn]
             found = synchronisation(
                 self.cluster, self.sketch, numbers, group, known.action, self._joined_bytes
             )
@@ -229,18 +235,19 @@ class Simulator:
         return self._crossings
 
     @property
-    def gradients(self) -> dict[int, list[tuple[int, list[int]]]]:
-        """By position, groups with parameters whose gradients are complete there."""
+    def gradients(self) -> dict[int, dict[tuple[int, int], list[int]]]:
+        """By position, parameters whose gradients are complete there, by group and turn."""
         return self._numbers
 
 
-def _by_position(sketch: Sketch) -> dict[int, list[tuple[int, list[int]]]]:
+def _by_position(sketch: Sketch) -> dict[int, dict[tuple[int, int], list[int]]]:
     its = sketch.parameters
-    found: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[int, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, position in enumerate(its.position.tolist()):
         if position >= 0 and its.gradient_bytes[number]:
-            found[position][int(its.group[number])].append(number)
-    return {position: list(groups.items()) for position, groups in found.items()}
+            key = (int(its.group[number]), int(its.turn[number]))
+            found[position][key].append(number)
+    return {position: dict(groups) for position, groups in found.items()}
 
 
 @dataclass(slots=True)
@@ -275,7 +282,7 @@ class _Run:
         kept = [simulator.kept(group, known) for group, known in enumerate(self.actions)]
         self._pull([pull_s for pull_s, _, _, _ in kept])
         spans = self._passes(seconds, feedback=feedback)
-        update_s = self.extra + sum((u for _, u, _, _ in kept), np.zeros(cluster.num_devices))
+        update_s = sum((u for _, u, _, _ in kept), np.zeros(cluster.num_devices))
         self.compute = np.maximum(self.compute, self.synced) + update_s
         peak = self._peak(rows, kept)
         span_s, idle_s = self._feedback(spans)
@@ -283,7 +290,7 @@ class _Run:
             step_s=float(max(self.compute.max(), self.messages.max())),
             peak_bytes=peak,
             filled=float((peak / cluster.memory_bytes).max()),
-            busy_s=seconds.sum(axis=0) + update_s,
+            busy_s=seconds.sum(axis=0) + self.extra + update_s,
             span_s=span_s,
             idle_s=idle_s,
             factored=frozenset(self.factored),
@@ -294,13 +301,12 @@ class _Run:
         for position, group in self.simulator.groups_in_order:
             if pulls[group]:
                 known = self.actions[group]
-                end = self._together(known, pulls[group])
+                end = self._together(known.at, pulls[group])
                 arrived = known.present * end
                 self.ready[position] = np.maximum(self.ready.get(position, 0.0), arrived)
 
-    def _together(self, known: _Known, seconds: float) -> float:
-        """A message of all members of a group, who wait for the last of them; when it ends."""
-        at = known.at
+    def _together(self, at: Integers, seconds: float) -> float:
+        """A message of some devices, which wait for the last of them; when it ends."""
         start = max(self.messages[at].max(), self.compute[at].max())
         end = float(start + seconds)
         self.messages[at] = end
@@ -322,28 +328,18 @@ class _Run:
             known = self.actions[group]
             arrived = self.ready.pop(position, None)
             start = self.compute if arrived is None else np.maximum(self.compute, arrived)
-            several = len(known.members) > 1
-            if several and reductions[position]:
-                end = self._in_step(position, known, start, seconds[position])
-            else:
-                end = start + seconds[position]
-            self.compute = end
+            self.compute = start + seconds[position]
+            self._synchronise(position, 0)
+            if reductions[position] and len(known.members) > 1:
+                end = self._together(known.at, simulator.reduction_s(position, known))
+                self.compute = np.maximum(self.compute, known.present * end)
             if feedback:
-                spans.append((float(start[known.at].min()), float(end[known.at].max())))
+                spans.append((float(start[known.at].min()), float(self.compute[known.at].max())))
+            self._synchronise(position, 1)
             for crossing in simulator.crossings.get(position, ()):
                 self._hand_on(known, crossing)
-            for owner, _ in simulator.gradients.get(position, ()):
-                if len(self.actions[owner].members) > 1:
-                    self._synchronise(position, owner)
+            self._synchronise(position, 2)
         return spans
-
-    def _in_step(self, position: int, known: _Known, start: Floats, seconds: Floats) -> Floats:
-        """A segment whose devices wait for each other in the middle of it."""
-        at = known.at
-        together = start[at].max() + seconds[at].max()
-        end = start.copy()
-        end[at] = together + self.simulator.reduction_s(position, known)
-        return end
 
     def _hand_on(self, maker: _Known, crossing: Crossing) -> None:
         """Send rows to readers, once for all that have one layout."""
@@ -353,35 +349,34 @@ class _Run:
             if its.layout != maker.layout:
                 wanted.setdefault(its.layout, (its, []))[1].append(reader)
         for its, positions in wanted.values():
-            self._send(maker, its, positions, crossing.row_bytes)
+            self._send(maker, its, crossing, positions)
 
-    def _send(self, maker: _Known, reader: _Known, positions: list[int], row_bytes: float) -> None:
-        plan = self.simulator.exchange(maker, reader)
-        begins = np.maximum(self.messages, self.compute)
-        begins = np.where(plan.sends, begins[:, None], 0.0).max(axis=0)
-        begins = np.maximum(begins, self.messages)
-        arrival = plan.receives * (begins + plan.latency_s + plan.arrival_s * row_bytes)
-        sent = np.where(plan.sends, arrival[None, :], 0.0).max(axis=1)
-        self.messages = np.maximum(self.messages, np.maximum(arrival, sent))
-        held = 1.0 - self.simulator.cluster.overlap
-        if held:
-            self.compute = self.compute + held * row_bytes * plan.busy_s
+    def _send(
+        self, maker: _Known, reader: _Known, crossing: Crossing, positions: list[int]
+    ) -> None:
+        plan, row_bytes = self.simulator.exchange(maker, reader), crossing.row_bytes
+        arrived = reader.present * self._together(plan.at, plan.seconds(row_bytes))
         for position in positions:
-            known = self.ready.get(position)
-            self.ready[position] = arrival if known is None else np.maximum(known, arrival)
+            self.ready[position] = np.maximum(self.ready.get(position, 0.0), arrived)
         # Rows that were there already are no copy, but are kept as one with those that came.
-        self.copies[positions[0]] += row_bytes * reader.rows
+        self.copies[crossing.maker] += row_bytes * reader.rows
         self.copies[positions[-1] + 1] -= row_bytes * reader.rows
 
-    def _synchronise(self, position: int, group: int) -> None:
-        known = self.actions[group]
-        plan = self.simulator.synchronisation(position, group, known)
-        if plan.seconds:
-            end = self._together(known, plan.seconds)
-            self.synced[known.at] = np.maximum(self.synced[known.at], end)
-        if plan.factored:
-            self.extra = self.extra + plan.extra_s
-            self.factored.extend(plan.factored)
+    def _synchronise(self, position: int, turn: int) -> None:
+        """Gradients of parameters that several devices have."""
+        for group, its_turn in self.simulator.gradients.get(position, ()):
+            known = self.actions[group]
+            if its_turn != turn or len(known.members) == 1:
+                continue
+            plan = self.simulator.synchronisation(position, group, known, turn)
+            if plan.seconds:
+                end = self._together(known.at, plan.seconds)
+                self.synced[known.at] = np.maximum(self.synced[known.at], end)
+            if plan.factored:
+                end = self._together(known.at, plan.gathered_s)
+                self.compute = np.maximum(self.compute, known.present * end) + plan.extra_s
+                self.extra += plan.extra_s
+                self.factored.extend(plan.factored)
 
     def _peak(self, rows: Integers, kept: list[tuple[float, Floats, Floats, Floats]]) -> Floats:
         sketch = self.simulator.sketch

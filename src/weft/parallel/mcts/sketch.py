@@ -38,6 +38,8 @@ class Parameters:
         node: in the program.
         group: where it is.
         position: segment after which its gradient is complete.
+        turn: 0 if it is so before the last of the sums that the segment waits for, 1 if before the
+            last of the rows that it makes for other groups, else 2.
         num_bytes, state_bytes: of itself and of its optimizer state [bytes].
         gradient_bytes: that a synchronisation adds up [bytes].
         factor_row_bytes: of a row of the two factors whose product the gradient is, 0 if it is
@@ -49,6 +51,7 @@ class Parameters:
     node: Integers
     group: Integers
     position: Integers
+    turn: Integers
     num_bytes: Floats
     state_bytes: Floats
     gradient_bytes: Floats

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class _Sketching:
         self.position = self._positions()
         self.weights = weight_values(self.program)
         self.leads_to = parameters_led_to(self.program)
+        self.summed = self._summed()
+        self.crossing = self._crossing()
 
     def _positions(self) -> list[int]:
         found = [-1] * len(self.program.nodes)
@@ -88,8 +90,8 @@ class _Sketching:
     def _made(self, value: Value) -> int:
         return self.grouping.rules[value.node].outputs[value.output]
 
-    def _reductions(self) -> tuple[Integers, Floats]:
-        """What is made in parts and read whole before the update, at its maker."""
+    def _summed(self) -> frozenset[Value]:
+        """What is made in parts and read whole before the update."""
         whole: set[Value] = set()
         for number, node in enumerate(self.program.nodes):
             if node.phase is not Phase.UPDATE:
@@ -97,8 +99,11 @@ class _Sketching:
                     self.program.operands(number), self.grouping.rules[number].operands, strict=True
                 )
                 whole |= {v for v, place in reads if place == REPLICATED != self._made(v)}
+        return frozenset(whole)
+
+    def _reductions(self) -> tuple[Integers, Floats]:
         counts, total = np.zeros(self.update, np.int64), np.zeros(self.update)
-        for value in whole:
+        for value in self.summed:
             position = self.position[value.node]
             if 0 <= position < self.update:
                 counts[position] += 1
@@ -125,11 +130,12 @@ class _Sketching:
                 factors[at] = sum(map(self.pricing.row_bytes, program.operands(product)))
                 product_s[at] = self.pricing.table([product])
             update_s[at] = self._whole_seconds(updates[node])
-        last = [max((self.position[v.node] for v in gradients[n]), default=-1) for n in inputs]
+        position, turn = self._completed([gradients[n] for n in inputs])
         return Parameters(
             node=np.asarray(inputs),
             group=np.asarray([group[n] for n in inputs]),
-            position=np.asarray([min(p, self.update - 1) for p in last]),
+            position=position,
+            turn=turn,
             num_bytes=np.asarray([float(program.nodes[n].outputs[0].num_bytes) for n in inputs]),
             state_bytes=np.asarray([state[n] for n in inputs]),
             gradient_bytes=np.asarray(
@@ -139,6 +145,28 @@ class _Sketching:
             product_s=product_s,
             update_s=update_s,
         )
+
+    def _completed(self, gradients: Sequence[set[Value]]) -> tuple[Integers, Integers]:
+        """Positions at which gradients are complete, and whose turn comes after them there."""
+        waits = [self._last(self.summed), self._last(self.crossing)]
+        last = [max((v.node for v in of), key=self._at, default=-1) for of in gradients]
+        position = [min(self._at(n), self.update - 1) if n >= 0 else -1 for n in last]
+        turn = [
+            next((t for t, of in enumerate(waits) if p >= 0 and n < of[p]), len(waits))
+            for n, p in zip(last, position, strict=True)
+        ]
+        return np.asarray(position), np.asarray(turn)
+
+    def _at(self, node: int) -> int:
+        return self.position[node]
+
+    def _last(self, values: Iterable[Value]) -> list[int]:
+        """At each position, the last node that makes one of these; -1 if none does."""
+        found = [-1] * (self.update + 1)
+        for value in values:
+            if (position := self.position[value.node]) >= 0:
+                found[position] = max(found[position], value.node)
+        return found
 
     def _whole_seconds(self, nodes: Sequence[int]) -> Floats:
         """Time of nodes that no share of the batch makes shorter [device kind]."""
@@ -201,7 +229,8 @@ class _Sketching:
 
     # --- between groups ----------------------------------------------------------------------
 
-    def _crossings(self) -> tuple[Crossing, ...]:
+    def _crossing(self) -> Mapping[Value, set[int]]:
+        """Rows that other groups read, with positions of these."""
         free, group = floats(self.program), self.grouping.group
         readers: dict[Value, set[int]] = defaultdict(set)
         for number, node in enumerate(self.program.nodes):
@@ -211,8 +240,11 @@ class _Sketching:
                 elsewhere = group[value.node] != group[number] and self.position[value.node] >= 0
                 if elsewhere and not free[value.node] and self.pricing.row_bytes(value):
                     readers[value].add(self.position[number])
+        return readers
+
+    def _crossings(self) -> tuple[Crossing, ...]:
         merged: dict[tuple[int, tuple[int, ...]], float] = defaultdict(float)
-        for value, positions in readers.items():
+        for value, positions in self.crossing.items():
             key = (self.position[value.node], tuple(sorted(positions)))
             merged[key] += self.pricing.row_bytes(value)
         return tuple(Crossing(*key, num_bytes) for key, num_bytes in sorted(merged.items()))

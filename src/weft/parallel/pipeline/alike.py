@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from weft.program.graph import Arg, Program, Value
+from weft.program.salt import unsalted
 
 __all__ = ["representatives"]
 
@@ -13,7 +14,8 @@ def representatives(programs: Sequence[Program]) -> tuple[int, ...]:
     """For each program, the first one that is like it, node by node.
 
     A plan for one is a plan for the other: nodes have the same numbers, operators, types and
-    operands. Names of inputs and of what is sent do not take part.
+    operands. Names of inputs and of what is sent do not take part, nor do the salts of random
+    numbers, which are each program's own.
     """
     first: dict[object, int] = {}
     return tuple(first.setdefault(_shape(p), number) for number, p in enumerate(programs))
@@ -26,7 +28,7 @@ def _shape(program: Program) -> object:
     nodes = tuple(
         (
             node.op,
-            roles[number] if number in roles else _nameless(node.op, node.args),
+            roles[number] if number in roles else _nameless(node.op, unsalted(node)),
             node.outputs,
             node.phase,
             tuple(pin.wish for pin in node.pins),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from weft.cost.simulate import Task, simulate
 from weft.cost.timeline import Timeline
@@ -29,6 +30,7 @@ from weft.program.graph import Phase, Role
 
 __all__ = [
     "Load",
+    "PipelineCosts",
     "StageCost",
     "estimate_pipeline",
     "group_peak_bytes",
@@ -47,6 +49,7 @@ def simulated_pipeline(
     num_groups: int,
     schedule: str,
     memory_limit_bytes: float,
+    standing: tuple[int, ...] = (),
 ) -> PipelinePlan:
     """The plan of a pipeline of these stages, simulated.
 
@@ -56,7 +59,9 @@ def simulated_pipeline(
         machine: where it runs.
         num_groups: groups of devices.
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
-        memory_limit_bytes: what the plan has to stay under on each device [bytes].
+        memory_limit_bytes: what the plan has to stay under on each device; where it is the smallest
+            device's memory, devices that have more may use that [bytes].
+        standing: of each group, on which block of ranks it stands; in the order of ranks if empty.
     """
     plan = PipelinePlan(
         program_name=staged.program.name,
@@ -70,8 +75,9 @@ def simulated_pipeline(
         plans=plans,
         memory_limit_bytes=memory_limit_bytes,
         prediction=_UNKNOWN,
+        standing=standing,
     )
-    return replace(plan, prediction=estimate_pipeline(plan, staged, machine))
+    return PipelineCosts(staged, plans, machine).simulated(plan)
 
 
 _UNKNOWN = PipelinePrediction(
@@ -89,20 +95,73 @@ def estimate_pipeline(
         staged: the program, cut as it says.
         machine: where it runs; in a group of unlike devices the slowest one counts.
     """
-    nodes = [nodes_of(machine, plan.ranks_of(group)) for group in range(plan.num_groups)]
-    known: dict[object, StageCost] = {}
-    costs: list[StageCost] = []
-    for number, (first, decided) in enumerate(zip(staged.alike, plan.plans, strict=True)):
-        lies = nodes[number % plan.num_groups]
-        key = (first, decided.mesh, decided.strategies, decided.copies, decided.recompute, lies)
-        if key not in known:
-            found = staged.segments(number, decided)
-            stage = staged.stages[number]
-            expanded = expand(stage.program, decided.recompute)
-            known[key] = stage_cost(stage, found, expanded, with_nodes_of(machine, lies))
-        costs.append(known[key])
-    sending = crossing_seconds(plan, staged, machine)
-    return predict_pipeline(plan.orders, costs, sending, plan.micro_batches, plan.num_groups)
+    return PipelineCosts(staged, plan.plans, machine).simulated(plan).prediction
+
+
+_Lies: TypeAlias = tuple[tuple[int, int, int], ...]
+"""On which nodes a group lies, as `nodes_of` finds it."""
+
+
+class PipelineCosts:
+    """What stages cost on whichever devices they stand; what is alike is priced once.
+
+    Args:
+        staged: the program, cut into stages.
+        plans: of each stage.
+        machine: where they run; in a group of unlike devices the slowest one counts.
+    """
+
+    def __init__(
+        self, staged: StagedProgram, plans: tuple[ParallelPlan, ...], machine: Machine
+    ) -> None:
+        self._staged = staged
+        self._plans = plans
+        self._machine = machine
+        seen: dict[object, int] = {}
+        # Of each stage the first one that does the same in the same way.
+        self._first = [
+            seen.setdefault((alike, p.mesh, p.strategies, p.copies, p.recompute), number)
+            for number, (alike, p) in enumerate(zip(staged.alike, plans, strict=True))
+        ]
+        self._lowered: dict[int, tuple[Segments, Expanded]] = {}
+        self._known: dict[tuple[int, _Lies], StageCost] = {}
+
+    def simulated(self, plan: PipelinePlan) -> PipelinePlan:
+        """A plan of these stages, with what it is predicted to cost and what its devices hold."""
+        nodes = [nodes_of(self._machine, plan.ranks_of(group)) for group in range(plan.num_groups)]
+        costs = [
+            self._cost(first, nodes[number % plan.num_groups])
+            for number, first in enumerate(self._first)
+        ]
+        sending = crossing_seconds(plan, self._staged, self._machine)
+        return replace(
+            plan,
+            prediction=predict_pipeline(
+                plan.orders, costs, sending, plan.micro_batches, plan.num_groups
+            ),
+            group_limits_bytes=_group_limits(plan, self._machine, nodes),
+        )
+
+    def _cost(self, first: int, lies: _Lies) -> StageCost:
+        if (first, lies) not in self._known:
+            stage, decided = self._staged.stages[first], self._plans[first]
+            if first not in self._lowered:
+                segments = self._staged.segments(first, decided)
+                self._lowered[first] = segments, expand(stage.program, decided.recompute)
+            part = with_nodes_of(self._machine, lies)
+            self._known[first, lies] = stage_cost(stage, *self._lowered[first], part)
+        return self._known[first, lies]
+
+
+def _group_limits(
+    plan: PipelinePlan, machine: Machine, nodes: Sequence[_Lies]
+) -> tuple[float, ...]:
+    """What the devices of each group have, where the limit is what the smallest one has [bytes]."""
+    memory = [group.device.memory_bytes.value for group in machine.groups]
+    if plan.memory_limit_bytes < min(memory):
+        return ()
+    own = tuple(min(memory[number] for number, _, _ in lies) for lies in nodes)
+    return own if max(own) > plan.memory_limit_bytes else ()
 
 
 def predict_pipeline(

@@ -33,6 +33,7 @@ from weft.parallel.pipeline.pinned import (
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.schedule import require_shape
 from weft.parallel.pipeline.stages import StageProgram, forward_nodes
+from weft.parallel.pipeline.standing import in_rank_order, ranks_of_groups
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Program
 
@@ -56,7 +57,10 @@ def pipeline_expert(
     schedule: str = "1f1b",
     chunks: int = 1,
     by_group: Sequence[DegreeNames] = (),
+    standing: Sequence[int] = (),
+    memory_limit_bytes: float = 0.0,
     pins: Sequence[Pin] = (),
+    part: Program | None = None,
     **degrees: Unpack[DegreeNames],
 ) -> PipelinePlan:
     """The pipeline that an engineer writes with these degrees.
@@ -72,27 +76,25 @@ def pipeline_expert(
         chunks: stages of each group; more than one for interleaved.
         by_group: of each group, degrees that take the place of those that all have; none if all
             groups are alike.
+        standing: of each group, on which block of ranks it stands, such as (1, 0) for the first
+            of two groups on the last ranks; in the order of ranks if not given.
+        memory_limit_bytes: limit of one device; its own memory if 0 [bytes].
         pins: stages and placements that the plan has to keep to, from `weft.pin`, beside those
             that the model's own code has.
+        part: the program of one micro-batch, if the caller has it.
         **degrees: within a group, as in `weft.parallel.experts.expert_plan`.
 
     Raises:
         InputError: the degrees, the schedule and the program do not go together, or a pin names
             nothing.
-        InfeasibleError: a pin cannot be kept with these degrees; names it and what it collides
-            with.
+        InfeasibleError: a pin cannot be kept with these degrees; names what it collides with.
     """
     require_shape(schedule, pp * chunks, pp, micro_batches)
     inside = _degrees(pp, by_group, degrees)
-    _require_devices(inside, machine)
-    part = in_micro_batches(program, micro_batches)
+    ranks = _ranks(inside, standing, machine)
+    part = in_micro_batches(program, micro_batches) if part is None else part
     pinning = resolve(part, pins)
-
-    def written(stage: StageProgram) -> ParallelPlan:
-        own = inside[stage.number % pp]
-        return plan_by_degrees(stage.program, machine, own, own_pins(stage, pinning))
-
-    shares = _power(part, inside, machine) * chunks
+    shares = _power(part, ranks, machine) * chunks
     return pipeline_of_stages(
         program,
         machine,
@@ -100,28 +102,28 @@ def pipeline_expert(
         num_groups=pp,
         micro_batches=micro_batches,
         schedule=schedule,
-        written=written,
+        written=_writer(inside, machine, pinning),
         kind=lambda stage: inside[stage % pp],
         pinning=pinning,
+        standing=tuple(standing),
+        memory_limit_bytes=memory_limit_bytes,
+        part=part,
     )
 
 
-def _power(part: Program, inside: Sequence[Degrees], machine: Machine) -> list[float]:
+def _power(part: Program, ranks: Sequence[range], machine: Machine) -> list[float]:
     """How fast each group is, in devices of the slowest kind."""
     if machine.is_uniform:
-        return [float(own.num_devices) for own in inside]
+        return [float(len(own)) for own in ranks]
     order = forward_nodes(part)
-    ends = accumulate((own.num_devices for own in inside), initial=0)
     seconds = {
         group.device.name: sum(forward_seconds(part, order, group.device))
         for group in machine.groups
     }
     slowest = max(seconds.values())
     return [
-        (end - first)
-        * slowest
-        / max(seconds[device_of(machine, r).name] for r in range(first, end))
-        for first, end in pairwise(ends)
+        len(own) * slowest / max(seconds[device_of(machine, rank).name] for rank in own)
+        for own in ranks
     ]
 
 
@@ -141,14 +143,30 @@ def _degrees(pp: int, by_group: Sequence[DegreeNames], common: DegreeNames) -> t
     return tuple(found)
 
 
-def _require_devices(inside: Sequence[Degrees], machine: Machine) -> None:
-    needed = sum(own.num_devices for own in inside)
-    if needed > machine.num_devices:
+def _ranks(
+    inside: Sequence[Degrees], standing: Sequence[int], machine: Machine
+) -> tuple[range, ...]:
+    """Ranks of each group."""
+    sizes = [own.num_devices for own in inside]
+    if sum(sizes) > machine.num_devices:
         raise InputError(
             need=f"at most {machine.num_devices} devices, which is what {machine.name} has",
-            got=f"{needed}: {'; '.join(own.name for own in inside)}",
+            got=f"{sum(sizes)}: {'; '.join(own.name for own in inside)}",
             hint="lower the degrees, or take a larger machine",
         )
+    return ranks_of_groups(sizes, standing or in_rank_order(len(sizes)))
+
+
+def _writer(
+    inside: Sequence[Degrees], machine: Machine, pinning: Pinning
+) -> Callable[[StageProgram], ParallelPlan]:
+    """Writes plans of stages with the degrees of their groups."""
+
+    def written(stage: StageProgram) -> ParallelPlan:
+        own = inside[stage.number % len(inside)]
+        return plan_by_degrees(stage.program, machine, own, own_pins(stage, pinning))
+
+    return written
 
 
 def pipeline_of_stages(
@@ -162,6 +180,9 @@ def pipeline_of_stages(
     written: Callable[[StageProgram], ParallelPlan],
     kind: Callable[[int], Hashable] = lambda _: None,
     pinning: Pinning | None = None,
+    standing: tuple[int, ...] = (),
+    memory_limit_bytes: float = 0.0,
+    part: Program | None = None,
 ) -> PipelinePlan:
     """The pipeline of these stages, simulated.
 
@@ -176,13 +197,16 @@ def pipeline_of_stages(
         kind: by number of a stage, what its plan depends on beside what it computes, such as the
             grid of its group.
         pinning: what is pinned in the program of one micro-batch; if not given, its own pins.
+        standing: of each group, on which block of ranks it stands; in the order of ranks if empty.
+        memory_limit_bytes: limit of one device; its own memory if 0 [bytes].
+        part: the program of one micro-batch, if the caller has it.
 
     Raises:
         InputError: the schedule, the stages and the program do not go together.
         InfeasibleError: the stages do not keep a pin; names it.
     """
     require_shape(schedule, cut.num_stages, num_groups, micro_batches)
-    staged = StagedProgram(program, micro_batches, cut)
+    staged = StagedProgram(program, micro_batches, cut, part=part)
     pinning = resolve(staged.part) if pinning is None else pinning
     require_stages(staged.stages, staged.part, pinning)
     return simulated_pipeline(
@@ -191,7 +215,9 @@ def pipeline_of_stages(
         machine,
         num_groups=num_groups,
         schedule=schedule,
-        memory_limit_bytes=min(group.device.memory_bytes.value for group in machine.groups),
+        memory_limit_bytes=memory_limit_bytes
+        or min(group.device.memory_bytes.value for group in machine.groups),
+        standing=standing,
     )
 
 

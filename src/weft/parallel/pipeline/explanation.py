@@ -5,9 +5,11 @@ from __future__ import annotations
 from itertools import groupby
 
 from weft.core.units import format_bytes, format_seconds
+from weft.machine.meeting import device_of
 from weft.machine.model import Machine
 from weft.parallel.explanation import axis_roles
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
+from weft.parallel.pipeline.standing import ranks_in_words
 from weft.parallel.placement import Mesh
 from weft.parallel.validate import require_machine, require_program
 from weft.parallel.wording import headline, labelled, lost
@@ -38,6 +40,7 @@ def explain_pipeline(plan: PipelinePlan, program: Program, machine: Machine) -> 
     named = plan.alternatives[:_MOST_ALTERNATIVES]
     rows = [
         ("pipeline", _shape(plan)),
+        *(("groups", text) for text in _standing(plan, machine)),
         ("time", _time(plan)),
         *(("stages", text) for text in _stages(plan, staged)),
         *(("grid", text) for text in _grid(plan, staged)),
@@ -46,8 +49,7 @@ def explain_pipeline(plan: PipelinePlan, program: Program, machine: Machine) -> 
         *(("note", note) for note in plan.notes),
     ]
     p = plan.prediction
-    limit = plan.memory_limit_bytes
-    return labelled(headline(plan.program_name, machine, p.step_s, p.peak_bytes, limit), rows)
+    return labelled(headline(plan.program_name, machine, p.step_s, *plan.tightest_bytes), rows)
 
 
 def _shape(plan: PipelinePlan) -> str:
@@ -55,6 +57,20 @@ def _shape(plan: PipelinePlan) -> str:
         f"{plan.num_stages} stages on {plan.groups_in_words}, "
         f"{plan.micro_batches} micro-batches, {plan.schedule}"
     )
+
+
+def _standing(plan: PipelinePlan, machine: Machine) -> list[str]:
+    """On which ranks groups stand, where that is not the same for any order of them."""
+    if plan.is_in_rank_order and machine.is_uniform:
+        return []
+    found: list[str] = []
+    for group in range(plan.num_groups):
+        ranks = plan.ranks_of(group)
+        kinds = dict.fromkeys(device_of(machine, rank).name for rank in ranks)
+        found.append(f"{group}: {ranks_in_words(ranks)}, {' and '.join(kinds)}")
+    if not plan.is_in_rank_order:
+        found[-1] += "; the order of groups is not that of ranks"
+    return found
 
 
 def _time(plan: PipelinePlan) -> str:
@@ -119,7 +135,11 @@ def _grid(plan: PipelinePlan, staged: StagedProgram) -> list[str]:
 
 def _memory(plan: PipelinePlan) -> str:
     peaks = plan.prediction.group_peak_bytes
-    return (
+    text = (
         f"{format_bytes(min(peaks))} to {format_bytes(max(peaks))} on a device, by group; most in "
         f"group {peaks.index(max(peaks))}"
     )
+    if plan.group_limits_bytes:
+        peak, limit = map(format_bytes, plan.tightest_bytes)
+        text += f", least room in group {plan.tightest_group}: {peak} of {limit}"
+    return text

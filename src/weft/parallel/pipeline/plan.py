@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 
 from weft.core.errors import InfeasibleError, InputError, VerifyError
 from weft.parallel.pinning import resolve
@@ -16,6 +14,7 @@ from weft.parallel.pipeline.pinned import require_stages
 from weft.parallel.pipeline.schedule import Action, order, require_shape
 from weft.parallel.pipeline.segments import Segments, segments
 from weft.parallel.pipeline.stages import StageProgram, stage_of_nodes, stage_programs
+from weft.parallel.pipeline.standing import in_rank_order, ranks_of_groups
 from weft.parallel.pipeline.timing import PipelineTime, StageTime, pipeline_time
 from weft.parallel.plan import Alternative, Level, ParallelPlan
 from weft.parallel.validate import validate
@@ -60,9 +59,10 @@ class PipelinePrediction:
 class PipelinePlan:
     """How a step runs as a pipeline.
 
-    Group g of devices has the stages g, g + number of groups, and so on. Groups follow each
-    other, and the ranks of a group are neighbours. Each has as many devices as the grids of its
-    stages, which may differ in shape only; other groups may have more devices or fewer.
+    Group g of devices has the stages g, g + number of groups, and so on. The ranks of a group are
+    neighbours: one of the blocks into which the groups cut the ranks, and `standing` says which.
+    Each group has as many devices as the grids of its stages, which may differ in shape only;
+    other groups may have more devices or fewer.
 
     Attributes:
         program_name, program_digest: the whole program it is for.
@@ -73,6 +73,10 @@ class PipelinePlan:
         cut: which stage each node of the forward pass is in.
         plans: of each stage, made for the stage's program.
         memory_limit_bytes: what the planner had to stay under on each device [bytes].
+        group_limits_bytes: the same of each group, where devices of some have more memory than
+            that; empty where it holds for all [bytes].
+        standing: of each group, on which block of ranks it stands; left out, groups follow each
+            other as ranks do.
         prediction: what the simulator says.
         alternatives: what else was looked at, best first.
         planner, level: who decided and how hard it looked.
@@ -96,9 +100,13 @@ class PipelinePlan:
     level: Level = Level.FAST
     search_s: float = 0.0
     notes: tuple[str, ...] = ()
+    standing: tuple[int, ...] = ()
+    group_limits_bytes: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         require_shape(self.schedule, self.num_stages, self.num_groups, self.micro_batches)
+        if not self.standing:
+            object.__setattr__(self, "standing", in_rank_order(self.num_groups))
         if len(self.plans) != self.num_stages:
             raise InputError(
                 need="a plan for each stage",
@@ -113,6 +121,13 @@ class PipelinePlan:
                     got=f"{', '.join(map(str, grids))} in group {group}",
                     hint="plan again",
                 )
+        if len(self.group_limits_bytes) not in (0, self.num_groups):
+            raise InputError(
+                need="a memory limit for each group of devices, or one for all",
+                got=f"{self.num_groups} groups, {len(self.group_limits_bytes)} limits",
+                hint="plan again",
+            )
+        _ = self._ranks
 
     @property
     def num_stages(self) -> int:
@@ -148,18 +163,49 @@ class PipelinePlan:
             return f"{self.num_groups} group{'s' if self.num_groups > 1 else ''} of {each[0]}"
         return f"groups of {', of '.join(each[:-1])} and of {each[-1]}"
 
+    @property
+    def is_in_rank_order(self) -> bool:
+        """True if groups follow each other as their ranks do."""
+        return self.standing == in_rank_order(self.num_groups)
+
+    @cached_property
+    def _ranks(self) -> tuple[range, ...]:
+        return ranks_of_groups(self.group_devices, self.standing)
+
     def ranks_of(self, group: int) -> range:
         """Ranks of a group of devices."""
-        first = sum(self.group_devices[:group])
-        return range(first, first + self.group_devices[group])
+        return self._ranks[group]
 
     def group_of(self, rank: int) -> int:
         """The group that a rank is of."""
-        return bisect_right(list(accumulate(self.group_devices)), rank)
+        return next(group for group, ranks in enumerate(self._ranks) if rank in ranks)
 
     def stages_of(self, group: int) -> tuple[int, ...]:
         """Stages of a group of devices, in order."""
         return tuple(range(group, self.num_stages, self.num_groups))
+
+    @property
+    def limits_bytes(self) -> tuple[float, ...]:
+        """What each group has to stay under on each device [bytes]."""
+        return self.group_limits_bytes or (self.memory_limit_bytes,) * self.num_groups
+
+    @property
+    def tightest_group(self) -> int:
+        """The group whose devices have least room left for what they have."""
+        peaks, limits = self.prediction.group_peak_bytes, self.limits_bytes
+        return max(range(self.num_groups), key=lambda group: peaks[group] - limits[group])
+
+    @property
+    def tightest_bytes(self) -> tuple[float, float]:
+        """Peak and limit of a device of the group that has least room left [bytes]."""
+        tightest = self.tightest_group
+        return self.prediction.group_peak_bytes[tightest], self.limits_bytes[tightest]
+
+    @property
+    def fits(self) -> bool:
+        """True if every group's peak stays under its limit."""
+        peak, limit = self.tightest_bytes
+        return peak <= limit
 
     @cached_property
     def time(self) -> PipelineTime:

@@ -11,6 +11,7 @@ from weft.core.errors import FileError, InputError
 from weft.parallel.pipeline.cut import Cut
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction
 from weft.parallel.pipeline.timing import StageTime
+from weft.parallel.reading import count_reader, list_reader, read_amount
 from weft.parallel.serialize import (
     content_of,
     plan_digest,
@@ -22,8 +23,9 @@ from weft.parallel.serialize import (
 
 __all__ = ["KEY", "pipeline_digest", "pipeline_from_json", "pipeline_to_json"]
 
-VERSION = 2
-"""Version of the file format; a file of a newer version is refused."""
+VERSION, OF_STANDINGS = 2, 3
+"""Versions of the file format; a file of a newer version is refused. The second is that of plans
+whose groups do not follow each other as ranks do, which older readers would not notice."""
 
 KEY = "weft_pipeline_plan"
 """First key of such a file, which tells it from that of a plan of one stage."""
@@ -39,6 +41,8 @@ def pipeline_digest(plan: PipelinePlan) -> str:
             plan.num_groups,
             [list(run) for run in plan.cut.runs],
             [plan_digest(stage) for stage in plan.plans],
+            # In the order of ranks the digest is that of before there was another.
+            *([] if plan.is_in_rank_order else [list(plan.standing)]),
         ]
     )
 
@@ -56,10 +60,14 @@ def pipeline_to_json(plan: PipelinePlan) -> str:
         "memory_limit_bytes": plan.memory_limit_bytes,
         "prediction": asdict(plan.prediction),
         **search_to_plain(plan),
+        **({} if plan.is_in_rank_order else {"standing": list(plan.standing)}),
+        **(
+            {"group_limits_bytes": list(plan.group_limits_bytes)} if plan.group_limits_bytes else {}
+        ),
     }
     # The key comes first, which tells the two kinds of plan files apart.
     body = canonical_json({"checksum": digest(raw), "plan": raw})
-    return f'{{"{KEY}":{VERSION},{body[1:]}'
+    return f'{{"{KEY}":{VERSION if plan.is_in_rank_order else OF_STANDINGS},{body[1:]}'
 
 
 def pipeline_from_json(text: str) -> PipelinePlan:
@@ -68,7 +76,7 @@ def pipeline_from_json(text: str) -> PipelinePlan:
     Raises:
         FileError: the text is no plan, is damaged, or comes from a newer weft.
     """
-    return _read(cast("dict[str, Any]", content_of(text, KEY, VERSION)))
+    return _read(cast("dict[str, Any]", content_of(text, KEY, VERSION, OF_STANDINGS)))
 
 
 def _read(raw: dict[str, Any]) -> PipelinePlan:
@@ -91,6 +99,10 @@ def _read(raw: dict[str, Any]) -> PipelinePlan:
             plans=tuple(plan_from_plain(stage) for stage in raw["plans"]),
             memory_limit_bytes=float(raw["memory_limit_bytes"]),
             prediction=_prediction(raw["prediction"]),
+            standing=list_reader(count_reader(0))(raw.get("standing", []), "standing"),
+            group_limits_bytes=list_reader(read_amount)(
+                raw.get("group_limits_bytes", []), "group_limits_bytes"
+            ),
             **search_from_plain(raw),
         )
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:

@@ -23,6 +23,7 @@ from weft.runtime.launch import (
     late,
     outside_of_ranks,
     words_in,
+    words_of_status,
 )
 
 __all__ = ["Said", "launch_cluster", "run_ranks"]
@@ -158,8 +159,7 @@ def _first_words(logs: Path, statuses: Sequence[int | None]) -> dict[str, str]:
     if words:
         return words
     rank, status = next((r, s) for r, s in enumerate(statuses) if s)
-    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-    return {"rank": f"{rank}", "cause": f"its process ended with {how}"}
+    return words_of_status(rank, status)
 
 
 @dataclass(slots=True)

@@ -51,6 +51,18 @@ def test_groups_of_a_pipeline_have_degrees_of_their_own(recipe, three, tmp_path,
     assert "at most 3 devices" in capsys.readouterr().err
 
 
+def test_groups_of_a_pipeline_stand_where_it_is_said(recipe, three, tmp_path, capsys):
+    plan = tmp_path / "plan.json"
+    common = ["score", recipe, "--machine", three, "--pp", "2", "--dp", "1,2", "--json"]
+    assert main([*common, "--standing", "1,0", "-o", str(plan)]) == 0
+    assert json.loads(capsys.readouterr().out)["standing"] == [1, 0]
+    assert load_any(plan).ranks_of(0) == range(2, 3)
+    assert main([*common, "--standing", "0,0"]) == 2
+    assert "each block of ranks from 0 to 1 once" in capsys.readouterr().err
+    assert main(["score", recipe, "--machine", three, "--standing", "1,0"]) == 2
+    assert "--pp 2 --standing 1,0" in capsys.readouterr().err
+
+
 def test_degrees_that_break_a_pin_are_refused(recipe, pair, capsys):
     arguments = ["score", recipe, "--machine", pair, "--dp", "2", "--pin", "0.weight=R"]
     assert main(arguments) == 0

@@ -205,3 +205,25 @@ def test_an_agent_finds_nothing_slower_than_what_it_was_shown():
         played(shown, lesson)
     assert found <= min(p.step_s for p in shown.known.values()) * (1 + 1e-9)
     assert not search.notes
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_variables_of_a_deep_program_are_decided_about_in_its_short_version(rows):
+    whole, short = (
+        HybridEnvironment(PlanRequest(program=DEEP, machine=MACHINE), fold(DEEP), views)
+        for views in (None, views_of(DEEP, fold(DEEP)))
+    )
+    for mesh in range(len(whole.meshes)):
+        lesson, seen = Lesson(mesh, 0, rows), []
+        for own in (whole, short):
+            observation = own.reset(np.random.default_rng(0))
+            seen.append([])
+            while observation is not None:
+                seen[-1].append((own.offered, observation))
+                observation = own.step(lesson(observation)).observation
+        assert len(seen[0]) == len(seen[1])
+        for (offered, first), (other, second) in zip(*seen, strict=True):
+            assert offered == other
+            np.testing.assert_allclose(first.choices, second.choices, atol=0.02)
+            np.testing.assert_allclose(first.shared, second.shared, atol=1e-6)
+    assert list(whole.known) == list(short.known)

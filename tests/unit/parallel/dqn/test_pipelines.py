@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.programs import transformer
 from weft.core.errors import InputError
 from weft.machine.presets import preset
+from weft.parallel.depth import views_of
 from weft.parallel.dqn.cutting import POINTS
 from weft.parallel.dqn.pieces import chain_of, line_of
 from weft.parallel.dqn.pipelines import cut_pipelines
@@ -17,8 +19,10 @@ from weft.parallel.estimate import slowest_device
 from weft.parallel.pipeline.expert import forward_seconds
 from weft.parallel.pipeline.microbatch import in_micro_batches
 from weft.parallel.pipeline.stages import forward_nodes
+from weft.parallel.pipeline.timing import pipeline_time
 from weft.parallel.request import PlanRequest
 from weft.program.builder import Builder
+from weft.program.fold import fold
 from weft.program.graph import Role
 from weft.program.types import DType, TensorType
 
@@ -66,7 +70,7 @@ def test_a_line_is_the_machine_node_by_node():
 
 
 def test_pipelines_use_every_device_and_fit():
-    found = cut_pipelines(PlanRequest(program=LAYERS, machine=MACHINE), silent, math.inf)
+    found = cut_pipelines(PlanRequest(program=LAYERS, machine=MACHINE), None, silent, math.inf)
     assert found.plan is not None
     assert sum(found.plan.group_devices) == MACHINE.num_devices
     assert found.plan.prediction.peak_bytes <= found.plan.memory_limit_bytes
@@ -75,28 +79,28 @@ def test_pipelines_use_every_device_and_fit():
 
 
 def test_pipelines_slower_than_what_is_known_are_not_the_answer():
-    found = cut_pipelines(PlanRequest(program=LAYERS, machine=MACHINE), silent, 1e-9)
+    found = cut_pipelines(PlanRequest(program=LAYERS, machine=MACHINE), None, silent, 1e-9)
     assert found.plan is None
     assert found.alternatives
 
 
 def test_pipelines_end_when_they_are_told_to():
     request = PlanRequest(program=LAYERS, machine=MACHINE)
-    found = cut_pipelines(request, silent, math.inf, stop=lambda: True)
+    found = cut_pipelines(request, None, silent, math.inf, stop=lambda: True)
     assert found.plan is not None
     assert found.notes == ("pipelines were left out since the search was stopped",)
 
 
 def test_what_fits_nowhere_says_how_much_it_needs():
     request = PlanRequest(program=LAYERS, machine=MACHINE, memory_limit_bytes=1000.0)
-    found = cut_pipelines(request, silent, math.inf)
+    found = cut_pipelines(request, None, silent, math.inf)
     assert found.plan is None
     assert "pipelines need" in found.tightest
 
 
 def test_a_batch_that_does_not_divide_makes_no_pipelines():
     odd = transformer(num_layers=4, **{**SIZES, "batch": 3})
-    found = cut_pipelines(PlanRequest(program=odd, machine=MACHINE), silent, math.inf)
+    found = cut_pipelines(PlanRequest(program=odd, machine=MACHINE), None, silent, math.inf)
     assert (found.plan, found.alternatives) == (None, ())
 
 
@@ -106,3 +110,34 @@ def test_a_program_that_cannot_be_cut_is_told_so():
     program = builder.build(builder.add("sum", x, (0, 1)))
     with pytest.raises(InputError, match="a place to cut"):
         chain_of(program, DEVICE, 1)
+
+
+def test_variables_are_cut_where_rows_do_not_divide_among_all_devices_of_a_stage():
+    few = transformer(num_layers=6, **{**SIZES, "batch": 16})  # 4 rows for 8 devices of a stage
+    found = cut_pipelines(PlanRequest(program=few, machine=MACHINE), None, silent, math.inf)
+    assert found.plan is not None
+    by_mesh = {plan.mesh.shape for plan in found.plan.plans}
+    assert found.plan.group_devices == (8, 8)
+    assert all(len(mesh) == 2 or mesh == (8,) for mesh in by_mesh)
+    assert any(mesh[-1] > 1 for mesh in by_mesh)
+
+
+def test_the_bubble_of_the_best_is_filled():
+    told = []
+    found = cut_pipelines(PlanRequest(program=LAYERS, machine=MACHINE), None, told.append, math.inf)
+    assert found.plan is not None
+    assert any(text.startswith("zero-bubble") for text in told)
+    in_turn = pipeline_time(
+        replace(found.plan, schedule="1f1b").orders, found.plan.prediction.stages
+    )
+    assert found.plan.prediction.pipeline_s <= in_turn.step_s * (1 + 1e-9)
+
+
+def test_short_versions_make_the_same_pipelines():
+    deep = transformer(num_layers=12, **SIZES)
+    views = views_of(deep, fold(deep))
+    assert views is not None
+    request = PlanRequest(program=deep, machine=MACHINE)
+    short, whole = (cut_pipelines(request, own, silent, math.inf) for own in (views, None))
+    assert short.plan is not None
+    assert short.plan == whole.plan

@@ -13,9 +13,11 @@ from weft.core.errors import FileError, InputError, MismatchError
 from weft.machine.presets import preset
 from weft.parallel.dqn.hybrid import HybridEnvironment, Lesson
 from weft.parallel.dqn.planner import DqnPlanner
+from weft.parallel.dqn.search import EPISODES, PATIENCE
 from weft.parallel.dqn.warm import BEGUN_WITH, Imitation, readings
 from weft.parallel.experts import expert_plan
 from weft.parallel.pipeline.expert import pipeline_expert
+from weft.parallel.plan import Level
 from weft.parallel.planning import plan
 from weft.parallel.request import PlanRequest
 from weft.parallel.validate import validate
@@ -119,6 +121,21 @@ def test_a_pipeline_is_no_beginning():
     pipeline = pipeline_expert(LAYERS, MACHINE, pp=2, micro_batches=2, dp=4)
     with pytest.raises(InputError, match="one stage"):
         DqnPlanner(warm_start=pipeline)
+
+
+def test_a_search_that_finds_nothing_faster_any_more_ends_early():
+    told: list[str] = []
+    found = planned(told=told)
+    played = len(episodes(told))
+    assert PATIENCE[Level.FAST] < played < EPISODES[Level.FAST]
+    assert len({text.split(":")[1] for text in episodes(told)[-PATIENCE[Level.FAST] :]}) == 1
+    assert not any("not played" in note for note in found.notes)
+
+
+def test_a_number_of_episodes_that_is_asked_for_is_played():
+    told: list[str] = []
+    planned(told=told, episodes=EPISODES[Level.FAST])
+    assert len(episodes(told)) == EPISODES[Level.FAST]
 
 
 def test_with_no_episodes_only_the_trained_policy_is_followed():

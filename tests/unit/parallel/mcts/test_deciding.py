@@ -15,8 +15,9 @@ FEW = {"simulations": 40, "refinements": 60, "most_groups": 6}
 
 def test_every_node_lives_somewhere_and_rows_divide():
     decided = decide(PROGRAM, MIXED, **FEW)
-    layouts = decided.homes.layouts
-    assert len(decided.homes.home) == len(PROGRAM.nodes)
+    (found,) = decided.homes
+    layouts = found.layouts
+    assert len(found.home) == len(PROGRAM.nodes)
     assert all(16 % sum(layout) == 0 for layout in layouts)
     assert {len(layout) for layout in layouts} == {MIXED.num_devices}
     assert decided.found.speedup >= 1.0
@@ -36,7 +37,7 @@ def test_it_takes_the_choices_that_it_may():
 def test_it_can_be_stopped_at_once():
     decided = decide(PROGRAM, MIXED, stop=lambda: True)
     assert decided.found.simulations == 0
-    assert decided.homes.layouts == ((1,) * 16,)
+    assert [homes.layouts for homes in decided.homes] == [((1,) * 16,)]
 
 
 def test_a_slow_device_gets_less_to_do():
@@ -45,8 +46,18 @@ def test_a_slow_device_gets_less_to_do():
     program = mlp(num_layers=3, batch=8, width=64)
     decided = decide(program, both, **FEW)
     assert decided.found.outcome.busy_s.min() > 0
-    assert (3, 1) in decided.homes.layouts
-    assert all(of_fast >= of_slow for of_fast, of_slow in decided.homes.layouts)
+    layouts = decided.homes[0].layouts
+    assert (3, 1) in layouts
+    assert all(of_fast >= of_slow for of_fast, of_slow in layouts)
+
+
+def test_several_decisions_that_differ_can_be_had():
+    one, *others = decide(PROGRAM, MIXED, count=4, **FEW).homes
+    assert 1 <= len(others) < 4
+    assert len({(homes.layouts, homes.home, homes.factors) for homes in (one, *others)}) == len(
+        (one, *others)
+    )
+    assert decide(PROGRAM, MIXED, **FEW).homes == (one,)
 
 
 def test_kinds_differ_in_more_than_memory():

@@ -1,7 +1,7 @@
 """The search against trying everything, and what it promises whoever runs it."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -12,9 +12,10 @@ from weft.parallel.mcts.baselines import BASELINES, HOROVOD_BYTES, data_parallel
 from weft.parallel.mcts.cluster import cluster_of
 from weft.parallel.mcts.groups import grouped
 from weft.parallel.mcts.options import EXTENDED, PUBLISHED, Choice, Method, Options, State
-from weft.parallel.mcts.search import Search, baseline, uniform, value_of
+from weft.parallel.mcts.search import CLOSE, Search, baseline, uniform, value_of
 from weft.parallel.mcts.simulate import Simulator
 from weft.parallel.mcts.sketching import sketched
+from weft.parallel.mcts.varying import variations
 
 PAIR = (device("kind0", 2.0), device("kind1", 1.0))
 # The first group is worth cutting; the last one has much to synchronise.
@@ -138,6 +139,40 @@ def test_published_choices_are_three_for_each_subset():
     _, options = real()
     published = Options(options.sketch, options.cluster, PUBLISHED)
     assert len(published.choices) == 3 * (2**3 - 1)
+
+
+def test_the_best_differ_in_what_counts_and_are_nearly_as_good():
+    simulator, options = real()
+    search = Search(simulator, options)
+    search.run(80)
+    best = search.best(5)
+    outcomes = [outcome for _, outcome in best]
+    assert best[0] == (search.found().decision, search.found().outcome)
+    assert [o.step_s for o in outcomes] == sorted(o.step_s for o in outcomes)
+    assert outcomes[-1].step_s <= CLOSE * outcomes[0].step_s
+    # What the lightest of them does alone makes no other decision.
+    assert len({decision[:-1] for decision, _ in best}) == len(best) > 1
+    assert all(simulator.run(decision).step_s == outcome.step_s for decision, outcome in best)
+    assert search.best(1) == best[:1]
+
+
+def test_groups_that_are_decided_alike_move_together():
+    # Whoever moves alone has more to send than it gains; together they take half of the time.
+    kinds = (device("kind0", 1.0), device("kind1", 2.0))
+    chain = sketch(
+        [(0, 1.0), (1, 1.0)],
+        [(1, 1.0), (0, 1.0)],
+        speeds=(1.0, 2.0),
+        crossings=[(0, (1,), 50.0), (2, (3,), 50.0)],
+    )
+    of = replace(chain, devices=kinds)
+    simulator, options = problem((Method.ONE,), of=of, on=machine((kinds[0], 1), (kinds[1], 1)))
+    search = Search(simulator, options)
+    start = (Choice(Method.ONE, (True, False)),) * 2
+    search._best = (start, simulator.run(options.resolved(start)))
+    tried = list(islice(variations(lambda: start, options), 2 + 2))
+    assert tried[2:] == [start, (Choice(Method.ONE, (False, True)),) * 2]
+    assert search.refine(10).outcome.step_s == 4 * 4 / 2
 
 
 def test_many_groups_of_devices_are_decided_one_by_one():

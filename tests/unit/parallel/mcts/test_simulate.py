@@ -74,6 +74,12 @@ def test_one_link_is_shared_by_what_goes_over_it():
     assert outcome.step_s == 4 + 16 + 24 + 4
 
 
+def test_whoever_takes_rows_up_has_to_be_free():
+    busy = sketch([(0, 1.0), (1, 3.0), (0, 1.0), (2, 1.0)], crossings=[(2, (3,), 1.0)])
+    outcome = on(busy).run((alone(0), alone(1), alone(1)))
+    assert outcome.step_s == max(4 + 4, 12) + 4 + 4
+
+
 def test_rows_that_are_there_already_do_not_move():
     handed = sketch([(0, 1.0), (1, 1.0)], crossings=[(0, (1,), 1.0)])
     outcome = on(handed).run((Action((3, 1)), Action((2, 2))))
@@ -115,6 +121,13 @@ def test_a_server_takes_in_and_gives_out_for_each_of_the_others():
     assert outcome.step_s == 2 * 8 / 2 + 2 + 2 + 2 * 8 / 2
 
 
+def test_parameters_are_served_one_after_the_other():
+    step = sketch([(0, 1.0)], [(0, 1.0)], gradients=[(0, 1, 8.0), (0, 1, 8.0)])
+    outcome = on(step, network=2.0).run((Action((2, 2), Sync.SERVER),))
+    # Each has a server of its own, and all of a group take part in every exchange.
+    assert outcome.step_s == 2 * 8 / 2 + 2 + 2 + 2 * 8 / 2
+
+
 def test_factors_are_gathered_where_that_is_less():
     step = sketch([(0, 1.0)], [(0, 1.0)], gradients=[(0, 1, 80.0)], factor_row_bytes=1.0)
     simulator = on(step)
@@ -139,6 +152,17 @@ def test_sums_over_the_batch_keep_devices_in_step():
     step = with_reductions(sketch([(0, 1.0), (0, 1.0)]), 0, 2, 8.0)
     outcome = on(step, latency_s=0.5).run((Action((3, 1)),))
     assert outcome.step_s == 3 + 2 * (4 + 1.0) + 3
+
+
+def test_sums_queue_up_behind_gradients_that_are_complete_before():
+    step = with_reductions(
+        sketch([(0, 1.0)], [(0, 1.0), (0, 1.0)], gradients=[(0, 1, 20.0)]), 1, 1, 8.0
+    )
+    both = (Action((2, 2)),)
+    after = on(step).run(both).step_s
+    assert after == 2 + (2 + 8) + max(2, 20)
+    its = replace(step.parameters, turn=np.asarray([0]))
+    assert on(replace(step, parameters=its)).run(both).step_s == 2 + 2 + 20 + 8 + 2
 
 
 def test_memory_is_what_lasts_and_what_is_held():

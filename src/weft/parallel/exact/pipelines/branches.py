@@ -139,7 +139,7 @@ class Branches:
         rows = self.rows
         device = slowest_device(rows.machine)
         return find_pieces(
-            rows.part, self.order, rows.folding, device, 0, Pinning(), self._beginnings
+            rows.part, self.order, rows.folding, device, (), Pinning(), self._beginnings
         )
 
     @cached_property

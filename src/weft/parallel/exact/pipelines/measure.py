@@ -85,8 +85,8 @@ class Rows:
     def pieces(self) -> Pieces:
         """Where it falls apart."""
         device = slowest_device(self.machine)
-        dropped = self.view.dropped
-        return find_pieces(self.part, self.order, self.folding, device, dropped, self.pinning)
+        gaps = self.view.gaps
+        return find_pieces(self.part, self.order, self.folding, device, gaps, self.pinning)
 
     @cached_property
     def whole(self) -> Lengthened:
@@ -98,7 +98,7 @@ class Rows:
         found = self.view.lengthened(self.part)
         if found is None:
             raise VerifyError(
-                need=f"layers above number {self.view.lower} of {self.view.stack} that are alike",
+                need=f"layers of {' and '.join(g.stack for g in self.view.gaps)} that are alike",
                 got="layers that correspond in a step, but not in a micro-batch",
                 hint="a mistake of weft; plan with micro-batches and stages by hand meanwhile",
             )
@@ -107,7 +107,7 @@ class Rows:
     @cached_property
     def whole_cut(self) -> Cut:
         """The cut of the whole program into its pieces."""
-        if not self.view.dropped:
+        if not self.view.gaps:
             return self.pieces.cut
         return self.pieces.unfolded(forward_nodes(self.whole.program)).cut
 

@@ -14,6 +14,7 @@ from itertools import accumulate, pairwise
 
 from weft.core.errors import InputError, VerifyError
 from weft.machine.model import Device
+from weft.parallel.depth import Gap
 from weft.parallel.pinning import Pinning
 from weft.parallel.pipeline.cut import Cut
 from weft.parallel.pipeline.expert import (
@@ -75,7 +76,7 @@ def find_pieces(
     nodes: Sequence[int],
     folding: Folding,
     device: Device,
-    dropped: int,
+    gaps: Sequence[Gap],
     pinning: Pinning,
     preferred: Collection[int] = (),
 ) -> Pieces:
@@ -86,7 +87,7 @@ def find_pieces(
         nodes: of its forward pass, in the order of which pieces are runs.
         folding: of the part.
         device: what operators are timed on.
-        dropped: layers that the whole program has more, each like the second of the short one.
+        gaps: layers that the whole program has more, each like the one below the gap.
         pinning: what is pinned in the part; what is pinned to several stages falls apart too.
         preferred: positions to cut at where others are near.
     """
@@ -101,11 +102,12 @@ def find_pieces(
     narrow = good_places(crossing, ends, preferred)
     places = _workable(part, nodes, _parted(narrow, crossing, pinned))
     found = pieces_at(nodes, places, folding)
-    if not dropped:
-        return found
-    order = list(found.order)
-    repeated = _pieces_of_second(folding, _layers(nodes, folding), [0, *places, len(nodes)])
-    order[repeated[-1] + 1 : repeated[-1] + 1] = repeated * dropped
+    order, layer = list(found.order), _layers(nodes, folding)
+    for gap in gaps:
+        below = [(own.stack, own.index) for own in folding.layers].index((gap.stack, gap.lower))
+        repeated = [piece for piece, at in enumerate([0, *places]) if layer[at] == below]
+        end = order.index(repeated[-1]) + 1
+        order[end:end] = repeated * gap.dropped
     return replace(found, order=tuple(order))
 
 
@@ -218,9 +220,3 @@ def _parted(
             found.update(sorted(free, key=crossing.__getitem__)[: max(missing, 0)])
         before, lower = at, max(stage, lower)
     return sorted(found)
-
-
-def _pieces_of_second(folding: Folding, layer: Sequence[int], bounds: Sequence[int]) -> list[int]:
-    """Pieces that begin in the second layer of the only stack."""
-    second = sorted(range(len(folding.layers)), key=lambda n: folding.layers[n].index)[1]
-    return [piece for piece, at in enumerate(bounds[:-1]) if layer[at] == second]

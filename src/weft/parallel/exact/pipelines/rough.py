@@ -58,7 +58,8 @@ class Rough:
     def _made(self, count: int) -> Rows:
         """Short, unless layers that correspond in a step do not in one of its micro-batches."""
         rows = Rows(self._view, count, self._machine, self._request.pins)
-        if rows.view.dropped and len(rows.folding.layers) < 2:
+        folded = {(layer.stack, layer.index) for layer in rows.folding.layers}
+        if any((gap.stack, gap.lower) not in folded for gap in self._view.gaps):
             return Rows(undivided(self._request.program), count, self._machine, self._request.pins)
         return rows
 

@@ -415,7 +415,7 @@ class PipelineSearch:
             return None
         if count not in self._whole:
             rows = self.rows_of(count)
-            if self._view.dropped:
+            if self._view.gaps:
                 rows = Rows(undivided(self._request.program), count, self._machine)
             self._whole[count] = Branches(rows)
         return self._whole[count]

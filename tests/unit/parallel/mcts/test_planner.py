@@ -1,0 +1,61 @@
+"""Several decisions become plans; the best of them comes out."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.programs import mlp
+from tests.uneven import MIXED
+from weft.parallel.mcts import planner as module
+from weft.parallel.mcts.planner import NAME, MctsPlanner
+from weft.parallel.mcts.search import uniform
+from weft.parallel.planning import plan
+
+PROGRAM = mlp(num_layers=3, batch=64, width=512, hidden=lambda _: 2048, slots=("m",))
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Simulated steps of decisions, in order."""
+    found = []
+    make = module.plan_by_homes
+
+    def noted(*args, **kwargs):
+        candidate = make(*args, **kwargs)
+        found.append(candidate.step_s)
+        return candidate
+
+    monkeypatch.setattr(module, "plan_by_homes", noted)
+    return found
+
+
+def searched(stop=lambda: False):
+    planner = MctsPlanner(prior=uniform, simulations=(60, 60), stop=stop)
+    return plan(PROGRAM, MIXED, planner=planner, max_stages=1)
+
+
+def step_of(found):
+    told = {other.name: other.step_s for other in found.alternatives}
+    return told.get(NAME, found.prediction.step_s)
+
+
+def test_several_are_simulated_whole_and_the_best_is_kept(planned):
+    found = searched()
+    assert 1 < len(planned) <= 4
+    assert step_of(found) == min(planned)
+
+
+def test_one_that_the_sketch_flatters_is_not_taken(planned, monkeypatch):
+    decide = module.decide
+
+    def reversed_(*args, **kwargs):
+        decided = decide(*args, **kwargs)
+        return replace(decided, homes=decided.homes[::-1])
+
+    monkeypatch.setattr(module, "decide", reversed_)
+    assert step_of(searched()) == min(planned) < max(planned)
+
+
+def test_a_search_that_is_stopped_plans_one_decision(planned):
+    searched(stop=lambda: True)
+    assert len(planned) == 1
