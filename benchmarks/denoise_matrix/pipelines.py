@@ -48,7 +48,7 @@ class Built:
 
     def rows(self, count: int) -> Tensor:
         """The same of a batch, whose rows begin as runs of seeds 0, 1 and so on do."""
-        inputs = {
+        inputs: dict[str, Any] = {
             name: value.repeat(count, *[1] * (value.ndim - 1))
             for name, value in self.inputs.items()
             if isinstance(value, Tensor)

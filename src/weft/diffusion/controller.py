@@ -23,9 +23,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from weft.core.errors import MismatchError
+from weft.diffusion.agreement import Agreement
 from weft.diffusion.calls import (
     answer_of,
     configuration_of,
@@ -102,7 +103,8 @@ class Controller:
         self.denoisers = {denoiser.name: denoiser for denoiser in denoisers}
         self.listeners: list[Callable[[Run], None]] = []
         self.idle: Idle | None = None
-        self._keep, self._group, self._small_share = keep, group, small_share
+        self._keep, self._small_share = keep, small_share
+        self._agreement = Agreement(group)
         self.clock: Callable[[], float] = time.perf_counter
         self._requests: dict[object, Request] = {}
 
@@ -244,7 +246,7 @@ class Controller:
         return Request(
             keep=self._keep,
             levels=levels,
-            decider=self.policy.begin(facts),
+            decider=self._agreement.each(lambda: self.policy.begin(facts)),
             clock=self.clock,
             has_guidance=guided,
         )
@@ -258,14 +260,13 @@ class Controller:
     def _decide(self, request: Request, denoiser: Denoiser) -> None:
         guided = bool(request.has_guidance)
         possible = request.denoising(denoiser.name).possible(has_guidance=guided)
-        plan = request.decider.decide(
-            Moment(
-                step=request.step,
-                position=request.position,
-                possible=possible,
-                has_guidance=request.has_guidance,
-            )
+        moment = Moment(
+            step=request.step,
+            position=request.position,
+            possible=possible,
+            has_guidance=request.has_guidance,
         )
+        plan = self._agreement.first(lambda: request.decider.decide(moment))
         if plan.mode is Mode.CFG and request.step > 0 and not guided:
             raise without_guidance(type(self._pipeline()).__name__)
         request.plan = plan
@@ -300,20 +301,10 @@ class Controller:
     def _end_step(self, request: Request) -> None:
         if request.has_guidance is None:
             request.has_guidance = UNCOND in request.seen
-        distances = self._agreed(request.measured())
+        distances = self._agreement.mean(request.measured())
         request.end_step(distances)
         if distances:
             request.decider.observe(request.step, request.plan, distances)
-
-    def _agreed(self, distances: dict[str, Tensor]) -> dict[str, float]:
-        """Distances as numbers, the same on all ranks that share the run."""
-        if not distances:
-            return {}
-        found = torch.stack([value.float() for value in distances.values()])
-        if self._group is not None:
-            distributed.all_reduce(found, group=self._group)
-            found /= distributed.get_world_size(self._group)
-        return dict(zip(distances, found.tolist(), strict=True))
 
     # ------------------------------------------------------------- computing and predicting
 

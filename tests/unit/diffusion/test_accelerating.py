@@ -78,15 +78,16 @@ def test_nothing_but_full_steps_changes_no_bit_and_nor_does_taking_hooks_off(fam
 def test_what_is_computed_is_what_the_plan_says(family):
     kind, run = family
     outputs = 2 if kind.guided else 1
-    with rows_computed(run.pipe) as rows:
+    with rows_computed(run.denoisers()) as rows:
         run()
-    all_rows = sum(rows)
+    all_rows = rows.blocks
     for mode in modes_of(kind):
         plan = alternating(mode)
-        with accelerated(run.pipe, policy=plan) as found, rows_computed(run.pipe) as rows:
+        with accelerated(run.pipe, policy=plan) as found, rows_computed(run.denoisers()) as rows:
             run()
         (made,) = found.runs
-        assert sum(rows) == pytest.approx(made.work * all_rows), mode
+        assert rows.blocks == pytest.approx(made.work * all_rows), mode
+        assert rows.outputs == sum(step.outputs for step in made.steps), mode
         forced = [step.step for step in made.steps if step.why]
         assert len(forced) <= kind.experts - 1, mode  # the second expert begins afresh
         wanted = {Mode.FULL: outputs, Mode.STEP: 0, Mode.CFG: 1, Mode.BLOCK: outputs}
