@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from weft.tokens.budgets import Budget
 from weft.tokens.call import Call, Status
 from weft.tokens.classes import INPUT, OUTPUT, TokenClass
 from weft.tokens.count import NONE, UNKNOWN, Count, exactly
@@ -14,6 +15,7 @@ __all__ = [
     "NONE",
     "OUTPUT",
     "UNKNOWN",
+    "Budget",
     "Call",
     "Count",
     "Money",

@@ -154,7 +154,7 @@ def test_an_option_that_an_action_lacks_is_answered_with_the_help_of_the_action(
 def test_every_command_has_help_with_an_example_and_takes_json_and_debug(capsys):
     names = [c.name for c in border.COMMANDS]
     planning = ["demo", "machine", "capture", "plan", "score", "run", "show"]
-    assert names == [*planning, "fuse", "denoise", "rl", "bench"]
+    assert names == [*planning, "fuse", "denoise", "rl", "tokens", "bench"]
     for name in names:
         with pytest.raises(SystemExit) as caught:
             border.run([name, "--help"])
