@@ -296,10 +296,10 @@ class Budget:
         )
 
     def _added(self, node: str) -> bool:
-        """Whether a node that was not there could be added after a pattern beside it."""
+        """Whether a node that was not there is now: after a pattern beside it, or by another."""
         accounts = self._store.accounts(self._clock())
-        if not node or any(own.node == node for own in accounts):
-            return False
+        if any(own.node == node for own in accounts):
+            return bool(node)  # another was quicker; or it is closed, and is refused again
         above = node.rpartition("/")[0]
         pattern = f"{above}/{ANY}" if above else ANY
         caps = [Cap(Money(a.cap, a.unit), a.window) for a in accounts if a.node == pattern]
