@@ -25,6 +25,8 @@ __all__ = ["Storm", "storm"]
 
 ROW = struct.Struct("<q")
 TEAMS = 8
+AGENTS = 8
+"""In each team, added when they first spend."""
 MEAN_NANO = 3_500_000
 """About what a call of the trace costs."""
 LEASE_S = 3600.0
@@ -187,8 +189,8 @@ def _work(budget: Budget, bill: Bill, seed: int, threads: int, operations: int) 
 
 def _spend(budget: Budget, bill: Bill, seed: int, operations: int) -> None:
     drawn = random.Random(seed)
-    node = f"team-{seed % TEAMS}/agent-{seed % 64}"
     while bill.operations() < operations:
+        node = f"team-{drawn.randrange(TEAMS)}/agent-{drawn.randrange(AGENTS)}"
         least = drawn.randrange(1, 2 * MEAN_NANO)
         try:
             handle = budget.reserve(node, Money(least), most=Money(4 * least))
