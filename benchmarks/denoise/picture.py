@@ -15,6 +15,7 @@ from benchmarks.denoise.run import FULL, UNCALIBRATED, WEFT, Point, frontier
 from weft.report.markup import Markup, join, tag
 from weft.report.plot.frame import Area, text_width, x_axis, y_axis
 from weft.report.plot.scale import Scale, linear_ticks
+from weft.report.plot.standalone import standalone
 
 __all__ = ["draw", "points_of"]
 
@@ -35,17 +36,9 @@ _INKS = {
     WEFT: ("#0072b2", "#4aa3dc"),
 }
 """On light and on dark ground, in the order in which they are drawn."""
-_STYLE = """
-text{font:12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fill:#1d2126}
-.head{font-weight:600;font-size:13px}.axis-title,.note{fill:#59626d}.page{fill:#fff}
-.grid{stroke:#d9dee4;stroke-width:.7}.axis{stroke:#59626d;stroke-width:1}
+_LINES = """
 .line{fill:none;stroke-width:1.6}.line.weft{stroke-width:3.2}text.weft{font-weight:600}
 .line.fewer-steps{stroke-dasharray:5 4}circle{fill:#fff;stroke-width:1.6}
-LIGHT
-@media (prefers-color-scheme:dark){
-text{fill:#e4e8ed}.axis-title,.note{fill:#9aa5b1}.page,circle{fill:#14171b}
-.grid{stroke:#323a43}.axis{stroke:#9aa5b1}
-DARK}
 """
 
 
@@ -53,15 +46,12 @@ def _class(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _style() -> str:
-    def inks(at: int) -> str:
-        return "".join(
-            f".line.{_class(name)},circle.{_class(name)}{{stroke:{both[at]}}}"
-            f"text.{_class(name)}{{fill:{both[at]}}}\n"
-            for name, both in _INKS.items()
-        )
-
-    return _STYLE.replace("LIGHT", inks(0)).replace("DARK", inks(1))
+def _inks(at: int) -> str:
+    return "".join(
+        f".line.{_class(name)},circle.{_class(name)}{{stroke:{both[at]}}}"
+        f"text.{_class(name)}{{fill:{both[at]}}}\n"
+        for name, both in _INKS.items()
+    )
 
 
 def points_of(result: Mapping[str, object]) -> dict[str, list[Point]]:
@@ -84,22 +74,18 @@ def draw(found: Mapping[str, Sequence[Point]]) -> str:
         else "Likeness to the video of all steps in full over speed, for each cache the best of"
         " its settings."
     )
-    picture = tag(
-        "svg",
-        tag("title", "Likeness over speed"),
-        tag("desc", text),
-        tag("style", Markup(_style())),
-        tag("rect", class_="page", width=width, height=height, rx=8),
+    return standalone(
+        width,
+        height,
         *(
             _panel(name, points, _LEFT + n * (_PANEL + _GAP))
             for n, (name, points) in enumerate(found.items())
         ),
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {width:g} {height:g}",
-        role="img",
-        class_="plot",
+        title="Likeness over speed",
+        text=text,
+        light=_LINES + _inks(0),
+        dark=f"circle{{fill:#14171b}}\n{_inks(1)}",
     )
-    return f"{picture}\n"
 
 
 def _leads(points: Sequence[Point]) -> bool:

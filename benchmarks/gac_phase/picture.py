@@ -9,27 +9,23 @@ from math import isfinite, log10
 from weft.report.markup import Markup, join, tag
 from weft.report.plot.frame import Area, x_axis, y_axis
 from weft.report.plot.scale import Scale, Ticks
+from weft.report.plot.standalone import standalone
 
 __all__ = ["Cell", "Limit", "Panel", "phase_picture"]
 
 _PANEL, _GAP, _LEFT, _TOP, _HEIGHT = 268.0, 30.0, 56.0, 86.0, 300.0
 _DECADES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-_STYLE = """
-text{font:12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fill:#1d2126}
-.head{font-weight:600;font-size:13px}.axis-title,.note{fill:#59626d}.page{fill:#fff}
-.grid{stroke:#d9dee4;stroke-width:.7}.axis{stroke:#59626d;stroke-width:1}
+_LIGHT = """
 .stable{fill:#0072b2}.grows{fill:none;stroke:#d55e00;stroke-width:1.5}
 .stalls{fill:none;stroke:#8a939e;stroke-width:1.5}
 .line{fill:none;stroke-width:2;stroke:#1d2126}
 .line-dashed{stroke:#e69f00;stroke-dasharray:5 4}
-@media (prefers-color-scheme:dark){
-text{fill:#e4e8ed}.axis-title,.note{fill:#9aa5b1}.page{fill:#14171b}
-.grid{stroke:#323a43}.axis{stroke:#9aa5b1}
-.stable{fill:#4aa3dc}.grows{stroke:#f07f35}.stalls{stroke:#7d8894}
-.line{stroke:#e4e8ed}.line-dashed{stroke:#f0b429}}
 """
-"""Colours of the pages that weft writes."""
+_DARK = """
+.stable{fill:#4aa3dc}.grows{stroke:#f07f35}.stalls{stroke:#7d8894}
+.line{stroke:#e4e8ed}.line-dashed{stroke:#f0b429}
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,20 +91,16 @@ def phase_picture(panels: Sequence[Panel], lags: Sequence[int], *, title: str, t
         _panel(panel, lags, _LEFT + n * (_PANEL + _GAP), (low, high), is_first=n == 0)
         for n, panel in enumerate(panels)
     ]
-    picture = tag(
-        "svg",
-        tag("title", title),
-        tag("desc", text),
-        tag("style", Markup(_STYLE)),
-        tag("rect", class_="page", width=width, height=height, rx=8),
+    return standalone(
+        width,
+        height,
         *parts,
         _key(height - 18),
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {width:g} {height:g}",
-        role="img",
-        class_="plot",
+        title=title,
+        text=text,
+        light=_LIGHT,
+        dark=_DARK,
     )
-    return f"{picture}\n"
 
 
 def _panel(

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weft.core.quantiles import student_t
 from weft.diffusion.search import STYLES, Style
 
 __all__ = ["Check", "Likeness"]
 
-NORMAL = 1.6449
-"""Quantile of the normal distribution at 0.95: one case of twenty lies beyond."""
+LEVEL = 0.9
+"""Of an interval to both sides: of twenty cases, one lies below."""
 GRID = 200
 """Speeds that are looked at for the fastest of a style. Chosen: finer than steps that are saved."""
 
@@ -52,7 +53,9 @@ class Check:
     @property
     def margin_db(self) -> float:
         """By which the mean of as many other videos may be worse [dB]."""
-        return math.sqrt(2.0) * _quantile(self.videos - 1) * self.doubt_db
+        if self.videos < 2:
+            return 0.0  # one video says nothing of others
+        return math.sqrt(2.0) * student_t(LEVEL, self.videos - 1) * self.doubt_db
 
 
 class Likeness:
@@ -120,19 +123,3 @@ def _got(check: Check) -> float:
 
 def _surely(check: Check) -> float:
     return check.got_psnr_db - check.margin_db
-
-
-def _quantile(freedom: int) -> float:
-    """Of Student's t at 0.95; 0 where one video says nothing of others.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5, four terms.
-    """
-    if freedom < 1:
-        return 0.0
-    z = NORMAL
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))

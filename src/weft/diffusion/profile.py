@@ -113,7 +113,7 @@ class Profile:
         """For plans; what it finds for one serves the next."""
         key = (style, effort)
         if key not in self._searches:
-            surrogate = Surrogate(self.recordings, style.doubt)
+            surrogate = self._surrogate(style.doubt)
             warm_up = min(style.warm_up, surrogate.num_steps)
             self._searches[key] = Search(surrogate, self.costs, warm_up=warm_up, effort=effort)
         return self._searches[key]
@@ -127,10 +127,15 @@ class Profile:
         """What the checks say of plans."""
         return Likeness(self.checks)
 
+    def _surrogate(self, doubt: float) -> Surrogate:
+        """One for all searches that doubt as much: what it finds out for one serves the next."""
+        if doubt not in self._surrogates:
+            self._surrogates[doubt] = Surrogate(self.recordings, doubt)
+        return self._surrogates[doubt]
+
     @cached_property
-    def _judge(self) -> Surrogate:
-        """One for plans of all styles, so that what is predicted of them can be compared."""
-        return Surrogate(self.recordings, STYLES[0].doubt)
+    def _surrogates(self) -> dict[float, Surrogate]:
+        return {}
 
     def plain_db(self, mean_square: float) -> float:
         """Likeness to the full run's result, of an error [dB]."""
@@ -138,8 +143,11 @@ class Profile:
         return float(10 * np.log10(self.value_range**2 / max(mean_square, least)))
 
     def predicted_db(self, plan: Sequence[StepPlan]) -> float:
-        """Likeness of a plan's result to the full run's, before checks correct it [dB]."""
-        return self.plain_db(self._judge.mean_square(plan))
+        """Likeness of a plan's result to the full run's, before checks correct it [dB].
+
+        Plans of all styles are judged with the same doubt, so that they can be compared.
+        """
+        return self.plain_db(self._surrogate(STYLES[0].doubt).mean_square(plan))
 
     def psnr_db(self, found: Found, style: Style) -> float:
         """Likeness of a plan that a search of a style has found, as checks correct it [dB]."""

@@ -7,19 +7,22 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from weft.core.errors import FileError
 from weft.tokens.budgets.node import Amounts
 from weft.tokens.budgets.records import Account, Entry, Hold, Kind
 from weft.tokens.budgets.window import parse_window
+from weft.tokens.database import Stamp
 
-__all__ = ["SqliteTables", "hold_json", "json_hold", "prepare"]
+__all__ = ["STAMP", "TABLES", "SqliteTables", "hold_json", "json_hold"]
 
-APPLICATION = 0x77656662
-"""Marks a file of budgets, as SQLite's application_id: "wefb" in ASCII."""
-VERSION = 1
+STAMP = Stamp(
+    name="a file of budgets",
+    application=0x77656662,  # "wefb" in ASCII
+    version=1,
+    hint="name another file",
+)
 
 _KEPT = "BEGIN SELECT RAISE(ABORT, 'the log is kept'); END"
-_TABLES = (
+TABLES = (
     """CREATE TABLE accounts (
       node TEXT NOT NULL, unit TEXT NOT NULL, window TEXT NOT NULL, cap INTEGER NOT NULL,
       held INTEGER NOT NULL, spent INTEGER NOT NULL, flying INTEGER NOT NULL, slices TEXT NOT NULL,
@@ -36,33 +39,6 @@ _TABLES = (
     f"CREATE TRIGGER log_stays BEFORE UPDATE ON log {_KEPT}",
     f"CREATE TRIGGER log_kept BEFORE DELETE ON log {_KEPT}",
 )
-
-
-def prepare(connection: sqlite3.Connection, path: str) -> None:
-    """Make the tables of a new file, or see that they are there.
-
-    Raises:
-        FileError: the file is something else, or of another version.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if not tables and not application:
-            for statement in _TABLES:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id={APPLICATION}")
-            connection.execute(f"PRAGMA user_version={VERSION}")
-        elif (application, version) != (APPLICATION, VERSION):
-            raise FileError(
-                need=f"a file of budgets of version {VERSION}",
-                got=f"{path}: {'one' if application == APPLICATION else 'a database'}"
-                f" of version {version}",
-                hint="name another file",
-            )
-    finally:
-        connection.execute("COMMIT")
 
 
 class SqliteTables:

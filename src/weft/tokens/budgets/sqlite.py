@@ -24,9 +24,10 @@ from typing import Any, TypeVar
 
 from weft.core.errors import FileError
 from weft.tokens.budgets.records import Account, Entry
-from weft.tokens.budgets.rows import SqliteTables, prepare
+from weft.tokens.budgets.rows import STAMP, TABLES, SqliteTables
 from weft.tokens.budgets.store import LawfulStore
 from weft.tokens.budgets.tables import Tables
+from weft.tokens.database import prepare
 
 __all__ = ["SqliteStore"]
 
@@ -156,7 +157,7 @@ def _connect(path: str, *, durable: bool) -> sqlite3.Connection:
         )
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-        prepare(connection, path)
+        prepare(connection, path, STAMP, TABLES)
     except sqlite3.Error as error:
         raise FileError(
             need="a budget's file, or a place to make one",

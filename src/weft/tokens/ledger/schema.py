@@ -17,13 +17,17 @@ from weft.core.errors import FileError
 from weft.tokens.call import Call, Status
 from weft.tokens.classes import TokenClass
 from weft.tokens.count import UNKNOWN, Count
+from weft.tokens.database import Stamp, prepare
 from weft.tokens.usage import Usage
 
 __all__ = ["CALL_COLUMNS", "COUNTS", "INSERT", "WORDS", "call_row", "connect", "row_call"]
 
-_APPLICATION = 0x77656674
-"""Marks a file as weft's, as SQLite's application_id: "weft" in ASCII."""
-_VERSION = 1
+_STAMP = Stamp(
+    name="a ledger",
+    application=0x77656674,  # "weft" in ASCII
+    version=1,
+    hint="name another file; a ledger of another version is made anew from the logs",
+)
 
 WORDS = (
     *("source", "id", "provider", "model", "tier", "status", "payer", "agent", "task", "session"),
@@ -72,8 +76,7 @@ def connect(path: str | Path) -> sqlite3.Connection:
     """
     try:
         connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-        if not _is_ledger(connection, path):
-            _make(connection, path)
+        prepare(connection, path, _STAMP, _TABLES.split(";"))
         # A kill loses nothing that was committed; a power cut may lose the last batches, which
         # reading the same files again brings back.
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-262144"):
@@ -85,39 +88,6 @@ def connect(path: str | Path) -> sqlite3.Connection:
             hint="weft tokens ingest FILES -o ledger.db makes one",
         ) from error
     return connection
-
-
-def _is_ledger(connection: sqlite3.Connection, path: str | Path) -> bool:
-    """Whether a database is a ledger, rather than empty.
-
-    Raises:
-        FileError: it is something else.
-    """
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if (application, version) == (_APPLICATION, _VERSION):
-        return True
-    if tables or application:
-        kind = "a ledger" if application == _APPLICATION else "a database"
-        raise FileError(
-            need=f"a ledger of version {_VERSION}",
-            got=f"{path}: {kind} of version {version}",
-            hint="name another file; a ledger of another version is made anew from the logs",
-        )
-    return False
-
-
-def _make(connection: sqlite3.Connection, path: str | Path) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if not _is_ledger(connection, path):  # another process may have been quicker
-            for statement in _TABLES.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id={_APPLICATION}")
-            connection.execute(f"PRAGMA user_version={_VERSION}")
-    finally:
-        connection.execute("COMMIT")
 
 
 def call_row(call: Call, *, skew: str = "") -> tuple[object, ...]:

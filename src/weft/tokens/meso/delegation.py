@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from weft.core.errors import InputError
-from weft.tokens.micro.estimate import Interval, student_t
+from weft.core.quantiles import student_t
+from weft.tokens.micro.estimate import Interval
 
 __all__ = ["Delegation", "Handover", "delegation"]
 

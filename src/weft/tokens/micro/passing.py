@@ -128,16 +128,12 @@ def pass_frontier(trials: Trials, level: float = 0.95) -> tuple[FrontierStep, ..
             return np.array([gain, gain / paid])
 
         found = estimate.through(gained)
-        per_usd = found.interval(1, level)
-        value, low, high = (
-            1.0 / g if g > 0.0 else math.inf for g in (per_usd.value, per_usd.high, per_usd.low)
-        )
         steps.append(
             FrontierStep(
                 before="nothing" if before is None else labels[before],
                 after=labels[after],
                 passes=found.interval(0, level),
-                usd_per_pass=Interval(value=value, low=low, high=high, level=level),
+                usd_per_pass=found.interval(1, level).inverted(),
             )
         )
         before = after

@@ -185,11 +185,7 @@ class Production:
         The upper end is infinite where the marginal product may be zero; so is all of it where the
         estimate is not above zero.
         """
-        gain = self.marginal_per_usd(factor, prices, at, model)
-        value, low, high = (
-            1.0 / g if g > 0.0 else math.inf for g in (gain.value, gain.high, gain.low)
-        )
-        return Interval(value=value, low=low, high=high, level=self.level)
+        return self.marginal_per_usd(factor, prices, at, model).inverted()
 
     def at_level(self, level: float) -> Production:
         """The same with intervals of another level."""

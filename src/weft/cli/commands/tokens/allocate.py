@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from weft.cli.command import Command
 from weft.cli.commands.options import writable_file
+from weft.cli.commands.tokens.ledger_file import add_ledger
 from weft.cli.console import Console
-from weft.core.errors import FileError
 from weft.tokens.money import parse_money
 
 __all__ = ["ACTION"]
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ledger", metavar="LEDGER", type=Path, help="a ledger's file")
+    add_ledger(parser)
     parser.add_argument("--budget", metavar="SUM", required=True, help="for all tasks: 50usd")
     parser.add_argument(
         "--prices", metavar="BOOK", required=True, help="genai, litellm, or a file of prices"
@@ -34,12 +33,6 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     from weft.workflow.ledger_trials import ledger_attempts, ledger_plan
 
     budget = parse_money(args.budget)
-    if not args.ledger.is_file():
-        raise FileError(
-            need="a ledger's file",
-            got=f"no {args.ledger}",
-            hint="weft tokens ingest LOGS -o ledger.db makes one",
-        )
     with Ledger(args.ledger) as ledger:
         attempts, left_out = ledger_attempts(ledger, open_book(args.prices))
     plan = ledger_plan(attempts, budget, args.by)

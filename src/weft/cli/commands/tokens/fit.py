@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from weft.cli.command import Command
+from weft.cli.commands.tokens.ledger_file import add_ledger
 from weft.cli.console import Console
-from weft.core.errors import FileError, InputError
+from weft.core.errors import InputError
 
 __all__ = ["ACTION"]
 
@@ -16,7 +16,7 @@ _FAMILIES = ("cobb-douglas", "ces", "translog")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ledger", metavar="LEDGER", type=Path, help="a ledger's file")
+    add_ledger(parser)
     parser.add_argument(
         "--outcome", default="passed", choices=("passed",), help="what came of a task (passed)"
     )
@@ -49,12 +49,6 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     from weft.tokens.prices import open_book
     from weft.workflow.ledger_trials import ledger_attempts, ledger_trials
 
-    if not args.ledger.is_file():
-        raise FileError(
-            need="a ledger's file",
-            got=f"no {args.ledger}",
-            hint="weft tokens ingest LOGS -o ledger.db makes one",
-        )
     book = None if args.prices is None else open_book(args.prices)
     with Ledger(args.ledger) as ledger:
         attempts, left_out = ledger_attempts(ledger, book)

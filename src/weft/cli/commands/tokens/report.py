@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from weft.cli.command import Command
 from weft.cli.commands.options import writable_file
+from weft.cli.commands.tokens.ledger_file import add_ledger
 from weft.cli.console import Console
-from weft.core.errors import FileError
 
 __all__ = ["ACTION"]
 
@@ -16,7 +15,7 @@ _BY = ("provider", "model")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ledger", metavar="LEDGER", type=Path, help="a ledger's file")
+    add_ledger(parser)
     parser.add_argument(
         "--by",
         metavar="KEYS",
@@ -51,12 +50,6 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     from weft.tokens.prices import open_book
     from weft.workflow.tokens_report import tokens_report
 
-    if not args.ledger.is_file():
-        raise FileError(
-            need="a ledger's file",
-            got=f"no {args.ledger}",
-            hint="weft tokens ingest LOGS -o ledger.db makes one",
-        )
     book = None if args.prices is None else open_book(args.prices)
     with Ledger(args.ledger) as ledger:
         report = tokens_report(ledger, by=args.by, book=book)

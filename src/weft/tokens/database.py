@@ -1,0 +1,84 @@
+"""SQLite files that say what they are: made where there is nothing, refused where there is more.
+
+Source: SQLite documentation, "PRAGMA application_id" and "PRAGMA user_version".
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from weft.core.errors import FileError
+
+__all__ = ["Stamp", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What a file is.
+
+    Attributes:
+        name: with its article, for errors: "a ledger".
+        application: SQLite's application_id.
+        version: of its tables.
+        hint: what to try where a file is something else.
+    """
+
+    name: str
+    application: int
+    version: int
+    hint: str
+
+
+def prepare(
+    connection: sqlite3.Connection, path: str | Path, stamp: Stamp, tables: Sequence[str]
+) -> None:
+    """Make the tables of a new file, or see that they are there.
+
+    Args:
+        connection: to the file, in autocommit mode.
+        path: its name, for errors.
+        stamp: what it is, or becomes.
+        tables: statements that make them.
+
+    Raises:
+        FileError: the file is something else, or of another version.
+    """
+    if _is_stamped(connection, path, stamp):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_stamped(connection, path, stamp):  # another process may have been quicker
+            for statement in tables:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id={stamp.application}")
+            connection.execute(f"PRAGMA user_version={stamp.version}")
+    except BaseException:
+        with suppress(sqlite3.Error):  # SQLite has gone back by itself where a disc is full
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _is_stamped(connection: sqlite3.Connection, path: str | Path, stamp: Stamp) -> bool:
+    """Whether a file is what it has to be, rather than empty.
+
+    Raises:
+        FileError: it is something else.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if (application, version) == (stamp.application, stamp.version):
+        return True
+    if tables or application:
+        kind = stamp.name if application == stamp.application else "a database"
+        raise FileError(
+            need=f"{stamp.name} of version {stamp.version}",
+            got=f"{path}: {kind} of version {version}",
+            hint=stamp.hint,
+        )
+    return False
