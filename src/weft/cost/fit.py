@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, product
 from statistics import fmean, median
 from typing import TypeAlias
 
 from weft.core.errors import InputError
 from weft.core.provenance import Quantity, derived, measured
-from weft.cost.roofline import REFERENCE_HEAD, VIEW, operator_seconds
+from weft.cost.fit_attention import AttentionTime, fit_attention
+from weft.cost.roofline import VIEW, operator_seconds
 from weft.machine.curve import Curve
 from weft.machine.model import CollectiveCurve, Device, Link, Machine, NodeGroup
 from weft.program.graph import Arg
@@ -24,7 +25,6 @@ from weft.program.operators import operator
 from weft.program.types import TensorType
 
 __all__ = [
-    "AttentionTime",
     "Call",
     "Measurements",
     "NodeTimes",
@@ -46,19 +46,6 @@ class ProductTime:
     rows: int
     depth: int
     columns: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionTime:
-    """Measured time of attention over `size` = (batch, heads, queries, head width) in f32.
-
-    There are as many keys as queries.
-    """
-
-    size: tuple[int, int, int, int]
-    causal: bool
-    backward: bool
     seconds: float
 
 
@@ -207,13 +194,15 @@ def fit_machine(found: Measurements) -> Machine:
 
 
 def _device(found: Measurements) -> Device:
-    width, depth = _half_sizes(found)
-    rates = _rates(found, width, depth)
+    halves = _half_sizes(found)
+    rates = _rates(found, halves)
 
     def figure(value: float, unit: str) -> Quantity:
         return measured(value, unit, found.source)
 
-    share, block = _attention(found, rates, width)
+    attention = fit_attention(
+        found.attention, rates.get("f32", max(rates.values())), found.launch_s
+    )
     device = Device(
         name=found.device_name,
         kind=found.kind,
@@ -223,14 +212,23 @@ def _device(found: Measurements) -> Device:
         memory_bytes_per_s=figure(found.stream_bytes_per_s, "B/s"),
         launch_s=figure(found.launch_s, "s"),
         fuses=found.fuses,
-        matmul_half_width=figure(width, "elements"),
-        matmul_half_depth=figure(depth, "elements"),
-        attention_share=None if share is None else figure(share, "share"),
-        attention_block=None if block is None else figure(block, "elements"),
+        matmul_half_width=figure(halves.width, "elements"),
+        matmul_half_depth=figure(halves.depth, "elements"),
+        matmul_few_columns=figure(halves.columns, "elements"),
         operator_curves={
             name: _curve(points, found.source) for name, points in found.operators.items()
         },
     )
+    if attention is not None:
+        device = replace(
+            device,
+            attention_share=figure(attention.share, "share"),
+            attention_block=(
+                None if attention.block is None else figure(attention.block, "elements")
+            ),
+            attention_row_s={op: figure(s, "s") for op, s in attention.row_s.items()},
+            attention_score_s={op: figure(s, "s") for op, s in attention.score_s.items()},
+        )
     launches = _launches(found, device)
     return replace(device, operator_launch_s={name: figure(s, "s") for name, s in launches.items()})
 
@@ -252,37 +250,53 @@ CUTLASS kernels (a tile of 256 x 128, CUTLASS profiler documentation); a fit wit
 is as close as products of a few sizes can tell."""
 
 
-def _half_sizes(found: Measurements) -> tuple[float, float]:
-    """Width and depth of half rate that leave the least spread of full rates."""
+_FEW = (0.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+"""Columns at which a product takes twice as long that are tried: up to two vectors of 16 elements
+of 4 bytes, the widest there are (AVX-512)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """Sizes at which products reach half of their rate; see `Device`."""
+
+    width: float
+    depth: float
+    columns: float
+
+
+def _half_sizes(found: Measurements) -> _Halves:
+    """Those that leave the least spread of full rates."""
     if not found.products:
         raise InputError(
             need="at least one measured matrix product", got="none", hint="probe again"
         )
     return min(
-        ((width, depth) for width in _HALVES for depth in _HALVES),
+        (_Halves(*sizes) for sizes in product(_HALVES, _HALVES, _FEW)),
         key=lambda halves: sum(
-            _spread(_full_rates(found, dtype, *halves)) for dtype in _dtypes(found)
+            _spread(_full_rates(found, dtype, halves)) for dtype in _dtypes(found)
         ),
     )
 
 
-def _rates(found: Measurements, width: float, depth: float) -> dict[str, float]:
+def _rates(found: Measurements, halves: _Halves) -> dict[str, float]:
     return {
-        dtype: math.exp(fmean(map(math.log, _full_rates(found, dtype, width, depth))))
+        dtype: math.exp(fmean(map(math.log, _full_rates(found, dtype, halves))))
         for dtype in _dtypes(found)
     }
 
 
 def _dtypes(found: Measurements) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(product.dtype for product in found.products))
+    return tuple(dict.fromkeys(p.dtype for p in found.products))
 
 
-def _full_rates(found: Measurements, dtype: str, width: float, depth: float) -> list[float]:
+def _full_rates(found: Measurements, dtype: str, halves: _Halves) -> list[float]:
     """Rate that a device of these half sizes would need to match each measured product."""
+    width, depth, few = halves.width, halves.depth, halves.columns
     rates: list[float] = []
     for p in found.products:
         if p.dtype == dtype:
             lost = (1 + width / p.rows) * (1 + width / p.columns) * (1 + depth / p.depth)
+            lost *= 1 + (few / p.columns) ** 2
             net_s = max(p.seconds - found.launch_s, p.seconds / 10)
             rates.append(2.0 * p.rows * p.columns * p.depth * lost / net_s)
     return rates
@@ -292,40 +306,6 @@ def _spread(rates: Sequence[float]) -> float:
     logs = [math.log(rate) for rate in rates]
     middle = fmean(logs)
     return sum((x - middle) ** 2 for x in logs)
-
-
-def _attention(
-    found: Measurements, rates: Mapping[str, float], width: float
-) -> tuple[float | None, float | None]:
-    """Share of the product rate, from full attention, and tile of keys, from causal."""
-    full = {(a.size, a.backward): a for a in found.attention if not a.causal}
-    if not full:
-        return None, None
-    rate = rates.get("f32", max(rates.values()))
-    shares: list[float] = []
-    for a in full.values():
-        batch, heads, queries, head = a.size
-        flops = (10.0 if a.backward else 4.0) * batch * heads * queries * queries * head
-        lost = (1 + width / queries) ** 2 * (1 + width / head) / (1 + width / REFERENCE_HEAD)
-        shares.append(flops * lost / (max(a.seconds - found.launch_s, a.seconds / 10) * rate))
-    return math.exp(fmean(map(math.log, shares))), _attention_block(found, full)
-
-
-def _attention_block(
-    found: Measurements, full: Mapping[tuple[tuple[int, int, int, int], bool], AttentionTime]
-) -> float | None:
-    """Tile of keys, from what causal attention saves on the longest sequences.
-
-    On shorter ones a tile as long as the sequence cannot be told from a longer tile.
-    """
-    causal = [a for a in found.attention if a.causal and (a.size, a.backward) in full]
-    longest = max((a.size[2] for a in causal), default=0)
-    blocks: list[float] = []
-    for a in causal:
-        if a.size[2] == longest:
-            computed = a.seconds / full[a.size, a.backward].seconds
-            blocks.append(min(1.0, max(0.0, 2.0 * computed - 1.0)) * longest)
-    return fmean(blocks) if blocks else None
 
 
 def _vector_rate(found: Measurements) -> float:

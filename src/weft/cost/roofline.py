@@ -15,11 +15,18 @@ reaches half of it, a product of m x k by k x n runs at
     rate = full rate x m / (m + h) x n / (n + h) x k / (k + d)
 
 which is 1 / (1 + lost / size) for each side: a last tile that is part empty (m, n), a pipeline
-that fills and drains (k). Attention runs at
+that fills and drains (k). Few columns cost more: with c the columns that take twice as long, the
+time is 1 + (c / n)^2 times that, since a library packs and computes whole vectors of them.
+Attention runs at
 
     rate = full rate x share x T / (T + h) x S / (S + h) x [D / (D + h)] / [128 / (128 + h)]
 
-for T queries, S keys and heads of D; the share is the one at D = 128. Causal attention skips
+for T queries, S keys and heads of D; the share is the one at D = 128. Where a device has costs of
+rows and scores, attention takes these instead of the factors of T, S and D:
+
+    seconds = launch + arithmetic / (full rate x share) + rows x row_s + scores x score_s
+
+with a row for each query of each head. Causal attention skips
 whole tiles of `attention_block` keys, so it computes (1 + block / S) / 2 of all scores. Where its
 rows are cut, the device with the last rows has the most to do, and the others wait for it.
 
@@ -107,6 +114,7 @@ def operator_seconds(
     launch_s = device.operator_launch_s.get(op, device.launch_s).value
     if done.flops:
         compute_s = done.flops / _product_rate(op, args, operands, outputs, done, device)
+        compute_s += _softmax_s(op, args, operands, outputs, device)
     else:
         compute_s = done.vector_ops / device.vector_flops_per_s.value
     moved, joins = _moved(done, operands, outputs, device, paid)
@@ -183,11 +191,11 @@ def _product_rate(
 def _einsum_saturation(args: _Args, operands: _Types, outputs: _Types, device: Device) -> float:
     a, b = operands
     rows, columns, depth = _einsum_dims(str(args[0]))
-    return _saturation(
-        prod(a.shape[d] for d in rows),
-        prod(b.shape[d] for d in columns),
-        prod(a.shape[d] for d in depth),
-        device,
+    width = prod(b.shape[d] for d in columns)
+    few = _value(device.matmul_few_columns, 0.0)
+    reached = 1.0 / (1.0 + (few / max(1, width)) ** 2)
+    return reached * _saturation(
+        prod(a.shape[d] for d in rows), width, prod(a.shape[d] for d in depth), device
     )
 
 
@@ -214,20 +222,47 @@ def _convolution_saturation(
 
 
 def _attention_saturation(args: _Args, operands: _Types, outputs: _Types, device: Device) -> float:
+    q, k, _ = _attended(args, operands, outputs)
+    head = q.shape[3]
+    rate = _value(device.attention_share, 1.0)
+    if not device.attention_row_s:
+        width = _value(device.matmul_half_width, 0.0)
+        full = _part(head, width) / _part(REFERENCE_HEAD, width)
+        rate *= full * _part(q.shape[2], width) * _part(k.shape[2], width)
+    seen, computed = _scores(args, operands, outputs, device)
+    return rate * seen / computed
+
+
+def _attended(
+    args: _Args, operands: _Types, outputs: _Types
+) -> tuple[TensorType, TensorType, bool]:
+    """Queries, keys, and whether it is causal."""
     backward = len(outputs) == 3
     q, k = (operands[1], operands[2]) if backward else (operands[0], operands[1])
-    causal = args[6 if backward else 3] is True
-    num_keys, head = k.shape[2], q.shape[3]
-    width = _value(device.matmul_half_width, 0.0)
-    share = _value(device.attention_share, 1.0)
-    full = _part(head, width) / _part(REFERENCE_HEAD, width)
-    rate = share * full * _part(q.shape[2], width) * _part(num_keys, width)
-    if causal:
-        # Work counts scores that are seen; a device computes the tiles that touch the diagonal.
-        block = _value(device.attention_block, 0.0)
-        seen = causal_share(q.shape[2], num_keys)
-        rate *= seen / min(1.0, seen + block / (2.0 * max(1, num_keys)))
-    return rate
+    return q, k, args[6 if backward else 3] is True
+
+
+def _scores(args: _Args, operands: _Types, outputs: _Types, device: Device) -> tuple[float, float]:
+    """Shares of all scores: those that are seen, which work counts, and those computed."""
+    q, k, causal = _attended(args, operands, outputs)
+    if not causal:
+        return 1.0, 1.0
+    # A device computes the tiles that touch the diagonal.
+    block = _value(device.attention_block, 0.0)
+    num_keys = k.shape[2]
+    seen = causal_share(q.shape[2], num_keys)
+    return seen, min(1.0, seen + block / (2.0 * max(1, num_keys)))
+
+
+def _softmax_s(op: str, args: _Args, operands: _Types, outputs: _Types, device: Device) -> float:
+    """What rows and scores of attention take beside its products [s]."""
+    if op not in device.attention_row_s:
+        return 0.0
+    q, k, _ = _attended(args, operands, outputs)
+    rows = prod(q.shape[:3])
+    scores = rows * k.shape[2] * _scores(args, operands, outputs, device)[1]
+    score_s = device.attention_score_s.get(op)
+    return rows * device.attention_row_s[op].value + scores * _value(score_s, 0.0)
 
 
 _SATURATION: Mapping[Kind, Callable[[_Args, _Types, _Types, Device], float]] = MappingProxyType(

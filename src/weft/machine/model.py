@@ -53,8 +53,11 @@ class Device:
         fuses: whether neighbouring element-wise operators run as one kernel.
         matmul_half_width: rows or columns of a product at which it reaches half its rate.
         matmul_half_depth: contracted elements at which it reaches half its rate.
+        matmul_few_columns: columns of a product at which it takes twice as long as they are worth.
         attention_share: rate of attention as a share of the rate of matrix products.
         attention_block: keys in a tile; causal attention skips whole tiles only.
+        attention_row_s: for each query of each head, beside products, by operator name [s].
+        attention_score_s: for each of its scores, beside products, by operator name [s].
         operator_curves: measured seconds against bytes moved, by operator name, in f32; the
             name "traffic" stands for operators that were not measured.
     """
@@ -69,8 +72,11 @@ class Device:
     fuses: bool = True
     matmul_half_width: Quantity | None = None
     matmul_half_depth: Quantity | None = None
+    matmul_few_columns: Quantity | None = None
     attention_share: Quantity | None = None
     attention_block: Quantity | None = None
+    attention_row_s: Mapping[str, Quantity] = field(default_factory=dict[str, Quantity])
+    attention_score_s: Mapping[str, Quantity] = field(default_factory=dict[str, Quantity])
     operator_curves: Mapping[str, Curve] = field(default_factory=dict[str, Curve])
     operator_launch_s: Mapping[str, Quantity] = field(default_factory=dict[str, Quantity])
 
@@ -245,7 +251,19 @@ class Machine:
 
 
 def _device_plain(device: Device) -> list[object]:
-    launches = {name: float(launch.value) for name, launch in device.operator_launch_s.items()}
+    few = device.matmul_few_columns
+    # Where there are none, the digest is that of files from before there were any.
+    added: list[object] = [
+        {name: float(figure.value) for name, figure in figures.items()}
+        for figures in (
+            device.operator_launch_s,
+            device.attention_row_s,
+            device.attention_score_s,
+            {"matmul_few_columns": few} if few is not None else {},
+        )
+    ]
+    while added and not added[-1]:
+        added.pop()
     return [
         device.name,
         device.kind,
@@ -265,8 +283,7 @@ def _device_plain(device: Device) -> list[object]:
             )
         ],
         {name: _curve_plain(curve) for name, curve in device.operator_curves.items()},
-        # Where there are none, the digest is that of files from before there were any.
-        *([launches] if launches else []),
+        *added,
     ]
 
 

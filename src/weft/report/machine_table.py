@@ -23,8 +23,11 @@ _WORDS = {
     "operator_launch_s": "start of an operator",
     "matmul_half_width": "product width at half rate",
     "matmul_half_depth": "product depth at half rate",
+    "matmul_few_columns": "product columns that take twice as long",
     "attention_share": "attention, share of product rate",
     "attention_block": "attention, keys in a tile",
+    "attention_row_s": "attention, each query",
+    "attention_score_s": "attention, each score",
 }
 
 

@@ -24,7 +24,8 @@ from typing import TypeAlias
 import torch
 
 from weft.core.errors import InputError, RunError
-from weft.cost.fit import AttentionTime, Measurements, Points, ProductTime, fit_machine
+from weft.cost.fit import Measurements, Points, ProductTime, fit_machine
+from weft.cost.fit_attention import AttentionTime
 from weft.machine.model import Machine
 from weft.runtime.probe_calls import CALLS
 

@@ -250,6 +250,12 @@ _PRODUCTS = (
     (1024, 256, 64),
     (64, 1024, 64),
     (32, 256, 256),
+    # Few rows, little depth, few columns: a batch of pixels, classes, small heads.
+    (8, 2048, 256),
+    (2048, 8, 256),
+    (2048, 256, 8),
+    (2048, 256, 16),
+    (8192, 32, 32),
 )
 """Rows, depth and columns of products in f32; the first also in the other element types."""
 
@@ -283,6 +289,15 @@ def _product(bench: _Bench, dtype: str, size: tuple[int, int, int], layout: str)
 _TORCH = {DType.F32: torch.float32, DType.F64: torch.float64, DType.BF16: torch.bfloat16}
 
 _ATTENTION = ((4, 4, 128, 32), (4, 4, 128, 64), (2, 4, 512, 64), (1, 2, 1024, 64))
+_SHORT_ATTENTION = (
+    (256, 4, 16, 8),
+    (64, 4, 32, 8),
+    (64, 4, 32, 32),
+    (64, 4, 64, 16),
+    (2, 4, 512, 8),
+)
+"""Short sequences and narrow heads, where rows and scores take the time; never causal, since
+tiles are longer than that."""
 
 
 def _attention_items(bench: _Bench) -> list[_Item]:
@@ -291,8 +306,9 @@ def _attention_items(bench: _Bench) -> list[_Item]:
             f"attention|{'|'.join(map(str, size))}|{'causal' if causal else 'full'}|{direction}",
             lambda s=size, c=causal, d=direction: _attention(bench, s, c, d),
         )
-        for size in _ATTENTION
-        for causal in (True, False)
+        for sizes, masks in ((_ATTENTION, (True, False)), (_SHORT_ATTENTION, (False,)))
+        for size in sizes
+        for causal in masks
         for direction in ("forward", "backward")
     ]
 
