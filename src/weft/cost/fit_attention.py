@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["AttentionFit", "AttentionTime", "fit_attention"]
 
-_Floats: TypeAlias = NDArray[np.floating[Any]]
+_Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def _nonnegative(columns: _Floats, wanted: _Floats) -> _Floats:
     for size in range(1, count + 1):
         for chosen in combinations(range(count), size):
             part = scaled[:, chosen]
-            found = np.linalg.lstsq(part, wanted, rcond=None)[0]
+            found = cast("_Floats", np.linalg.lstsq(part, wanted, rcond=None)[0])
             left = wanted - part @ found
             # Figures that explain nothing beyond rounding stay out.
             if bool((found >= 0.0).all()) and float(left @ left) < least * (1.0 - 1e-9) - 1e-18:
