@@ -19,7 +19,7 @@ from weft.tokens.adapters.solve import read_numbers
 from weft.tokens.call import Call, Status
 from weft.tokens.usage import Usage
 
-__all__ = ["Span", "is_document", "is_span", "span_calls"]
+__all__ = ["Span", "is_document", "is_span", "read_spans", "span_calls"]
 
 _HOLDERS = frozenset({"invoke_agent", "create_agent", "execute_tool", "invoke_workflow", "plan"})
 """Operations that are no call of a model; their usage, if they have one, is a sum of others'."""
@@ -70,10 +70,15 @@ def is_span(record: Plain) -> bool:
     )
 
 
+def read_spans(record: Plain) -> Iterator[Span]:
+    """Spans of a document, or the one that a record is."""
+    yield from _spans(record) if is_document(record) else [_printed(record)]
+
+
 def span_calls(record: Plain, at: float | None) -> Iterator[Call]:
     """Calls of models in a document or a span."""
     del at  # spans have times
-    spans = list(_spans(record) if is_document(record) else [_printed(record)])
+    spans = list(read_spans(record))
     known = {span.id: span for span in spans}
     for span in spans:
         if _is_call(span.attributes):
