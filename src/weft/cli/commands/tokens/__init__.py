@@ -9,7 +9,7 @@ import argparse
 
 from weft.cli.command import Command
 from weft.cli.commands.options import add_action
-from weft.cli.commands.tokens import allocate, fit, ingest, report
+from weft.cli.commands.tokens import allocate, audit, fit, ingest, report, serve
 from weft.cli.console import Console
 
 __all__ = ["ACTIONS", "COMMAND"]
@@ -19,6 +19,8 @@ ACTIONS: tuple[Command, ...] = (
     report.ACTION,
     fit.ACTION,
     allocate.ACTION,
+    audit.ACTION,
+    serve.ACTION,
 )
 
 
