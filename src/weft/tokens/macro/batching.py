@@ -1,10 +1,8 @@
 """Delays of a server that batches, in which all requests get a token at each step.
 
-With n requests in its batch a step takes t0(n) seconds, and a prompt that comes along makes one
-step longer by d[k](n). Prompts come at rates r, so that of a second 1 - u(n) is left for answers,
-u(n) = sum r d(n), and a step takes t(n) = t0(n) / (1 - u(n)). Each request leaves after o[k] steps:
-all in the batch share n / t(n) tokens a second equally. Such a server is a symmetric queue. The
-chance of n requests is
+With n requests in its batch a step takes t(n) seconds, prompts that come along included
+(`weft.tokens.macro.stepcost`). Each request leaves after o[k] steps: all in the batch share
+n / t(n) tokens a second equally. Such a server is a symmetric queue. The chance of n requests is
 
     w(n) / sum w,   w(n) = w(n - 1) rho t(n) / n,   rho = sum r o
 
@@ -14,8 +12,8 @@ requests that fit, others wait, and w(n) = w(n - 1) rho t(m) / m.
 Slopes are exact for that chain: d E[X] / d r[k] = Cov(X, d ln w / d r[k]) + E[d X / d r[k]].
 
 Approximated are: who is in the batch, by the mix of all requests, weighted by the steps that they
-stay; prompts that meet in one step, by their sum; the wait for a place in the batch, which would be
-known for answers without memory only. `benchmarks/tokens/markets.py` compares with simulation.
+stay; how prompts meet; the wait for a place in the batch, which would be known for answers without
+memory only. `benchmarks/tokens/markets.py` compares with simulation.
 
 Source: Kelly, Reversibility and Stochastic Networks, 1979, section 3.3 (symmetric queues).
 """
@@ -29,15 +27,11 @@ import numpy as np
 
 from weft.core.errors import InfeasibleError, InputError
 from weft.tokens.macro.congestion import Response, require_rates, require_stable
-from weft.tokens.micro.estimate import Floats, Ints
+from weft.tokens.macro.stepcost import StepCost, step_cost
+from weft.tokens.micro.estimate import Floats
 from weft.tokens.serving.steps import StepTimes
 
 __all__ = ["BatchServer", "Kind", "Occupancy"]
-
-
-NEVER_S = 1e-300
-"""In place of the time of a step without anything in it, which may be zero and divides nothing that
-is used [s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,26 +87,23 @@ class _Chain:
     steps: Floats  # o [kinds]
     rho: float
     levels: Floats  # requests in the batch [N + 2]
-    plain: Floats  # t0 [N + 2]
-    prompts: Floats  # d [N + 2, kinds]
-    busy: Floats  # u [N + 2]
-    tight: Ints  # the busiest resource of a plain step [N + 2]
-    tight_prompt: Ints  # and of one with a prompt [N + 2, kinds]
-    by_context: Floats  # seconds of a token of context more in the batch [resources]
-    by_member: Floats  # seconds of a request more in the batch [resources]
+    cost: StepCost
+    step: Floats  # t [N + 2]
+    step_slope: Floats  # d t / d r, at a batch of the same size [N + 2, kinds]
+    step_member: float  # d t / d n of the last
     mix: Floats  # d mean context / d r [kinds]
     room_slope: Floats  # d m / d r [kinds]
 
     @cached_property
     def ratio(self) -> float:
         """Of the chances of two states next to each other where requests wait."""
-        return self.rho * float(self.plain[-1] / (1.0 - self.busy[-1]) / self.levels[-1])
+        return self.rho * float(self.step[-1] / self.levels[-1])
 
     @cached_property
     def chances(self) -> Floats:
         """Of the states 0 to N [N + 1]."""
-        n, t = self.levels[1:-1], self.plain[1:-1] / (1.0 - self.busy[1:-1])
-        logs = np.concatenate([[0.0], np.cumsum(np.log(self.rho * t / n))])
+        logs = np.cumsum(np.log(self.rho * self.step[1:-1] / self.levels[1:-1]))
+        logs = np.concatenate([[0.0], logs])
         weights = np.exp(logs - logs.max())
         whole = weights.sum() + weights[-1] * self.ratio / (1.0 - self.ratio)
         return weights / whole
@@ -134,17 +125,9 @@ class _Chain:
     @cached_property
     def scores(self) -> tuple[Floats, Floats]:
         """Slopes d ln w / d r, of the states 0 to N [N + 1, kinds], and by state beyond [kinds]."""
-        lift = self.levels[:, None] * self.mix
-        slope = self.by_context[self.tight][:, None]
-        rates_slope = (self.by_context[self.tight_prompt] - slope) @ self.rates
-        by_plain = lift * slope / np.maximum(self.plain, NEVER_S)[:, None]
-        by_prompt = (self.prompts + lift * rates_slope[:, None]) / (1.0 - self.busy)[:, None]
-        by_step = by_plain + by_prompt + self.steps / self.rho
-        by_step[0] = 0.0
-        member = self.by_member[self.tight[-1]]
-        by_room = member / self.plain[-1] - 1.0 / self.levels[-1]
-        more = (self.by_member[self.tight_prompt[-1]] - member) @ self.rates
-        by_room += more / (1.0 - self.busy[-1])
+        by_step = np.zeros_like(self.step_slope)
+        by_step[1:] = self.step_slope[1:] / self.step[1:, None] + self.steps / self.rho
+        by_room = self.step_member / self.step[-1] - 1.0 / self.levels[-1]
         return np.cumsum(by_step[:-1], axis=0), by_step[-1] + by_room * self.room_slope
 
     def slope(self, values: Floats, moved: Floats) -> Floats:
@@ -226,9 +209,11 @@ class BatchServer:
         require_rates(rates, self.kinds)
         if not rates.any():
             return 0.0
-        chain = self._chain(rates)
-        full = chain.rho * float(chain.plain[-1] / chain.levels[-1]) + float(chain.busy[-1])
-        return max(full, float(chain.busy[1:].max()))
+        # A full batch that is in balance takes in as many prompts as it gives answers.
+        rho, mean, _ = self._mix(rates)
+        room, _ = self._room(rates)
+        prompts = np.array([room * float(rates.sum()) / rho])
+        return rho / room * float(self._cost(rates, mean, np.array([room])).mean(prompts)[0])
 
     def response(self, rates: Floats) -> Response:
         """Delays and their slopes.
@@ -279,41 +264,63 @@ class BatchServer:
             )
         return self._chain(rates)
 
-    def _chain(self, rates: Floats) -> _Chain:
-        fresh, cached, steps = np.array([(k.fresh, k.cached, k.output) for k in self.sizes]).T
+    def _mix(self, rates: Floats) -> tuple[float, float, Floats]:
+        """Of those in the batch: rho, the mean context, and d of that / d r [kinds]."""
+        steps, context = self._sizes[2], self._sizes.sum(axis=0) - 0.5 * self._sizes[2]
         rho = float(rates @ steps)
-        context = fresh + cached + 0.5 * steps
         mean = float(rates @ (steps * context)) / rho
-        mix = (context - mean) * steps / rho
-        room, room_slope = float(self.max_sequences), np.zeros(self.kinds)
-        if self.times.cache_tokens / mean < room:
-            room = self.times.cache_tokens / mean
-            room_slope = -room * mix / mean
-        levels = np.append(np.arange(float(int(room)) + 1.0), room)
+        return rho, mean, (context - mean) * steps / rho
+
+    def _room(self, rates: Floats) -> tuple[float, Floats]:
+        """Requests that the batch has room for, and d of that / d r [kinds].
+
+        A request has its place from the first step on, although its answer takes it by and by.
+        """
+        steps, place = self._sizes[2], self._sizes.sum(axis=0)
+        rho = float(rates @ steps)
+        room = self.times.cache_tokens / (float(rates @ (steps * place)) / rho)
+        if room > self.max_sequences:
+            return float(self.max_sequences), np.zeros(self.kinds)
+        held = self.times.cache_tokens / room
+        return room, -room * (place / held - 1.0) * steps / rho
+
+    @property
+    def _sizes(self) -> Floats:
+        """Fresh, cached and output tokens [3, kinds]."""
+        return np.array([(k.fresh, k.cached, k.output) for k in self.sizes]).T
+
+    def _cost(self, rates: Floats, context: float, levels: Floats) -> StepCost:
+        fresh, cached, _ = self._sizes
         own = self.times.resources
         by_context = np.array([r.pair_s + r.context_token_s for r in own])
-        by_member = np.array([r.token_s + r.sequence_s for r in own]) + by_context * mean
-        base = np.array([r.fixed_s for r in own]) + levels[:, None] * by_member
+        by_member = np.array([r.token_s + r.sequence_s for r in own]) + by_context * context
         pairs = fresh * (cached + 0.5 * (fresh + 1.0))
-        whole = np.array(
-            [r.token_s * fresh + r.pair_s * pairs + r.context_token_s * cached for r in own]
-        )
-        joined = base[:, None, :] + whole.T
-        plain = base.max(axis=1)
-        prompts = joined.max(axis=2) - plain[:, None]
-        prompts[0] = joined[0].max(axis=1)
-        return _Chain(
-            steps=steps,
-            rho=rho,
+        return step_cost(
+            base=np.array([r.fixed_s for r in own]) + levels[:, None] * by_member,
+            prompts=np.array(
+                [r.token_s * fresh + r.pair_s * pairs + r.context_token_s * cached for r in own]
+            ),
             rates=rates,
-            levels=levels,
-            plain=plain,
-            prompts=prompts,
-            busy=prompts @ rates,
-            tight=base.argmax(axis=1),
-            tight_prompt=joined.argmax(axis=2),
             by_context=by_context,
             by_member=by_member,
+        )
+
+    def _chain(self, rates: Floats) -> _Chain:
+        rho, context, mix = self._mix(rates)
+        room, room_slope = self._room(rates)
+        levels = np.append(np.arange(float(int(room)) + 1.0), room)
+        cost = self._cost(rates, context, levels)
+        step = cost.settled()
+        slope, member = cost.slopes(step, levels[:, None] * mix)
+        return _Chain(
+            rates=rates,
+            steps=self._sizes[2],
+            rho=rho,
+            levels=levels,
+            cost=cost,
+            step=step,
+            step_slope=slope,
+            step_member=float(member[-1]),
             mix=mix,
             room_slope=room_slope,
         )
@@ -324,13 +331,9 @@ def _entry(chain: _Chain) -> tuple[Floats, Floats]:
 
     Half of a step that goes on, and what its own prompt adds to one.
     """
-    half = 0.5 * chain.plain
-    half[0] = 0.0
-    slope = chain.by_context[chain.tight]
-    lift = chain.levels[:, None] * chain.mix
-    own = (chain.by_context[chain.tight_prompt] - 0.5 * slope[:, None])[:, :, None]
-    moved = own * lift[:, None, :]
-    member = chain.by_member[chain.tight[-1]]
-    by_room = chain.by_member[chain.tight_prompt[-1]] - 0.5 * member
-    moved[-1] += np.outer(by_room, chain.room_slope)
-    return half[:, None] + chain.prompts, moved
+    own, moved, member = chain.cost.alone(chain.levels[:, None] * chain.mix)
+    half, half_moved = 0.5 * chain.step, 0.5 * chain.step_slope
+    half[0], half_moved[0] = 0.0, 0.0
+    moved = moved + half_moved[:, None, :]
+    moved[-1] += np.outer(member + 0.5 * chain.step_member, chain.room_slope)
+    return half[:, None] + own, moved

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,24 +74,38 @@ def test_steps_that_take_the_same_time_however_full_cost_nobody_anything():
     assert found.slopes == pytest.approx(0.0, abs=1e-9)
 
 
-def birth_and_death(rate, kind, times, most, states=3000):
-    """One kind, by the balance of flows of a chain that is written down state by state."""
-    chance = np.zeros(states)
-    chance[0] = 1.0
+def step_seconds(rate, kind, times, in_batch):
+    """With as many prompts as come while it goes on, number by number."""
     context = kind.fresh + kind.cached + kind.output / 2
     pairs = kind.fresh * (kind.cached + (kind.fresh + 1) / 2)
+    each = [
+        times.seconds(
+            StepLoad(
+                in_batch + j * kind.fresh,
+                in_batch,
+                in_batch * context + j * pairs,
+                in_batch * context + j * kind.cached,
+            )
+        )
+        for j in range(60)
+    ]
+    step = each[0]
+    for _ in range(200):
+        chances = [
+            math.exp(-rate * step) * (rate * step) ** j / math.factorial(j) for j in range(60)
+        ]
+        step = sum(chance * own for chance, own in zip(chances, each, strict=True))
+    return step
+
+
+def birth_and_death(rate, kind, times, most, states=3000):
+    """One kind, by the balance of flows of a chain that is written down state by state."""
+    step = [0.0, *(step_seconds(rate, kind, times, n) for n in range(1, most + 1))]
+    chance = np.zeros(states)
+    chance[0] = 1.0
     for n in range(1, states):
         in_batch = min(n, most)
-        decode = StepLoad(in_batch, in_batch, in_batch * context, in_batch * context)
-        both = StepLoad(
-            in_batch + kind.fresh,
-            in_batch,
-            in_batch * context + pairs,
-            in_batch * context + kind.cached,
-        )
-        step = times.seconds(decode)
-        step /= 1.0 - rate * (times.seconds(both) - step)
-        chance[n] = chance[n - 1] * rate * kind.output * step / in_batch
+        chance[n] = chance[n - 1] * rate * kind.output * step[in_batch] / in_batch
         if n % 100 == 0:
             chance /= chance.sum()
     return chance / chance.sum()
