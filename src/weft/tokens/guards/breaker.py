@@ -218,7 +218,11 @@ def learn_baseline(
         >>> len(base.scales), round(base.usd_per_s, 3), base.usd_per_progress
         (1, 0.01, None)
     """
-    if not 0.0 < level < 1.0 or not 1.0 <= tolerance < math.inf or (horizon or 1) < 1:
+    if (
+        not 0.0 < level < 1.0
+        or not 1.0 <= tolerance < math.inf
+        or (horizon is not None and horizon < 1)
+    ):
         raise InputError(
             need="a level between 0 and 1, a tolerance of at least 1, a horizon of at least 1",
             got=f"level {level}, tolerance {tolerance}, horizon {horizon}",
@@ -341,7 +345,7 @@ class Breaker:
         ]
         self._last, self._usd, self._after = -math.inf, 0.0, 0.0
         self._at: float | None = None
-        self._evidence = (1.0, 1.0)
+        self._evidence = self._weighed()
 
     def observe(self, spend: Spend) -> Verdict:
         """Take an event in; a clock that is set back stands still."""

@@ -34,6 +34,9 @@ STRETCHES = (1, 2, 4, 8, 16, 32)
 """Lengths after which clumps are looked for. Chosen."""
 SEEN = 20
 """Stretches from which a share is taken. Chosen: of fewer, the largest of many shares is noise."""
+EXPECTED = 2.0
+"""High scores after them that there would be without clumps, at least. Chosen, for the same
+reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +149,7 @@ def _clumping(scores: Floats, thresholds: Sequence[float]) -> float:
         sums = np.concatenate([[0.0], np.cumsum(high)])
         for length in STRETCHES:
             after = high[length:][2.0 * (sums[length:-1] - sums[: -length - 1]) >= length]
-            if after.size < SEEN or not 0.0 < share < 1.0:
+            if after.size < max(SEEN, EXPECTED / max(share, 1e-12)) or share == 1.0:
                 continue
             sure = _at_least(float(after.sum()), after.size)
             most = max(most, sure / (1.0 - sure) * (1.0 - share) / share)

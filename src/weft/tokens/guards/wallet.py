@@ -245,8 +245,8 @@ def derive_limits(
             hint="reserve worst cases, allow fewer calls at once, or a larger share",
         )
     rate = math.floor(peak * cap.most.nano / window_s / keys)
-    if react_s > 0.0:
-        rate = min(rate, math.floor(each / react_s))
+    if rate * react_s > each:
+        rate = math.floor(each / react_s)
     burst = each - math.ceil(rate * react_s)
     flowing = stolen * rate
     at_once = stolen * (burst + in_flight * extra.nano)
