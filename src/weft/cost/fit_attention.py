@@ -13,16 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from statistics import fmean
-from typing import TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
+
+from weft.core.nonnegative import nonnegative_fit
 
 __all__ = ["AttentionFit", "AttentionTime", "fit_attention"]
-
-_Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +73,11 @@ def fit_attention(
     # A second of products at the full rate, then rows and scores of each operator.
     columns = np.array([_columns(time, ops, rate) for time in full])
     net_s = np.array([max(time.seconds - launch_s, time.seconds / 10) for time in full])
-    found = _nonnegative(columns / net_s[:, None], np.ones(len(full)))
+    found = nonnegative_fit(columns / net_s[:, None], np.ones(len(full)))
     if found[0] < 1.0:
         # Attention does not outrun products: whatever says so is small, and tells of rows.
         rest = np.ones(len(full)) - columns[:, 0] / net_s
-        others = _nonnegative(columns[:, 1:] / net_s[:, None], rest)
+        others = nonnegative_fit(columns[:, 1:] / net_s[:, None], rest)
         found = np.concatenate([[1.0], others])
     costs = [float(cost) for cost in found[1:]]
     return AttentionFit(
@@ -97,25 +94,6 @@ def _columns(time: AttentionTime, ops: Sequence[str], rate: float) -> list[float
     flops = (10.0 if time.backward else 4.0) * rows * queries * head
     costs = [(rows, rows * queries) if op == time.op else (0.0, 0.0) for op in ops]
     return [flops / rate, *(cost for pair in costs for cost in pair)]
-
-
-def _nonnegative(columns: _Floats, wanted: _Floats) -> _Floats:
-    """Least squares without negative unknowns, of a handful: the best of all subsets."""
-    scale = np.maximum(columns.max(axis=0), 1e-300)
-    scaled = columns / scale
-    count = columns.shape[1]
-    best, least = np.zeros(count), float(wanted @ wanted)
-    for size in range(1, count + 1):
-        for chosen in combinations(range(count), size):
-            part = scaled[:, chosen]
-            found = cast("_Floats", np.linalg.lstsq(part, wanted, rcond=None)[0])
-            left = wanted - part @ found
-            # Figures that explain nothing beyond rounding stay out.
-            if bool((found >= 0.0).all()) and float(left @ left) < least * (1.0 - 1e-9) - 1e-18:
-                least = float(left @ left)
-                best = np.zeros(count)
-                best[list(chosen)] = found
-    return best / scale
 
 
 def _block(times: Sequence[AttentionTime], full: Sequence[AttentionTime]) -> float | None:
