@@ -10,7 +10,8 @@ which is at most what it bid and at least zero. As that does not depend on i's o
 truth is best whatever others say. Paying one's own bid (first price) invites bids below the truth.
 
 Winners are found exactly, by dynamic programming over what is left or, where that is too much, by
-an integer programme (HiGHS). All amounts are whole billionths, so that payments add up.
+an integer programme (HiGHS), which tells bids apart that differ by more than a billionth of the
+largest. All amounts are whole billionths, so that payments add up.
 
 Source: Vickrey, Journal of Finance 1961; Clarke, Public Choice 1971; Groves, Econometrica 1973;
 Nisan et al., Algorithmic Game Theory, 2007, chapters 9 and 11.
@@ -37,6 +38,9 @@ MANY = 1_000_000
 are 8 MB and some 10 ms."""
 FEASIBLE = 1e-9
 """Of the largest row, by which the solver may go over. Source: HiGHS's least tolerance is 1e-10."""
+LARGEST = 1e3
+"""What the largest bid is scaled to: the solver then tells bids apart that differ by a millionth of
+a millionth of it. Chosen: beyond it, its sums lose digits of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +210,8 @@ def _programme(
     scale = np.maximum(np.array(supply, dtype=np.float64), 1.0)
     rows[len(bidders) :] = units.T / scale[:, None]
     limits = np.concatenate([np.ones(len(bidders)), np.array(supply) / scale])
-    chosen = _solved(np.array([bid.worth.nano / highest for bid in bids]), rows, limits, seconds)
+    values = np.array([LARGEST * bid.worth.nano / highest for bid in bids])
+    chosen = _solved(values, rows, limits, seconds)
     picks: list[int | None] = []
     for place in range(len(bidders)):
         own = np.flatnonzero(chosen[ends[place] : ends[place + 1]])
@@ -236,6 +241,7 @@ def _solved(
         ("time_limit", seconds),
         ("primal_feasibility_tolerance", FEASIBLE),
         ("mip_feasibility_tolerance", FEASIBLE),
+        ("dual_feasibility_tolerance", FEASIBLE),
     ):
         highs.setOptionValue(name, option)
     model = highspy.HighsLp()

@@ -81,6 +81,7 @@ class Engine:
         present: how many are there.
         area, square: integrals of `present` and its square over time [s].
         served: tokens of prompts and answers, by payer.
+        started: numbers of the jobs that joined the batch; whoever looks may empty it.
     """
 
     def __init__(
@@ -96,12 +97,19 @@ class Engine:
         self.waiting = self.present = 0
         self.area = self.square = 0.0
         self.served: Counter[str] = Counter()
+        self.started: list[int] = []
         self._order = order if order is not None else FifoOrder()
         self._most, self._chunk = max_sequences, step_tokens
         self._prompts: list[_Prompt] = []
         self._ends: list[tuple[int, int]] = []  # step after which a request is done, and its number
         self._paths: Counter[tuple[str, ...]] = Counter()
         self._step = self._context = self._held = 0
+
+    @property
+    def token_s(self) -> float:
+        """Of a step of answers with one request more in the batch [s]."""
+        count, context = len(self._ends) + 1, self._context
+        return self._seconds(count, count, context, context)
 
     @property
     def batch(self) -> int:
@@ -147,6 +155,7 @@ class Engine:
                 return
             self._order.take(number, job.path, job.fresh)
             job.start_s = self.now
+            self.started.append(number)
             self.waiting -= 1
             self._held += job.place
             self._prompts.append(_Prompt(number, job))

@@ -29,6 +29,7 @@ class Tariff:
 
     Attributes:
         load: of the server.
+        present: requests in the batch or waiting for a place in it, on average.
         delay_s: of all requests, on average [s].
         token_s: from one token of an answer to the next [s].
         request_usd: of a request, on average, in all [usd].
@@ -37,6 +38,7 @@ class Tariff:
     """
 
     load: float
+    present: float
     delay_s: float
     token_s: float
     request_usd: float
@@ -95,10 +97,12 @@ def tariff(server: BatchServer, rates: Floats, delay_usd_per_s: Floats) -> Tarif
     own, ends = tolls[: server.kinds], tolls[server.kinds :].reshape(server.kinds, 3, 2)
     weight = rates / rates.sum()
     fresh, cached, output = map(float, weight @ (ends[:, :, 1] - ends[:, :, 0]) / (2.0 * STEP))
+    taken = server.occupancy(rates)
     return Tariff(
         load=server.load(rates),
+        present=taken.batch + taken.waiting,
         delay_s=float(weight @ server.response(rates).delays_s),
-        token_s=server.occupancy(rates).token_s,
+        token_s=taken.token_s,
         request_usd=float(weight @ own),
         fresh_usd=fresh,
         cached_usd=cached,

@@ -41,7 +41,7 @@ def test_winners_are_the_best_set_by_both_ways(bidders):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(auction, "MANY", 0)
         won, worth = winners(bidders, SUPPLY)
-    assert worth.nano == pytest.approx(best, abs=2)
+    assert worth.nano == pytest.approx(best, abs=1)
     taken = [own.bids[p].units for own, p in zip(bidders, won, strict=True) if p is not None]
     assert all(sum(own[s] for own in taken) <= SUPPLY[s] for s in range(2))
 

@@ -1,0 +1,195 @@
+"""Requests as they came: times and sizes, from a table, and what they take of a server."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from weft.core.errors import FileError, InputError
+from weft.tokens.macro.batching import Kind
+from weft.tokens.micro.estimate import Floats, Ints
+from weft.tokens.serving.steps import StepLoad, StepTimes
+
+__all__ = ["Trace", "read_trace", "server_seconds", "size_kinds"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trace:
+    """Requests in the order of their arrival.
+
+    Attributes:
+        arrival_s: from zero on [requests] [s].
+        fresh, cached, output: tokens [requests].
+
+    Raises:
+        InputError: there is none, or times go back.
+    """
+
+    arrival_s: Floats
+    fresh: Ints
+    cached: Ints
+    output: Ints
+
+    def __post_init__(self) -> None:
+        sizes = (self.fresh, self.cached, self.output)
+        if not len(self.arrival_s) or any(len(own) != len(self.arrival_s) for own in sizes):
+            raise InputError(
+                need="requests, each with an arrival and three numbers of tokens",
+                got=f"{len(self.arrival_s)} arrivals",
+                hint="read_trace reads a CSV file",
+            )
+        is_good = (np.diff(self.arrival_s) >= 0).all() and min(own.min() for own in sizes) >= 0
+        if not is_good or self.output.min() < 1:
+            raise InputError(
+                need="arrivals in order, tokens of at least zero, and answers of at least one",
+                got="others",
+                hint="leave out requests that failed",
+            )
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def seconds(self) -> float:
+        """From the first arrival to the last [s]."""
+        return float(self.arrival_s[-1] - self.arrival_s[0])
+
+    def first(self, count: int) -> Trace:
+        """The first so many."""
+        return Trace(
+            arrival_s=self.arrival_s[:count],
+            fresh=self.fresh[:count],
+            cached=self.cached[:count],
+            output=self.output[:count],
+        )
+
+    def at_load(self, load: float, times: StepTimes, max_sequences: int) -> Trace:
+        """The same requests, as much faster or slower that they ask for so much of a server."""
+        asked = float(server_seconds(self, times, max_sequences).sum()) / max(self.seconds, 1e-9)
+        return replace(self, arrival_s=self.arrival_s * (asked / load))
+
+
+def read_trace(path: Path, *, at: str = "", fresh: str = "", output: str = "") -> Trace:
+    """Requests of a CSV file with a head.
+
+    Args:
+        path: the file.
+        at, fresh, output: names of the columns of times (seconds, or dates) and tokens; if empty,
+            those of Azure's traces or `arrival_s`, `input_tokens` and `output_tokens`. A column
+            `cached_tokens` is read where there is one.
+
+    Raises:
+        FileError: it cannot be read, or has no such columns.
+    """
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FileError(need="a CSV file", got=f"{path}: {error}", hint="name a trace") from error
+    head = list(rows[0]) if rows else []
+    names = [
+        next((name for name in (given, *usual) if name in head), "")
+        for given, usual in (
+            (at, ("TIMESTAMP", "arrival_s")),
+            (fresh, ("ContextTokens", "input_tokens")),
+            (output, ("GeneratedTokens", "output_tokens")),
+        )
+    ]
+    if not all(names):
+        raise FileError(
+            need="columns TIMESTAMP, ContextTokens, GeneratedTokens",
+            got=f"{path} with {', '.join(head) or 'nothing in it'}",
+            hint="or arrival_s, input_tokens, output_tokens",
+        )
+    try:
+        seconds = np.array([_seconds(row[names[0]]) for row in rows])
+        sizes = np.array([[int(row[name]) for name in names[1:]] for row in rows])
+        cached = np.array([int(row.get("cached_tokens") or 0) for row in rows])
+    except (TypeError, ValueError) as error:
+        raise FileError(
+            need="a time and whole numbers of tokens in each row", got=f"{path}: {error}"
+        ) from error
+    kept = np.argsort(seconds, kind="stable")
+    kept = kept[sizes[kept, 1] > 0]
+    return Trace(
+        arrival_s=seconds[kept] - (seconds[kept[0]] if len(kept) else 0.0),
+        fresh=sizes[kept, 0],
+        cached=cached[kept],
+        output=sizes[kept, 1],
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        # Seven digits of a second are one more than Python reads.
+        whole, _, part = text.partition(".")
+        return datetime.fromisoformat(whole).timestamp() + (float(f"0.{part}") if part else 0.0)
+
+
+def server_seconds(trace: Trace, times: StepTimes, max_sequences: int) -> Floats:
+    """What each request takes of a server whose batch is full [requests] [s].
+
+    The seconds that a step with prompts and answers in their proportion takes are those of its
+    busiest resource; each request is charged its part of them.
+
+    Args:
+        trace: requests.
+        times: of steps.
+        max_sequences: most requests in a batch.
+    """
+    sizes = (trace.fresh, trace.cached, trace.output)
+    fresh, cached, output = (own.astype(np.float64) for own in sizes)
+    place = fresh + cached + output
+    held = float(output @ place) / float(output.sum())
+    room = min(float(max_sequences), times.cache_tokens / held)
+    context = place - 0.5 * output
+    prompts = room * len(trace) / float(output.sum())
+    own = (
+        fresh + output,
+        output,
+        fresh * (cached + 0.5 * (fresh + 1.0)) + output * context,
+        cached + output * context,
+    )
+    whole = StepLoad(*(float(column.mean()) * prompts for column in own))
+    busy = max(times.resources, key=lambda resource: resource.seconds(whole))
+    slope = (busy.token_s, busy.sequence_s, busy.pair_s, busy.context_token_s)
+    parts = [cost * column for cost, column in zip(slope, own, strict=True)]
+    return np.sum(parts, axis=0) + busy.fixed_s * output / room
+
+
+def size_kinds(trace: Trace, bins: int) -> tuple[tuple[Kind, ...], Ints]:
+    """Kinds of requests that stand for those of a trace.
+
+    Requests are parted by the length of their prompts, and each part by that of its answers, into
+    parts of about the same number; each part is the kind of its means.
+
+    Args:
+        trace: requests.
+        bins: parts of each; the kinds are at most the square of that.
+
+    Returns:
+        The kinds, and the number of the kind of each request [requests].
+    """
+    kinds: list[Kind] = []
+    which = np.zeros(len(trace), dtype=np.int64)
+    for some in _parts(trace.fresh + trace.cached, np.arange(len(trace)), bins):
+        for own in _parts(trace.output, some, bins):
+            which[own] = len(kinds)
+            fresh, cached, output = (
+                float(sizes[own].mean()) for sizes in (trace.fresh, trace.cached, trace.output)
+            )
+            kinds.append(Kind(fresh=fresh, cached=cached, output=output))
+    return tuple(kinds), which
+
+
+def _parts(sizes: Ints, some: Ints, bins: int) -> list[Ints]:
+    """Some requests, parted at the quantiles of their sizes."""
+    edges = np.quantile(sizes[some], np.linspace(0.0, 1.0, bins + 1)[1:-1])
+    place = np.searchsorted(edges, sizes[some])
+    return [some[place == part] for part in range(bins) if bool((place == part).any())]
