@@ -1,12 +1,14 @@
 """Bills for text: honest ones, and ones with tokens that were never needed.
 
-A byte-pair encoding is trained on the spot on what Python says of itself; where tiktoken is
-installed, its encoding is there too. Planted tokens are real ones: a token is cut in two that the
-vocabulary has, so the text stays as it is and only its count is larger.
+A byte-pair encoding is trained on the spot on what Python says of itself; that of tiktoken is asked
+of the rivals' Python, where it has one. Planted tokens are real ones: a token is cut in two that
+the vocabulary has, so the text stays as it is and only its count is larger.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable, Mapping
 from pydoc_data.topics import topics
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 from weft.tokens.guards.odds import Floats
 from weft.tokens.guards.tokenisation import HONEST, bet_logs
 
-__all__ = ["NOISE", "first_call", "passages", "planted", "split_tokens", "trained"]
+__all__ = ["NOISE", "first_call", "passages", "planted", "real_encoding", "split_tokens", "trained"]
 
 
 def passages(words: int = 200) -> list[str]:
@@ -128,3 +130,49 @@ def first_z(ratios: Floats, level: float, fewest: int = 10) -> Floats:
     enough = (mean - 1.0 - HONEST) / spread * np.sqrt(number) > z
     enough[:, : fewest - 1] = False
     return np.where(enough.any(axis=1), enough.argmax(axis=1) + 1.0, np.inf)
+
+
+_ASK = """
+import importlib.util, json, os, pathlib, random
+spec = importlib.util.find_spec("litellm")
+folder = pathlib.Path(spec.submodule_search_locations[0]) / "litellm_core_utils" / "tokenizers"
+os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(folder))
+import tiktoken
+from pydoc_data.topics import topics
+own = tiktoken.get_encoding("cl100k_base")
+rng, lost, before, after = random.Random(0), 0, 0, 0
+for text in topics.values():
+    ids, more = own.encode(text, disallowed_special=()), []
+    for token in ids:
+        word = own.decode_single_token_bytes(token)
+        cut = rng.randrange(1, len(word)) if len(word) > 1 and rng.random() < 0.1 else 0
+        try:
+            halves = (word[:cut], word[cut:])
+            more += [own.encode_single_token(half) for half in halves] if cut else [token]
+        except KeyError:
+            more.append(token)
+    again = own.decode(more)
+    lost += again != text or own.encode(again, disallowed_special=()) != ids
+    before, after = before + len(ids), after + len(more)
+print(json.dumps([int(lost), after / before]))
+"""
+
+
+def real_encoding(python: str) -> tuple[int, float] | None:
+    """Texts that are not recovered from their cut tokens, and how many more tokens those were.
+
+    Args:
+        python: whose tiktoken is asked, with the encodings that litellm brings along.
+
+    Returns:
+        None where it has no tiktoken, or no encodings.
+    """
+    if not python:
+        return None
+    done = subprocess.run(
+        [python, "-c", _ASK], capture_output=True, text=True, check=False, timeout=120
+    )
+    if done.returncode != 0:
+        return None
+    lost, more = json.loads(done.stdout)
+    return int(lost), float(more)

@@ -16,6 +16,7 @@ from benchmarks.tokens.accounting import accounting
 from benchmarks.tokens.allocating import allocating
 from benchmarks.tokens.duality import duality
 from benchmarks.tokens.fitting import fitting
+from benchmarks.tokens.guarding import guarding
 from benchmarks.tokens.part import COLUMNS, Part
 from benchmarks.tokens.routing import routing
 from weft.report.bench import BenchReport, print_report, save_report
@@ -29,6 +30,7 @@ PARTS: tuple[Callable[[bool, str], Part], ...] = (
     duality,
     allocating,
     routing,
+    guarding,
 )
 """In order; each takes whether to be quick, and the Python whose packages are the rivals."""
 
