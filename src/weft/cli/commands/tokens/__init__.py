@@ -9,7 +9,7 @@ import argparse
 
 from weft.cli.command import Command
 from weft.cli.commands.options import add_action
-from weft.cli.commands.tokens import allocate, audit, fit, ingest, report, serve
+from weft.cli.commands.tokens import allocate, audit, fit, ingest, report, serve, simulate, toll
 from weft.cli.console import Console
 
 __all__ = ["ACTIONS", "COMMAND"]
@@ -19,6 +19,8 @@ ACTIONS: tuple[Command, ...] = (
     report.ACTION,
     fit.ACTION,
     allocate.ACTION,
+    toll.ACTION,
+    simulate.ACTION,
     audit.ACTION,
     serve.ACTION,
 )
