@@ -200,7 +200,7 @@ class Desk:
         if self._rounds is not None:
             self._rounds.cancel()
         patience = 100
-        while (self._begins or self._ends or self._is_busy or self._unbooked) and patience:
+        while self._is_at_work and patience:
             self._flush()
             self._book()
             patience -= bool(self.trouble)
@@ -212,6 +212,11 @@ class Desk:
         for pool in self._threads.values():
             pool.shutdown()
         self._budget.close()
+
+    @property
+    def _is_at_work(self) -> bool:
+        waiting = self._begins or self._ends or self._unbooked
+        return bool(waiting) or self._is_busy or self._is_booking
 
     def begin(self, call: Begin) -> asyncio.Future[Begun]:
         """Reserve for a call; raises what `Budget.reserve` does."""

@@ -42,6 +42,7 @@ USAGE = {
 SPENT_NANO = 5 * 1000 + 4 * 500 + 7 * 4000
 CHAT = {"model": "known", "messages": [{"role": "user", "content": "hello"}]}
 WORDS = ("Once", " upon", " a", " time")
+ANSWER = "".join(WORDS)
 
 
 class Quiet(uvicorn.Server):
@@ -71,7 +72,7 @@ async def running(app):
             await task
 
 
-def completion(usage=USAGE, text="".join(WORDS), reason="stop", name="chatcmpl-1", **more):
+def completion(usage=USAGE, text=ANSWER, reason="stop", name="chatcmpl-1", **more):
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text},

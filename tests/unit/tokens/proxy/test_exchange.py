@@ -119,11 +119,10 @@ def test_responses_are_metered_in_one_piece_and_as_streams(tmp_path):
             assert one.output_text == "".join(WORDS)
             assert own.provider.seen[0][2]["max_output_tokens"] == 1000
             own.provider.reply = [event({**delta, **where}), event(last)]
-            kinds = []
-            async for piece in await asking.responses.create(
+            pieces = await asking.responses.create(
                 model="known", input="hello", stream=True, max_output_tokens=50
-            ):
-                kinds.append(piece.type)
+            )
+            kinds = [piece.type async for piece in pieces]
             assert kinds == [delta["type"], last["type"]]
             assert own.provider.seen[1][2]["max_output_tokens"] == 50
             assert (await own.standing()).spent == Money(2 * SPENT_NANO)
@@ -183,7 +182,7 @@ def test_caps_on_calls_and_tokens_need_no_price(tmp_path):
     async def run():
         async with place(tmp_path, Provider()) as own:
             for _ in range(3):
-                status, headers, _ = await own.post({**CHAT, "model": "odd"}, key="sk-counted")
+                status, _, _ = await own.post({**CHAT, "model": "odd"}, key="sk-counted")
                 # Money is capped above, so that a price is asked for.
                 assert status == 400
 
