@@ -28,6 +28,7 @@ __all__ = [
     "Foil",
     "attacked",
     "breaker_delay",
+    "cap_trips",
     "learn",
     "run_foil",
 ]
@@ -182,3 +183,8 @@ def _tuned(
         delays.append(float(np.cumsum(attack.usd)[hit[0]]) if hit.size else np.inf)
     false = float(np.mean([peak > limit for peak, limit in zip(peaks, limits, strict=True)]))
     return Foil(window_s, false, np.array(delays))
+
+
+def cap_trips(past: Stream, attack: Stream, window_s: float) -> bool:
+    """Whether a fixed cap that is tuned on the past is exceeded."""
+    return bool(_sums(attack, window_s).max() > MARGIN * _sums(past, window_s).max())

@@ -27,6 +27,7 @@ from benchmarks.tokens.guard_delays import (
     FOILS,
     attacked,
     breaker_delay,
+    cap_trips,
     learn,
     run_foil,
 )
@@ -98,9 +99,15 @@ def _on_trace(trace: Stream, quick: bool) -> list[Part]:
         false.append(breaker.verdict().tripped)
     share = float(np.mean(false))
     row: Row = ("", "held-out parts of the trace", "weft", f"{share:.3f} of {len(false)} trip")
+    short = [trace[: len(trace) // 10], trace[len(trace) // 10 :]]
+    hasty = Breaker(learn_baseline(spends(short[0]), level=LEVEL))
+    for own in spends(short[1]):
+        hasty.observe(own)
+    word = "trips" if hasty.verdict().tripped else "does not trip"
+    note: Row = ("", "learnt from the six calm minutes at first, watched for an hour", "weft", word)
     told = Part(
         claims=(at_most(f"false alarms on real streams, level {LEVEL} [share]", share, LEVEL),),
-        rows=(row,),
+        rows=(row, note),
     )
     few = dealt[: 40 if quick else 80]
     delays = [_delays("one key of ten", few, trace), _delays("the whole trace", whole, trace)]
@@ -150,12 +157,14 @@ def _progress(trace: Stream, quick: bool) -> Part:
     half = len(trace) // 2
     tripped: dict[str, list[float]] = {"with progress": [], "without": []}
     mean = float(trace.usd.mean())
+    capped: list[bool] = []
     for _ in range(5 if quick else 40):
         made = (rng.random(len(trace)) < trace.usd / mean / 20.0).astype(np.float64)
         base = learn_baseline(spends(trace[:half], made[:half]), level=LEVEL)
         start = half + int(rng.integers(500, 4000))
         later = trace[start : start + 4000]
         attack = Stream(trace.at[start] + (later.at - trace.at[start]) / 10.0, later.usd)
+        capped.append(cap_trips(trace[:half], attack, 10.0))
         for name in tripped:
             gain = made[start : start + 4000] * (1.0 if name == "with progress" else 0.0)
             breaker = Breaker(base)
@@ -174,10 +183,11 @@ def _progress(trace: Stream, quick: bool) -> Part:
         at_most("10x that buys as much progress trips [share]", false, LEVEL),
         at_least("10x that buys none trips [share]", float(np.isfinite(seen).mean()), 1.0),
     )
+    told = f"{np.mean(capped):.3f} trip"
     rows: list[Row] = [
         ("", "10x, as much progress for a dollar", "weft", f"{false:.3f} trip"),
         ("", "10x, no progress (one in 20 calls before)", "weft", _told(seen)),
-        ("", "10x, as much progress for a dollar", "any rule on speed", "all trip, as without"),
+        ("", "10x, as much progress for a dollar", "fixed cap, on the past, 10 s", told),
     ]
     return Part(claims=claims, rows=tuple(rows))
 

@@ -208,19 +208,21 @@ def _burnt(
     breaker, most = Breaker(base), 0.0
     tripped: Verdict | None = None
     last = breaker.verdict()
+    calm = (spends[0].at, 0.0) if spends else (0.0, 0.0)
     for spend in spends:
         last = breaker.observe(spend)
         most = max(most, last.evidence)
-        if last.tripped and tripped is None:
-            tripped = last
+        if tripped is None:
+            tripped = last if last.tripped else None
+            # Evidence of at most 1 is none: what led to the trip began after it.
+            calm = (spend.at, last.usd) if last.evidence <= 1.0 else calm
     if tripped is None or tripped.at is None:
         return [], most
-    seconds = max(spends[-1].at - tripped.at, 1e-3)
-    faster = last.usd_after / seconds / base.usd_per_s
-    less = "" if base.usd_per_progress is None else ", and buys less progress"
+    speed = (tripped.usd - calm[1]) / max(tripped.at - calm[0], 1e-3)
+    less = "" if base.usd_per_progress is None else ", and bought less progress"
     said = (
-        f"{_amount(base.usd_per_s * 3600.0, unit)} an hour became"
-        f" {_amount(last.usd_after / seconds * 3600.0, unit)}{less}"
+        f"{_amount(base.usd_per_s * 3600.0, unit)} an hour, as learnt over"
+        f" {_minutes(base.seconds)}, became {_amount(speed * 3600.0, unit)}{less}"
     )
     finding = Finding(
         guard="burn rate",
@@ -231,9 +233,21 @@ def _burnt(
         at=tripped.at,
         after=last.usd_after,
         unit=unit,
-        facts={"before": tripped.usd, "times_faster_after": faster},
+        facts={
+            "since": calm[0],
+            "before": tripped.usd,
+            "times_as_fast": speed / base.usd_per_s,
+            "learnt_s": base.seconds,
+        },
     )
     return [finding], most
+
+
+def _minutes(seconds: float) -> str:
+    for size, name in ((86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 2.0 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 def audit_cycles(

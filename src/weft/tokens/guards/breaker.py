@@ -95,6 +95,7 @@ class Baseline:
         scales: smallest blocks first.
         usd_per_s: on average [usd/s].
         usd_per_progress: on average [usd]; None where there was none.
+        seconds: how long it was [s].
     """
 
     level: float
@@ -103,6 +104,7 @@ class Baseline:
     scales: tuple[Scale, ...]
     usd_per_s: float
     usd_per_progress: float | None
+    seconds: float
 
     @property
     def needed(self) -> float:
@@ -254,6 +256,7 @@ def learn_baseline(
         scales=tuple(scales),
         usd_per_s=spent / seconds,
         usd_per_progress=spent / progress if progress else None,
+        seconds=seconds,
     )
 
 

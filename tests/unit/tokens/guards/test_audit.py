@@ -44,7 +44,8 @@ def test_the_agent_that_ran_away_is_found_with_when_and_how_much():
     )
     assert found.after == pytest.approx(after)
     assert told.looked == 2 and sum(told.skipped.values()) == 1
-    assert "an hour became" in found.said
+    assert "as learnt over 24 minutes, became" in found.said
+    assert 5.0 < found.facts["times_as_fast"] < 20.0
 
 
 def test_a_baseline_may_be_of_another_time():

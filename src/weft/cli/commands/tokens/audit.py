@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["ACTION"]
 
 _SQLITE = b"SQLite format 3\x00"
+_MUCH = 1e9
+"""Evidence of which no more is said. Chosen."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +191,7 @@ def _print(report: AuditReport, console: Console) -> None:
             own.guard,
             own.where,
             moment(own.at),
-            f"{own.evidence:.3g} of {own.needed:.3g}",
+            f"{_short(own.evidence)} of {own.needed:.3g}",
             f"{own.after:.4g} {own.unit}",
             own.said,
         )
@@ -200,7 +202,7 @@ def _print(report: AuditReport, console: Console) -> None:
         console.table(Table(columns=columns, rows=rows))
         console.line()
     for guard in report.guards:
-        most = "" if guard.most is None else f", at most {guard.most[0]:.2g} of the evidence needed"
+        most = "" if guard.most is None else f", at most {_short(guard.most[0])} of what is needed"
         console.line(
             f"{guard.guard}: {guard.looked} {guard.what} looked at{most};"
             f" a false alarm has a chance of {guard.level:g}"
@@ -209,6 +211,10 @@ def _print(report: AuditReport, console: Console) -> None:
             console.line(f"  left out    {number} {why}")
     if len(report.guards) == 1:
         console.line("tool cycles, billed tokens: a ledger keeps no text; name the logs for them")
+
+
+def _short(evidence: float) -> str:
+    return f"{evidence:.3g}" if evidence < _MUCH else f"more than {_MUCH:.0e}"
 
 
 def _plain(report: AuditReport) -> dict[str, object]:
