@@ -9,7 +9,17 @@ import argparse
 
 from weft.cli.command import Command
 from weft.cli.commands.options import add_action
-from weft.cli.commands.tokens import allocate, audit, fit, ingest, report, serve, simulate, toll
+from weft.cli.commands.tokens import (
+    allocate,
+    audit,
+    fit,
+    ingest,
+    price,
+    report,
+    serve,
+    simulate,
+    toll,
+)
 from weft.cli.console import Console
 
 __all__ = ["ACTIONS", "COMMAND"]
@@ -19,6 +29,7 @@ ACTIONS: tuple[Command, ...] = (
     report.ACTION,
     fit.ACTION,
     allocate.ACTION,
+    price.ACTION,
     toll.ACTION,
     simulate.ACTION,
     audit.ACTION,

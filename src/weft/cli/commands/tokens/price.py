@@ -1,0 +1,113 @@
+"""`weft tokens price`: what tokens of a served model cost, by what its operators take."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weft.cli.command import Command
+from weft.cli.commands.options import writable_file
+from weft.cli.console import Console
+from weft.core.errors import InputError
+
+if TYPE_CHECKING:
+    from weft.tokens.serving import ServedPlan
+
+__all__ = ["ACTION"]
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "plan", metavar="PLAN", type=Path, help="a served plan, or the config.json of a model"
+    )
+    parser.add_argument(
+        "--arrivals",
+        metavar="CSV",
+        type=Path,
+        required=True,
+        help="requests: when, and tokens",
+    )
+    parser.add_argument("--machine", metavar="NAME", help="a preset or a file, with a config.json")
+    parser.add_argument(
+        "--devices", type=int, default=1, help="that share every layer, with a config.json (1)"
+    )
+    parser.add_argument("--usd-per-hour", type=float, help="of one device, with a config.json")
+    parser.add_argument(
+        "--source", default="given on the command line", help="where that price is from"
+    )
+    parser.add_argument(
+        "--token-ms", type=float, default=100.0, help="longest time between two tokens (100)"
+    )
+    parser.add_argument("--sequences", type=int, default=256, help="answered at once (256)")
+    parser.add_argument("--against", metavar="PROVIDER/MODEL", help="a list price to compare with")
+    parser.add_argument(
+        "--prices", metavar="BOOK", default="genai", help="of the list: genai, litellm, or a file"
+    )
+    parser.add_argument(
+        "--off", type=float, default=0.2, help="how far the cost model may be off, a share (0.2)"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", type=writable_file, help="keep the plan")
+
+
+def _execute(args: argparse.Namespace, console: Console) -> None:
+    from weft.report.served_table import served_plain, served_tables
+    from weft.tokens.prices import open_book
+    from weft.tokens.serving import (
+        Limits,
+        break_even,
+        list_usd,
+        load_requests,
+        save_served_plan,
+        served_prices,
+    )
+
+    plan = _plan(args)
+    requests = load_requests(args.arrivals)
+    limits = Limits(
+        token_s=args.token_ms / 1e3, sequences=args.sequences, step_tokens=plan.step_tokens
+    )
+    prices = served_prices(plan, requests, limits)
+    even = None
+    if args.against is not None:
+        asked = list_usd(args.against, open_book(args.prices), requests, time.time())
+        even = break_even(prices, asked, args.off)
+    for table in served_tables(prices, even):
+        console.table(table)
+    if args.output is not None:
+        save_served_plan(plan, args.output)
+        console.line(f"wrote {args.output}")
+    console.result(served_plain(prices, even) | {"limits": asdict(limits)})
+
+
+def _plan(args: argparse.Namespace) -> ServedPlan:
+    from weft.machine.presets import load_machine
+    from weft.tokens.serving import ServedPlan, load_decoder, load_served_plan
+
+    if args.machine is None and args.usd_per_hour is None:
+        return load_served_plan(args.plan)
+    if args.machine is None or args.usd_per_hour is None:
+        raise InputError(
+            need="a machine and what an hour of one of its devices costs",
+            got="one of the two",
+            hint="--machine dgx-h100x1 --usd-per-hour 2.5; a served plan needs neither",
+        )
+    return ServedPlan(
+        decoder=load_decoder(args.plan),
+        machine=load_machine(args.machine),
+        degree=args.devices,
+        usd_per_device_hour=args.usd_per_hour,
+        source=args.source,
+    )
+
+
+ACTION = Command(
+    name="price",
+    summary="what tokens of a served model cost, from its operators and its arrivals",
+    example="example: weft tokens price config.json --machine dgx-h100x1 --devices 8 "
+    "--usd-per-hour 2.5 --arrivals trace.csv",
+    add_arguments=_add_arguments,
+    execute=_execute,
+)
