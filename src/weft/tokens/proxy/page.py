@@ -59,7 +59,7 @@ def state(house: House, standings: Sequence[Standing], burn: Burn) -> dict[str, 
         "trouble": trouble,
         "flying": house.metrics.flying,
         "totals": house.metrics.totals(),
-        "caps": [_cap(house, own, burn) for own in standings if not own.closed],
+        "caps": [_cap(house, own, burn) for own in standings if _is_shown(own)],
     }
 
 
@@ -87,6 +87,11 @@ def _cap(house: House, own: Standing, burn: Burn) -> dict[str, Any]:
         "rate": mean,
         "lasts_s": left / mean if mean > 0.0 and left > 0.0 else None,
     }
+
+
+def _is_shown(own: Standing) -> bool:
+    # What stands for any name is no node that anyone spends from.
+    return not own.closed and own.node.rpartition("/")[2] != "*"
 
 
 def _share(part: Money, whole: Money) -> float:
