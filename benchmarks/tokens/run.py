@@ -18,6 +18,7 @@ from benchmarks.tokens.duality import duality
 from benchmarks.tokens.fitting import fitting
 from benchmarks.tokens.guarding import guarding
 from benchmarks.tokens.part import COLUMNS, Part
+from benchmarks.tokens.principles import principles
 from benchmarks.tokens.routing import routing
 from weft.report.bench import BenchReport, print_report, save_report
 from weft.report.table import Table
@@ -30,6 +31,7 @@ PARTS: tuple[Callable[[bool, str], Part], ...] = (
     duality,
     allocating,
     routing,
+    principles,
     guarding,
 )
 """In order; each takes whether to be quick, and the Python whose packages are the rivals."""
