@@ -147,7 +147,8 @@ class Desk:
         self._begins: list[_Job] = []
         self._ends: list[_Job] = []
         self._unbooked: list[_Job] = []
-        self._flush_at: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._flush_next: asyncio.Handle | None = None
+        self._flush_later: asyncio.Handle | None = None
         self._book_at: asyncio.TimerHandle | None = None
         self._is_busy = self._is_booking = False
         self._threads = {name: ThreadPoolExecutor(1, name) for name in _THREADS}
@@ -254,20 +255,17 @@ class Desk:
 
     def _soon(self, seconds: float) -> None:
         """Flush at least so soon."""
-        if not seconds:
-            if isinstance(self._flush_at, asyncio.TimerHandle):
-                self._flush_at.cancel()
-                self._flush_at = None
-            if self._flush_at is None:
-                self._flush_at = self._loop.call_soon(self._flush)
-        elif self._flush_at is None:
-            self._flush_at = self._loop.call_later(seconds, self._flush)
+        if not seconds and self._flush_next is None:
+            self._flush_next = self._loop.call_soon(self._flush)
+        elif seconds and self._flush_later is None and self._flush_next is None:
+            self._flush_later = self._loop.call_later(seconds, self._flush)
 
     def _flush(self) -> None:
         """Settle and reserve what waits, in one transaction."""
-        if isinstance(self._flush_at, asyncio.TimerHandle):
-            self._flush_at.cancel()
-        self._flush_at = None
+        for handle in (self._flush_next, self._flush_later):
+            if handle is not None:
+                handle.cancel()
+        self._flush_next = self._flush_later = None
         if self._is_busy or not (self._begins or self._ends):
             return
         # What is given back first can be reserved by others.
