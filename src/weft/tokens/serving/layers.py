@@ -3,8 +3,10 @@
 Layers are cut over the devices of a group as usual: heads and the wide side of the feed-forward
 layer along, one sum after attention and one after the feed-forward layer (Shoeybi et al.,
 Megatron-LM, arXiv 1909.08053). Heads of keys that are fewer than devices are kept by several.
-Answers attend with the queries of a group of heads as the rows of one product, so keys are read
-once for all of them (Ainslie et al., GQA, arXiv 2305.13245); they have read all of their context.
+Queries of a group of heads are the rows of one product, so keys are read once for all of them
+(Ainslie et al., GQA, arXiv 2305.13245): those of answers, which attend to all of their context,
+and those of prompts, which attend to all that was there before. Prompts attend to themselves
+causally. All attention of a layer is one kernel (Ye et al., FlashInfer, arXiv 2501.01005).
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from weft.program.types import DType, TensorType
 from weft.tokens.serving.decoder import Decoder
 
 __all__ = [
-    "ATTENTION",
-    "HEAD",
+    "ANSWERS",
     "LAYERS",
+    "MOVES",
+    "PROMPTS",
+    "WORDS",
     "Batch",
     "Executed",
     "executed",
@@ -28,9 +32,9 @@ __all__ = [
     "weight_bytes",
 ]
 
-LAYERS, MOVES, ATTENTION, HEAD = "layers", "moves", "attention", "head"
+LAYERS, MOVES, PROMPTS, ANSWERS, WORDS = "layers", "moves", "prompts", "answers", "words"
 """Groups of operators: products that all tokens go through, what is done element by element beside
-them, attention, and what makes a word."""
+them, attention of prompts and of answers, and what makes a word."""
 
 _A, _B, _C = Value(0), Value(1), Value(2)
 _Types: TypeAlias = tuple[TensorType, ...]
@@ -71,7 +75,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """An operator and how often it runs in a step; see `weft.cost.roofline.operator_seconds`."""
+    """An operator of a step; see `weft.cost.roofline.operator_seconds`.
+
+    Attributes:
+        group: that it belongs to.
+        op, args, operands, outputs: itself.
+        times: how often it runs in a step.
+        joins: whether it runs in the kernel of another one and leaves its results there.
+    """
 
     group: str
     op: str
@@ -79,6 +90,7 @@ class Executed:
     operands: _Types
     outputs: _Types
     times: int
+    joins: bool = False
 
 
 def executed(decoder: Decoder, degree: int, batch: Batch) -> Iterator[Executed]:
@@ -108,21 +120,33 @@ def executed(decoder: Decoder, degree: int, batch: Batch) -> Iterator[Executed]:
     yield pointwise("add.Tensor", d.hidden, 2 * d.layers)
     yield pointwise("mul.Tensor", d.hidden, 2 * d.layers)
     yield pointwise("mul.Tensor", narrow, d.layers)
-    if batch.prompt:
-        q = tensor(1, heads, batch.prompt, d.head)
-        k = tensor(1, heads, batch.before + batch.prompt, d.head)
-        yield _attention(q, k, causal=True, times=d.layers)
     if batch.sequences:
         q = tensor(batch.sequences, kv, heads // kv, d.head)
         k = tensor(batch.sequences, kv, max(1, batch.context), d.head)
-        yield _attention(q, k, causal=False, times=d.layers)
-        yield product(HEAD, batch.sequences, d.hidden, _part(d.vocabulary, degree), 1)
+        yield _attention(ANSWERS, q, k, d.layers)
+        yield product(WORDS, batch.sequences, d.hidden, _part(d.vocabulary, degree), 1)
+    if batch.prompt:
+        q = k = tensor(1, heads, batch.prompt, d.head)
+        joins = batch.sequences > 0
+        yield _attention(PROMPTS, q, k, d.layers, causal=True, joins=joins)
+    if batch.prompt and batch.before:
+        q = tensor(1, kv, heads // kv * batch.prompt, d.head)
+        k = tensor(1, kv, batch.before, d.head)
+        yield _attention(PROMPTS, q, k, d.layers, joins=True)
 
 
-def _attention(q: TensorType, k: TensorType, *, causal: bool, times: int) -> Executed:
+def _attention(
+    group: str,
+    q: TensorType,
+    k: TensorType,
+    times: int,
+    *,
+    causal: bool = False,
+    joins: bool = False,
+) -> Executed:
     outputs = (q, TensorType(DType.F32, q.shape[:3]))
     args = (_A, _B, _C, causal, 1.0)
-    return Executed(ATTENTION, "attention", args, (q, k, k), outputs, times)
+    return Executed(group, "attention", args, (q, k, k), outputs, times, joins)
 
 
 def weight_bytes(decoder: Decoder, degree: int) -> int:

@@ -3,12 +3,15 @@
 `weft.cost` says what each operator takes. Asked once with memory that is never waited for and
 once with arithmetic that is free, it tells what keeps each of the two busy, which is a line in
 what the step holds. A step takes, group of operators by group, as long as the busier of the two;
-a sum of greater ones is the greatest of all sums, so these are the resources of `StepTimes`.
+a sum of greater ones is the greatest of all sums, so these sums are the resources of `StepTimes`.
+Each is fitted as a whole: a pair of tokens takes arithmetic in a prompt and memory in an answer,
+and only both together are a line in pairs and context. Sums that are never the greatest are left
+out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import isfinite
@@ -20,16 +23,18 @@ from numpy.typing import NDArray
 from weft.core.errors import InfeasibleError, InputError
 from weft.core.nonnegative import nonnegative_fit
 from weft.cost.collective import collective_seconds
+from weft.cost.fusion import Paid
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device, Machine
 from weft.machine.topology import axis_group
 from weft.program.types import TensorType
 from weft.tokens.serving.decoder import Decoder
 from weft.tokens.serving.layers import (
-    ATTENTION,
-    HEAD,
+    ANSWERS,
     LAYERS,
     MOVES,
+    PROMPTS,
+    WORDS,
     Batch,
     Executed,
     executed,
@@ -45,6 +50,8 @@ __all__ = ["PricedSteps", "ServedPlan", "priced_steps", "step_seconds"]
 STEP_TOKENS = 2048
 """Most tokens of prompts in a step. Chosen: what servers that cut prompts up are often set to."""
 DEGREES = (1, 2, 4, 8, 16, 32, 64)
+GROUPS = (LAYERS, PROMPTS, ANSWERS, WORDS)
+ARITHMETIC, MEMORY = "arithmetic", "memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +110,8 @@ class PricedSteps:
 
     Attributes:
         times: of steps.
-        farthest: largest relative difference from the cost model over a grid of steps.
+        farthest: largest relative difference from the cost model over steps of all sizes, most of
+            which the lines were not fitted to.
         weight_bytes, kv_bytes: of weights, and of keys and values of a token, on one device.
     """
 
@@ -144,25 +152,26 @@ def priced_steps(plan: ServedPlan) -> PricedSteps:
         attention_score_s={},
     )
     batches = _batches(plan)
-    lines = {
-        (group, name): _line(plan, batches, _busy(group, own))
-        for group in (LAYERS, ATTENTION, HEAD)
-        for name, own in (("arithmetic", arithmetic), ("memory", memory))
+    sides = {ARITHMETIC: arithmetic, MEMORY: memory}
+    busy = {
+        (group, side): np.array([_group_s(plan, batch, group, own) for batch in batches])
+        for group in GROUPS
+        for side, own in sides.items()
     }
     # What has no second side: passes over memory, and sums over the devices.
-    moves = _line(plan, batches, _busy(MOVES, device))
-    rest = moves + _line(plan, batches, lambda batch, _: _network_s(plan, batch))
+    rest = np.array([_group_s(plan, b, MOVES, device) + _network_s(plan, b) for b in batches])
+    sums = {
+        _name(chosen): rest + sum(busy[own] for own in zip(GROUPS, chosen, strict=True))
+        for chosen in product(sides, repeat=len(GROUPS))
+    }
+    greatest = {max(sums, key=lambda name: sums[name][n]) for n in range(len(batches))}
     resources = tuple(
-        _resource(
-            f"layers by {a}, attention by {b}, words by {c}",
-            lines[LAYERS, a] + lines[ATTENTION, b] + lines[HEAD, c] + rest,
-        )
-        for a, b, c in product(("arithmetic", "memory"), repeat=3)
+        _resource(name, _line(batches, took)) for name, took in sums.items() if name in greatest
     )
     times = StepTimes(resources, _cache_tokens(plan, device))
     return PricedSteps(
         times=times,
-        farthest=max(_off(plan, times, batch) for batch in batches),
+        farthest=max(_off(plan, times, batch) for batch in (*batches, *_others(plan))),
         weight_bytes=weight_bytes(plan.decoder, plan.degree),
         kv_bytes=kv_bytes(plan.decoder, plan.degree),
     )
@@ -173,14 +182,27 @@ def _device(machine: Machine) -> Device:
 
 
 def _seconds(own: Executed, device: Device) -> float:
-    return own.times * operator_seconds(own.op, own.args, own.operands, own.outputs, device)
+    paid = None
+    if own.joins:
+        paid = Paid((True,) * len(own.operands), (False,) * len(own.outputs))
+    took = operator_seconds(own.op, own.args, own.operands, own.outputs, device, paid)
+    return own.times * took
 
 
-def _busy(group: str, device: Device) -> Callable[[Batch, Sequence[Executed]], float]:
-    def seconds(batch: Batch, operators: Sequence[Executed]) -> float:
-        return sum(_seconds(own, device) for own in operators if own.group == group)
+def _group_s(plan: ServedPlan, batch: Batch, group: str, device: Device) -> float:
+    own = executed(plan.decoder, plan.degree, batch)
+    return sum(_seconds(one, device) for one in own if one.group == group)
 
-    return seconds
+
+def _name(chosen: Sequence[str]) -> str:
+    """Of a sum: "memory", or "arithmetic of layers, prompts; memory of answers, words"."""
+    found = {
+        side: ", ".join(group for group, own in zip(GROUPS, chosen, strict=True) if own == side)
+        for side in (ARITHMETIC, MEMORY)
+    }
+    if not all(found.values()):
+        return next(side for side, groups in found.items() if groups)
+    return "; ".join(f"{side} of {groups}" for side, groups in found.items())
 
 
 def _network_s(plan: ServedPlan, batch: Batch) -> float:
@@ -193,35 +215,37 @@ def _network_s(plan: ServedPlan, batch: Batch) -> float:
 
 
 def _batches(plan: ServedPlan) -> tuple[Batch, ...]:
-    """Steps of answers, of prompts and of both, from small to large."""
+    """Steps that lines are drawn through: some words are made in each."""
     chunk = plan.step_tokens
-    answers = [
-        Batch(0, 0, sequences, context)
+    pieces = sorted({0, max(1, chunk // 16), max(1, chunk // 4), chunk})
+    return tuple(
+        Batch(prompt, before, sequences, context)
+        for prompt in pieces
+        for before in ((0, 2048, 16384) if prompt else (0,))
         for sequences in (1, 8, 32, 128, 256)
         for context in (128, 1024, 8192)
-    ]
-    prompts = [
-        Batch(prompt, before, 0, 0)
-        for prompt in sorted({max(1, chunk // 16), max(1, chunk // 4), chunk})
-        for before in (0, 2048, 8192)
-    ]
-    both = [Batch(chunk, 0, sequences, 1024) for sequences in (8, 64, 256)]
-    return (*answers, *prompts, *both)
+    )
 
 
-def _line(
-    plan: ServedPlan,
-    batches: Sequence[Batch],
-    seconds: Callable[[Batch, Sequence[Executed]], float],
-) -> Floats:
+def _others(plan: ServedPlan) -> tuple[Batch, ...]:
+    """Steps between and beyond them, some with a prompt alone."""
+    chunk = plan.step_tokens
+    pieces = sorted({0, max(1, chunk // 32), max(1, chunk // 7), max(1, 3 * chunk // 4)})
+    return tuple(
+        Batch(prompt, before, sequences, context)
+        for prompt in pieces
+        for before in ((0, 700, 6000) if prompt else (0,))
+        for sequences in ((0, 3, 60, 200) if prompt else (3, 60, 200))
+        for context in ((400, 3000, 12000) if sequences else (0,))
+    )
+
+
+def _line(batches: Sequence[Batch], took: Floats) -> Floats:
     """Coefficients of what a step holds, by relative errors [5]."""
     held = np.array(
         [[1.0, b.tokens, b.sequences, b.pairs, b.context_tokens] for b in batches], dtype=np.float64
     )
-    took = np.array([seconds(b, tuple(executed(plan.decoder, plan.degree, b))) for b in batches])
-    some = took > 0.0
-    shares: Floats = held[some] / took[some, None]
-    return nonnegative_fit(shares, np.ones(len(shares))) if len(shares) else np.zeros(5)
+    return nonnegative_fit(held / took[:, None], np.ones(len(took)))
 
 
 def _resource(name: str, line: Floats) -> ResourceTime:

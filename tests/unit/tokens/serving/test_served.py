@@ -62,9 +62,12 @@ def test_lines_follow_the_cost_model_where_they_were_not_fitted(decoder, degree,
     assert steps.farthest < 0.08
     for batch in (
         *(Batch(0, 0, 16, 600), Batch(0, 0, 90, 3_000), Batch(1_500, 500, 0, 0)),
-        *(Batch(700, 0, 48, 1_500), Batch(2_048, 1_000, 200, 500)),
+        *(Batch(700, 0, 48, 1_500), Batch(2_048, 1_000, 200, 500), Batch(16, 16_000, 4, 200)),
+        *(Batch(2_048, 16_000, 128, 8_000), Batch(512, 9_000, 100, 2_500)),
     ):
-        assert told(steps, batch) == pytest.approx(step_seconds(own, batch), rel=0.1)
+        # A step that makes no word does not read the words' weights, which lines do not know.
+        limit = 0.03 if batch.sequences else 0.08
+        assert told(steps, batch) == pytest.approx(step_seconds(own, batch), rel=limit)
 
 
 def test_weights_and_keys_are_those_of_the_published_models():
