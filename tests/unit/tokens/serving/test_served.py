@@ -66,7 +66,7 @@ def test_lines_follow_the_cost_model_where_they_were_not_fitted(decoder, degree,
         *(Batch(2_048, 16_000, 128, 8_000), Batch(512, 9_000, 100, 2_500)),
     ):
         # A step that makes no word does not read the words' weights, which lines do not know.
-        limit = 0.03 if batch.sequences else 0.08
+        limit = 0.04 if batch.sequences else 0.08
         assert told(steps, batch) == pytest.approx(step_seconds(own, batch), rel=limit)
 
 
