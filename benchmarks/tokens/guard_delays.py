@@ -33,7 +33,7 @@ __all__ = [
     "run_foil",
 ]
 
-FACTORS = (2, 10, 100)
+FACTORS = (2, 3, 10, 100)
 """How many times as fast money goes under an attack."""
 WINDOWS_S = (2.0, 10.0, 30.0, 100.0, 300.0)
 """Of the foils [s]."""
@@ -113,7 +113,7 @@ FOILS: Mapping[str, Callable[[Stream, float], Floats]] = {
 """What each compares with its threshold, at each call."""
 
 
-MARGIN = 1.25
+MARGIN = 1.5
 """Over the highest that was seen before, for foils that are tuned on the past: the breaker's own
 tolerance."""
 

@@ -39,14 +39,14 @@ class Stream:
         return len(self.at)
 
 
-def read_stream(path: Path) -> Stream:
-    """The Azure trace, priced."""
+def read_stream(path: Path, *, tokens: bool = False) -> Stream:
+    """The Azure trace, priced; or its tokens, each worth the same."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     at = np.array([datetime.fromisoformat(row["TIMESTAMP"][:26]).timestamp() for row in rows])
     read = np.array([float(row["ContextTokens"]) for row in rows])
     made = np.array([float(row["GeneratedTokens"]) for row in rows])
-    return Stream(at - at[0], read * USD_IN + made * USD_OUT)
+    return Stream(at - at[0], read + made if tokens else read * USD_IN + made * USD_OUT)
 
 
 def thinned(stream: Stream, keys: int, rng: np.random.Generator) -> Iterator[Stream]:

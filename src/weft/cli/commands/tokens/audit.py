@@ -35,7 +35,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--before", metavar="PATH", type=_there, help="a ledger of a time when all was well")
     add("--share", type=float, default=0.5, metavar="X", help="or: of the calls, the first (0.5)")
     add("--level", type=float, default=0.01, metavar="X", help="chance of a false alarm (0.01)")
-    add("--tolerance", type=float, metavar="X", help="times the speed before that is fine (1.25)")
+    add("--tolerance", type=float, metavar="X", help="times the speed before that is fine (1.5)")
     add(
         "--again",
         metavar="TOOL=X",
