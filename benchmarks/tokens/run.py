@@ -14,11 +14,13 @@ from pathlib import Path
 
 from benchmarks.tokens.accounting import accounting
 from benchmarks.tokens.allocating import allocating
+from benchmarks.tokens.budgets import budgets
 from benchmarks.tokens.duality import duality
 from benchmarks.tokens.fitting import fitting
 from benchmarks.tokens.guarding import guarding
 from benchmarks.tokens.part import COLUMNS, Part
 from benchmarks.tokens.principles import principles
+from benchmarks.tokens.proxying import proxying
 from benchmarks.tokens.routing import routing
 from weft.report.bench import BenchReport, print_report, save_report
 from weft.report.table import Table
@@ -27,12 +29,14 @@ __all__ = ["PARTS", "run"]
 
 PARTS: tuple[Callable[[bool, str], Part], ...] = (
     accounting,
+    budgets,
     fitting,
     duality,
     allocating,
     routing,
     principles,
     guarding,
+    proxying,
 )
 """In order; each takes whether to be quick, and the Python whose packages are the rivals."""
 

@@ -1,7 +1,6 @@
 """What is begun is ended: also by others, after a kill, and when the files are in use."""
 
 import asyncio
-import json
 import os
 import signal
 import sqlite3
@@ -227,7 +226,6 @@ def test_after_a_kill_the_next_settles_and_books_what_was_ended(tmp_path):
     budget.verify()
     kinds = [entry.kind for entry in budget._store.audit()[1]]
     assert kinds.count(Kind.SETTLE) == kinds.count(Kind.RELEASE) == kinds.count(Kind.PRESUME) == 1
-    assert json.dumps(sorted(own.id for own in booked)) == '["a", "b", "c"]'
 
 
 def test_what_cannot_be_booked_is_booked_later(tmp_path):
