@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from weft.core.units import format_bytes, format_seconds
 from weft.report.table import Table
 from weft.tokens.serving import BreakEven, ServedPrices
@@ -11,9 +9,9 @@ from weft.tokens.serving import BreakEven, ServedPrices
 __all__ = ["served_plain", "served_tables"]
 
 _CLASSES = (
-    ("fresh input", "fresh_s"),
-    ("cached input", "cached_s"),
-    ("output", "output_s"),
+    ("fresh input", "fresh"),
+    ("cached input", "cached"),
+    ("output", "output"),
 )
 
 
@@ -28,9 +26,10 @@ def _price_table(prices: ServedPrices) -> Table:
     rows = [
         (
             name,
-            _usd(prices.usd_per_million(getattr(full, key), full=True)),
-            _usd(prices.usd_per_million(getattr(full, key))),
-            _ratio(getattr(full, key), full.fresh_s),
+            _usd(prices.usd_per_million(getattr(full, f"{key}_s"), full=True)),
+            _usd(prices.usd_per_million(getattr(full, f"{key}_s"))),
+            _ratio(getattr(full, f"{key}_s"), full.fresh_s),
+            _usd(prices.usd_per_million(getattr(full, f"{key}_part_s"))),
         )
         for name, key in _CLASSES
     ]
@@ -41,11 +40,20 @@ def _price_table(prices: ServedPrices) -> Table:
             _usd(prices.usd_per_million(hour, full=True)),
             _usd(prices.usd_per_million(hour)),
             _ratio(hour, full.fresh_s),
+            "",
         )
     )
+    plan = prices.plan
+    devices = f"{plan.devices} devices" if plan.devices > 1 else "a device"
     return Table(
-        caption=f"{prices.plan.decoder.name} on {prices.plan.degree} of {prices.plan.machine.name}",
-        columns=("a million tokens", "full load [usd]", "as it arrives [usd]", "of fresh"),
+        caption=f"{plan.decoder.name} on {devices} of {plan.machine.name}",
+        columns=(
+            "a million tokens more",
+            "full load [usd]",
+            "as it arrives [usd]",
+            "of fresh",
+            "part of the bill [usd]",
+        ),
         rows=tuple(rows),
     )
 
@@ -85,22 +93,21 @@ def _even_table(prices: ServedPrices, even: BreakEven) -> Table:
 
 
 def served_plain(prices: ServedPrices, even: BreakEven | None = None) -> dict[str, object]:
-    """All figures for JSON; what has no value is None."""
+    """All figures for JSON."""
     full = prices.full
     plain: dict[str, object] = {
         "model": prices.plan.decoder.name,
         "machine": prices.plan.machine.name,
-        "devices": prices.plan.degree,
+        "devices": prices.plan.devices,
         "usd_per_million": {
-            key.removesuffix("_s"): {
-                "full": _number(prices.usd_per_million(getattr(full, key), full=True)),
-                "arriving": _number(prices.usd_per_million(getattr(full, key))),
+            key: {
+                "full": prices.usd_per_million(getattr(full, f"{key}_s"), full=True),
+                "arriving": prices.usd_per_million(getattr(full, f"{key}_s")),
+                "part": prices.usd_per_million(getattr(full, f"{key}_part_s")),
             }
             for _, key in _CLASSES
         },
-        "usd_per_million_held_hours": _number(
-            prices.usd_per_million(3600.0 * full.held_s, full=True)
-        ),
+        "usd_per_million_held_hours": prices.usd_per_million(3600.0 * full.held_s, full=True),
         "usd_per_request": prices.usd_per_request,
         "utilisation": prices.utilisation,
         "servers": prices.servers,
@@ -117,13 +124,9 @@ def served_plain(prices: ServedPrices, even: BreakEven | None = None) -> dict[st
     return plain
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _usd(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else ""
+    return f"{value:.4g}"
 
 
 def _ratio(value: float, base: float) -> str:
-    return f"{value / base:.3g}" if base and math.isfinite(value) else ""
+    return f"{value / base:.3g}" if base else ""

@@ -12,13 +12,16 @@ token a second costs follows from its duals: each price is the sum over constrai
 times what a token takes there. At full load that is the price to ask for (Bergemann, Bonatti and
 Smolin, Menu Pricing of Large Language Models, arXiv 2502.07736: committed spend at marginal cost).
 
+A token that attends and one that is attended to both cause what that takes, so marginal costs add
+up to more than the cost. Where each bears half of it they add up exactly (Aumann and Shapley,
+Values of Non-Atomic Games, 1974, of a cost of degree two): parts of the cost, beside derivatives.
+
 Prompts that are cut up read what came before them once; keys and values of a prompt that is being
 computed take no place.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -64,8 +67,10 @@ class Capacity:
 
     Attributes:
         server_s: seconds of a server for a request of the demand [s].
-        fresh_s, cached_s, output_s: for one more token of a class, of those there are, each
-            request in proportion [s].
+        fresh_s, cached_s, output_s: for one more token of a class, each request in proportion to
+            those that it has; one in each where there are none [s].
+        fresh_part_s, cached_part_s, output_part_s: that a token of a class bears, so that all
+            tokens of a request together bear its cost [s].
         held_s: for keys and values of one token that stay in memory for a second [s].
         steps_per_s: of a server [1/s].
         answered: requests that are answered by a server at once.
@@ -76,6 +81,9 @@ class Capacity:
     fresh_s: float
     cached_s: float
     output_s: float
+    fresh_part_s: float
+    cached_part_s: float
+    output_part_s: float
     held_s: float
     steps_per_s: float
     answered: float
@@ -87,8 +95,8 @@ class _Units:
     """What a request takes, and how that grows with tokens of a class [5 x 4].
 
     Rows are the request itself and its derivatives by a factor on fresh, cached and output tokens;
-    columns are tokens, sequences, pairs and tokens of context, as in `StepTimes`, then tokens and
-    context of answers, and tokens of prompts.
+    by a number of them in each request where it has none. Columns are tokens, sequences, pairs and
+    tokens of context, as in `StepTimes`, then tokens and context of answers, and tokens of prompts.
     """
 
     units: _Floats
@@ -96,22 +104,40 @@ class _Units:
     @staticmethod
     def of(d: Demand) -> _Units:
         context = d.output_fresh + d.output_cached + 0.5 * d.output_output
-        of_fresh, of_cached = d.output_fresh, d.output_cached
         of_output = context + 0.5 * d.output_output
         prompt = d.fresh_cached + 0.5 * d.fresh_fresh
+        # Tokens of the class, and what they are multiplied with: the same, other parts of prompts,
+        # and answers.
+        fresh = (d.fresh, d.fresh_fresh, d.fresh_cached, d.output_fresh)
+        fresh = fresh if d.fresh else (1.0, 0.0, d.cached, d.output)
+        cached = (d.cached, d.fresh_cached, d.output_cached)
+        cached = cached if d.cached else (1.0, d.fresh, d.output)
         rows = (
             (d.fresh + d.output, d.output, prompt + context, d.cached + context),
-            (d.fresh, 0.0, d.fresh_cached + d.fresh_fresh + of_fresh, of_fresh),
-            (0.0, 0.0, d.fresh_cached + of_cached, d.cached + of_cached),
+            (fresh[0], 0.0, fresh[1] + fresh[2] + fresh[3], fresh[3]),
+            (0.0, 0.0, cached[1] + cached[2], cached[0] + cached[2]),
             (d.output, d.output, of_output, of_output),
         )
         answers = (
             (d.output, context, d.fresh),
-            (0.0, of_fresh, d.fresh),
-            (0.0, of_cached, 0.0),
+            (0.0, fresh[3], fresh[0]),
+            (0.0, cached[2], 0.0),
             (d.output, of_output, 0.0),
         )
         return _Units(np.hstack([np.array(rows), np.array(answers)]))
+
+    def shared(self) -> _Units:
+        """The same, with half of what two tokens cause together."""
+        units = self.units.copy()
+        # Context that is read is that of answers, and cached tokens, which are read once.
+        units[1:, 3] -= 0.5 * units[1:, 5]
+        units[1:, [2, 5]] *= 0.5
+        return _Units(units)
+
+    def taken(self, times: StepTimes) -> _Floats:
+        """Of each resource, of places in the batch, of memory and of places for prompts [r x 4]."""
+        lines = [[r.token_s, r.sequence_s, r.pair_s, r.context_token_s] for r in times.resources]
+        return np.vstack([np.array(lines) @ self.units[:, :4].T, self.units[:, 4:].T])
 
 
 _LEAST_SHARE = 1e-9
@@ -130,12 +156,8 @@ def capacity(times: StepTimes, demand: Demand, limits: Limits = Limits()) -> Cap
         InfeasibleError: no step is as quick as a token has to be, or a request does not fit.
     """
     _require_quick(times, limits)
-    units = _Units.of(demand).units
-    seconds = np.array(
-        [[r.token_s, r.sequence_s, r.pair_s, r.context_token_s] for r in times.resources]
-    )
-    # What a request and its derivatives take of each constraint.
-    taken = np.array([*(units[:, :4] @ line for line in seconds), *units[:, 4:].T])
+    units = _Units.of(demand)
+    taken = units.taken(times)
     names = [own.name for own in times.resources] + ["batch", "memory", "prompts"]
     busy = len(times.resources)
     # What a server has of it, and what a step takes away, or brings.
@@ -144,13 +166,18 @@ def capacity(times: StepTimes, demand: Demand, limits: Limits = Limits()) -> Cap
     brings = np.array([*(-own.fixed_s for own in times.resources), *map(float, room)])
     servers, steps, duals = _solve(has, brings, taken[:, 0], 1.0 / limits.token_s)
     # One more of a class takes its derivative, at the price of each constraint.
-    grown = duals @ taken[:, 1:]
+    counts = np.array([demand.fresh or 1.0, demand.cached or 1.0, demand.output])
+    grown = duals @ taken[:, 1:] / counts
+    borne = duals @ units.shared().taken(times)[:, 1:] / counts
     parts = duals * taken[:, 0] / servers
     return Capacity(
         server_s=servers,
-        fresh_s=_per(grown[0], demand.fresh),
-        cached_s=_per(grown[1], demand.cached),
-        output_s=_per(grown[2], demand.output),
+        fresh_s=float(grown[0]),
+        cached_s=float(grown[1]),
+        output_s=float(grown[2]),
+        fresh_part_s=float(borne[0]),
+        cached_part_s=float(borne[1]),
+        output_part_s=float(borne[2]),
         held_s=abs(float(duals[names.index("memory")])) * steps / servers,
         steps_per_s=steps / servers,
         answered=demand.output / steps,
@@ -160,10 +187,6 @@ def capacity(times: StepTimes, demand: Demand, limits: Limits = Limits()) -> Cap
             if part > _LEAST_SHARE
         ),
     )
-
-
-def _per(grown: float, count: float) -> float:
-    return float(grown / count) if count else math.nan
 
 
 def _require_quick(times: StepTimes, limits: Limits) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from math import isfinite
 from typing import TypeAlias
 
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from weft.core.errors import InfeasibleError, InputError
 from weft.core.nonnegative import nonnegative_fit
+from weft.core.units import format_bytes
 from weft.cost.collective import collective_seconds
 from weft.cost.fusion import Paid
 from weft.cost.roofline import operator_seconds
 from weft.machine.model import Device, Machine
-from weft.machine.topology import axis_group
+from weft.machine.topology import Group, axis_group, link_between, reference_s, with_nodes
 from weft.program.types import TensorType
 from weft.tokens.serving.decoder import Decoder
 from weft.tokens.serving.layers import (
@@ -41,11 +42,11 @@ from weft.tokens.serving.layers import (
     kv_bytes,
     weight_bytes,
 )
-from weft.tokens.serving.steps import ResourceTime, StepTimes
+from weft.tokens.serving.steps import ResourceTime, StepLoad, StepTimes
 
 Floats: TypeAlias = NDArray[np.float64]
 
-__all__ = ["PricedSteps", "ServedPlan", "priced_steps", "step_seconds"]
+__all__ = ["PricedSteps", "ServedPlan", "priced_steps", "step_load", "step_seconds"]
 
 STEP_TOKENS = 2048
 """Most tokens of prompts in a step. Chosen: what servers that cut prompts up are often set to."""
@@ -60,30 +61,41 @@ class ServedPlan:
 
     Attributes:
         decoder: the model.
-        machine: of which one server takes `degree` devices.
+        machine: of which one server takes devices, all alike.
         degree: devices that share every layer.
+        stages: parts of the layers, one after the other, each on so many devices. A server of
+            several has as many batches on their way, and a step is one of each.
         usd_per_device_hour: what a device costs [usd].
         source: where that is from.
         step_tokens: most tokens of prompts in a step.
 
     Raises:
-        InputError: more devices than there are, a price that is none, or no source of it.
+        InputError: more devices than there are, or unlike ones, a price that is none, or no source
+            of it.
     """
 
     decoder: Decoder
     machine: Machine
     degree: int = 1
+    stages: int = 1
     usd_per_device_hour: float
     source: str
     step_tokens: int = STEP_TOKENS
 
     def __post_init__(self) -> None:
-        if not 1 <= self.degree <= min(self.machine.num_devices, self.decoder.heads):
+        if not self.machine.is_uniform:
             raise InputError(
-                need=f"1 to {min(self.machine.num_devices, self.decoder.heads)} devices for a "
-                f"server on {self.machine.name}",
-                got=str(self.degree),
-                hint="a device needs a head of its own",
+                need="a machine of alike devices",
+                got=f"{self.machine.name}, with {len(self.machine.groups)} groups of them",
+                hint="take one of its groups as a machine of its own",
+            )
+        fits = min(self.degree, self.stages) >= 1 and self.devices <= self.machine.num_devices
+        if not fits or self.degree > self.decoder.heads or self.stages > self.decoder.layers:
+            raise InputError(
+                need=f"1 to {self.machine.num_devices} devices for a server on "
+                f"{self.machine.name}, a head for each that share layers, a layer for each stage",
+                got=f"{self.stages} stages of {self.degree}",
+                hint="a machine of more nodes is PRESETxNODES, such as dgx-h100x2",
             )
         if not (isfinite(self.usd_per_device_hour) and self.usd_per_device_hour > 0):
             raise InputError(
@@ -99,9 +111,23 @@ class ServedPlan:
             )
 
     @property
+    def devices(self) -> int:
+        """Of one server."""
+        return self.degree * self.stages
+
+    @property
     def usd_per_s(self) -> float:
         """Of one server [usd/s]."""
-        return self.usd_per_device_hour * self.degree / 3600.0
+        return self.usd_per_device_hour * self.devices / 3600.0
+
+    @property
+    def stage(self) -> Decoder:
+        """The largest stage, with the words that the last of several makes."""
+        if self.stages == 1:
+            return self.decoder
+        layers = -(-self.decoder.layers // self.stages)
+        # Words go in at the first stage and come out of the last: neither has both tables.
+        return replace(self.decoder, layers=layers, tied=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +148,13 @@ class PricedSteps:
 
 
 def step_seconds(plan: ServedPlan, batch: Batch) -> float:
-    """How long a step takes by the cost model [s]."""
+    """How long a step takes by the cost model, with `batch` in each stage [s].
+
+    With several stages each batch goes through all of them, as slowly as the slowest.
+    """
     device = _device(plan.machine)
-    own = executed(plan.decoder, plan.degree, batch)
-    return sum(_seconds(one, device) for one in own) + _network_s(plan, batch)
+    own = executed(plan.stage, plan.degree, batch)
+    return plan.stages * (sum(_seconds(one, device) for one in own) + _network_s(plan, batch))
 
 
 def priced_steps(plan: ServedPlan) -> PricedSteps:
@@ -166,14 +195,16 @@ def priced_steps(plan: ServedPlan) -> PricedSteps:
     }
     greatest = {max(sums, key=lambda name: sums[name][n]) for n in range(len(batches))}
     resources = tuple(
-        _resource(name, _line(batches, took)) for name, took in sums.items() if name in greatest
+        _resource(name, _line(plan, batches, plan.stages * took))
+        for name, took in sums.items()
+        if name in greatest
     )
     times = StepTimes(resources, _cache_tokens(plan, device))
     return PricedSteps(
         times=times,
         farthest=max(_off(plan, times, batch) for batch in (*batches, *_others(plan))),
-        weight_bytes=weight_bytes(plan.decoder, plan.degree),
-        kv_bytes=kv_bytes(plan.decoder, plan.degree),
+        weight_bytes=weight_bytes(plan.stage, plan.degree),
+        kv_bytes=kv_bytes(plan.stage, plan.degree),
     )
 
 
@@ -190,7 +221,7 @@ def _seconds(own: Executed, device: Device) -> float:
 
 
 def _group_s(plan: ServedPlan, batch: Batch, group: str, device: Device) -> float:
-    own = executed(plan.decoder, plan.degree, batch)
+    own = executed(plan.stage, plan.degree, batch)
     return sum(_seconds(one, device) for one in own if one.group == group)
 
 
@@ -206,12 +237,21 @@ def _name(chosen: Sequence[str]) -> str:
 
 
 def _network_s(plan: ServedPlan, batch: Batch) -> float:
-    """Two sums in each layer; one device has nobody to wait for [s]."""
-    if plan.degree == 1:
-        return 0.0
-    payload = TensorType(plan.decoder.dtype, (batch.tokens, plan.decoder.hidden)).num_bytes
-    group = axis_group(plan.machine, (plan.degree,), 0)
-    return 2 * plan.decoder.layers * collective_seconds("all-reduce", float(payload), group)
+    """Two sums in each layer of a stage, and what it sends to the next one [s]."""
+    rows = TensorType(plan.decoder.dtype, (batch.tokens, plan.decoder.hidden))
+    payload, seconds = float(rows.num_bytes), 0.0
+    if plan.degree > 1:
+        group = axis_group(plan.machine, (plan.stages, plan.degree), 1)
+        seconds = 2 * plan.stage.layers * collective_seconds("all-reduce", payload, group)
+    if plan.stages > 1:
+        starts = range(0, plan.devices, plan.degree)
+        links = (link_between(plan.machine, a, b) for a, b in pairwise(starts))
+        slowest = max(links, key=reference_s)
+        # To send is to gather what one of two has: half of a payload that is twice as large.
+        seconds += collective_seconds(
+            "all-gather", 2.0 * payload, Group(sizes=(2,), links=(slowest,))
+        )
+    return seconds
 
 
 def _batches(plan: ServedPlan) -> tuple[Batch, ...]:
@@ -240,10 +280,17 @@ def _others(plan: ServedPlan) -> tuple[Batch, ...]:
     )
 
 
-def _line(batches: Sequence[Batch], took: Floats) -> Floats:
+def step_load(plan: ServedPlan, batch: Batch) -> StepLoad:
+    """What a step holds with `batch` in each stage."""
+    held = (batch.tokens, batch.sequences, batch.pairs, batch.context_tokens)
+    return StepLoad(*(plan.stages * own for own in held))
+
+
+def _line(plan: ServedPlan, batches: Sequence[Batch], took: Floats) -> Floats:
     """Coefficients of what a step holds, by relative errors [5]."""
+    loads = [step_load(plan, batch) for batch in batches]
     held = np.array(
-        [[1.0, b.tokens, b.sequences, b.pairs, b.context_tokens] for b in batches], dtype=np.float64
+        [[1.0, own.tokens, own.sequences, own.pairs, own.context_tokens] for own in loads]
     )
     return nonnegative_fit(held / took[:, None], np.ones(len(took)))
 
@@ -254,41 +301,46 @@ def _resource(name: str, line: Floats) -> ResourceTime:
 
 
 def _off(plan: ServedPlan, times: StepTimes, batch: Batch) -> float:
-    told = max(
-        own.fixed_s
-        + own.token_s * batch.tokens
-        + own.sequence_s * batch.sequences
-        + own.pair_s * batch.pairs
-        + own.context_token_s * batch.context_tokens
-        for own in times.resources
-    )
-    return abs(told / step_seconds(plan, batch) - 1.0)
+    return abs(times.seconds(step_load(plan, batch)) / step_seconds(plan, batch) - 1.0)
 
 
 def _cache_tokens(plan: ServedPlan, device: Device) -> int:
     """Tokens whose keys and values fit beside the weights and the largest step."""
-    left = _left_bytes(plan.decoder, plan.degree, plan.step_tokens, device)
-    tokens = int(left / kv_bytes(plan.decoder, plan.degree))
+    tokens = int(_left_bytes(plan, device) / kv_bytes(plan.stage, plan.degree))
     if tokens >= 1:
         return tokens
-    enough = [
-        degree
-        for degree in DEGREES
-        if degree <= plan.decoder.heads
-        and _left_bytes(plan.decoder, degree, plan.step_tokens, device) > 0
-    ]
+    enough = _enough(plan, device)
+    split = "" if enough is None or enough.stages == 1 else f", as {enough.stages} stages"
     raise InfeasibleError(
-        need=f"{plan.decoder.name}: {weight_bytes(plan.decoder, plan.degree) / 2**30:.1f} GiB of "
-        f"weights on each of {plan.degree} devices",
-        got=f"{device.memory_bytes.value / 2**30:.1f} GiB of memory",
+        need=f"{plan.decoder.name}: {format_bytes(weight_bytes(plan.stage, plan.degree))} of "
+        f"weights on each of {plan.devices} devices, and room for a step",
+        got=f"{format_bytes(device.memory_bytes.value)} of memory",
         options=(
-            f"{enough[0]} devices for a server" if enough else "devices with more memory",
+            f"{enough.devices} devices for a server{split}"
+            if enough is not None
+            else "devices with more memory",
             "a type of fewer bytes",
         ),
     )
 
 
-def _left_bytes(decoder: Decoder, degree: int, step_tokens: int, device: Device) -> float:
-    step = executed(decoder, degree, Batch(step_tokens, 0, 1, 1))
+def _enough(plan: ServedPlan, device: Device) -> ServedPlan | None:
+    """The fewest devices that hold the model with a request or two, of a machine that is large."""
+    nodes = -(-DEGREES[-1] // plan.machine.groups[0].devices_per_node)
+    large = with_nodes(plan.machine, max(nodes, plan.machine.num_nodes))
+    node = plan.machine.groups[0].devices_per_node
+    for devices in DEGREES:
+        for degree in sorted((d for d in DEGREES if d <= min(devices, node)), reverse=True):
+            stages = devices // degree
+            if degree > plan.decoder.heads or stages > plan.decoder.layers:
+                continue
+            found = replace(plan, machine=large, degree=degree, stages=stages)
+            if _left_bytes(found, device) > plan.step_tokens * kv_bytes(found.stage, degree):
+                return found
+    return None
+
+
+def _left_bytes(plan: ServedPlan, device: Device) -> float:
+    step = executed(plan.stage, plan.degree, Batch(plan.step_tokens, 0, 1, 1))
     largest = max(sum(t.num_bytes for t in own.outputs) + own.operands[0].num_bytes for own in step)
-    return device.memory_bytes.value - weight_bytes(decoder, degree) - largest
+    return device.memory_bytes.value - weight_bytes(plan.stage, plan.degree) - largest

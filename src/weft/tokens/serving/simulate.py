@@ -344,8 +344,9 @@ def stretch(
         # Until another resource takes longer.
         steps = most - done
         for a, b in lines:
-            if b > slope:
-                steps = min(steps, int((base - a - b * done) / (b - slope)) + 1)
+            ahead, closing = base - a - b * done, b - slope
+            if closing > 0.0 and ahead < closing * steps:
+                steps = min(steps, int(ahead / closing) + 1)
         if until < float("inf"):
             steps = min(steps, _steps_within(base, slope, until - seconds))
         seconds += steps * base + slope * (steps * (steps - 1) // 2)

@@ -109,7 +109,13 @@ def test_prices_are_what_one_more_token_costs(times, asked, name):
     count = getattr(demand, name)
     price = getattr(capacity(times, demand), f"{name}_s")
     if not count:
-        assert math.isnan(price)
+        # Of none there is no more in proportion: one in each request.
+        few = 1e-6 * demand.output
+        some = replace(
+            demand, cached=few, fresh_cached=few * demand.fresh, output_cached=few * demand.output
+        )
+        more = capacity(times, some).server_s - capacity(times, demand).server_s
+        assert price == pytest.approx(more / few, rel=1e-3)
         return
     step = 1e-5
     more = capacity(times, demand.scaled(**{name: 1 + step})).server_s
@@ -119,6 +125,21 @@ def test_prices_are_what_one_more_token_costs(times, asked, name):
     ends = sorted(((at - less) / step / count, (more - at) / step / count))
     slack = 1e-3 * abs(ends[1]) + 1e-15
     assert ends[0] - slack <= price <= ends[1] + slack
+
+
+@given(servers(), requests, st.sampled_from([Limits(), Limits(sequences=8), Limits(token_s=0.05)]))
+@settings(max_examples=60, deadline=None)
+def test_parts_add_up_to_the_cost_and_derivatives_to_more(times, asked, limits):
+    demand = demand_of(asked)
+    found = capacity(times, demand, limits)
+    names = ("fresh", "cached", "output")
+    borne = sum(getattr(demand, name) * getattr(found, f"{name}_part_s") for name in names)
+    grown = sum(getattr(demand, name) * getattr(found, f"{name}_s") for name in names)
+    assert borne == pytest.approx(found.server_s, rel=1e-9)
+    assert grown >= found.server_s * (1 - 1e-9)
+    for name in names:
+        own, half = getattr(found, f"{name}_s"), getattr(found, f"{name}_part_s")
+        assert own * (1 + 1e-9) >= half >= own / 2 * (1 - 1e-9)
 
 
 def test_kept_tokens_cost_where_memory_limits():

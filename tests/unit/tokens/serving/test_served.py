@@ -23,6 +23,7 @@ from weft.tokens.serving import (
     step_seconds,
 )
 from weft.tokens.serving.layers import Batch, kv_bytes, weight_bytes
+from weft.tokens.serving.served import step_load
 
 SMALL = Decoder(
     name="8b",
@@ -68,6 +69,30 @@ def test_lines_follow_the_cost_model_where_they_were_not_fitted(decoder, degree,
         # A step that makes no word does not read the words' weights, which lines do not know.
         limit = 0.04 if batch.sequences else 0.08
         assert told(steps, batch) == pytest.approx(step_seconds(own, batch), rel=limit)
+
+
+def test_stages_share_layers_and_keys_and_take_turns():
+    whole, parts = plan(LARGE, 4), replace(plan(LARGE, 4), stages=2)
+    assert (parts.devices, parts.stage.layers) == (8, 40)
+    one, two = priced_steps(whole), priced_steps(parts)
+    # Half of the layers leaves more than twice the room for keys.
+    assert two.kv_bytes == one.kv_bytes / 2
+    assert two.times.cache_tokens > 2 * one.times.cache_tokens
+    # A step is one batch in each stage: as long as one of all layers, with twice as much in it.
+    batch = Batch(512, 0, 64, 1_000)
+    took = step_seconds(parts, batch)
+    words = step_seconds(replace(whole, decoder=replace(LARGE, layers=1)), batch)
+    assert step_seconds(whole, batch) < took < step_seconds(whole, batch) + words
+    assert two.times.seconds(step_load(parts, batch)) == pytest.approx(took, rel=0.03)
+    assert two.farthest < 0.03
+
+
+def test_a_model_too_large_for_a_node_is_told_how_many_stages():
+    huge = replace(LARGE, name="405b", layers=126, hidden=16384, heads=128, feed_forward=53248)
+    with pytest.raises(InfeasibleError, match="16 devices for a server, as 2 stages"):
+        priced_steps(plan(huge, 8))
+    fits = replace(plan(huge, 8, "dgx-h100x2"), stages=2)
+    assert priced_steps(fits).times.cache_tokens > 100_000
 
 
 def test_weights_and_keys_are_those_of_the_published_models():
@@ -245,6 +270,9 @@ def test_a_trace_that_is_none_is_refused(tmp_path, text, named):
     ("wrong", "named"),
     [
         ({"degree": 9}, "1 to 8 devices"),
+        ({"degree": 8, "stages": 2}, "1 to 8 devices"),
+        ({"stages": 0}, "0 stages of 1"),
+        ({"machine": preset("mixed-v100-p100-1080ti")}, "alike devices"),
         ({"degree": 0}, "1 to 8 devices"),
         ({"usd_per_device_hour": 0.0}, "dollars for an hour"),
         ({"source": " "}, "where the price is from"),

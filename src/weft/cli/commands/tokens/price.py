@@ -34,6 +34,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices", type=int, default=1, help="that share every layer, with a config.json (1)"
     )
+    parser.add_argument(
+        "--stages", type=int, default=1, help="of layers, each on so many devices (1)"
+    )
     parser.add_argument("--usd-per-hour", type=float, help="of one device, with a config.json")
     parser.add_argument(
         "--source", default="given on the command line", help="where that price is from"
@@ -98,6 +101,7 @@ def _plan(args: argparse.Namespace) -> ServedPlan:
         decoder=load_decoder(args.plan),
         machine=load_machine(args.machine),
         degree=args.devices,
+        stages=args.stages,
         usd_per_device_hour=args.usd_per_hour,
         source=args.source,
     )
