@@ -18,6 +18,7 @@ from benchmarks.tokens.budgets import budgets
 from benchmarks.tokens.duality import duality
 from benchmarks.tokens.fitting import fitting
 from benchmarks.tokens.guarding import guarding
+from benchmarks.tokens.markets import markets
 from benchmarks.tokens.part import COLUMNS, Part
 from benchmarks.tokens.principles import principles
 from benchmarks.tokens.proxying import proxying
@@ -35,6 +36,7 @@ PARTS: tuple[Callable[[bool, str], Part], ...] = (
     allocating,
     routing,
     principles,
+    markets,
     guarding,
     proxying,
 )

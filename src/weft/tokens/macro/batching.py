@@ -36,12 +36,13 @@ __all__ = ["BatchServer", "Kind", "Occupancy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """Requests of one size.
+    """Requests of about one size.
 
     Attributes:
         fresh: tokens of the prompt that are computed.
         cached: tokens of the prompt whose keys and values are there already.
-        output: tokens of the answer, one or more.
+        output: tokens of the answer, one or more; on average, if they differ.
+        square: mean square of these, if they differ: long answers are met in the batch more often.
 
     Raises:
         InputError: a number is negative, or there is no answer.
@@ -50,14 +51,21 @@ class Kind:
     fresh: float
     cached: float = 0.0
     output: float
+    square: float | None = None
 
     def __post_init__(self) -> None:
-        if not (self.fresh >= 0.0 and self.cached >= 0.0 and self.output >= 1.0):
+        is_good = self.fresh >= 0.0 and self.cached >= 0.0 and self.output >= 1.0
+        if not (is_good and self.longest >= self.output * (1.0 - 1e-9)):
             raise InputError(
                 need="tokens of at least zero, and an answer of at least one",
                 got=f"{self}",
                 hint="a request that was refused is none",
             )
+
+    @property
+    def longest(self) -> float:
+        """Tokens of the answers of those who are met in the batch, on average."""
+        return self.output if self.square is None else self.square / self.output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +274,7 @@ class BatchServer:
 
     def _mix(self, rates: Floats) -> tuple[float, float, Floats]:
         """Of those in the batch: rho, the mean context, and d of that / d r [kinds]."""
-        steps, context = self._sizes[2], self._sizes.sum(axis=0) - 0.5 * self._sizes[2]
+        steps, context = self._sizes[2], self._places - 0.5 * self._longest
         rho = float(rates @ steps)
         mean = float(rates @ (steps * context)) / rho
         return rho, mean, (context - mean) * steps / rho
@@ -276,7 +284,7 @@ class BatchServer:
 
         A request has its place from the first step on, although its answer takes it by and by.
         """
-        steps, place = self._sizes[2], self._sizes.sum(axis=0)
+        steps, place = self._sizes[2], self._places
         rho = float(rates @ steps)
         room = self.times.cache_tokens / (float(rates @ (steps * place)) / rho)
         if room > self.max_sequences:
@@ -288,6 +296,15 @@ class BatchServer:
     def _sizes(self) -> Floats:
         """Fresh, cached and output tokens [3, kinds]."""
         return np.array([(k.fresh, k.cached, k.output) for k in self.sizes]).T
+
+    @property
+    def _longest(self) -> Floats:
+        return np.array([kind.longest for kind in self.sizes])
+
+    @property
+    def _places(self) -> Floats:
+        """Tokens that those in the batch take of the memory in the end [kinds]."""
+        return self._sizes[:2].sum(axis=0) + self._longest
 
     def _cost(self, rates: Floats, context: float, levels: Floats) -> StepCost:
         fresh, cached, _ = self._sizes

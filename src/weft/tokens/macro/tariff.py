@@ -92,7 +92,7 @@ def tariff(server: BatchServer, rates: Floats, delay_usd_per_s: Floats) -> Tarif
         for name in ("fresh", "cached", "output"):
             value = float(getattr(kind, name))
             low = max(value - STEP, 1.0 if name == "output" else 0.0)
-            around += [replace(kind, **{name: end}) for end in (low, low + 2.0 * STEP)]
+            around += [_with(kind, name, end) for end in (low, low + 2.0 * STEP)]
     tolls = request_tolls(server, rates, delay_usd_per_s, [*server.sizes, *around])
     own, ends = tolls[: server.kinds], tolls[server.kinds :].reshape(server.kinds, 3, 2)
     weight = rates / rates.sum()
@@ -108,3 +108,11 @@ def tariff(server: BatchServer, rates: Floats, delay_usd_per_s: Floats) -> Tarif
         cached_usd=cached,
         output_usd=output,
     )
+
+
+def _with(kind: Kind, name: str, tokens: float) -> Kind:
+    """A kind of which all requests have so many tokens more of a class that this is their mean."""
+    if name != "output" or kind.square is None:
+        return replace(kind, **{name: tokens})
+    more = tokens - kind.output
+    return replace(kind, output=tokens, square=kind.square + more * (2.0 * kind.output + more))

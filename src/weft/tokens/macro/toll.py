@@ -19,7 +19,7 @@ Source: Mendelson, Communications of the ACM 1985; Mendelson and Whang, Operatio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -40,7 +40,8 @@ Chosen: far below CLOSE."""
 STARTS = (0.02, 0.5, 0.9)
 """Loads to start from: a server may have a fixed point while it is empty and another while it is
 full. Chosen."""
-_ROUNDS, _HALVINGS, _STEP = 200, 40, 1e-7
+_ROUNDS, _HALVINGS, _STEP, _SMALLEST = 200, 40, 1e-7, 1e-14
+_GROWTH, _LEAST_GROWTH = 1.3, 1.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +190,8 @@ def _fixed_points(market: Market, priced: _Prices) -> list[Floats]:
     whole = market.server.load(market.most)
     starts = [market.most * min(1.0, load / whole) for load in STARTS]
     found = [rates for start in starts if (rates := _newton(market, priced, start)) is not None]
+    if not found and (rates := _followed(market, priced, starts[1], whole)) is not None:
+        found = [rates]
     if not found:
         raise InfeasibleError(
             need="a server that the market can settle on",
@@ -196,6 +199,25 @@ def _fixed_points(market: Market, priced: _Prices) -> list[Floats]:
             options=("a cost of delay, without which queues grow for ever", "fewer users"),
         )
     return found
+
+
+def _followed(market: Market, priced: _Prices, start: Floats, whole: float) -> Floats | None:
+    """The fixed point of a market that is small at first and grows; None if it is lost."""
+    size, growth, rates = min(1.0, STARTS[1] / whole), _GROWTH, start
+    while True:
+        groups = tuple(replace(own, rate=own.rate * size) for own in market.groups)
+        found = _newton(
+            replace(market, groups=groups), priced, np.minimum(rates, market.most * size)
+        )
+        if found is None and growth < _LEAST_GROWTH:
+            return None
+        if found is None:  # smaller steps from the last that was found
+            size, growth = size / growth, 1.0 + 0.5 * (growth - 1.0)
+        elif size == 1.0:
+            return found
+        else:
+            rates = found
+        size = min(1.0, size * growth)
 
 
 def _newton(market: Market, priced: _Prices, start: Floats) -> Floats | None:
@@ -213,10 +235,18 @@ def _newton(market: Market, priced: _Prices, start: Floats) -> Floats | None:
         # Backwards, where the server keeps up for sure.
         steps = np.diag(_STEP * rates)
         slope = np.column_stack([(error - off(rates - own)) / own.sum() for own in steps])
-        way: Floats = np.linalg.lstsq(slope, -error, rcond=None)[0].astype(np.float64)
-        taken = _shortened(market, off, rates, way, error)
-        if taken is None:  # uphill: one step towards what people want to send
-            taken = _shortened(market, off, rates, most * error, error)
+        inverse = np.linalg.pinv(slope, rcond=_SMALLEST)
+
+        def left(error: Floats, inverse: Floats = inverse) -> float:
+            """How far the fixed point is, by the same slopes.
+
+            Next to a full load, errors are huge across it and small along it.
+            """
+            return _length(inverse @ error / most)
+
+        taken = _shortened(market, off, rates, -inverse @ error, left(error), left)
+        if taken is None:  # lost: one step towards what people want to send
+            taken = _shortened(market, off, rates, most * error, _length(error), _length)
         if taken is None:
             return None
         rates, error = taken
@@ -224,15 +254,24 @@ def _newton(market: Market, priced: _Prices, start: Floats) -> Floats | None:
 
 
 def _shortened(
-    market: Market, off: Callable[[Floats], Floats], rates: Floats, way: Floats, error: Floats
+    market: Market,
+    off: Callable[[Floats], Floats],
+    rates: Floats,
+    way: Floats,
+    before: float,
+    measure: Callable[[Floats], float],
 ) -> tuple[Floats, Floats] | None:
-    """As far along a way as brings the error down."""
+    """As far along a way as brings a measure of the error down."""
     size = 1.0
     for _ in range(_HALVINGS):
         there = np.clip(rates + size * way, LEAST * market.most, market.most)
         if market.server.load(there) < 1.0:
             found = off(there)
-            if float(found @ found) < float(error @ error):
+            if measure(found) < before:
                 return there, found
         size *= 0.5
     return None
+
+
+def _length(error: Floats) -> float:
+    return float(np.sqrt(error @ error))

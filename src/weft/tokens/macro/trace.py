@@ -181,10 +181,15 @@ def size_kinds(trace: Trace, bins: int) -> tuple[tuple[Kind, ...], Ints]:
     for some in _parts(trace.fresh + trace.cached, np.arange(len(trace)), bins):
         for own in _parts(trace.output, some, bins):
             which[own] = len(kinds)
-            fresh, cached, output = (
-                float(sizes[own].mean()) for sizes in (trace.fresh, trace.cached, trace.output)
+            answers = trace.output[own].astype(np.float64)
+            kinds.append(
+                Kind(
+                    fresh=float(trace.fresh[own].mean()),
+                    cached=float(trace.cached[own].mean()),
+                    output=float(answers.mean()),
+                    square=float((answers**2).mean()),
+                )
             )
-            kinds.append(Kind(fresh=fresh, cached=cached, output=output))
     return tuple(kinds), which
 
 
