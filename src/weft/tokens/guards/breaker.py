@@ -232,17 +232,11 @@ def learn_baseline(
             hint="level=0.01, tolerance=1.5",
         )
     paid = [spend.usd for spend in spends if spend.usd > 0.0]
-    spent, progress = math.fsum(paid), math.fsum(spend.progress for spend in spends)
+    spent, progress = math.fsum(paid), math.fsum(own.progress for own in spends)
+    each = spent / max(len(paid), 1)
     doubt = 0.5 * level / len(sizes)
-    scales: list[Scale] = []
-    for size in sorted(sizes):
-        usd = size * spent / max(len(paid), 1)
-        speeds, poverties = blocks(spends, usd) if usd > 0.0 else (np.empty(0), np.empty(0))
-        if len(speeds) >= FEWEST:
-            slack = math.log(tolerance)
-            speed = learn_odds(speeds, doubt=doubt, tolerance=slack)
-            poverty = learn_odds(poverties, doubt=doubt, tolerance=slack) if progress else None
-            scales.append(Scale(usd=usd, count=len(speeds), speed=speed, poverty=poverty))
+    tried = (_scale_of(spends, size * each, doubt, math.log(tolerance)) for size in sorted(sizes))
+    scales = [own for own in tried if own is not None]
     if not scales:
         raise InputError(
             need=f"a baseline of some {FEWEST * min(sizes)} calls that cost something",
@@ -258,6 +252,22 @@ def learn_baseline(
         usd_per_s=spent / seconds,
         usd_per_progress=spent / progress if progress else None,
         seconds=seconds,
+    )
+
+
+def _scale_of(spends: Sequence[Spend], usd: float, doubt: float, slack: float) -> Scale | None:
+    """Blocks of one size; None if there are too few."""
+    if usd <= 0.0:
+        return None
+    speeds, poverties = blocks(spends, usd)
+    if len(speeds) < FEWEST:
+        return None
+    working = any(own.progress > 0.0 for own in spends)
+    return Scale(
+        usd=usd,
+        count=len(speeds),
+        speed=learn_odds(speeds, doubt=doubt, tolerance=slack),
+        poverty=learn_odds(poverties, doubt=doubt, tolerance=slack) if working else None,
     )
 
 

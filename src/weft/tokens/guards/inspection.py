@@ -97,12 +97,7 @@ def security_price(
         (0.111, 0.0111, 0.061)
     """
     whole = check_usd + check_s * wage_usd_per_s
-    if min(model_usd, check_s, wage_usd_per_s) < 0.0 or not 0.0 <= tempted <= 1.0 - wrong:
-        raise InputError(
-            need="amounts of at least zero, and shares that add up to at most 1",
-            got=f"model {model_usd} usd, {check_s} s at {wage_usd_per_s}, tempted {tempted}",
-            hint="wrong + tempted is the share of calls that can do damage",
-        )
+    _check_risks(min(model_usd, check_s, wage_usd_per_s), wrong, tempted)
     own = checking(
         check_usd=whole,
         wrong=wrong,
@@ -117,8 +112,7 @@ def security_price(
         return share * whole, (wrong + tempted * pays) * (1.0 - share * caught) * damage_usd
 
     # Where honest work is not worth checking, deterring may still cost more than it saves.
-    shares = {own.share, 0.0, 1.0}
-    best = min(sorted(shares), key=lambda share: sum(parts(share)))
+    best = min(sorted({own.share, 0.0, 1.0}), key=lambda share: sum(parts(share)))
     checks, loss = parts(best)
     prevented = caught * damage_usd
     return SecurityPrice(
@@ -132,6 +126,15 @@ def security_price(
         even_wrong=whole / prevented if prevented else math.inf,
         checking=own,
     )
+
+
+def _check_risks(least: float, wrong: float, tempted: float) -> None:
+    if least < 0.0 or not 0.0 <= tempted <= 1.0 - wrong:
+        raise InputError(
+            need="amounts of at least zero, and shares that add up to at most 1",
+            got=f"an amount or time of {least}, {wrong} wrong, {tempted} tempted",
+            hint="wrong + tempted is the share of calls that can do damage",
+        )
 
 
 def inspection_usd(

@@ -225,18 +225,13 @@ def derive_limits(
         (0.001157407 usd, 45.8333348 usd, 100 usd)
     """
     extra = Money(0, cap.most.currency) if excess is None else excess
-    numbers = min(keys, stolen, in_flight) >= 1 and 0.0 < share <= 1.0 and extra.nano >= 0
-    if not numbers or not (0.0 <= react_s < math.inf and 0.0 < peak < math.inf):
+    if not (0.0 < share <= 1.0 and extra.nano >= 0 and min(keys, stolen, in_flight) >= 1):
         raise InputError(
-            need="keys, a share from 0 to 1, and times and factors of at least zero",
-            got=f"{keys} keys, {stolen} stolen, share {share}, {react_s} s, peak {peak}",
+            need="keys and calls of at least one, and a share from 0 to 1",
+            got=f"{keys} keys, {stolen} stolen, {in_flight} calls, share {share}",
             hint="derive_limits(Cap.of(usd(1000), 'daily'), keys=100)",
         )
-    window_s = _SECONDS.get(cap.window.kind, float(cap.window.length_s))
-    if window_s <= 0.0:
-        raise InputError(
-            need="a budget with a window", got=f"{cap}", hint='Cap.of(usd(1000), "daily")'
-        )
+    window_s = _window_s(cap, react_s, peak)
     each = math.floor(share * cap.most.nano / stolen) - in_flight * extra.nano
     if each <= 0:
         raise InputError(
@@ -248,15 +243,32 @@ def derive_limits(
     if rate * react_s > each:
         rate = math.floor(each / react_s)
     burst = each - math.ceil(rate * react_s)
-    flowing = stolen * rate
     at_once = stolen * (burst + in_flight * extra.nano)
+    lost = math.ceil(stolen * rate * react_s) + at_once
     return Limits(
         burst=Money(burst, cap.most.currency),
         rate=Money(rate, cap.most.currency),
         stolen=stolen,
-        lost=Money(
-            math.ceil(stolen * rate * react_s) + at_once,
-            cap.most.currency,
-        ),
-        lasts_s=(cap.most.nano - at_once) / flowing if flowing else math.inf,
+        lost=Money(lost, cap.most.currency),
+        lasts_s=(cap.most.nano - at_once) / (stolen * rate) if rate else math.inf,
     )
+
+
+def _window_s(cap: Cap, react_s: float, peak: float) -> float:
+    """Length of a budget's window [s].
+
+    Raises:
+        InputError: it has none, or a time or factor is none.
+    """
+    if not (0.0 <= react_s < math.inf and 0.0 < peak < math.inf):
+        raise InputError(
+            need="a time of at least zero, and a factor above it",
+            got=f"{react_s} s to react, peak {peak}",
+            hint="react_s=3600.0, peak=10.0",
+        )
+    window_s = _SECONDS.get(cap.window.kind, float(cap.window.length_s))
+    if window_s <= 0.0:
+        raise InputError(
+            need="a budget with a window", got=f"{cap}", hint='Cap.of(usd(1000), "daily")'
+        )
+    return window_s
