@@ -1,11 +1,12 @@
 """How like a plan's result is to the full run's: what was run corrects what is predicted.
 
     likeness of a plan = predicted + what was missed of checks, between their speeds
-    surely             = the same, less a margin of what the checks are unsure by
-    margin             = t(0.95, n - 1) sqrt(2) s / sqrt(n)    n videos, s their standard deviation
+    surely             = the same, less a margin
+    margin^2           = (t(0.95, n - 1) sqrt(2) s / sqrt(n))^2 + (t(0.95, m) r)^2
 
-The mean of as many other videos is worse than the checks' by more than the margin in one of twenty
-cases.
+for n videos with the standard deviation s, whose mean is worse with as many other videos, and for
+plans that were not run: r is what the m checks between two others differ by, root mean square, from
+what these two say. A likeness is below the margin in one of twenty cases.
 
 Checks are told apart by the style of the search that made them, since a style that does best at one
 speed may do worst at the next, and by speed, since what is missed grows with it.
@@ -68,14 +69,15 @@ class Likeness:
     def __init__(self, checks: Sequence[Check]) -> None:
         ordered = sorted(checks, key=lambda check: check.speedup)
         self._of = {s: [c for c in ordered if c.style == s] for s in {c.style for c in ordered}}
+        self._between_db = {style: _between_db(own) for style, own in self._of.items()}
 
     def corrected_db(self, plain_db: float, speedup: float, style: Style) -> float:
         """What is predicted of a plan, corrected [dB]."""
         return plain_db + self._at(speedup, style, lambda c: c.got_psnr_db - c.psnr_db)
 
     def surely_db(self, plain_db: float, speedup: float, style: Style) -> float:
-        """The same less a margin: other prompts may do worse [dB]."""
-        margin_db = self._at(speedup, style, lambda c: c.margin_db)
+        """The same less a margin: other prompts and other plans may do worse [dB]."""
+        margin_db = self._margin_db(speedup, style)
         return self.corrected_db(plain_db, speedup, style) - margin_db
 
     def fastest(self, style: Style) -> float:
@@ -94,7 +96,10 @@ class Likeness:
         def reached(style: Style) -> tuple[float, float]:
             own = self._of[style]
             speeds = np.linspace(own[0].speedup, own[-1].speedup, GRID)
-            sure = [self._at(float(speed), style, _surely) for speed in speeds]
+            sure = [
+                self._at(float(speed), style, _got) - self._margin_db(float(speed), style)
+                for speed in speeds
+            ]
             good = [float(s) for s, db in zip(speeds, sure, strict=True) if db >= psnr_db]
             return max(good, default=0.0), sure[0]
 
@@ -109,6 +114,11 @@ class Likeness:
                 found.append(check)
         return tuple(reversed(found))
 
+    def _margin_db(self, speedup: float, style: Style) -> float:
+        """By which likeness may be worse than what is predicted, corrected [dB]."""
+        of_videos = self._at(speedup, style, lambda c: c.margin_db)
+        return math.hypot(of_videos, self._between_db.get(style, 0.0))
+
     def _at(self, speedup: float, style: Style, told: Callable[[Check], float]) -> float:
         """A figure of a style's checks, between the two nearest in speed."""
         own = self._of.get(style) or [c for every in self._of.values() for c in every]
@@ -121,5 +131,15 @@ def _got(check: Check) -> float:
     return check.got_psnr_db
 
 
-def _surely(check: Check) -> float:
-    return check.got_psnr_db - check.margin_db
+def _between_db(checks: Sequence[Check]) -> float:
+    """By which plans between checks may miss what these say, in nineteen of twenty cases [dB]."""
+    missed = [c.got_psnr_db - c.psnr_db for c in checks]
+    speeds = [c.speedup for c in checks]
+    off = [
+        missed[i]
+        - float(np.interp(speeds[i], speeds[i - 1 : i + 2 : 2], missed[i - 1 : i + 2 : 2]))
+        for i in range(1, len(checks) - 1)
+    ]
+    if not off:
+        return 0.0
+    return student_t(LEVEL, len(off)) * math.sqrt(float(np.mean(np.square(off))))

@@ -95,3 +95,16 @@ def test_without_checks_nothing_is_corrected():
 
 def test_leading_checks_are_surpassed_by_none(known):
     assert [(c.speedup, c.got_psnr_db) for c in known.leading()] == [(2.0, 46.0), (4.0, 30.0)]
+
+
+def test_checks_that_others_do_not_foretell_make_the_margin_wider():
+    """Three between others miss by 2, -2 and 2 dB of a line; t of 3 degrees of freedom at 0.95."""
+    smooth = Likeness([check(speed, 45.0 - speed) for speed in (1.0, 2.0, 3.0, 4.0, 5.0)])
+    assert smooth.surely_db(40.0, 2.5, SAFE) == pytest.approx(42.5)
+    level = (40.0, 42.0, 40.0, 42.0, 40.0)
+    rough = Likeness([check(s, db) for s, db in zip((1.0, 2.0, 3.0, 4.0, 5.0), level, strict=True)])
+    assert rough.surely_db(40.0, 3.0, SAFE) == pytest.approx(40.0 - 2.3534 * 2.0, abs=0.01)
+    # Videos and plans are unsure by themselves, so squares add up.
+    both = Likeness([check(s, db, doubt_db=1.0) for s, db in zip(range(1, 6), level, strict=True)])
+    margin = math.hypot(MARGIN, 2.3534 * 2.0)
+    assert both.surely_db(40.0, 3.0, SAFE) == pytest.approx(40.0 - margin, abs=0.01)
