@@ -6,7 +6,7 @@ from weft.tokens.serving.capacity import Capacity, Limits, capacity
 from weft.tokens.serving.decoder import Decoder, load_decoder
 from weft.tokens.serving.demand import Demand, demand_of, load_requests
 from weft.tokens.serving.list_price import list_usd
-from weft.tokens.serving.plan_file import load_served_plan, save_served_plan
+from weft.tokens.serving.plan_file import is_served_plan, load_served_plan, save_served_plan
 from weft.tokens.serving.prices import BreakEven, ServedPrices, break_even, served_prices
 from weft.tokens.serving.served import PricedSteps, ServedPlan, priced_steps, step_seconds
 from weft.tokens.serving.simulate import Request, Served, serve
@@ -29,6 +29,7 @@ __all__ = [
     "break_even",
     "capacity",
     "demand_of",
+    "is_served_plan",
     "list_usd",
     "load_decoder",
     "load_requests",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -93,15 +93,21 @@ def demand_of(requests: Sequence[Request]) -> Demand:
 
 _COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 """Source: Azure LLM inference traces of 2023 (Patel et al., Splitwise, arXiv 2311.18677)."""
-_CACHED = "CachedTokens"
-"""Of the context, where there is such a column."""
+_NAMES = {
+    "TIMESTAMP": ("TIMESTAMP", "arrival_s"),
+    "ContextTokens": ("ContextTokens", "input_tokens"),
+    "GeneratedTokens": ("GeneratedTokens", "output_tokens"),
+    "CachedTokens": ("CachedTokens", "cached_tokens"),
+}
+"""What columns may be called: as in those traces, or as fields of `Request`."""
 
 
 def load_requests(path: Path) -> tuple[Request, ...]:
     """Requests of a trace, in order of arrival, the first of them at 0 s.
 
     A CSV with columns TIMESTAMP (ISO 8601, or seconds), ContextTokens and GeneratedTokens, as the
-    Azure LLM inference traces have them, and CachedTokens where some of the context is cached.
+    Azure LLM inference traces have them, and CachedTokens where some of the context is cached; or
+    arrival_s, input_tokens, output_tokens and cached_tokens.
 
     Raises:
         FileError: the file cannot be read, or a row is no request; the error has its number.
@@ -119,20 +125,21 @@ def load_requests(path: Path) -> tuple[Request, ...]:
 
 
 def _read(rows: csv.DictReader[str], path: Path) -> list[Request]:
-    missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+    head = rows.fieldnames or ()
+    called = {column: name for column, names in _NAMES.items() for name in names if name in head}
+    missing = [column for column in _COLUMNS if column not in called]
     if missing:
         raise _bad(path, f"no column {', '.join(missing)}")
-    return [_request(row, path, number) for number, row in enumerate(rows, start=2)]
+    return [_request(row, called, path, number) for number, row in enumerate(rows, start=2)]
 
 
-def _request(row: dict[str, str], path: Path, number: int) -> Request:
+def _request(row: dict[str, str], called: Mapping[str, str], path: Path, number: int) -> Request:
     try:
-        context, output = (int(row[name]) for name in _COLUMNS[1:])
-        cached = int(row.get(_CACHED) or 0)
+        context, output = (int(row[called[column]]) for column in _COLUMNS[1:])
         return Request(
-            arrival_s=_seconds(row[_COLUMNS[0]]),
+            arrival_s=_seconds(row[called[_COLUMNS[0]]]),
             input_tokens=context,
-            cached_tokens=cached,
+            cached_tokens=int(row.get(called.get("CachedTokens", "")) or 0),
             output_tokens=output,
         )
     except (TypeError, ValueError, InputError) as error:
@@ -143,7 +150,9 @@ def _seconds(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return datetime.fromisoformat(text).timestamp()
+        found = datetime.fromisoformat(text)
+        # Clocks without a zone do not jump: there is no summer time in them.
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
 def _bad(path: Path, got: str) -> FileError:

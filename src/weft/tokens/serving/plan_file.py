@@ -8,13 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from weft.core.files import parsed, read_as, write_whole
+from weft.core.files import parsed, read_as, read_text, write_whole
 from weft.machine.yaml import machine_from_text, machine_to_text
 from weft.program.types import DType
 from weft.tokens.serving.decoder import Decoder
 from weft.tokens.serving.served import ServedPlan
 
-__all__ = ["load_served_plan", "save_served_plan", "served_plan_from_json", "served_plan_to_json"]
+__all__ = [
+    "is_served_plan",
+    "load_served_plan",
+    "save_served_plan",
+    "served_plan_from_json",
+    "served_plan_to_json",
+]
 
 VERSION = 1
 KIND = "served plan"
@@ -83,3 +89,17 @@ def load_served_plan(path: str | Path) -> ServedPlan:
         FileError: the file is missing or holds no served plan of this version.
     """
     return read_as(path, served_plan_from_json, f"a {KIND}", _HINT)
+
+
+def is_served_plan(path: str | Path) -> bool:
+    """Whether a file says that it is a plan of any kind, and not the config.json of a model.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    text = read_text(path, f"a {KIND} or a config.json", _HINT)
+    try:
+        plain: object = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(plain, dict) and "weft" in plain

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weft.cli.command import Command
 from weft.cli.commands.options import writable_file
@@ -30,14 +30,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="requests: when, and tokens",
     )
-    parser.add_argument("--machine", metavar="NAME", help="a preset or a file, with a config.json")
+    parser.add_argument("--machine", metavar="NAME", help="a preset or a file (the plan's)")
     parser.add_argument(
-        "--devices", type=int, default=1, help="that share every layer, with a config.json (1)"
+        "--devices", type=int, metavar="N", help="that share every layer (the plan's, or 1)"
     )
     parser.add_argument(
-        "--stages", type=int, default=1, help="of layers, each on so many devices (1)"
+        "--stages", type=int, metavar="N", help="of layers, each on so many devices (the plan's, 1)"
     )
-    parser.add_argument("--usd-per-hour", type=float, help="of one device, with a config.json")
+    parser.add_argument(
+        "--usd-per-hour", type=float, metavar="USD", help="of one device (the plan's)"
+    )
     parser.add_argument(
         "--source", default="given on the command line", help="where that price is from"
     )
@@ -87,24 +89,24 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
 
 def _plan(args: argparse.Namespace) -> ServedPlan:
     from weft.machine.presets import load_machine
-    from weft.tokens.serving import ServedPlan, load_decoder, load_served_plan
+    from weft.tokens.serving import ServedPlan, is_served_plan, load_decoder, load_served_plan
 
-    if args.machine is None and args.usd_per_hour is None:
-        return load_served_plan(args.plan)
-    if args.machine is None or args.usd_per_hour is None:
+    given: dict[str, Any] = {"degree": args.devices, "stages": args.stages}
+    if args.machine is not None:
+        given["machine"] = load_machine(args.machine)
+    if args.usd_per_hour is not None:
+        given |= {"usd_per_device_hour": args.usd_per_hour, "source": args.source}
+    given = {name: value for name, value in given.items() if value is not None}
+    if is_served_plan(args.plan):
+        return replace(load_served_plan(args.plan), **given)
+    decoder = load_decoder(args.plan)
+    if "machine" not in given or "source" not in given:
         raise InputError(
-            need="a machine and what an hour of one of its devices costs",
-            got="one of the two",
-            hint="--machine dgx-h100x1 --usd-per-hour 2.5; a served plan needs neither",
+            need="with a config.json, a machine and what an hour of one of its devices costs",
+            got=f"{args.plan} alone" if len(given) == 0 else "one of the two",
+            hint="--machine dgx-h100x1 --usd-per-hour 2.5; a served plan (-o) has both",
         )
-    return ServedPlan(
-        decoder=load_decoder(args.plan),
-        machine=load_machine(args.machine),
-        degree=args.devices,
-        stages=args.stages,
-        usd_per_device_hour=args.usd_per_hour,
-        source=args.source,
-    )
+    return ServedPlan(decoder=decoder, **given)
 
 
 ACTION = Command(
