@@ -38,8 +38,8 @@ FEWEST = 40
 """Blocks from which a size is used. Chosen: of fewer, no chance is bounded well below one half."""
 TOLERANCE = 1.5
 """Measured on the Azure conversations of 2023, in which money a minute is 0.7 to 1.3 times its mean
-within the hour, and tokens a minute 0.6 to 1.6 times: learnt from a half or a third and tried on the
-rest, 1.0 trips on money, 1.25 and 1.35 on tokens, and 1.5 on neither."""
+within the hour, and tokens a minute 0.6 to 1.6 times: learnt from a half or a third and tried on
+the rest, 1.0 trips on money, 1.25 and 1.35 on tokens, and 1.5 on neither."""
 SHORTEST_S = 1e-3
 """A block takes no less. Logs are written in milliseconds by many."""
 _FORM = 1

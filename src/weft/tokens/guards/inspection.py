@@ -77,15 +77,12 @@ def security_price(
 
     Args:
         model_usd: of a call, as it is billed [usd].
-        check_usd: tokens of a check [usd].
-        check_s: time that a check takes [s].
+        check_usd, check_s: tokens and time of a check [usd, s].
         wage_usd_per_s: worth of that time [usd/s].
-        wrong: share of calls that do damage, whoever is checked.
-        caught: chance that a check finds it.
+        wrong, caught: share of calls that do damage, and chance that a check finds it.
         damage_usd: of one that is not found [usd].
         tempted: share of calls that somebody would turn to their own use, did it pay.
-        gain_usd: what that brings them [usd].
-        stake_usd: what they lose where it is found [usd].
+        gain_usd, stake_usd: what that brings them, and what they lose where it is found [usd].
 
     Raises:
         InputError: a share is none, or an amount is negative.
@@ -103,7 +100,7 @@ def security_price(
         wrong=wrong,
         caught=caught,
         damage_usd=damage_usd,
-        saving_usd=gain_usd if tempted else 0.0,
+        saving_usd=gain_usd * (tempted > 0.0),
         stake_usd=stake_usd,
     )
 
@@ -111,10 +108,8 @@ def security_price(
         pays = tempted > 0.0 and gain_usd > share * caught * stake_usd * (1.0 + 1e-12)
         return share * whole, (wrong + tempted * pays) * (1.0 - share * caught) * damage_usd
 
-    # Where honest work is not worth checking, deterring may still cost more than it saves.
     best = min(sorted({own.share, 0.0, 1.0}), key=lambda share: sum(parts(share)))
     checks, loss = parts(best)
-    prevented = caught * damage_usd
     return SecurityPrice(
         usd=model_usd + checks + loss,
         share=best,
@@ -123,7 +118,7 @@ def security_price(
         loss_usd=loss,
         unchecked_usd=model_usd + sum(parts(0.0)),
         all_checked_usd=model_usd + sum(parts(1.0)),
-        even_wrong=whole / prevented if prevented else math.inf,
+        even_wrong=whole / (caught * damage_usd) if caught * damage_usd else math.inf,
         checking=own,
     )
 

@@ -202,7 +202,7 @@ def derive_limits(
 
         stolen * (burst + rate * react_s + in_flight * excess) <= share * cap
 
-    Where that leaves less than no burst at all, the rate is lowered until it is kept.
+    The rate is lowered where that would leave less than no burst.
 
     Args:
         cap: of the budget, with a window.
@@ -215,8 +215,7 @@ def derive_limits(
         in_flight: calls of a key at once.
 
     Raises:
-        InputError: the budget has no window, a number is none, or the calls in flight alone may
-            cost as much as may be lost.
+        InputError: there is no window, a number is none, or calls in flight may cost too much.
 
     Example:
         >>> from weft.tokens import usd
@@ -225,33 +224,35 @@ def derive_limits(
         (0.001157407 usd, 45.8333348 usd, 100 usd)
     """
     extra = Money(0, cap.most.currency) if excess is None else excess
-    if not (0.0 < share <= 1.0 and extra.nano >= 0 and min(keys, stolen, in_flight) >= 1):
-        raise InputError(
-            need="keys and calls of at least one, and a share from 0 to 1",
-            got=f"{keys} keys, {stolen} stolen, {in_flight} calls, share {share}",
-            hint="derive_limits(Cap.of(usd(1000), 'daily'), keys=100)",
-        )
-    window_s = _window_s(cap, react_s, peak)
+    _check_numbers(share, extra, keys, stolen, in_flight)
     each = math.floor(share * cap.most.nano / stolen) - in_flight * extra.nano
     if each <= 0:
         raise InputError(
             need=f"calls in flight that cost less than {share:.0%} of {cap}",
             got=f"{stolen * in_flight} of them, up to {extra} more each than expected",
-            hint="reserve worst cases, allow fewer calls at once, or a larger share",
+            hint="reserve worst cases, or allow fewer calls at once",
         )
-    rate = math.floor(peak * cap.most.nano / window_s / keys)
+    rate = math.floor(peak * cap.most.nano / _window_s(cap, react_s, peak) / keys)
     if rate * react_s > each:
         rate = math.floor(each / react_s)
     burst = each - math.ceil(rate * react_s)
     at_once = stolen * (burst + in_flight * extra.nano)
-    lost = math.ceil(stolen * rate * react_s) + at_once
     return Limits(
         burst=Money(burst, cap.most.currency),
         rate=Money(rate, cap.most.currency),
         stolen=stolen,
-        lost=Money(lost, cap.most.currency),
+        lost=Money(math.ceil(stolen * rate * react_s) + at_once, cap.most.currency),
         lasts_s=(cap.most.nano - at_once) / (stolen * rate) if rate else math.inf,
     )
+
+
+def _check_numbers(share: float, extra: Money, *counts: int) -> None:
+    if not (0.0 < share <= 1.0 and extra.nano >= 0 and min(counts) >= 1):
+        raise InputError(
+            need="keys and calls of at least one, a share from 0 to 1, an excess of at least zero",
+            got=f"{', '.join(map(str, counts))} keys and calls, share {share}, excess {extra}",
+            hint="derive_limits(Cap.of(usd(1000), 'daily'), keys=100)",
+        )
 
 
 def _window_s(cap: Cap, react_s: float, peak: float) -> float:
