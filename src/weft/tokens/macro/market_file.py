@@ -23,6 +23,8 @@ import yaml
 from weft.core.errors import FileError, InputError
 from weft.core.files import read_text
 from weft.tokens.macro.clients import Client
+from weft.tokens.serving.plan_file import load_served_plan
+from weft.tokens.serving.served import priced_steps
 from weft.tokens.serving.steps import ResourceTime, StepTimes
 
 __all__ = ["EXAMPLE_CLIENTS", "read_clients", "read_steps"]
@@ -53,11 +55,14 @@ do: chats are worth much and cannot wait, batches are worth little and can."""
 
 
 def read_steps(path: Path) -> StepTimes:
-    """What steps of a server take.
+    """What steps of a server take: of such a file, or of a served plan (JSON).
 
     Raises:
         FileError: the file cannot be read, or says something else.
+        InfeasibleError: the model of a served plan does not fit.
     """
+    if path.suffix == ".json":
+        return priced_steps(load_served_plan(path)).times
     plain = _read(path)
     if "resources" not in plain or "cache_tokens" not in plain:
         raise FileError(

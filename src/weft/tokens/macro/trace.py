@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from weft.core.errors import FileError, InputError
+from weft.core.errors import InputError
 from weft.tokens.macro.batching import Kind
 from weft.tokens.micro.estimate import Floats, Ints
+from weft.tokens.serving.demand import load_requests
 from weft.tokens.serving.steps import StepLoad, StepTimes
 
 __all__ = ["Trace", "read_trace", "server_seconds", "size_kinds"]
@@ -73,63 +72,22 @@ class Trace:
         return replace(self, arrival_s=self.arrival_s * (asked / load))
 
 
-def read_trace(path: Path, *, at: str = "", fresh: str = "", output: str = "") -> Trace:
-    """Requests of a CSV file with a head.
+def read_trace(path: Path) -> Trace:
+    """Requests of a table, see `weft.tokens.serving.load_requests`.
 
     Args:
-        path: the file.
-        at, fresh, output: names of the columns of times (seconds, or dates) and tokens; if empty,
-            those of Azure's traces or `arrival_s`, `input_tokens` and `output_tokens`. A column
-            `cached_tokens` is read where there is one.
+        path: a CSV file.
 
     Raises:
-        FileError: it cannot be read, or has no such columns.
+        FileError: it cannot be read, or a row is no request.
     """
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileError(need="a CSV file", got=f"{path}: {error}", hint="name a trace") from error
-    head = list(rows[0]) if rows else []
-    names = [
-        next((name for name in (given, *usual) if name in head), "")
-        for given, usual in (
-            (at, ("TIMESTAMP", "arrival_s")),
-            (fresh, ("ContextTokens", "input_tokens")),
-            (output, ("GeneratedTokens", "output_tokens")),
-        )
-    ]
-    if not all(names):
-        raise FileError(
-            need="columns TIMESTAMP, ContextTokens, GeneratedTokens",
-            got=f"{path} with {', '.join(head) or 'nothing in it'}",
-            hint="or arrival_s, input_tokens, output_tokens",
-        )
-    try:
-        seconds = np.array([_seconds(row[names[0]]) for row in rows])
-        sizes = np.array([[int(row[name]) for name in names[1:]] for row in rows])
-        cached = np.array([int(row.get("cached_tokens") or 0) for row in rows])
-    except (TypeError, ValueError) as error:
-        raise FileError(
-            need="a time and whole numbers of tokens in each row", got=f"{path}: {error}"
-        ) from error
-    kept = np.argsort(seconds, kind="stable")
-    kept = kept[sizes[kept, 1] > 0]
+    requests = load_requests(path)
     return Trace(
-        arrival_s=seconds[kept] - (seconds[kept[0]] if len(kept) else 0.0),
-        fresh=sizes[kept, 0],
-        cached=cached[kept],
-        output=sizes[kept, 1],
+        arrival_s=np.array([own.arrival_s for own in requests]),
+        fresh=np.array([own.fresh for own in requests]),
+        cached=np.array([own.cached_tokens for own in requests]),
+        output=np.array([own.output_tokens for own in requests]),
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        # Seven digits of a second are one more than Python reads.
-        whole, _, part = text.partition(".")
-        return datetime.fromisoformat(whole).timestamp() + (float(f"0.{part}") if part else 0.0)
 
 
 def server_seconds(trace: Trace, times: StepTimes, max_sequences: int) -> Floats:

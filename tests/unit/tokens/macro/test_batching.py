@@ -23,7 +23,7 @@ SIZES = (
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     rates=st.lists(st.floats(0.01, 10.0), min_size=3, max_size=3),
     load=st.floats(0.05, 0.97),

@@ -7,10 +7,10 @@ from tests.unit.tokens.macro.test_batching import TIMES
 from weft.core.errors import InfeasibleError
 from weft.tokens.macro.engine import Engine, Job
 from weft.tokens.macro.orders import CounterOrder
-from weft.tokens.serving import StepLoad
+from weft.tokens.serving import Request, StepLoad, serve
 
 jobs = st.lists(
-    st.tuples(st.floats(0.0, 2.0), st.integers(0, 3000), st.integers(0, 500), st.integers(1, 60)),
+    st.tuples(st.floats(0.0, 2.0), st.integers(1, 3000), st.integers(0, 500), st.integers(1, 60)),
     min_size=1,
     max_size=12,
 ).map(lambda rows: [Job(*row) for row in sorted(rows)])
@@ -72,6 +72,26 @@ def test_many_steps_at_once_are_those_steps_one_by_one(given_jobs, most):
     assert all(job.start_s >= job.arrival_s for job in engine.jobs)
     # Little's law, over steps: who comes within one counts from its end on.
     assert engine.area <= sum(delays) + 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(given_jobs=jobs, most=st.sampled_from([2, 50]))
+def test_first_come_is_what_is_simulated_elsewhere(given_jobs, most):
+    engine = Engine(TIMES, max_sequences=most)
+    for job in given_jobs:
+        engine.submit(job)
+    engine.run()
+    requests = [
+        Request(
+            arrival_s=job.arrival_s,
+            input_tokens=job.fresh + job.cached,
+            cached_tokens=job.cached,
+            output_tokens=job.output,
+        )
+        for job in given_jobs
+    ]
+    found = serve(requests, TIMES, max_sequences=most, step_tokens=2048)
+    assert [job.end_s for job in engine.jobs] == pytest.approx(list(found.done_s))
 
 
 def share(order, k):

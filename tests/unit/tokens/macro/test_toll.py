@@ -57,7 +57,7 @@ def searched(market, start, seed):
     return best
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(market=markets)
 def test_nothing_that_is_tried_beats_the_toll(market):
     found = best_toll(market)
@@ -66,7 +66,7 @@ def test_nothing_that_is_tried_beats_the_toll(market):
     assert found.revenue == pytest.approx(float(found.rates @ found.prices_usd))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(market=markets, prices=st.tuples(st.floats(0.0, 2.0), st.floats(0.0, 2.0)))
 def test_in_equilibrium_everybody_sends_what_is_worth_it(market, prices):
     found = equilibrium(market, prices)

@@ -21,33 +21,24 @@ def test_tables_of_dates_and_of_seconds_are_read(tmp_path):
     path.write_text(
         "TIMESTAMP,ContextTokens,GeneratedTokens\n"
         "2023-11-16 18:15:50.9951690,396,109\n2023-11-16 18:15:46.6805900,374,44\n"
-        "2023-11-16 18:15:51.0,9,0\n"
     )
     found = read_trace(path)
     assert found.arrival_s == pytest.approx([0.0, 4.314579])
     assert (found.fresh.tolist(), found.output.tolist()) == ([374, 396], [44, 109])
-    path.write_text("arrival_s,input_tokens,cached_tokens,output_tokens\n1.5,10,,2\n3,20,5,4\n")
+    path.write_text("arrival_s,input_tokens,cached_tokens,output_tokens\n1.5,10,,2\n3,25,5,4\n")
     found = read_trace(path)
     assert (found.arrival_s.tolist(), found.cached.tolist()) == ([0.0, 1.5], [0, 5])
+    assert found.fresh.tolist() == [10, 20]
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("", "nothing in it"),
-        ("a,b\n1,2\n", "with a, b"),
-        ("arrival_s,input_tokens,output_tokens\n1,x,2\n", "invalid literal"),
-        ("arrival_s,input_tokens,output_tokens\n1,2,0\n", "0 arrivals"),
-        ("arrival_s,input_tokens,output_tokens\n1,-2,5\n", "others"),
-    ],
-)
-def test_other_tables_are_refused(tmp_path, text, named):
-    path = tmp_path / "t.csv"
-    path.write_text(text)
-    with pytest.raises(InputError, match=named):
-        read_trace(path)
-    with pytest.raises(FileError, match="a CSV file"):
+def test_other_tables_are_refused(tmp_path):
+    with pytest.raises(FileError, match=r"none\.csv"):
         read_trace(tmp_path / "none.csv")
+    none, some = np.zeros(0, dtype=np.int64), np.ones(2, dtype=np.int64)
+    with pytest.raises(InputError, match="0 arrivals"):
+        Trace(arrival_s=np.zeros(0), fresh=none, cached=none, output=none)
+    with pytest.raises(InputError, match="arrivals in order"):
+        Trace(arrival_s=np.array([1.0, 0.0]), fresh=some, cached=some, output=some)
 
 
 def test_work_is_what_a_full_server_does_in_a_second():
