@@ -80,6 +80,11 @@ def decoder_of(config: Mapping[str, object], path: Path) -> Decoder:
     kind = config.get("model_type")
     if kind not in _FAMILIES:
         raise _bad(path, f"model_type {kind!r}")
+    if config.get("quantization_config") is not None:
+        raise _bad(path, "quantization_config: weights of fewer bytes are not priced")
+    window = config.get("sliding_window")
+    if window is not None and config.get("use_sliding_window") is not False:
+        raise _bad(path, f"sliding_window {window}: attention to a part is not priced")
     heads = _whole(config, "num_attention_heads", path)
     hidden = _whole(config, "hidden_size", path)
     head = config.get("head_dim")

@@ -219,6 +219,8 @@ def test_a_config_is_read_as_its_publisher_writes_it(tmp_path):
     alone = {key: value for key, value in CONFIG.items() if key != "num_key_value_heads"}
     path.write_text(json.dumps(alone))
     assert load_decoder(path).kv_heads == 32
+    path.write_text(json.dumps(CONFIG | {"sliding_window": 4096, "use_sliding_window": False}))
+    assert load_decoder(path) == SMALL
 
 
 @pytest.mark.parametrize(
@@ -229,6 +231,8 @@ def test_a_config_is_read_as_its_publisher_writes_it(tmp_path):
         (json.dumps(CONFIG | {"model_type": "mamba"}), "mamba"),
         (json.dumps(CONFIG | {"hidden_size": "wide"}), "hidden_size: 'wide'"),
         (json.dumps(CONFIG | {"torch_dtype": "int4"}), "int4"),
+        (json.dumps(CONFIG | {"quantization_config": {}}), "fewer bytes"),
+        (json.dumps(CONFIG | {"sliding_window": 4096}), "sliding_window 4096"),
     ],
 )
 def test_a_config_of_something_else_is_refused(tmp_path, wrong, named):
