@@ -24,7 +24,7 @@ import uvloop
 
 from benchmarks.tokens.proxy_upstream import PROMPT, body_at
 
-__all__ = ["request"]
+__all__ = ["PATIENCE_S", "request"]
 
 PATIENCE_S = 2.0
 """After a slice, what is not answered by then counts as lost."""

@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tokens.part import COLUMNS, Part, Row
+from benchmarks.tokens.proxy_load import PATIENCE_S
 from benchmarks.tokens.proxy_upstream import USAGE
 from weft.report.bench import BenchReport, at_most, exactly, print_report
 from weft.report.table import Table
 from weft.tokens.budgets import Budget
 from weft.tokens.ledger import Ledger
 
-__all__ = ["proxying"]
+__all__ = ["measure", "proxying"]
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-weft-bench"
@@ -67,22 +68,27 @@ class Seen:
     """What one target did at one rate: latencies [ms], in order, and what was not answered."""
 
     latencies: tuple[float, ...]
-    lag_p99: float
     sent: int
     failed: int
 
     def at(self, share: float) -> float:
-        """A quantile [ms]; infinite where so many were not answered."""
+        """A quantile [ms]; where so many were not answered, how long they were waited for."""
         place = int(share * self.sent)
-        return self.latencies[place] if place < len(self.latencies) else float("inf")
+        return self.latencies[place] if place < len(self.latencies) else 1000.0 * PATIENCE_S
 
 
 def proxying(quick: bool, rivals: str = "") -> Part:
     """Latency that proxies add, and that nothing is lost meanwhile."""
-    rate, rounds, seconds = (100, 1, 2.0) if quick else (RATE, 6, 5.0)
+    if quick:
+        return measure(rate=100, rounds=1, seconds=2.0)
+    return measure(rate=RATE, rounds=6, seconds=5.0, rivals=rivals)
+
+
+def measure(*, rate: int, rounds: int, seconds: float, rivals: str = "") -> Part:
+    """Measure at a rate of calls a second, in so many rounds of slices of so many seconds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with _targets(folder, "" if quick else rivals) as targets:
+        with _targets(folder, rivals) as targets:
             seen, cpu = _measured(targets, rate, rounds, seconds)
         calls, booked = _kept(folder)
     return _part(seen, rate, cpu, calls, booked, targets)
@@ -153,10 +159,8 @@ def _measured(
     plain = _load(targets, slices)
     found: dict[str, Seen] = {}
     for name, own in plain["found"].items():
-        lags = sorted(own["lags"])
         found[name] = Seen(
             latencies=tuple(sorted(1000.0 * own for own in own["latencies"])),
-            lag_p99=1000.0 * lags[int(0.99 * len(lags))],
             sent=own["sent"],
             failed=own["errors"] + own["lost"],
         )
@@ -266,10 +270,12 @@ def _port() -> int:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a proxy adds to a call.")
-    parser.add_argument("--quick", action="store_true", help="a slower rate, for a moment")
+    parser.add_argument("--rate", type=int, default=RATE, help="calls a second")
+    parser.add_argument("--rounds", type=int, default=6, help="of slices")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a slice")
     parser.add_argument("--rivals", default=sys.executable, help="a Python with LiteLLM's proxy")
     args = parser.parse_args()
-    part = proxying(args.quick, args.rivals)
+    part = measure(rate=args.rate, rounds=args.rounds, seconds=args.seconds, rivals=args.rivals)
     table = Table(columns=COLUMNS, rows=part.rows)
     print_report(
         BenchReport(bench="tokens-proxy", claims=part.claims, table=table, facts=part.facts)

@@ -20,12 +20,12 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from weft.core.errors import FileError, WeftError
 from weft.tokens.budgets.budget import Budget
@@ -63,13 +63,14 @@ class Begin:
     Attributes:
         node: that pays.
         least, most: to reserve.
-        worst: the call as it is if nothing more is heard of it, by what was granted.
+        worst: the call as it is if nothing more is heard of it, by what was granted, in weft's own
+            words (`weft.tokens.adapters.call_plain`).
     """
 
     node: str
     least: Sequence[Money]
     most: Sequence[Money]
-    worst: Callable[[Handle], Call]
+    worst: Callable[[Handle], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,6 +362,7 @@ class Desk:
         """Tell everybody, and keep what has to be tried again."""
         self._troubles.pop("budgets", None)
         late: list[_Job] = []
+        settled: list[Ended] = []
         for job, result in zip(jobs, results, strict=True):
             is_end, is_trouble = isinstance(job.task, End), _is_trouble(result)
             if is_trouble:
@@ -371,9 +373,11 @@ class Desk:
                 # Also where the handle is not open any more: the call was made.
                 self._unbooked.append(job if self._booking is not None else _Job(job.task))
             if isinstance(result, Ended):
-                self._settled(result)
+                settled.append(result)
             if job.answer is not None and (is_trouble or not is_end or self._booking is None):
                 _answer(job.answer, result)
+        if settled:
+            self._loop.call_soon(self._note, settled)  # after those who were answered
         if late:
             self._ends = late + self._ends
             self._soon(LATE_S)
@@ -381,6 +385,10 @@ class Desk:
             self._book()
         elif self._unbooked and self._book_at is None:
             self._book_at = self._loop.call_later(BOOK_S, self._book)
+
+    def _note(self, ended: Sequence[Ended]) -> None:
+        for own in ended:
+            self._settled(own)
 
     def _book(self) -> None:
         """Book what was settled, in a thread."""

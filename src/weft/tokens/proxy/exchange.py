@@ -54,6 +54,8 @@ PATHS = {"/v1/chat/completions": Api.CHAT, "/v1/responses": Api.RESPONSES}
 SOURCE = "weft"
 """Whose ids the ledger's calls have."""
 _STREAM = b"text/event-stream"
+_NAMES = {"agent": "x-weft-agent", "task": "x-weft-task", "session": "x-weft-session"}
+"""Headers in which clients say for what a call is."""
 _LONGEST_NAME = 200
 """Characters that are kept of what a client says a call is for. Chosen."""
 
@@ -185,9 +187,36 @@ class Exchange:
         except InputError as error:
             raise trouble(str(error)) from error
 
-    def _worst(self, handle: Handle) -> Call:
-        usage = self._terms.bounds(self._terms.limit(handle.held))
-        return self._call(usage, Status.ABORTED, {"error": "killed"})
+    def _worst(self, handle: Handle) -> dict[str, Any]:
+        """The call if nothing more is heard of it, as `call_plain` would say it."""
+        terms, model = self._terms, self._request.model.lower()
+        read = [0, terms.input_bound]
+        written = [0, terms.limit(handle.held) * terms.choices]
+        usage = {"fresh": read, "text": written, "input": read, "output": written}
+        usage |= {"audio_in": read} if terms.hears else {}
+        usage |= {"audio_out": written} if terms.speaks else {}
+        return {
+            "weft": "call",
+            "id": self._id,
+            "source": SOURCE,
+            "at": self._began,
+            "model": model,
+            "provider": self._house.tariff.provider_of(model),
+            "status": Status.ABORTED.value,
+            "payer": self._node,
+            **self._said_for(),
+            "labels": {"error": "killed"},
+            "usage": usage,
+        }
+
+    def _said_for(self) -> dict[str, str]:
+        """What the client says the call is for."""
+        headers = self._headers
+        return {
+            name: headers[header][:_LONGEST_NAME]
+            for name, header in _NAMES.items()
+            if header in headers
+        }
 
     def _not_wanted(self, answer: asyncio.Future[Begun]) -> None:
         if not answer.cancelled() and answer.exception() is None:
@@ -356,7 +385,7 @@ class Exchange:
         return house.desk.end(end)
 
     def _call(self, usage: Usage, status: Status, labels: Mapping[str, str]) -> Call:
-        answer, model = self._answer, self._request.model.lower()
+        answer, model, said = self._answer, self._request.model.lower(), self._said_for()
         more = {"answer": answer.id} if answer.id else {}
         if answer.model and answer.model.lower() != model:
             more["answered_by"] = answer.model
@@ -371,9 +400,9 @@ class Exchange:
             status=status,
             payer=self._node,
             tier=tier_name(answer.tier),
-            agent=self._headers.get("x-weft-agent", "")[:_LONGEST_NAME],
-            task=self._headers.get("x-weft-task", "")[:_LONGEST_NAME],
-            session=self._headers.get("x-weft-session", "")[:_LONGEST_NAME],
+            agent=said.get("agent", ""),
+            task=said.get("task", ""),
+            session=said.get("session", ""),
             labels={**more, **labels},
         )
 

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -50,13 +50,16 @@ class Flying:
         self._size = 0
         self._begin()
 
-    def began(self, calls: Iterable[Call]) -> None:
+    def began(self, calls: Iterable[Mapping[str, Any]]) -> None:
         """Write down, before they are made, what calls are if nothing more is heard of them.
+
+        Args:
+            calls: in weft's own words, as of `call_plain`.
 
         Raises:
             FileError: that fails.
         """
-        new = {call.id: json.dumps({"call": call_plain(call)}).encode() + b"\n" for call in calls}
+        new = {str(own["id"]): json.dumps({"call": own}).encode() + b"\n" for own in calls}
         self._lines |= new
         self._write(b"".join(new.values()))
 

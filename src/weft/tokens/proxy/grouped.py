@@ -145,11 +145,8 @@ class GroupedStore(SqliteStore):
                 execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
 
     def some_accounts(self, paths: Sequence[str], now: float) -> list[Account]:
-        """Accounts of some nodes, as they stand now."""
-        found = self.within(lambda tables: tables.accounts(paths))
-        for own in found:
-            own.roll(now)
-        return found
+        """Accounts of some nodes as they stand now, to be looked at and not to be changed."""
+        return self.within(lambda _: self._memory.seen(paths, now))
 
     def accounts(self, now: float) -> list[Account]:
         """All accounts, as they stand now."""

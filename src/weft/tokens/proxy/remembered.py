@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 
 from weft.tokens.budgets.records import Account, Entry, Hold
 from weft.tokens.budgets.rows import SqliteTables
@@ -81,14 +80,26 @@ class Remembered:
 
     def accounts(self, paths: Sequence[str]) -> list[Account]:
         """Accounts of these nodes."""
+        # Copies: a law may change what it reads, and refuse.
+        return [_copy(own) for own in self._known(paths)]
+
+    def seen(self, paths: Sequence[str], now: float) -> list[Account]:
+        """Accounts of these nodes as they stand now, to be looked at and not to be changed."""
+        found = self._known(paths)
+        for place, own in enumerate(found):
+            if own.slices and min(own.slices) < own.window.first(now):
+                found[place] = _copy(own)
+                found[place].roll(now)
+        return found
+
+    def _known(self, paths: Sequence[str]) -> list[Account]:
         known = self._accounts
         missing = [path for path in paths if path not in known]
         if missing:
             known |= {path: [] for path in missing}
             for own in self._tables.accounts(missing):
                 known[own.node].append(own)
-        # Copies: a law may change what it reads, and refuse.
-        return [_copy(own) for path in paths for own in known[path]]
+        return [own for path in paths for own in known[path]]
 
     def every(self) -> list[Account]:
         """All accounts."""
@@ -147,10 +158,6 @@ class Remembered:
 
 
 def _copy(own: Account) -> Account:
-    return replace(own, slices=own.slices.copy()) if own.slices else _plain(own)
-
-
-def _plain(own: Account) -> Account:
     # What `replace` does, without looking up what the fields are.
     return Account(
         node=own.node,
@@ -160,6 +167,7 @@ def _plain(own: Account) -> Account:
         held=own.held,
         spent=own.spent,
         flying=own.flying,
+        slices=own.slices.copy(),
         carve=own.carve,
         closed=own.closed,
     )

@@ -33,6 +33,8 @@ __all__ = ["make_proxy", "make_server", "run_server"]
 SWITCH_S = 0.001
 """How soon a thread that waits gets its turn [s]. Chosen: Python's own 5 ms would be the longest
 wait of all, and shorter ones cost more changes than they save."""
+YOUNG = 10_000
+"""Objects after which garbage is looked for. Chosen: those of ten calls, not of less than one."""
 GRACE_S = 30
 """How long calls that are under way may take to end when the server is told to stop [s]. Chosen."""
 
@@ -68,21 +70,12 @@ def make_proxy(
         InputError: a cap is in something that calls are not priced in.
         FileError, NodeError: the budget cannot be opened.
     """
-    capped = {cap.most.currency for caps in file.nodes.values() for cap in caps}
-    for unit in sorted(capped - KNOWN_UNITS):
-        raise foreign(unit)
     budget, store = _opened(file, where, durable=settings.durable)
+    shadow, metrics = ShadowPrices(), Metrics()
 
     @lru_cache(maxsize=10_000)
     def units(node: str) -> tuple[str, ...]:
         return units_of(file, node)
-
-    shadow, metrics = ShadowPrices(), Metrics()
-
-    def settled(ended: Ended) -> None:
-        shadow.settled(ended.accounts, ended.settled.spent, time.time())
-        if ended.settled.overruns:
-            metrics.add("weft_overruns_total", node=ended.settled.node)
 
     desk = Desk(
         budget,
@@ -91,7 +84,7 @@ def make_proxy(
         ledger=ledger,
         place=place,
         durable=settings.durable,
-        settled=settled,
+        settled=lambda ended: _note(ended, shadow, metrics),
     )
     house = House(
         settings=settings,
@@ -108,10 +101,20 @@ def make_proxy(
     return Proxy(house, keyring, style=style, is_public=is_public)
 
 
+def _note(ended: Ended, shadow: ShadowPrices, metrics: Metrics) -> None:
+    """Take in that a call was settled."""
+    shadow.settled(ended.accounts, ended.settled.spent, time.time())
+    if ended.settled.overruns:
+        metrics.add("weft_overruns_total", node=ended.settled.node)
+
+
 def _opened(
     file: BudgetsFile, where: str | Path, *, durable: bool
 ) -> tuple[Budget, GroupedStore | None]:
     """The budget; a file of SQLite so that operations can share a transaction."""
+    capped = {cap.most.currency for caps in file.nodes.values() for cap in caps}
+    for unit in sorted(capped - KNOWN_UNITS):
+        raise foreign(unit)
     budget = file.open(where, durable=durable)
     if str(where) == ":memory:" or "://" in str(where):
         return budget, None
@@ -147,6 +150,7 @@ def run_server(server: uvicorn.Server) -> None:
     # What is there now stays: it need not be looked through again and again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG)
     try:
         server.run()
     except KeyboardInterrupt:

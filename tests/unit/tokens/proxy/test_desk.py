@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.tokens.proxy.scripted import calls
 from weft.tokens import Call, Count, Money, Status, Usage, usd
+from weft.tokens.adapters import call_plain
 from weft.tokens.budgets import Budget, BudgetError, Cap, HandleError
 from weft.tokens.budgets.records import Kind
 from weft.tokens.proxy.desk import Begin, Desk, End
@@ -27,7 +28,7 @@ def call(name, status=Status.ABORTED, **usage):
 
 def begin(name, cents=1):
     amount = (Money(cents * 10**7),)
-    return Begin(node="", least=amount, most=amount, worst=lambda _: call(name))
+    return Begin(node="", least=amount, most=amount, worst=lambda _: call_plain(call(name)))
 
 
 def grouped(path, cap):
