@@ -157,16 +157,18 @@ def test_searched_plans_at_every_price_of_memory(
     assert_same(program, proposal.build().plan)
 
 
-def test_recomputation() -> None:
+@pytest.mark.parametrize("name", ["mlp", pytest.param("transformer", marks=pytest.mark.slow)])
+def test_recomputation(name: str) -> None:
     """With a limit of nothing the plan recomputes, first cheap operators, then all."""
-    program = PROGRAMS["transformer"]
+    program = PROGRAMS[name]
     search = search_of(program, (2, 2), limit=0.0)
     for price in (0.0, 1.0):
         _, solution = search.at_price(price)
         search.recomputing(solution)
     sizes = [len(proposal.build().plan.recompute) for proposal in search.proposals]
-    assert sizes[0] == sizes[3] == 0
-    assert min(sizes[1:3] + sizes[4:]) > 0
+    assert sizes[0] == 0 and max(sizes) > 0
+    if name == "transformer":  # an MLP has nothing that is dear to keep and cheap to make
+        assert sizes[3] == 0 and min(sizes[1:3] + sizes[4:]) > 0
     for proposal in search.proposals:
         assert_same(program, proposal.build().plan)
 

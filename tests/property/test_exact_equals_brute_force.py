@@ -104,7 +104,14 @@ def brute_force(problem: Problem, price: float = 0.0) -> float:
     return float(best)
 
 
-@pytest.mark.parametrize("seed", range(60))
+LONG = (34, 35, 48)
+"""Programs that take the brute force more than all others together."""
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in range(60)],
+)
 def test_flow_programme_equals_brute_force(seed: int) -> None:
     problem = problem_of(random_program(seed), Mesh((4,)))
     solution = FlowModel(problem).solve()

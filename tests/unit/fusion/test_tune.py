@@ -3,6 +3,8 @@ made up."""
 
 from __future__ import annotations
 
+import pytest
+
 from tests.interpreted import run_interpreted
 
 SETTING = """
@@ -118,6 +120,7 @@ print(kernel.description.module != refused[0], "plan 0" in kernel.description.me
     assert said == ["out of resources []", "True False"]
 
 
+@pytest.mark.slow
 def test_a_region_is_timed_round_by_round_with_the_shortest_run_kept():
     said = run(
         """

@@ -24,7 +24,11 @@ def whole(name, width):
 
 @pytest.mark.dist
 @pytest.mark.parametrize(
-    ("ranks", "ways"), [(2, ["fsdp", "tp"]), (4, ["fsdp", "hsdp", "tp and fsdp"])]
+    ("ranks", "ways"),
+    [
+        (2, ["fsdp", "tp"]),
+        pytest.param(4, ["fsdp", "hsdp", "tp and fsdp"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_split_model_is_trained_as_a_whole_one(ranks, ways):
     done = launch([str(RANK), *ways], ranks, timeout_s=120, env=python_path())

@@ -60,6 +60,14 @@ def planned(recipe, told, interrupt_at=None, **asked):
     )
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """What is started in the background of a shell is born deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_ends_with_the_best_plan_so_far(recipe):
     told, before = [], signal.getsignal(signal.SIGINT)
     found = planned(recipe, told, interrupt_at=5)
