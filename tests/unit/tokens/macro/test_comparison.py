@@ -16,7 +16,7 @@ CLIENTS = (
     Client(name="agent", share=0.4, value_usd=0.5, delay_usd_per_s=0.001),
     Client(name="batch", share=0.2, value_usd=0.3, delay_usd_per_s=0.0001, identities=8),
 )
-TRACE = drawn(800)
+TRACE = drawn(1500)
 
 
 @pytest.fixture(scope="module")
