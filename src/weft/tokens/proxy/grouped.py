@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from weft.core.errors import WeftError
+from weft.core.errors import FileError, WeftError
 from weft.tokens.budgets.records import Account
 from weft.tokens.budgets.refusal import BudgetError
 from weft.tokens.budgets.sqlite import PATIENCE_S, SqliteStore
@@ -82,6 +82,7 @@ class GroupedStore(SqliteStore):
 
         Raises:
             BusyError: others are at work, and it does not wait; nothing was done.
+            FileError: the file cannot be written to; nothing was done.
             Exception: one failed in another way; nothing of any of them has happened.
         """
         if not self._lock.acquire(blocking=waits):
@@ -97,10 +98,16 @@ class GroupedStore(SqliteStore):
             execute("COMMIT")
         except BusyError:
             raise
-        except BaseException:
+        except BaseException as error:
             self._memory.is_stale = True
             with suppress(sqlite3.Error):
                 execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise FileError(
+                    need="a budget's file that can be written to",
+                    got=f"{self._path}: {error}",
+                    hint="nothing was reserved or spent by this; is the disc full?",
+                ) from error
             raise
         finally:
             self._owner = 0

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.tokens.proxy.scripted import calls
+from weft.core.errors import FileError
 from weft.tokens import Call, Count, Money, Status, Usage, usd
 from weft.tokens.adapters import call_plain
 from weft.tokens.budgets import Budget, BudgetError, Cap, HandleError
@@ -227,6 +228,37 @@ def test_after_a_kill_the_next_settles_and_books_what_was_ended(tmp_path):
     budget.verify()
     kinds = [entry.kind for entry in budget._store.audit()[1]]
     assert kinds.count(Kind.SETTLE) == kinds.count(Kind.RELEASE) == kinds.count(Kind.PRESUME) == 1
+
+
+def test_a_full_disc_refuses_what_begins_and_keeps_what_ended(tmp_path):
+    async def run():
+        budget, store = grouped(tmp_path / "b.db", usd(1))
+        desk = Desk(budget, store, ledger=tmp_path / "ledger.db")
+        await desk.open()
+        begun = await desk.begin(begin("c"))
+        execute = store._connection.execute
+        (pages,) = execute("PRAGMA page_count").fetchone()
+        execute(f"PRAGMA max_page_count={pages}")
+        refused = 0
+        for number in range(200):  # until the pages that are there are full
+            try:
+                await desk.begin(begin(f"n{number}", cents=0))
+            except FileError as error:
+                refused += "full" in str(error)
+                break
+        assert refused == 1 and "full" in desk.trouble
+        assert desk.end(End(handle=begun.handle, spent=(usd("0.005"),), call=call("c"))) is None
+        await asyncio.sleep(0.05)
+        execute("PRAGMA max_page_count=100000")
+        while desk.trouble:
+            await asyncio.sleep(0.01)
+        (standing,) = await desk.ask(lambda budget: budget.standings())
+        assert (standing.spent, standing.held) == (usd("0.005"), usd(0))
+        await desk.ask(lambda budget: budget.verify())
+        await desk.close()
+
+    asyncio.run(run())
+    assert [own.id for own in calls(tmp_path)[0]] == ["c"]
 
 
 def test_what_cannot_be_booked_is_booked_later(tmp_path):
