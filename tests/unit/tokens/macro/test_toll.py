@@ -57,7 +57,7 @@ def searched(market, start, seed):
     return best
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(market=markets)
 def test_nothing_that_is_tried_beats_the_toll(market):
     found = best_toll(market)
