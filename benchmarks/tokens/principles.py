@@ -77,6 +77,7 @@ def principles(quick: bool = False, rivals: str = sys.executable) -> Part:
     }
     parts = (
         _duals(times, requests),
+        _kept(requests),
         _most(times, requests[: 1_000 if quick else 4_000]),
         _arriving(times, requests),
         _hidden(requests),
@@ -219,6 +220,35 @@ def _duals(times: Mapping[str, StepTimes], requests: Sequence[Request]) -> Part:
         ),
         rows=tuple(rows),
         facts={**facts, "programmes": tried},
+    )
+
+
+def _kept(requests: Sequence[Request]) -> Part:
+    """What keys and values that are kept cost where memory limits: room for one token less."""
+    steps, own = priced_steps(_plan(LARGE, 2)).times, requests[:2_000]
+    limits = Limits(token_s=1e3)
+    found = capacity(steps, demand_of(own), limits)
+    less, more = (
+        _servers(
+            replace(steps, cache_tokens=steps.cache_tokens + tokens),
+            _Sums(1.0, 1.0, 1.0, own),
+            limits,
+        )
+        for tokens in (-1, 1)
+    )
+    # Each of the servers keeps it.
+    slope = (less - more) / 2.0 / found.server_s
+    usd = 3600.0 * found.held_s * 2 * USD_PER_HOUR / 3600.0 * 1e6
+    told = f"{usd:.2f} usd for a million tokens and hour at {steps.cache_tokens:,} that fit"
+    return Part(
+        claims=(
+            at_most(
+                "tokens kept in memory: dual off finite differences [share]",
+                abs(found.held_s / slope - 1) if slope else np.inf,
+                1e-6,
+            ),
+        ),
+        rows=(("V11", f"{LARGE.name} on 2, kept in memory", "weft", told),),
     )
 
 

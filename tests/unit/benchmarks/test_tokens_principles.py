@@ -21,7 +21,11 @@ def drawn(tmp_path, monkeypatch):
 
 
 def test_prices_of_a_served_model_hold_what_is_said_of_them(drawn):
-    for part in (principles._duals(SMALL, drawn), principles._hidden(drawn)):
+    for part in (
+        principles._duals(SMALL, drawn),
+        principles._kept(drawn),
+        principles._hidden(drawn),
+    ):
         assert [claim.claim for claim in part.claims if not claim.ok] == []
 
 

@@ -140,6 +140,9 @@ class _Units:
         return np.vstack([np.array(lines) @ self.units[:, :4].T, self.units[:, 4:].T])
 
 
+_KEYS = "room for keys and values"
+_ROOMS = ("room in the batch", _KEYS, "room for prompts")
+"""What a step brings, beside the resources that it keeps busy."""
 _LEAST_SHARE = 1e-9
 """Of the cost, below which a constraint does not bind but by rounding."""
 
@@ -158,7 +161,7 @@ def capacity(times: StepTimes, demand: Demand, limits: Limits = Limits()) -> Cap
     _require_quick(times, limits)
     units = _Units.of(demand)
     taken = units.taken(times)
-    names = [own.name for own in times.resources] + ["batch", "memory", "prompts"]
+    names = [own.name for own in times.resources] + list(_ROOMS)
     busy = len(times.resources)
     # What a server has of it, and what a step takes away, or brings.
     has = np.array([1.0] * busy + [0.0] * 3)
@@ -178,7 +181,7 @@ def capacity(times: StepTimes, demand: Demand, limits: Limits = Limits()) -> Cap
         fresh_part_s=float(borne[0]),
         cached_part_s=float(borne[1]),
         output_part_s=float(borne[2]),
-        held_s=abs(float(duals[names.index("memory")])) * steps / servers,
+        held_s=abs(float(duals[busy + _ROOMS.index(_KEYS)])) * steps / servers,
         steps_per_s=steps / servers,
         answered=demand.output / steps,
         binding=tuple(
