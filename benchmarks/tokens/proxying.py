@@ -3,7 +3,9 @@
 An open loop sends chats at a fixed rate to a provider that answers at once: directly, through weft,
 through LiteLLM, and directly again as a control, in slices that take turns within one run. What is
 added is the difference of quantiles to the direct calls of that run. LiteLLM keeps budgets in
-Postgres alone, so that it is run without: its keys are checked, and nothing is capped.
+Postgres alone, so that it is run without: its keys are checked, and nothing is capped. It takes
+turns at a rate that it sustains, and has the full one at the very end, since it would be at work on
+what it could not answer while others are measured.
 """
 
 from __future__ import annotations
@@ -149,13 +151,14 @@ def _measured(
     """All targets in turn, after a round that does not count."""
     warm = [{"target": name, "rate": SUSTAINED, "seconds": 2.0} for name in targets]
     _load(targets, warm)
-    rates = [rate, SUSTAINED] if "litellm" in targets else [rate]
-    slices = [
-        {"target": name, "rate": each, "seconds": seconds}
-        for _ in range(rounds)
-        for each in rates
-        for name in targets
-    ]
+    steps: list[tuple[str, int]] = []
+    for _ in range(rounds):
+        steps += [(name, rate) for name in targets if name != "litellm"]
+        if "litellm" in targets:
+            steps += [(name, SUSTAINED) for name in targets]
+    # Last, since it goes on working at what nobody waits for any more.
+    steps += [("litellm", rate)] if "litellm" in targets else []
+    slices = [{"target": name, "rate": each, "seconds": seconds} for name, each in steps]
     plain = _load(targets, slices)
     found: dict[str, Seen] = {}
     for name, own in plain["found"].items():
@@ -171,7 +174,7 @@ def _load(targets: Mapping[str, object], slices: Sequence[Mapping[str, object]])
     plan = json.dumps({"targets": targets, "slices": slices})
     command = [sys.executable, "-m", "benchmarks.tokens.proxy_load", plan]
     done = subprocess.run(command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _kept(folder: Path) -> tuple[int, int]:
