@@ -36,6 +36,8 @@ WEIGHTS = Weights(outputs=(-0.9, 1.8), offsets=(0.1, -0.6, 1.4), blocks=(0.3, 0.
 """Of no model: any will do to count."""
 WARM_UP = 3
 """Full steps before the first shortcut: the highest predictor takes as many values."""
+NOTHING = 0.01
+"""Share of a full step that one takes which computes nothing: of a profile it is above 0."""
 ROWS = 2
 """Of a batch whose rows are decided each by itself."""
 SPEEDUP = 1.5
@@ -169,7 +171,7 @@ def _calibrated(kind: Kind, built: Built) -> Case:
     prompt = {**built.inputs, "generator": noise(0)}
     found = calibrate(built.pipe, [prompt], probes=2, speedups=(SPEEDUP,))
     computed = 1.0 - (kind.blocks - 2) / kind.blocks
-    share = {Mode.FULL: 1.0, Mode.CFG: 0.5, Mode.BLOCK: computed, Mode.STEP: 0.0}
+    share = {Mode.FULL: 1.0, Mode.CFG: 0.5, Mode.BLOCK: computed, Mode.STEP: NOTHING}
     profile = replace(found, costs=Costs(full_s=1.0, share=share))
     plan = profile.plan(target_speedup=SPEEDUP)
     return Case(policy=Calibrated(profile=profile, target_speedup=SPEEDUP), planned=plan.steps)
