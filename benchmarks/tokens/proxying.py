@@ -225,7 +225,7 @@ def _litellm(folder: Path, rivals: str, up: int, port: int) -> list[str]:
         return []
     (folder / "litellm.yaml").write_text(LITELLM.format(port=up, key=KEY))
     options = ["--config", "litellm.yaml", "--port", str(port), "--host", "127.0.0.1"]
-    # Two workers on two cores were slower than one beside what else runs here.
+    # One worker, as weft has: two cores are shared with the load and the provider.
     return [str(program), *options, "--num_workers", "1", "--telemetry", "False"]
 
 
