@@ -100,6 +100,10 @@ def read_budgets(path: str | Path) -> BudgetsFile:
         raise FileError(need=error.need, got=error.got, hint=error.hint).within(
             str(path)
         ) from error
+    except RecursionError as error:
+        raise FileError(need="nodes that end", got="some within themselves", hint=_HINT).within(
+            str(path)
+        ) from error
     except yaml.YAMLError as error:
         got = " ".join(str(error).split())
         raise FileError(need="YAML", got=got, hint=_HINT).within(str(path)) from error
@@ -131,7 +135,10 @@ def _nodes(node: yaml.Node, path: str) -> Iterator[tuple[str, tuple[Cap, ...]]]:
         raise _wrong(caps, "caps, one for each unit and window", str(list(found)))
     yield path, found
     for name, child in _pairs(parts["nodes"]) if "nodes" in parts else ():
-        below = _path(name, f"{path}/{_word(name)}".lstrip("/"))
+        own = _word(name)
+        if not own or "/" in own:  # an empty one would stand for the root
+            raise _wrong(name, "a name, without a slash: nodes lie within nodes", repr(own))
+        below = _path(name, f"{path}/{own}".lstrip("/"))
         yield from _nodes(child, below)
 
 

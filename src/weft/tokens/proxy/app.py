@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ from weft.tokens.proxy.upstream import NeverSent, passed_on
 __all__ = ["Proxy", "units_of"]
 
 _MODELS = "/v1/models"
+_MODEL = re.compile(rf"{_MODELS}(/[\w:@+~-][\w.:@+~-]*)*", re.ASCII)
+"""A list of models, or one. A path that leads up, or holds a query, would reach what is not metered
+with the provider's key."""
 _JSON = (b"content-type", b"application/json")
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 _POLICY = (
@@ -143,7 +147,7 @@ class Proxy:
             node = self._node(headers)
             raw = await _body(receive, self.house.settings.largest_bytes)
             await Exchange(self.house, path, node, headers, receive, send).run(raw)
-        elif method == "GET" and (path == _MODELS or path.startswith(_MODELS + "/")):
+        elif method == "GET" and _MODEL.fullmatch(path):
             self._node(headers)
             await self._models(path, headers, send)
         elif method == "GET" and path == "/healthz":

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import aiohttp
 
-from weft.core.errors import InputError, WeftError
+from weft.core.errors import FileError, InputError, WeftError
 from weft.tokens.adapters.envelope import tier_name
 from weft.tokens.budgets.records import Handle
 from weft.tokens.budgets.refusal import BudgetError
@@ -184,8 +184,10 @@ class Exchange:
         except BudgetError as error:
             accounts = await house.desk.accounts(self._node)
             raise no_room(error, accounts, time.time()) from error
-        except InputError as error:
+        except FileError as error:
             raise trouble(str(error)) from error
+        except InputError as error:  # amounts beyond what can be counted
+            raise bad_request(error) from error
 
     def _worst(self, handle: Handle) -> dict[str, Any]:
         """The call if nothing more is heard of it, as `call_plain` would say it."""

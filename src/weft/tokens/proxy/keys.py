@@ -109,18 +109,28 @@ def add_key(path: str | Path, node: str) -> str:
     key = _PREFIX + secrets.token_urlsafe(_BYTES)
     file = Path(path)
     try:
-        text = file.read_text() if file.exists() else "keys:\n"
-        if not text.startswith("keys:"):
-            raise InputError(need="a file of keys", got=str(path), hint="name another file")
+        text = file.read_text() if file.exists() else ""
+        added = f'  sha256:{_digest(key)}: "{node}"\n'
+        added = ("" if text.endswith("\n") else "\n" if text else "keys:\n") + added
+        if not _is_keys(text + added):
+            raise InputError(
+                need="a file of keys, one a line", got=str(path), hint="name another file"
+            )
         with file.open("a") as opened:
-            opened.write("" if file.stat().st_size else "keys:\n")
-            opened.write("" if text.endswith("\n") else "\n")
-            opened.write(f'  sha256:{_digest(key)}: "{node}"\n')
-    except OSError as error:
+            opened.write(added)
+    except (OSError, UnicodeDecodeError) as error:
         raise FileError(
             need="a file of keys that can be written to", got=f"{path}: {error}", hint=_HINT
         ) from error
     return key
+
+
+def _is_keys(text: str) -> bool:
+    try:
+        plain: object = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return False
+    return isinstance(plain, dict) and isinstance(cast("dict[str, Any]", plain).get("keys"), dict)
 
 
 def _digest(key: str) -> str:

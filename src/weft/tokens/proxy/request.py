@@ -101,6 +101,8 @@ def read_request(api: Api, raw: bytes, settings: Settings) -> Request:
             got="background: true",
             hint="leave it out: what nobody waits for cannot be settled",
         )
+    if not isinstance(plain.get("stream"), bool | None):
+        raise _wrong("true or false as stream", plain["stream"])
     asked = [_whole(plain[name], name) for name in _limits(api) if plain.get(name) is not None]
     choices = plain.get("n") if api is Api.CHAT else None
     num_choices = 1 if choices is None else _whole(choices, "n")

@@ -3,9 +3,11 @@ import json
 
 import openai
 import pytest
+from yarl import URL
 
 from tests.unit.tokens.proxy.scripted import (
     CHAT,
+    KEY,
     SPENT_NANO,
     UPSTREAM_KEY,
     USAGE,
@@ -143,6 +145,40 @@ def test_models_are_passed_through_and_nothing_else_is(tmp_path):
                 assert (status, json.loads(body)["error"]["code"]) == (404, "unknown_url")
             assert (await own.get("/v1/models", key="sk-other"))[0] == 401
             assert len(own.provider.seen) == 1
+
+    asyncio.run(run())
+
+
+def test_the_providers_key_goes_nowhere_but_to_models_and_calls(tmp_path):
+    ways = ("../files", "%2e%2e/files", "..%2ffiles", "a/%2e%2e/%2e%2e/files", "%252e%252e/files")
+    odd = ("x%3fafter=1", "x%23", "x%20HTTP/1.1", "x%0d%0ahost:y", "a//b", "", "x%5c..%5cfiles")
+
+    async def run():
+        async with place(tmp_path, Provider({"id": "known"})) as own:
+            headers = {"authorization": f"Bearer {KEY}"}
+            for way in (*ways, *odd):
+                address = URL(f"{own.url}/v1/models/{way}", encoded=True)
+                async with own.session.get(address, headers=headers) as reply:
+                    assert (reply.status, (await reply.json())["error"]["code"]) == (
+                        404,
+                        "unknown_url",
+                    ), way
+            assert own.provider.seen == []
+            for name in ("gpt-4.1", "meta-llama/Llama-3.1-8B", "ft:gpt-4o:a::b", "@cf/x@1.0"):
+                assert (await own.get(f"/v1/models/{name}"))[0] == 200
+                assert own.provider.seen.pop()[0] == f"/v1/models/{name}"
+
+    asyncio.run(run())
+
+
+def test_a_length_that_cannot_be_counted_is_a_wrong_request_and_no_trouble(tmp_path):
+    async def run():
+        async with place(tmp_path, Provider()) as own:
+            for key in (KEY, "sk-counted"):
+                status, headers, body = await own.post({**CHAT, "max_tokens": 10**30}, key=key)
+                assert (status, headers["x-should-retry"]) == (400, "false")
+                assert json.loads(body)["error"]["code"] == "invalid_request"
+            assert (await own.get("/healthz"))[0] == 200
 
     asyncio.run(run())
 

@@ -170,6 +170,26 @@ def test_keys_are_kept_as_digests_and_shown_once(tmp_path):
             read_keys(path, ["coder"])
 
 
+@pytest.mark.parametrize(
+    "text", [b"keys: {plain: coder}", b"nodes:\n", b"\xff\xfe", b"keys:\n    k: a\n"]
+)
+def test_a_key_is_added_to_no_file_that_it_would_spoil(tmp_path, text):
+    path = tmp_path / "keys.yaml"
+    path.write_bytes(text)
+    with pytest.raises(InputError, match="a file of keys"):
+        add_key(path, "coder")
+    assert path.read_bytes() == text
+
+
+def test_whether_a_stream_is_asked_for_is_said_by_true_or_false():
+    for asks in (True, False, None):
+        asked = read_request(Api.CHAT, json.dumps({**CHAT, "stream": asks}).encode(), SETTINGS)
+        assert asked.is_stream is bool(asks)
+    for odd in ("true", 1, []):  # which some providers take for true
+        with pytest.raises(InputError, match="as stream"):
+            read_request(Api.CHAT, json.dumps({**CHAT, "stream": odd}).encode(), SETTINGS)
+
+
 def test_the_price_is_one_at_the_windows_pace_and_rises_beyond_it():
     """A thousand calls of an hour's budget; each costs its share, twice that, or half of it."""
     window, prices = parse_window(3600), {}

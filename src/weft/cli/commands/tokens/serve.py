@@ -14,6 +14,8 @@ from weft.core.errors import InputError
 __all__ = ["ACTION"]
 
 KEY_VARIABLE = "WEFT_UPSTREAM_KEY"
+MOST_PORT = 65535
+"""Source: RFC 9293, section 3.1: ports have 16 bits."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -62,6 +64,12 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     if args.new_key is not None:
         _new_key(args, console)
         return
+    if not 0 < args.port <= MOST_PORT:
+        raise InputError(
+            need=f"a port from 1 to {MOST_PORT}",
+            got=str(args.port),
+            hint="--port 8080, for example",
+        )
     for name in ("upstream", "budgets"):
         if getattr(args, name) is None:
             raise InputError(need=f"--{name}", got="none", hint=ACTION.example)
