@@ -8,8 +8,9 @@ from weft.core.errors import InputError
 
 __all__ = ["NONE", "UNKNOWN", "Count", "exactly"]
 
-MOST = 2**53
-"""Beyond this a number of JSON is not exact. Source: RFC 8259, section 6."""
+MOST = 2**63 - 1
+"""Sums of counts are whole numbers of SQLite, which are no larger. Source: SQLite documentation,
+datatypes. What a single call reports is limited by `weft.tokens.adapters.shape`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Count:
     Counts add up, and `&` is what two of the same tokens say together.
 
     Raises:
-        InputError: a bound is negative or larger than JSON holds exactly, or they are in the wrong
+        InputError: a bound is negative or larger than databases hold, or they are in the wrong
             order.
 
     Example:

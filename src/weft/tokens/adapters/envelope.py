@@ -7,6 +7,7 @@ may say who asked; the names looked for are those of `Call`.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -50,6 +51,8 @@ _STANDARD = frozenset({"", "default", "standard", "auto", "on_demand", "none"})
 
 # A number of seconds of this century has ten digits; clocks in other units show it by theirs.
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+_LAST = 1e20
+"""In billionths of a second the year 5138; no clock says more."""
 
 
 def opened(record: Plain) -> Plain:
@@ -129,8 +132,10 @@ def _outcome(value: object) -> bool:
 
 def _duration(value: object) -> float:
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return float(cast("str", value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             need="a number of seconds", got=repr(value)[:80], hint="leave it out if it is not known"
         ) from None
@@ -167,21 +172,27 @@ def seconds(value: object) -> float:
         (1793491200.0, 1793491200.0, 1793491200.0)
     """
     try:
-        number = float(value)  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool) else float(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError, OverflowError):
         try:
             moment = datetime.fromisoformat(str(value))
         except ValueError:
-            raise InputError(
-                need="a time: seconds since 1970, or as in 2026-11-01T12:00:00Z",
-                got=repr(value)[:80],
-                hint="see how the log writes its times",
-            ) from None
+            raise _no_time(value) from None
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not abs(number) < _LAST:
+        raise _no_time(value)
     for least, parts in _UNITS:
         if abs(number) >= least:
             return number / parts
     return number
+
+
+def _no_time(value: object) -> InputError:
+    return InputError(
+        need="a time: seconds since 1970, or as in 2026-11-01T12:00:00Z",
+        got=repr(value)[:80],
+        hint="see how the log writes its times",
+    )
 
 
 def most_tokens(outer: Plain, inner: Plain) -> int | None:

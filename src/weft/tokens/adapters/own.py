@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import Any, cast
 
 from weft.core.errors import InputError
-from weft.tokens.adapters.envelope import Plain
+from weft.tokens.adapters.envelope import Plain, seconds
+from weft.tokens.adapters.shape import MOST
 from weft.tokens.call import Call, Status
 from weft.tokens.classes import TokenClass
 from weft.tokens.count import NONE, UNKNOWN, Count, exactly
@@ -17,6 +18,13 @@ __all__ = ["call_plain", "is_own", "own_calls"]
 
 _KIND = "call"
 _SUMS = ("input", "output")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "at": (int, float),
+    "seconds": (int, float, type(None)),
+    "passed": (bool, type(None)),
+    "labels": (dict,),
+}
+"""Of fields that are no text."""
 _FIELDS = frozenset(field.name for field in fields(Call)) - {"usage"}
 
 
@@ -65,6 +73,10 @@ def own_calls(record: Plain, at: float | None) -> Iterator[Call]:
             hint=f"classes are {', '.join(sorted(classes))}",
         )
     told.setdefault("at", at)
+    if isinstance(told["at"], str):
+        told["at"] = seconds(told["at"])
+    for name, value in told.items():
+        _check(name, value)
     told["status"] = Status(told.get("status", "done"))
     yield Call(
         **told,
@@ -78,18 +90,31 @@ def own_calls(record: Plain, at: float | None) -> Iterator[Call]:
     )
 
 
+def _check(name: str, value: object) -> None:
+    kinds = _KINDS.get(name, (str,))
+    is_good = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    if is_good and name == "labels":
+        is_good = all(isinstance(own, str) for own in cast("dict[str, object]", value).values())
+    if not is_good:
+        raise InputError(
+            need=f"{name} as a field of Call",
+            got=f"{value!r:.80}",
+            hint="leave out what is not known",
+        )
+
+
 def _count(plain: object) -> Count:
     match plain:
         case bool():
             pass
-        case int():
+        case int() if plain <= MOST:
             return exactly(plain) if plain else NONE
-        case [int() as low, int() | None as high]:
+        case [int() as low, int() | None as high] if max(low, high or 0) <= MOST:
             return Count(low, high)
         case _:
             pass
     raise InputError(
-        need="a count: a number, or its ends as [low, high], where high may be null",
+        need=f"a count: a number to {MOST}, or its ends as [low, high], where high may be null",
         got=repr(plain)[:80],
         hint="leave it out where there are none",
     )

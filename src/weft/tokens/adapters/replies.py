@@ -17,6 +17,7 @@ from weft.tokens.adapters.envelope import (
     when,
 )
 from weft.tokens.adapters.providers import provider_name, provider_of_model
+from weft.tokens.adapters.shape import tokens_in
 from weft.tokens.adapters.shapes import SHAPES
 from weft.tokens.adapters.solve import read_numbers
 from weft.tokens.call import Call, Status
@@ -150,9 +151,9 @@ def modalities(usage: Plain) -> dict[str, object]:
             for entry in cast("list[Plain]", listed):
                 kind = str(entry.get("modality", ""))
                 kind = "IMAGE" if kind == "DOCUMENT" else kind
-                count = entry.get("tokenCount", entry.get("token_count", 0))
-                if kind in found and isinstance(count, int):
-                    found[kind] += count
+                if kind in found:
+                    count = entry.get("tokenCount", entry.get("token_count"))
+                    found[kind] += tokens_in(0 if count is None else count, f"{name}.{kind}")
             plain[name] = found
     return plain
 

@@ -12,18 +12,22 @@ from typing import TypeAlias, cast
 
 from weft.core.errors import InputError
 from weft.tokens.classes import TokenClass
-from weft.tokens.count import MOST
 
 __all__ = [
     "IMAGE_CACHE_READ",
+    "MOST",
     "VIDEO_CACHE_READ",
     "Number",
     "Path",
     "Shape",
     "leaf_class",
     "mismatch",
+    "tokens_in",
 ]
 
+MOST = 10**12
+"""Tokens of one number of one call. Chosen: a million times the longest context, so that more is a
+mistake, and nine million such calls can be added up."""
 Path: TypeAlias = tuple[str, ...]
 """Keys from the outermost: ("prompt_tokens_details", "cached_tokens")."""
 
@@ -130,14 +134,21 @@ class Shape:
             elif value is None:
                 values.append(absent)
             else:
-                values.append(_tokens(value, self.numbers[number].name))
+                values.append(tokens_in(value, self.numbers[number].name))
         return values
 
 
 _NOTHING: Mapping[str, object] = {}
 
 
-def _tokens(value: object, name: str) -> int:
+def tokens_in(value: object, name: str) -> int:
+    """A number of tokens as logs write it; `name` is the field's, for errors.
+
+    Raises:
+        InputError: it is none.
+    """
+    if type(value) is int and 0 <= value <= MOST:
+        return value
     # Some exporters write integers as floats or, as OTLP does with 64 bits, as text.
     if isinstance(value, float) and value.is_integer() and 0 <= value <= MOST:
         return int(value)

@@ -8,10 +8,11 @@ Source: OTLP 1.5 JSON encoding; OpenTelemetry semantic conventions for generativ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from weft.core.errors import InputError
 from weft.tokens.adapters.envelope import Plain, about, name_in, seconds, tier_name
 from weft.tokens.adapters.providers import provider_name, provider_of_model
 from weft.tokens.adapters.shapes import SHAPES
@@ -31,6 +32,10 @@ _PAYER = ("weft.payer", "user.id", "enduser.id", "langfuse.user.id")
 _MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "embedding.model_name")
 _PROVIDER = ("gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system")
 _TIER = ("gen_ai.openai.response.service_tier", "openai.response.service_tier", "weft.tier")
+_BOOKED, PROXY = "weft.call", "weft"
+"""Of spans of weft's own proxy: the id that it books the call by, and its name as a source. So a
+ledger that both go into has the call once."""
+_BROKEN = (InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 _REFUSED = frozenset(
     {
         *("RateLimitError", "AuthenticationError", "PermissionDeniedError", "NotFoundError"),
@@ -71,18 +76,42 @@ def is_span(record: Plain) -> bool:
 
 
 def read_spans(record: Plain) -> Iterator[Span]:
-    """Spans of a document, or the one that a record is."""
-    yield from _spans(record) if is_document(record) else [_printed(record)]
+    """Spans of a document, or the one that a record is; those that cannot be read are left out."""
+    for span in _spans(record):
+        if isinstance(span, Span):
+            yield span
 
 
 def span_calls(record: Plain, at: float | None) -> Iterator[Call]:
-    """Calls of models in a document or a span."""
+    """Calls of models in a document or a span.
+
+    Raises:
+        InputError: some spans cannot be read, after all others were.
+    """
     del at  # spans have times
-    spans = list(read_spans(record))
-    known = {span.id: span for span in spans}
+    spans = list(_spans(record))
+    known = {span.id: span for span in spans if isinstance(span, Span)}
+    wrong: list[Exception] = []
     for span in spans:
-        if _is_call(span.attributes):
-            yield _call(span, known)
+        found = span if isinstance(span, Exception) else _call(span, known)
+        if isinstance(found, Exception):
+            wrong.append(found)
+        elif found is not None:
+            yield found
+    if wrong:
+        raise _left_out(wrong, len(spans))
+
+
+def _left_out(wrong: Sequence[Exception], count: int) -> Exception:
+    first = wrong[0]
+    if count == 1:
+        return first
+    is_told = isinstance(first, InputError)
+    return InputError(
+        need=first.need if is_told else "spans",
+        got=f"{first.got if is_told else repr(first)}; {len(wrong)} of {count} spans are left out",
+        hint=first.hint if is_told else "",
+    )
 
 
 def _is_call(attributes: Plain) -> bool:
@@ -93,16 +122,27 @@ def _is_call(attributes: Plain) -> bool:
     return operation not in _HOLDERS and any(name in attributes for name in _MODEL[:2])
 
 
-def _call(span: Span, known: Plain) -> Call:
+def _call(span: Span, known: Plain) -> Call | Exception | None:
+    """The call that a span is, why it cannot be read, or None if it is none."""
+    if not _is_call(span.attributes):
+        return None
+    try:
+        return _made(span, known)
+    except _BROKEN as error:
+        return error
+
+
+def _made(span: Span, known: Plain) -> Call:
     own = span.attributes
+    booked = name_in(own, _BOOKED)
     line = list(_ancestors(span, known))
     shape = SHAPES["openinference" if "openinference.span.kind" in own else "otel"]
     status = _status(span)
     skew = _skew(span, known)
     model = name_in(own, *_MODEL)
     return Call(
-        id=span.id,
-        source="otel",
+        id=booked or span.id,
+        source=PROXY if booked else "otel",
         at=span.start,
         seconds=span.end - span.start if span.end >= span.start else None,
         model=model.lower(),
@@ -110,7 +150,7 @@ def _call(span: Span, known: Plain) -> Call:
         usage=_usage(span, shape.name, status),
         status=status,
         payer=_inherited(line, _PAYER),
-        agent=_inherited(line, _AGENT) or name_in(own, "service.name"),
+        agent=_inherited(line, _AGENT) or ("" if booked else name_in(own, "service.name")),
         task=_inherited(line, _TASK),
         session=_inherited(line, _SESSION),
         parent=span.parent,
@@ -171,7 +211,7 @@ def _printed(record: Plain) -> Span:
     """A span as OpenTelemetry's console exporter and Phoenix write it."""
     context = cast("Plain", record.get("context") or {})
     trace = name_in(record, "trace_id", "traceId") or name_in(context, "trace_id")
-    own = name_in(record, "span_id", "spanId") or name_in(context, "span_id")
+    own = _named(name_in(record, "span_id", "spanId") or name_in(context, "span_id"))
     parent = name_in(record, "parent_id", "parentSpanId", "parent_span_id")
     status = record.get("status", record.get("status_code", ""))
     code = cast("Plain", status).get("status_code") if isinstance(status, dict) else status
@@ -202,16 +242,34 @@ def _flat(attributes: Plain, before: str = "") -> dict[str, Any]:
     return flat
 
 
-def _spans(document: Plain) -> Iterator[Span]:
-    for resource in _list(document, "resourceSpans", "resource_spans"):
+def _spans(record: Plain) -> Iterator[Span | Exception]:
+    """Spans of a document, or the one that a record is; why, in place of one that is broken."""
+    if not is_document(record):
+        yield _printed(record)
+        return
+    for resource in _list(record, "resourceSpans", "resource_spans"):
         about_all = _attributes(cast("Plain", resource.get("resource") or {}))
         for scope in _list(resource, "scopeSpans", "scope_spans", "instrumentationLibrarySpans"):
             for span in _list(scope, "spans"):
-                yield _encoded(span, about_all)
+                try:
+                    found: Span | Exception = _encoded(span, about_all)
+                except _BROKEN as error:
+                    found = error
+                yield found
+
+
+def _named(own: str) -> str:
+    if not own:
+        raise InputError(
+            need="a span with an id",
+            got="one without",
+            hint="without ids nobody can tell the same span again from another one",
+        )
+    return own
 
 
 def _encoded(span: Plain, about_all: Plain) -> Span:
-    trace, own = name_in(span, "traceId", "trace_id"), name_in(span, "spanId", "span_id")
+    trace, own = name_in(span, "traceId", "trace_id"), _named(name_in(span, "spanId", "span_id"))
     parent = name_in(span, "parentSpanId", "parent_span_id")
     status = cast("Plain", span.get("status") or {})
     start = seconds(span.get("startTimeUnixNano", span.get("start_time_unix_nano")))

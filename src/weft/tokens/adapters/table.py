@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from weft.core.errors import InputError
@@ -38,12 +38,10 @@ class Columns:
         Raises:
             InputError: a column is missing or holds something else.
         """
-        missing = sorted(set(self.names.values()) - set(row))
-        if missing:
+        self.check(row, f"row {row.get('#')}")
+        if None in row or None in row.values():
             raise InputError(
-                need=f"rows with the columns {', '.join(self.names.values())}",
-                got=f"no {', '.join(missing)}; there are {', '.join(c for c in row if c != '#')}",
-                hint="--column at=TIMESTAMP says which column is what",
+                need="as many values as there are columns", got=f"row {row.get('#')} of others"
             )
         said = {**self.fixed, **{what: row[name] for what, name in self.names.items()}}
         said = {what: value for what, value in said.items() if value not in ("", None)}
@@ -65,6 +63,25 @@ class Columns:
             tier=tier_name(said.get("tier")),
             **about(said, said),
         )
+
+    def check(self, there: Iterable[str], where: str) -> None:
+        """See that all columns are there.
+
+        Args:
+            there: names of columns of a table; none for an empty one.
+            where: it is, for errors.
+
+        Raises:
+            InputError: some are not.
+        """
+        found = [name for name in there if name != "#"]
+        missing = sorted(set(self.names.values()) - set(found))
+        if found and missing:
+            raise InputError(
+                need=f"rows with the columns {', '.join(self.names.values())}",
+                got=f"{where}: no {', '.join(missing)}; there are {', '.join(map(str, found))}",
+                hint="--column at=TIMESTAMP says which column is what",
+            )
 
 
 def parse_columns(words: Sequence[str]) -> Columns:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,9 @@ _ARGUMENTS = ("gen_ai.tool.call.arguments", "input.value", "tool.parameters")
 _RESULTS = ("gen_ai.tool.call.result", "output.value")
 _DEEPEST = 40
 """Of nested objects that are looked into. Chosen: requests are a few deep."""
+
+
+_BROKEN = (InputError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +99,12 @@ def turns_of(record: Plain, *, at: float | None = None) -> list[Turn]:
 
     Results of tools are in later records: see `Turn.answered`.
     """
-    try:
-        calls = list(read_calls("", record, at=at))
-        spans = list(read_spans(record)) if is_document(record) or is_span(record) else []
-    except (InputError, ValueError, KeyError, TypeError, AttributeError):
-        return []
+    calls: list[Call] = []
+    spans: list[Span] = []
+    with suppress(*_BROKEN):
+        calls.extend(read_calls("", record, at=at))
+    with suppress(*_BROKEN):
+        spans.extend(read_spans(record) if is_document(record) or is_span(record) else [])
     if spans:
         return [*map(_turn, calls), *map(_tool_turn, filter(_is_tool, spans))]
     reply = opened(record)

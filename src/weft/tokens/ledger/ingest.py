@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,10 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
+from weft.core.errors import FileError
 from weft.tokens.adapters.table import Columns
 from weft.tokens.ledger.ledger import Ledger, Progress
 from weft.tokens.ledger.parsing import Parsed, Reading, parse
-from weft.tokens.ledger.records import Raw, file_head, find_files, read_raw
+from weft.tokens.ledger.records import Raw, file_head, find_files, read_raw, table_columns
+from weft.tokens.ledger.schema import plain_text
 
 __all__ = ["Ingested", "ingest"]
 
@@ -80,12 +83,17 @@ def ingest(
         What was done.
 
     Raises:
-        FileError: a file is missing or cannot be read.
-        InputError: the format is none.
+        FileError: a file is missing, or the ledger cannot be written to; or a file cannot be read,
+            after all others were.
+        InputError: the format is none, or a table lacks a column.
     """
     files = find_files(tuple(map(Path, paths)))
     reading = Reading(form=form, columns=columns, at=at, now=time.time())
+    if columns is not None:
+        for path in files:
+            columns.check(table_columns(path), str(path))
     total = Ingested(files=len(files))
+    unread: list[FileError] = []
     with ExitStack() as stack:
         submit = _here
         size = sum(path.stat().st_size for path in files)
@@ -96,8 +104,30 @@ def ingest(
             pool = stack.enter_context(ProcessPoolExecutor(wanted, mp_context=context))
             submit = _in(pool)
         for path in files:
-            total = _added(total, _ingest_file(ledger, path, reading, submit, wanted + 1, tell))
+            try:
+                more = _ingest_file(ledger, path, reading, submit, wanted + 1, tell)
+            except FileError as error:
+                unread.append(error)
+            except sqlite3.Error as error:
+                raise FileError(
+                    need="a ledger that can be written to",
+                    got=f"{ledger.path}: {error}",
+                    hint="what was written stays; the same command goes on where it ended",
+                ) from error
+            else:
+                total = _added(total, more)
+    if unread:
+        raise _left(unread, total)
     return total
+
+
+def _left(unread: Sequence[FileError], total: Ingested) -> FileError:
+    """That some files could not be read, after the others were."""
+    first, others = unread[0], total.files - len(unread)
+    got = first.got + (f", and {len(unread) - 1} files more" if len(unread) > 1 else "")
+    if others:
+        got += f"; of {others} others {total.calls} new calls were read"
+    return FileError(need=first.need, got=got, hint=first.hint)
 
 
 def _here(path: str, raws: Sequence[Raw], reading: Reading) -> Future[Parsed]:
@@ -127,7 +157,7 @@ def _ingest_file(
         table=reading.columns is not None,
     )
     size, progress, quarantined = max(1, path.stat().st_size), start, 0
-    for batch, parsed in _parsed(str(path), raws, reading, submit, ahead):
+    for batch, parsed in _parsed(start.path, raws, reading, submit, ahead):
         whole = [raw for raw in batch if not raw.is_torn]
         progress = ledger.write_batch(
             parsed.rows,
@@ -152,14 +182,17 @@ def _ingest_file(
 
 
 def _where(ledger: Ledger, path: Path) -> Progress:
-    """How far a file was read, if it still begins as it did then."""
-    name = str(path)
+    """How far a file was read, if it still begins as it did then.
+
+    A file that has become shorter is another one. One of which nothing could be read is read anew:
+    by another format, perhaps.
+    """
+    name = plain_text(str(path))
     before = ledger.progress(name)
-    if before is not None and file_head(path, before.head_bytes) == (
-        before.head,
-        before.head_bytes,
-    ):
-        return before
+    if before is not None and before.calls + before.duplicates + before.ignored:
+        is_there = path.suffix == ".gz" or before.position <= path.stat().st_size
+        if is_there and file_head(path, before.head_bytes) == (before.head, before.head_bytes):
+            return before
     head, num_bytes = file_head(path)
     return Progress(path=name, head=head, head_bytes=num_bytes)
 

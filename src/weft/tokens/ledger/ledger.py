@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from weft.core.errors import FileError
 from weft.tokens.call import Call
-from weft.tokens.ledger.schema import CALL_COLUMNS, INSERT, call_row, connect, row_call
+from weft.tokens.ledger.schema import CALL_COLUMNS, INSERT, call_row, connect, plain_text, row_call
 
 __all__ = ["Bad", "Ledger", "Progress"]
 
@@ -67,7 +68,8 @@ class Ledger:
         path: the file; ":memory:" for one that is not kept.
 
     Raises:
-        FileError: it is something else, or cannot be opened.
+        FileError: it is something else, or cannot be opened; or, at the end of a `with`, that it
+            could not be read or written to.
 
     Example:
         >>> from weft.tokens import Usage
@@ -91,6 +93,12 @@ class Ledger:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise FileError(
+                need="a ledger that can be read and written to",
+                got=f"{self.path}: {error}",
+                hint="is the disc full? a ledger that is broken is made anew from the logs",
+            ) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -102,10 +110,11 @@ class Ledger:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield self.connection
+            self.connection.execute("COMMIT")
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # SQLite has gone back by itself where a disc is full
+                self.connection.execute("ROLLBACK")
             raise
-        self.connection.execute("COMMIT")
 
     def add(self, calls: Iterable[Call]) -> int:
         """Write calls, those that are not there; returns how many were new."""
@@ -176,5 +185,9 @@ class Ledger:
 def insert_rows(connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> int:
     """Write rows of calls; returns how many were new."""
     before = connection.total_changes
-    connection.executemany(INSERT, rows)
+    try:
+        connection.executemany(INSERT, rows)
+    except UnicodeEncodeError:  # once in a lifetime, and not worth looking for in every row
+        plain = [[plain_text(v) if isinstance(v, str) else v for v in row] for row in rows]
+        connection.executemany(INSERT, plain)  # those that were written already are left alone
     return connection.total_changes - before

@@ -13,13 +13,16 @@ from weft.tokens.adapters.table import Columns
 from weft.tokens.call import Call
 from weft.tokens.ledger.ledger import Bad
 from weft.tokens.ledger.records import Raw
-from weft.tokens.ledger.schema import call_row
+from weft.tokens.ledger.schema import call_row, plain_text
 
 __all__ = ["Parsed", "Reading", "parse"]
 
 _TOLERANCE_S = 300.0
 """A clock may be so far ahead before a call counts as one of the future; clocks that are kept at
 all are within a second. Chosen."""
+_EARLIEST_S = 1_591_833_600.0
+"""2020-06-11, when OpenAI's API was announced, the first that bills tokens: earlier calls have a
+clock that is wrong, or none. Source: openai.com/index/openai-api."""
 _SHOWN = 20_000
 """Characters that are kept of a broken record; whoever logs prompts has larger ones. Chosen."""
 
@@ -96,14 +99,23 @@ def parse(path: str, raws: Sequence[Raw], reading: Reading) -> Parsed:
         try:
             content = raw.content
             record = json.loads(content) if isinstance(content, str) else content
+            if raw.is_torn:
+                raise InputError(need="a row with a line break after it", got="the end of the file")
             before = len(rows)
             for call in reading.calls(record):
-                skew = f"{call.at - reading.now:.0f} s in the future" if call.at > latest else ""
-                rows.append(call_row(call, skew=skew))
+                row = call_row(call, skew=_skew(call.at, latest, reading.now))
+                rows.append(row)  # those before one that is broken stay
             ignored += len(rows) == before
         except _BROKEN as error:
-            bad.append(Bad(path=path, line=raw.line, reason=_reason(error), record=_text(raw)))
+            reason = plain_text(_reason(error))
+            bad.append(Bad(path=path, line=raw.line, reason=reason, record=_text(raw)))
     return Parsed(rows=rows, bad=bad, ignored=ignored)
+
+
+def _skew(at: float, latest: float, now: float) -> str:
+    if at > latest:
+        return f"{at - now:.0f} s in the future"
+    return "" if at >= _EARLIEST_S else f"{at:.0f} s after 1970, when there were no such calls"
 
 
 def _reason(error: Exception) -> str:

@@ -20,7 +20,16 @@ from weft.tokens.count import UNKNOWN, Count
 from weft.tokens.database import Stamp, prepare
 from weft.tokens.usage import Usage
 
-__all__ = ["CALL_COLUMNS", "COUNTS", "INSERT", "WORDS", "call_row", "connect", "row_call"]
+__all__ = [
+    "CALL_COLUMNS",
+    "COUNTS",
+    "INSERT",
+    "WORDS",
+    "call_row",
+    "connect",
+    "plain_text",
+    "row_call",
+]
 
 _STAMP = Stamp(
     name="a ledger",
@@ -88,6 +97,16 @@ def connect(path: str | Path) -> sqlite3.Connection:
             hint="weft tokens ingest FILES -o ledger.db makes one",
         ) from error
     return connection
+
+
+def plain_text(text: str) -> str:
+    """Text that databases take: halves of characters, which JSON may hold, are written out.
+
+    Example:
+        >>> plain_text("a" + chr(0xD800)) == "a" + chr(92) + "ud800"
+        True
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def call_row(call: Call, *, skew: str = "") -> tuple[object, ...]:

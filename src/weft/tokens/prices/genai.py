@@ -78,7 +78,10 @@ class GenaiBook:
 def _rate(provider: str, model: str, at: float, tier: str) -> Rates:
     from genai_prices.data_snapshot import get_snapshot
 
-    moment = datetime.fromtimestamp(at, tz=UTC)
+    try:
+        moment = datetime.fromtimestamp(at, tz=UTC)
+    except (ValueError, OverflowError, OSError):
+        return unknown_rates(provider, model, f"no prices {at:g} s after 1970")
     wanted = _IDS.get(provider, provider) or None
     try:
         _, info = get_snapshot().find_provider_model(model, None, wanted, None)

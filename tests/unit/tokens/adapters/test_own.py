@@ -60,9 +60,21 @@ def test_sums_that_are_known_better_than_their_classes_are_kept():
         ({"usage": {"fresh": "3"}}, "'3'"),
         ({"usage": {"fresh": True}}, "True"),
         ({"usage": {"fresh": [3]}}, r"\[3\]"),
+        ({"usage": {"fresh": 10**12 + 1}}, "10+1"),
+        ({"model": None}, "need  model"),
+        ({"agent": {"a": 1}}, "need  agent"),
+        ({"passed": "no"}, "need  passed"),
+        ({"seconds": True}, "need  seconds"),
+        ({"at": "noon"}, "a time"),
+        ({"labels": {"a": 1}}, "need  labels"),
     ],
 )
 def test_what_is_no_field_or_count_is_named(changed, named):
     plain = call_plain(Call(id="1", source="s", at=0.0, model="m"))
     with pytest.raises(InputError, match=named):
         read_call("", {**plain, **changed})
+
+
+def test_a_time_may_be_written_as_a_date():
+    plain = call_plain(Call(id="1", source="s", at=0.0, model="m"))
+    assert read_call("", {**plain, "at": "1970-01-02T00:00:00Z"}).at == 86400.0

@@ -3,6 +3,7 @@ import pytest
 from weft.core.errors import InputError
 from weft.tokens import Count, Status, Usage, exactly
 from weft.tokens.adapters import read_call, read_calls
+from weft.tokens.adapters.replies import modalities
 
 OPENAI = {
     "id": "chatcmpl-1",
@@ -136,3 +137,15 @@ def test_counts_that_cannot_be_are_refused_with_their_field():
     usage = {**ANTHROPIC["usage"], "output_tokens": -5}
     with pytest.raises(InputError, match="output_tokens"):
         read_call("", {**ANTHROPIC, "usage": usage}, at=0.0)
+
+
+@pytest.mark.parametrize(("count", "audio"), [("7", 7), (7.0, 7), (None, 0)])
+def test_modalities_are_counted_as_other_numbers_are(count, audio):
+    listed = [{"modality": "AUDIO", "tokenCount": count}]
+    assert modalities({"promptTokensDetails": listed})["promptTokensDetails"]["AUDIO"] == audio
+
+
+@pytest.mark.parametrize("count", [True, -1, "many"])
+def test_a_modality_without_a_number_is_refused(count):
+    with pytest.raises(InputError, match="AUDIO"):
+        modalities({"promptTokensDetails": [{"modality": "AUDIO", "tokenCount": count}]})

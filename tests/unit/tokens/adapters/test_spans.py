@@ -1,5 +1,6 @@
 import pytest
 
+from weft.core.errors import InputError
 from weft.tokens import Count, Status, Usage, exactly
 from weft.tokens.adapters import read_call, read_calls
 
@@ -158,3 +159,34 @@ def test_spans_of_openinference_are_calls_if_a_model_was_called():
 def test_a_span_may_say_how_its_task_ended(passed):
     call = read_call("", a_document(a_span("01", **CHAT, **{"weft.passed": passed})))
     assert call.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"attributes": [{"no": "key"}]}, "KeyError"),
+        ({"spanId": ""}, "an id"),
+        ({"startTimeUnixNano": "soon"}, "soon"),
+    ],
+)
+def test_one_span_that_is_broken_leaves_the_others(changed, named):
+    good = [a_span(f"0{n}", **CHAT) for n in range(3)]
+    read = read_calls("", a_document(good[0], {**good[1], **changed}, good[2]))
+    found = []
+    with pytest.raises(InputError, match=rf"(?s){named}.*1 of 3 spans"):
+        found.extend(read)
+    assert [call.id for call in found] == ["aa/00", "aa/02"]
+
+
+def test_one_count_that_is_broken_leaves_the_other_spans():
+    odd = {**CHAT, "gen_ai.usage.input_tokens": -4}
+    read = read_calls("", a_document(a_span("01", **odd), a_span("02", **CHAT)))
+    found = []
+    with pytest.raises(InputError, match=r"input_tokens(?s:.*)-4; 1 of 2"):
+        found.extend(read)
+    assert [call.id for call in found] == ["aa/02"]
+
+
+def test_a_span_of_the_proxy_is_the_call_that_it_booked():
+    call = read_call("", a_document(a_span("01", **CHAT, weft__call="c7")))
+    assert (call.source, call.id, call.agent) == ("weft", "c7", "")

@@ -50,3 +50,9 @@ def test_a_row_without_a_time_has_the_one_that_was_given_or_is_refused():
 def test_a_word_that_says_no_column_is_refused(word):
     with pytest.raises(InputError, match="WHAT=COLUMN"):
         parse_columns([word])
+
+
+@pytest.mark.parametrize("row", [{**ROW, None: ["5"]}, {**ROW, "GeneratedTokens": None}])
+def test_a_row_of_more_or_fewer_values_is_refused(row):
+    with pytest.raises(InputError, match="as many values"):
+        the_call(COLUMNS, row)

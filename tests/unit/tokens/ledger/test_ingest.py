@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import weft
-from tests.unit.tokens.ledger.known import reply
-from weft.core.errors import InputError
+from tests.unit.tokens.ledger.known import a_call, reply
+from weft.core.errors import FileError, InputError
 from weft.tokens.adapters.table import parse_columns
 from weft.tokens.ledger import Ingested, Ledger, ingest
 from weft.tokens.ledger import ingest as module
@@ -146,3 +146,76 @@ def test_a_format_that_is_not_there_ends_before_anything_is_read(tmp_path, ledge
     with pytest.raises(InputError, match="openia"):
         ingest(ledger, [log], form="openia")
     assert ledger.quarantine() == ()
+
+
+def test_an_array_that_was_being_written_is_read_to_its_end_later(tmp_path, ledger):
+    log = tmp_path / "a.json"
+    text = json.dumps([reply(1), reply(2), reply(3)])
+    log.write_text(text[: len(text) // 2])
+    assert ingest(ledger, [log]).quarantined == 1
+    log.write_text(text)
+    ingest(ledger, [log])
+    assert ids(ledger) == ["chatcmpl-1", "chatcmpl-2", "chatcmpl-3"]
+    assert ledger.quarantine() == ()
+
+
+def test_a_file_that_cannot_be_read_does_not_keep_others_from_being_read(tmp_path, ledger):
+    (tmp_path / "a.jsonl.gz").write_bytes(b"not packed")
+    write(tmp_path / "b.jsonl", [reply(1)])
+    with pytest.raises(FileError, match=r"a\.jsonl\.gz.*1 others 1 new calls"):
+        ingest(ledger, [tmp_path])
+    assert ids(ledger) == ["chatcmpl-1"]
+
+
+def test_a_file_of_which_nothing_could_be_read_is_read_anew(tmp_path, ledger):
+    log = write(tmp_path / "a.jsonl", [reply(1), reply(2)])
+    assert ingest(ledger, [log], form="litellm").quarantined == 2
+    assert ingest(ledger, [log]).calls == 2
+    assert ledger.quarantine() == ()
+
+
+def test_a_file_that_became_shorter_is_read_from_its_start(tmp_path, ledger):
+    log = write(tmp_path / "a.jsonl", [{**reply(1), "note": "x" * 5000}, reply(2)])
+    ingest(ledger, [log])
+    write(log, [{**reply(1), "note": "x" * 5000}])
+    log.write_text(log.read_text()[:5300] + '"}\n' + json.dumps(reply(7)) + "\n")
+    ingest(ledger, [log])
+    assert "chatcmpl-7" in ids(ledger)
+
+
+def test_a_column_that_is_not_there_ends_before_anything_is_read(tmp_path, ledger):
+    (tmp_path / "b.csv").write_text("at,in,out\n1,2,3\n")
+    with pytest.raises(InputError, match=r"b\.csv: no put"):
+        ingest(ledger, [tmp_path / "b.csv"], columns=parse_columns(["input=put"]), at=1.0)
+    assert ledger.progress(str(tmp_path / "b.csv")) is None
+
+
+def test_halves_of_characters_in_records_and_names_stop_nothing(tmp_path, ledger):
+    log = tmp_path / "\udcff.jsonl"
+    odd = reply(1) | {"agent": "\ud800"}
+    write(log, [odd, {"\ud800": 1}, reply(2)])
+    done = ingest(ledger, [log])
+    assert (done.calls, done.quarantined) == (2, 1)
+    assert [call.agent for call in ledger.calls()] == ["\\ud800", "coder"]
+    assert ingest(ledger, [log]).records == 0
+
+
+def test_a_ledger_that_is_full_says_so(tmp_path, ledger):
+    ledger.connection.execute("PRAGMA max_page_count=1")
+    with pytest.raises(FileError, match=r"ledger\.db.*full"):
+        ingest(ledger, [write(tmp_path / "a.jsonl", [reply(n) for n in range(2000)])])
+    assert ids(ledger) == []
+    ledger.connection.execute("PRAGMA max_page_count=100000")
+    assert ingest(ledger, [tmp_path / "a.jsonl"]).calls == 2000
+
+
+def test_calls_of_the_proxy_and_its_spans_are_the_same_calls(tmp_path, ledger):
+    span = {
+        "span_id": "07",
+        "trace_id": "aa",
+        "start_time": "2026-11-01T12:00:00Z",
+        "attributes": {"gen_ai.request.model": "gpt-5", "weft.call": "c0"},
+    }
+    ledger.add([a_call(source="weft")])
+    done = ingest(ledger, [write(tmp_path / "spans.jsonl", [span])])
+    assert (done.calls, done.duplicates) == (0, 1)

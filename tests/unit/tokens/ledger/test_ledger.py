@@ -3,7 +3,10 @@ import sqlite3
 import pytest
 
 from tests.unit.tokens.ledger.known import a_call
+from weft.core.errors import FileError
+from weft.tokens import Usage, exactly
 from weft.tokens.ledger import Bad, Ledger, Progress
+from weft.tokens.ledger.totals import totals
 
 
 def test_the_same_call_again_changes_nothing(tmp_path):
@@ -53,3 +56,21 @@ def test_what_is_kept_aside_is_forgotten_from_a_line_on():
         ledger.write_batch([], bad, Progress(path="f", head="h", head_bytes=1))
         ledger.forget("f", from_line=5)
         assert [own.line for own in ledger.quarantine()] == [1, 5]
+
+
+def test_a_ledger_that_is_broken_says_so(tmp_path):
+    def spoil():
+        with Ledger(tmp_path / "l.db") as ledger:
+            ledger.connection.execute("DROP TABLE calls")
+            list(ledger.calls())
+
+    with pytest.raises(FileError, match=r"l\.db.*no such table"):
+        spoil()
+
+
+def test_sums_of_absurd_counts_are_still_sums(tmp_path):
+    most = Usage.of(fresh=10**12, text=10**12)
+    with Ledger(":memory:") as ledger:
+        ledger.add([a_call(number, usage=most) for number in range(20_000)])
+        (group,) = totals(ledger)
+    assert group.usage.output == exactly(2 * 10**16)

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from tests.unit.tokens.ledger.known import NOON, reply
 from weft.tokens.ledger.parsing import Reading, parse
 from weft.tokens.ledger.records import Raw
@@ -43,3 +45,14 @@ def test_a_call_of_the_future_is_noted():
     assert [row_call(row).id for row in done.rows] == ["chatcmpl-0", "chatcmpl-4000"]
     skews = [row for row in done.rows if any("in the future" in str(cell) for cell in row)]
     assert len(skews) == 1
+
+
+def test_a_call_of_before_there_were_any_is_noted():
+    (row,) = parsed(reply(1) | {"timestamp": 0}).rows
+    assert any("when there were no such calls" in str(cell) for cell in row)
+
+
+@pytest.mark.parametrize("time", [True, "nan", 1e400, 1e30])
+def test_a_time_that_is_none_is_kept_aside(time):
+    (bad,) = parsed(reply(1) | {"timestamp": time}).bad
+    assert "a time" in bad.reason

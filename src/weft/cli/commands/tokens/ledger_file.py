@@ -18,10 +18,13 @@ def add_ledger(parser: argparse.ArgumentParser) -> None:
 def _ledger_file(text: str) -> Path:
     # Opened, a ledger that is missing would be made.
     path = Path(text)
-    if not path.is_file():
+    got = "a folder" if path.is_dir() else "" if path.is_file() else f"no {path}"
+    if not got and path.stat().st_size == 0:
+        got = f"{path}, which is empty"
+    if got:
         raise FileError(
             need="a ledger's file",
-            got=f"no {path}",
+            got=got,
             hint="weft tokens ingest LOGS -o ledger.db makes one",
         )
     return path
