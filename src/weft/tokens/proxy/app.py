@@ -79,7 +79,6 @@ class Proxy:
             FileError: the ledger cannot be opened.
         """
         await self.house.desk.open()
-        await self.house.upstream.open()
         if self.house.spans is not None:
             await self.house.spans.open()
         self._ticking = asyncio.create_task(self._tick())
@@ -170,11 +169,11 @@ class Proxy:
 
     async def _models(self, path: str, headers: Mapping[str, str], send: Send) -> None:
         try:
-            async with self.house.upstream.sent("GET", path, None, headers) as reply:
-                body = await self.house.upstream.whole(reply)
-                if reply.status in (401, 403):
+            async with self.house.upstream.sent("GET", path, b"", headers) as came:
+                body = await self.house.upstream.whole(came)
+                if came.status in (401, 403):
                     raise broken_upstream("the provider does not take the proxy's key")
-                await _reply(send, reply.status, body, tuple(passed_on(reply.raw_headers)))
+                await _reply(send, came.status, body, tuple(passed_on(came.headers)))
         except NeverSent as error:
             raise broken_upstream(str(error), code="no_connection") from error
 

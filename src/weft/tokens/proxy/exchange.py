@@ -15,8 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import aiohttp
-
 from weft.core.errors import FileError, InputError, WeftError
 from weft.tokens.adapters.envelope import tier_name
 from weft.tokens.budgets.records import Handle
@@ -40,7 +38,7 @@ from weft.tokens.proxy.settings import Settings
 from weft.tokens.proxy.shadow import ShadowPrices
 from weft.tokens.proxy.spans import Spans, span_of
 from weft.tokens.proxy.terms import Tariff, Terms
-from weft.tokens.proxy.upstream import NeverSent, Upstream, passed_on
+from weft.tokens.proxy.upstream import Connection, NeverSent, Upstream, passed_on
 from weft.tokens.proxy.verdict import Verdict, judge
 from weft.tokens.usage import Usage
 
@@ -101,7 +99,8 @@ class Exchange:
         self._answer = Answer(self._api)
         self._began, self._waited = time.time(), 0.0
         self._clock = time.perf_counter()
-        self._gone = self._is_closed = self._has_started = self._is_over = False
+        self._gone = self._is_late = False
+        self._is_closed = self._has_started = self._is_over = False
         self._status, self._said, self._sent_headers = 0, [b""], Headers()
 
     async def run(self, raw: bytes) -> None:
@@ -135,24 +134,11 @@ class Exchange:
         self._handle, self._accounts = begun.handle, begun.accounts
         self._limit = self._terms.limit(begun.handle.held)
         self._house.metrics.flying += 1
-        task = asyncio.current_task()
-        assert task is not None
-        watcher = asyncio.create_task(self._watch(task))
         try:
-            async with asyncio.timeout(self._house.settings.total_s):
-                await self._forward()
-        except asyncio.CancelledError:
-            self._close(Status.ABORTED, error="client_gone")
-            if not self._gone:
-                raise
-            task.uncancel()
-        except TimeoutError:
-            what = f"no end within {self._house.settings.total_s:g} s"
-            await self._failed(broken_upstream(what, status=504, code="upstream_timeout"))
+            await self._watched()
         except Problem as problem:
             await self._failed(problem)
         finally:
-            watcher.cancel()
             self._close(Status.ABORTED, error="internal")
             self._house.metrics.flying -= 1
             self._house.metrics.took(time.perf_counter() - self._clock - self._waited)
@@ -225,12 +211,38 @@ class Exchange:
             self._handle = answer.result().handle
             self._close(Status.FAILED, nothing=True, error="client_gone")
 
+    async def _watched(self) -> None:
+        """Forward, as long as the client is there and time is left."""
+        task = asyncio.current_task()
+        assert task is not None
+        total_s = self._house.settings.total_s
+        timer = asyncio.get_running_loop().call_later(total_s, self._stop, task)
+        watcher = asyncio.create_task(self._watch(task))
+        try:
+            await self._forward()
+        except asyncio.CancelledError:
+            if self._is_late:
+                task.uncancel()
+                what = f"no end within {total_s:g} s"
+                raise broken_upstream(what, status=504, code="upstream_timeout") from None
+            self._close(Status.ABORTED, error="client_gone")
+            if not self._gone:
+                raise
+            task.uncancel()
+        finally:
+            timer.cancel()
+            watcher.cancel()
+
     async def _watch(self, task: asyncio.Task[None]) -> None:
         """Stop when the client is gone."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self._is_over:
-            self._gone = True
+        self._stop(task, is_gone=True)
+
+    def _stop(self, task: asyncio.Task[None], *, is_gone: bool = False) -> None:
+        """Break off, unless that has happened or all is done."""
+        if not (self._is_over or self._gone or self._is_late):
+            self._gone, self._is_late = is_gone, not is_gone
             task.cancel()
 
     async def _forward(self) -> None:
@@ -238,34 +250,34 @@ class Exchange:
         upstream = self._house.upstream
         asked = time.perf_counter()
         try:
-            async with upstream.sent("POST", self._path, body, self._headers) as reply:
+            async with upstream.sent("POST", self._path, body, self._headers) as came:
                 self._waited += time.perf_counter() - asked
-                if reply.status != 200:
-                    await self._refused(reply)
-                elif reply.headers.get("content-type", "").startswith(_STREAM.decode()):
-                    await self._stream(reply)
+                if came.status != 200:
+                    await self._refused(came)
+                elif came.header(b"content-type").startswith(_STREAM):
+                    await self._stream(came)
                 else:
-                    await self._whole(reply)
+                    await self._whole(came)
         except NeverSent as error:
             self._close(Status.FAILED, nothing=True, error="no_connection")
             raise broken_upstream(str(error), code="no_connection") from error
 
-    async def _refused(self, reply: aiohttp.ClientResponse) -> None:
+    async def _refused(self, came: Connection) -> None:
         """The provider says no, and bills nothing."""
-        body = await self._house.upstream.whole(reply)
-        await self._closed(Status.FAILED, nothing=True, error=str(reply.status))
-        if reply.status < 400:
-            raise broken_upstream(f"the provider answers with status {reply.status}")
-        if reply.status in (401, 403):
+        body = await self._house.upstream.whole(came)
+        await self._closed(Status.FAILED, nothing=True, error=str(came.status))
+        if came.status < 400:
+            raise broken_upstream(f"the provider answers with status {came.status}")
+        if came.status in (401, 403):
             # Its words may show a part of the key.
             raise broken_upstream("the provider does not take the proxy's key")
-        self._status = reply.status
-        await self._start(passed_on(reply.raw_headers))
+        self._status = came.status
+        await self._start(passed_on(came.headers))
         await self._end(body)
 
-    async def _whole(self, reply: aiohttp.ClientResponse) -> None:
+    async def _whole(self, came: Connection) -> None:
         asked = time.perf_counter()
-        body = await self._house.upstream.whole(reply)
+        body = await self._house.upstream.whole(came)
         self._waited += time.perf_counter() - asked
         plain = event_of(body)
         if plain is None:
@@ -274,20 +286,20 @@ class Exchange:
         else:
             self._answer.whole(plain)
         await self._closed(Status.DONE)
-        self._status = reply.status
-        headers = [*passed_on(reply.raw_headers), (b"content-length", str(len(body)).encode())]
+        self._status = came.status
+        headers = [*passed_on(came.headers), (b"content-length", str(len(body)).encode())]
         await self._start([*headers, *self._told(self._spent)])
         await self._end(body)
 
-    async def _stream(self, reply: aiohttp.ClientResponse) -> None:
+    async def _stream(self, came: Connection) -> None:
         """Pass events on as they come; the last of them once all is settled."""
         answer, events, last = self._answer, Events(), list[bytes]()
         hides = self._api is Api.CHAT and not self._request.wants_usage
-        self._status = reply.status
-        await self._start([*passed_on(reply.raw_headers), *self._told()])
+        self._status = came.status
+        await self._start([*passed_on(came.headers), *self._told()])
         most = self._house.settings.largest_bytes
         asked = time.perf_counter()
-        async for data in self._house.upstream.pieces(reply):
+        while data := await self._house.upstream.piece(came):
             self._waited += time.perf_counter() - asked
             out: list[bytes] = []
             for event in events.feed(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ from weft.core.errors import InputError
 __all__ = ["Settings"]
 
 _WAITS = ("connect_s", "first_s", "between_s", "total_s")
+_VISIBLE = re.compile(r"[!-~]+")
+"""What can stand within a line of HTTP as it is."""
 _LIMITS = ("max_tokens", "context_tokens", "largest_bytes")
 
 
@@ -40,7 +43,7 @@ class Settings:
             killed process loses nothing either way.
 
     Raises:
-        InputError: the address is none, or a limit is not above zero.
+        InputError: the address or the key is none, or a limit is not above zero.
     """
 
     upstream: str
@@ -58,12 +61,17 @@ class Settings:
     durable: bool = False
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.upstream)
-        if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        if not _is_address(self.upstream):
             raise InputError(
                 need="the address of a provider, without a password in it",
                 got=repr(self.upstream),
                 hint="--upstream http://127.0.0.1:8000; its key goes into the environment",
+            )
+        if not _VISIBLE.fullmatch(self.upstream_key or "-"):
+            raise InputError(
+                need="a provider's key of letters, digits and signs alone",
+                got=f"{len(self.upstream_key)} characters, some of them others",
+                hint="is there a space or the end of a line in it?",
             )
         for name in (*_WAITS, *_LIMITS):
             if not getattr(self, name) > 0:
@@ -75,3 +83,14 @@ class Settings:
     def base(self) -> str:
         """The address without /v1 at its end."""
         return self.upstream.rstrip("/").removesuffix("/v1")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        is_place = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
+    is_plain = _VISIBLE.fullmatch(text) is not None and "@" not in parts.netloc
+    has_more = "?" in text or "#" in text
+    return is_place and is_plain and not has_more and parts.scheme in ("http", "https")

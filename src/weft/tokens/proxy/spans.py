@@ -14,12 +14,12 @@ import json
 import logging
 import re
 import secrets
+import urllib.request
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-
-import aiohttp
 
 from weft.core.errors import FileError
 from weft.tokens.call import Call, Status
@@ -31,6 +31,8 @@ EVERY_S = 1.0
 """How often spans are sent. Chosen."""
 MOST = 10_000
 """Spans that wait where a collector does not answer; more are dropped, and counted. Chosen."""
+PATIENCE_S = 10.0
+"""How long a collector may take [s]. Chosen: what OpenTelemetry's exporters wait."""
 _PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _CLIENT, _ERROR = 3, 2
 _log = logging.getLogger("weft.proxy")
@@ -88,21 +90,12 @@ class Spans:
             return
         try:
             if self._is_address:
-                await self._post(document(spans))
+                await asyncio.to_thread(_post, self._where, document(spans))
             else:
                 self._append(document(spans) + b"\n")
-        except (aiohttp.ClientError, TimeoutError, FileError) as error:
+        except (OSError, ValueError, HTTPException, FileError) as error:
             _log.warning("%d spans are kept back: %s", len(spans), " ".join(str(error).split()))
             self._waiting = (spans + self._waiting)[:MOST]
-
-    async def _post(self, body: bytes) -> None:
-        timeout = aiohttp.ClientTimeout(total=10.0)
-        headers = {"content-type": "application/json"}
-        async with (
-            aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
-            session.post(self._where, data=body, headers=headers),
-        ):
-            pass
 
     def _append(self, lines: bytes) -> None:
         try:
@@ -114,6 +107,13 @@ class Spans:
                 got=f"{self._where}: {error}",
                 hint="name another, or a collector's address",
             ) from error
+
+
+def _post(address: str, body: bytes) -> None:
+    """Send to a collector; an error of HTTP is an OSError, too."""
+    request = urllib.request.Request(address, body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S):
+        pass
 
 
 def trace_of(parent: str) -> tuple[str, str]:

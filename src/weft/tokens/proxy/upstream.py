@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
-import aiohttp
-from yarl import URL
-
+from weft.tokens.proxy.connection import Broken, Connection
+from weft.tokens.proxy.pool import NeverSent, Pool
 from weft.tokens.proxy.problems import Problem, broken_upstream
 from weft.tokens.proxy.settings import Settings
 
-__all__ = ["NeverSent", "Upstream", "passed_on"]
+__all__ = ["Connection", "NeverSent", "Upstream", "passed_on"]
 
 _FORWARDED = (
     *("accept-language", "idempotency-key", "openai-beta", "traceparent", "tracestate"),
     *("user-agent", "x-request-id"),
 )
 """Headers of a client's that the provider sees; keys, cookies and addresses are not among them."""
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""What a header may say; nothing that could begin another line. Source: RFC 9110, section 5.5."""
 _HOP = frozenset(
     {
         *(b"connection", b"content-length", b"keep-alive", b"proxy-authenticate", b"server"),
@@ -26,13 +28,6 @@ _HOP = frozenset(
     }
 )
 """Headers of a provider's that are about its own connection. Source: RFC 9110, section 7.6.1."""
-KEEP_S = 4.0
-"""How long a connection that is not in use is kept [s]. Chosen: below the five seconds after which
-common servers close theirs, so that no request meets a connection that is just being closed."""
-
-
-class NeverSent(Exception):
-    """No connection came about, so nothing was asked for and nothing is billed."""
 
 
 class Upstream:
@@ -44,84 +39,62 @@ class Upstream:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._session: aiohttp.ClientSession | None = None
-        self._addresses: dict[str, URL] = {}
-
-    async def open(self) -> None:
-        """Make ready, within an event loop."""
-        # No limit: how many may be in flight is for budgets to say.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_S, ttl_dns_cache=60)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_s),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept"),
-        )
+        self._pool = Pool(settings.base, settings.connect_s)
+        parts = urlsplit(settings.base)
+        self._path = parts.path
+        lines = [f"host: {parts.netloc}", "content-type: application/json"]
+        lines.append("accept-encoding: identity")
+        if settings.upstream_key:
+            lines.append(f"authorization: Bearer {settings.upstream_key}")
+        self._lines = lines
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._pool.close()
 
     @asynccontextmanager
     async def sent(
-        self, method: str, path: str, body: bytes | None, client: Mapping[str, str]
-    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        self, method: str, path: str, body: bytes, client: Mapping[str, str]
+    ) -> AsyncGenerator[Connection]:
         """Send a request, and wait for the head of its answer.
+
+        Args:
+            method: of the request.
+            path: below the provider's address, as it is to stand in the request.
+            body: of the request.
+            client: headers of the client's request, in lower case.
 
         Raises:
             NeverSent: there was no connection.
             Problem: there was no answer, or none in time.
         """
-        assert self._session is not None
-        address = self._addresses.get(path)
-        if address is None:
-            address = URL(self._settings.base + path, encoded=True)
-            if len(self._addresses) < 100:
-                self._addresses[path] = address
-        headers = self._headers(client)
+        head = self._head(method, path, len(body), client)
+        connection = await self._pool.connection()
         try:
-            async with asyncio.timeout(self._settings.first_s):
-                reply = await self._session.request(
-                    method, address, data=body, headers=headers, allow_redirects=False
-                )
-        except TimeoutError as error:
-            if isinstance(error, aiohttp.ConnectionTimeoutError):
-                raise NeverSent(f"no connection within {self._settings.connect_s:g} s") from error
-            raise _late(f"no answer within {self._settings.first_s:g} s") from error
-        except aiohttp.ClientConnectorError as error:
-            raise NeverSent(f"no connection: {error.strerror or error}") from error
-        except (aiohttp.ClientError, ValueError) as error:
-            raise broken_upstream(f"the provider gave no answer: {type(error).__name__}") from error
-        try:
-            yield reply
+            try:
+                await connection.ask((head, body), self._settings.first_s)
+            except TimeoutError as error:
+                raise _late(f"no answer within {self._settings.first_s:g} s") from error
+            except Broken as error:
+                raise broken_upstream(f"the provider gave no answer: {error}") from error
+            yield connection
         finally:
-            if reply.content.at_eof():
-                reply.release()
-            else:
-                reply.close()  # so that the provider stops
+            self._pool.give_back(connection)
 
-    async def pieces(self, reply: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-        """What comes, as it comes.
+    async def piece(self, answer: Connection) -> bytes:
+        """What came since; empty at the end.
 
         Raises:
             Problem: it broke off, or nothing came in time.
         """
-        content = reply.content
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.between_s):
-                    data = await content.readany()
-            except TimeoutError as error:
-                raise _late(f"nothing more within {self._settings.between_s:g} s") from error
-            except aiohttp.ClientError as error:
-                raise broken_upstream(f"the answer broke off: {type(error).__name__}") from error
-            if not data:
-                return
-            yield data
+        try:
+            return await answer.piece(self._settings.between_s)
+        except TimeoutError as error:
+            raise _late(f"nothing more within {self._settings.between_s:g} s") from error
+        except Broken as error:
+            raise broken_upstream(f"the answer broke off: {error}") from error
 
-    async def whole(self, reply: aiohttp.ClientResponse) -> bytes:
+    async def whole(self, answer: Connection) -> bytes:
         """All of an answer.
 
         Raises:
@@ -129,25 +102,25 @@ class Upstream:
         """
         found: list[bytes] = []
         size = 0
-        async for data in self.pieces(reply):
+        while data := await self.piece(answer):
             size += len(data)
             if size > self._settings.largest_bytes:
                 raise broken_upstream(f"more than {self._settings.largest_bytes} bytes")
             found.append(data)
         return found[0] if len(found) == 1 else b"".join(found)
 
-    def _headers(self, client: Mapping[str, str]) -> dict[str, str]:
-        headers = {name: client[name] for name in _FORWARDED if name in client}
-        headers["content-type"] = "application/json"
-        headers["accept-encoding"] = "identity"
-        if self._settings.upstream_key:
-            headers["authorization"] = f"Bearer {self._settings.upstream_key}"
-        return headers
+    def _head(self, method: str, path: str, length: int, client: Mapping[str, str]) -> bytes:
+        own = {name: client[name] for name in _FORWARDED if name in client}
+        lines = [f"{name}: {value}" for name, value in own.items() if _VALUE.fullmatch(value)]
+        if length:
+            lines.append(f"content-length: {length}")
+        first = f"{method} {self._path}{path} HTTP/1.1"
+        return "\r\n".join([first, *self._lines, *lines, "", ""]).encode("latin-1")
 
 
-def passed_on(raw: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def passed_on(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Headers of an answer that a client sees."""
-    return [(low, value) for name, value in raw if (low := name.lower()) not in _HOP]
+    return [own for own in headers if own[0] not in _HOP]
 
 
 def _late(what: str) -> Problem:

@@ -147,12 +147,32 @@ def test_an_answer_that_nobody_waits_for_is_refused():
         read_request(Api.RESPONSES, b'{"model": "m", "background": true}', SETTINGS)
 
 
+ADDRESSES = (
+    *("ftp://x", "x", "http://", "http://a:b@x", "http://x:0", "http://x:99999", "http://x:y"),
+    *("http://x/v1?key=1", "http://x/#v1", "http://x/a b", "http://x/\r\nhost: y", "http://[::1"),
+    "http://b\u00fccher",
+)
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"upstream": "ftp://x"}, {"upstream": "http://a:b@x"}, {"first_s": 0}]
+    "wrong",
+    [
+        *({"upstream": own} for own in ADDRESSES),
+        {"first_s": 0},
+        {"upstream_key": "sk-1\n"},
+        {"upstream_key": "sk-1\r\nx-admin: 1"},
+        {"upstream_key": "sk-\u2026"},
+    ],
 )
 def test_settings_that_cannot_be_are_refused(wrong):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as caught:
         Settings(**{"upstream": "http://x", **wrong})
+    assert "sk-" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["http://x:1/v1/", "https://[::1]:1/api", "https://x/@me/v1"])
+def test_addresses_of_providers_are_taken_with_or_without_their_version(given):
+    assert Settings(upstream=given).base == given.rstrip("/").removesuffix("/v1")
 
 
 def test_keys_are_kept_as_digests_and_shown_once(tmp_path):

@@ -4,16 +4,25 @@ import asyncio
 import json
 import re
 import shutil
+import socket
 import subprocess
 from importlib import resources
 
 import pytest
 
-from tests.unit.tokens.proxy.scripted import CHAT, Provider, calls, completion, place, stream
+from tests.unit.tokens.proxy.scripted import (
+    CHAT,
+    Provider,
+    calls,
+    completion,
+    place,
+    running,
+    stream,
+)
 from weft.tokens.adapters import read_calls
 from weft.tokens.proxy.metrics import MOST_SERIES, Metrics
 from weft.tokens.proxy.page import page
-from weft.tokens.proxy.spans import document, span_of
+from weft.tokens.proxy.spans import Spans, document, span_of
 
 LINE = re.compile(r'[a-z_]+(\{([a-z_]+="([^"\\\n]|\\.)*",?)+\})? -?[0-9.e+-]+')
 
@@ -64,6 +73,40 @@ def test_spans_are_read_as_the_calls_that_they_are(tmp_path):
     assert first.parent == f"{'a' * 32}-{'b' * 16}" or "b" * 16 in first.parent
     assert not second.usage.is_exact or second.usage.input.high is None
     assert json.loads(document([span_of(own, "")]))["resourceSpans"]
+
+
+def test_spans_wait_for_a_collector_that_refuses_them(tmp_path):
+    """One that is down at first, then full, then well: each span arrives once."""
+
+    async def collect(collector, body, receive, send):
+        if len(collector.seen) < 2:
+            collector.status = 503
+        else:
+            collector.status = 200
+            collector.left.set()
+        return {}
+
+    async def run():
+        collector, spans = Provider(collect), None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            spans = Spans(f"http://127.0.0.1:{free.getsockname()[1]}/v1/traces")
+        spans.add({"name": "one"})
+        await spans._send()
+        async with running(collector) as address:
+            spans._where = f"{address}/v1/traces"
+            spans.add({"name": "two"})
+            await spans._send()
+            await spans.open()
+            await asyncio.wait_for(collector.left.wait(), 5)
+            await spans.close()
+        assert [path for path, _, _ in collector.seen] == ["/v1/traces"] * 2
+        _, headers, plain = collector.seen[-1]
+        assert headers["content-type"] == "application/json"
+        (scope,) = plain["resourceSpans"][0]["scopeSpans"]
+        assert [span["name"] for span in scope["spans"]] == ["one", "two"]
+
+    asyncio.run(run())
 
 
 def test_the_page_and_its_state_are_for_this_machine_alone(tmp_path):
