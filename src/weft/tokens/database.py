@@ -47,7 +47,12 @@ def prepare(
     Raises:
         FileError: the file is something else, or of another version.
     """
-    if _is_stamped(connection, path, stamp):
+    connection.execute("BEGIN")  # all that is looked at is of one moment
+    try:
+        is_there = _is_stamped(connection, path, stamp)
+    finally:
+        connection.execute("ROLLBACK")
+    if is_there:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -69,9 +74,9 @@ def _is_stamped(connection: sqlite3.Connection, path: str | Path, stamp: Stamp) 
     Raises:
         FileError: it is something else.
     """
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if (application, version) == (stamp.application, stamp.version):
         return True
     if tables or application:

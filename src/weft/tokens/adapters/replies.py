@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from weft.core.errors import InputError
 from weft.tokens.adapters.envelope import (
     Plain,
     about,
@@ -25,10 +26,15 @@ from weft.tokens.call import Call, Status
 __all__ = ["anthropic_calls", "gemini_calls", "is_reply_of", "modalities", "openai_calls"]
 
 _EMPTY: Plain = {}
+_ENDED = ("finishReason", "finish_reason")
 
 
 def is_reply_of(record: Plain) -> str:
-    """The format of a reply, wrapped or not; empty if it is none."""
+    """The format of a reply, wrapped or not; empty if it is none.
+
+    Raises:
+        InputError: it is a part of one.
+    """
     inner = opened(record)
     kind = inner.get("object")
     if kind in ("chat.completion", "chat.completion.chunk", "text_completion"):
@@ -39,6 +45,12 @@ def is_reply_of(record: Plain) -> str:
         return "gemini"
     usage = inner.get("usage")
     if isinstance(usage, dict):
+        if inner.get("type") == "message_delta":
+            raise InputError(
+                need="a reply",
+                got="message_delta, an event of a stream",
+                hint="log the message that the stream adds up to",
+            )
         if "prompt_tokens" in usage:
             return "openai-chat"
         if inner.get("type") == "message" or "cache_read_input_tokens" in usage:
@@ -119,13 +131,17 @@ def gemini_calls(record: Plain, at: float | None) -> Iterator[Call]:
     inner, outer = opened(record), record
     usage = _usage(inner, "usageMetadata") or _usage(inner, "usage_metadata")
     traffic = (usage or _EMPTY).get("trafficType")
+    candidates = inner.get("candidates")
+    some = cast("list[Any]", candidates if isinstance(candidates, list) else [])
+    # "If empty, the model has not stopped generating tokens": Gemini API reference, Candidate.
+    has_ended = not some or any(name in own for own in some for name in _ENDED)
     yield _call(
         record,
         inner,
         source="gemini",
         shape="gemini",
         usage=None if usage is None else modalities(usage),
-        status=Status.DONE,
+        status=Status.DONE if has_ended else Status.ABORTED,
         at=at,
         provider=provider_name(name_in(outer, "provider")) or "google",
         model=name_in(inner, "modelVersion", "model_version", "model") or name_in(outer, "model"),

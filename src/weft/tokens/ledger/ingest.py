@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sqlite3
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,10 +101,7 @@ def ingest(
         size = sum(path.stat().st_size for path in files)
         wanted = os.cpu_count() or 1 if processes is None else processes
         if wanted > 1 and size >= _WORTH_PROCESSES_BYTES:
-            # Started anew: a process that is forked shares locks of threads that it has not.
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(wanted, mp_context=context))
-            submit = _in(pool)
+            submit = _in(stack.enter_context(_pool(wanted)))
         for path in files:
             try:
                 more = _ingest_file(ledger, path, reading, submit, wanted + 1, tell)
@@ -128,6 +127,21 @@ def _left(unread: Sequence[FileError], total: Ingested) -> FileError:
     if others:
         got += f"; of {others} others {total.calls} new calls were read"
     return FileError(need=first.need, got=got, hint=first.hint)
+
+
+def _pool(wanted: int) -> ProcessPoolExecutor:
+    """Processes that a Ctrl-C does not reach: this one ends them in order."""
+    # Started anew: a process that is forked shares locks of threads that it has not.
+    pool = ProcessPoolExecutor(wanted, mp_context=multiprocessing.get_context("spawn"))
+    if threading.current_thread() is not threading.main_thread():
+        return pool  # which may not change what signals do
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # and so do processes started now
+    try:
+        for _ in range(wanted):
+            pool.submit(time.time)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return pool
 
 
 def _here(path: str, raws: Sequence[Raw], reading: Reading) -> Future[Parsed]:

@@ -1,7 +1,8 @@
 """The ledger: every call once, with its tokens by class, in one SQLite file.
 
 Holds tokens, not money: what they cost is asked of a price book. A call is `(source, id)`; the same
-again changes nothing, and is counted. One process writes at a time, any number read.
+again changes nothing, and is counted; one that was broken off gives way to the whole one. One
+process writes at a time, any number read.
 """
 
 from __future__ import annotations
@@ -184,10 +185,15 @@ class Ledger:
 
 def insert_rows(connection: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> int:
     """Write rows of calls; returns how many were new."""
-    before = connection.total_changes
+    before = _last(connection)
     try:
         connection.executemany(INSERT, rows)
     except UnicodeEncodeError:  # once in a lifetime, and not worth looking for in every row
         plain = [[plain_text(v) if isinstance(v, str) else v for v in row] for row in rows]
         connection.executemany(INSERT, plain)  # those that were written already are left alone
-    return connection.total_changes - before
+    return _last(connection) - before
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    """Number of the last row; rows are numbered as they are written, and none is ever dropped."""
+    return connection.execute("SELECT COALESCE(MAX(rowid), 0) FROM calls").fetchone()[0]

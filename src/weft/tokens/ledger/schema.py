@@ -9,8 +9,10 @@ Source: SQLite documentation, record format (serial types 8 and 9).
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from weft.core.errors import FileError
@@ -52,10 +54,21 @@ _FIRST_COUNT = len(WORDS) + len(_OTHERS)
 _PLACES = {leaf: _FIRST_COUNT + 4 + 2 * place for place, leaf in enumerate(TokenClass)}
 _ZEROS = (0,) * (2 * len(COUNTS))
 
-INSERT = (
-    f"INSERT OR IGNORE INTO calls ({', '.join(CALL_COLUMNS)})"
-    f" VALUES ({', '.join('?' * len(CALL_COLUMNS))})"
+_KEPT = tuple(name for name in WORDS if name not in ("source", "id", "status", "tier"))
+_CHANGES = (
+    *(f"{name} = excluded.{name}" for name in ("status", "tier", *CALL_COLUMNS[_FIRST_COUNT:])),
+    *(f"{name} = COALESCE(excluded.{name}, {name})" for name in ("seconds", "passed")),
+    *(f"{name} = CASE {name} WHEN '' THEN excluded.{name} ELSE {name} END" for name in _KEPT),
 )
+INSERT = (
+    f"INSERT INTO calls ({', '.join(CALL_COLUMNS)})"
+    f" VALUES ({', '.join('?' * len(CALL_COLUMNS))})"
+    f" ON CONFLICT (source, id) DO UPDATE SET {', '.join(_CHANGES)}"
+    " WHERE calls.status = 'aborted' AND (excluded.status = 'done'"
+    " OR excluded.status = 'aborted' AND excluded.output > calls.output)"
+)
+"""Write a call, if it is not there. One that was broken off gives way to what is known later: logs
+of streams, and those of some agents, have a call several times, the last time whole."""
 
 _TABLES = f"""
 CREATE TABLE calls (
@@ -80,23 +93,45 @@ CREATE TABLE quarantine (
 def connect(path: str | Path) -> sqlite3.Connection:
     """Open a ledger's database, and make it if there is none.
 
+    One that lies where nothing may be written is opened to be read, if nobody has it open.
+
     Raises:
         FileError: the file is something else, newer, or cannot be opened.
     """
     try:
-        connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-        prepare(connection, path, _STAMP, _TABLES.split(";"))
-        # A kill loses nothing that was committed; a power cut may lose the last batches, which
-        # reading the same files again brings back.
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-262144"):
-            connection.execute(f"PRAGMA {pragma}")
+        return _connected(str(path))
     except sqlite3.Error as error:
+        if _is_archived(Path(path)):
+            with suppress(sqlite3.Error):
+                return _connected(f"{Path(path).absolute().as_uri()}?immutable=1")
         raise FileError(
             need="a ledger, or a place to make one",
             got=f"{path}: {error}",
             hint="weft tokens ingest FILES -o ledger.db makes one",
         ) from error
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    is_fixed = path.endswith("?immutable=1")
+    connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, uri=is_fixed)
+    try:
+        prepare(connection, path, _STAMP, _TABLES.split(";"))
+        # A kill loses nothing that was committed; a power cut may lose the last batches, which
+        # reading the same files again brings back.
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-262144"):
+            if not is_fixed:
+                connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _is_archived(path: Path) -> bool:
+    """Whether all of a file is in it, and it may not be written to."""
+    log = path.with_name(f"{path.name}-wal")
+    is_whole = path.is_file() and not (log.exists() and log.stat().st_size)
+    return is_whole and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
 def plain_text(text: str) -> str:

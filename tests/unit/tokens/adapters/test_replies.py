@@ -149,3 +149,17 @@ def test_modalities_are_counted_as_other_numbers_are(count, audio):
 def test_a_modality_without_a_number_is_refused(count):
     with pytest.raises(InputError, match="AUDIO"):
         modalities({"promptTokensDetails": [{"modality": "AUDIO", "tokenCount": count}]})
+
+
+def test_an_event_of_a_stream_is_no_reply_of_its_own():
+    event = {"type": "message_delta", "usage": {"output_tokens": 5, "cache_read_input_tokens": 0}}
+    with pytest.raises(InputError, match="an event of a stream"):
+        read_call("", {"timestamp": 1793491200, **event})
+
+
+@pytest.mark.parametrize(("ended", "status"), [({}, "aborted"), ({"finishReason": "STOP"}, "done")])
+def test_a_part_of_a_stream_of_geminis_is_known_from_below(ended, status):
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": 4, "totalTokenCount": 14}
+    part = {"responseId": "g", "candidates": [ended], "usageMetadata": usage}
+    call = read_call("gemini", part, at=1793491200.0)
+    assert (call.status, call.usage.output.is_exact) == (Status(status), status == "done")

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.tokens.ledger.known import a_call
 from weft.core.errors import FileError
-from weft.tokens import Usage, exactly
+from weft.tokens import Count, Status, Usage, exactly
 from weft.tokens.ledger import Bad, Ledger, Progress
 from weft.tokens.ledger.totals import totals
 
@@ -74,3 +74,20 @@ def test_sums_of_absurd_counts_are_still_sums(tmp_path):
         ledger.add([a_call(number, usage=most) for number in range(20_000)])
         (group,) = totals(ledger)
     assert group.usage.output == exactly(2 * 10**16)
+
+
+def test_a_call_that_was_broken_off_gives_way_to_the_whole_one():
+    def seen(status, count, **changed):
+        usage = Usage.of(fresh=5, text=count if status == "done" else Count(count, None))
+        return a_call(1, usage=usage, status=Status(status), **changed)
+
+    with Ledger(":memory:") as ledger:
+        assert ledger.add([seen("aborted", 1, agent="coder")]) == 1
+        for status, count in (("aborted", 7), ("aborted", 3), ("failed", 0)):
+            assert ledger.add([seen(status, count)]) == 0
+        (call,) = ledger.calls()
+        assert (call.status, call.usage.output) == (Status.ABORTED, Count(7, None))
+        assert ledger.add([seen("done", 9, passed=True), seen("aborted", 99)]) == 0
+        (call,) = ledger.calls()
+        assert (call.status, call.usage.output, call.agent) == (Status.DONE, exactly(9), "coder")
+        assert call.passed is True

@@ -1,4 +1,5 @@
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from tests.unit.tokens.ledger.known import a_call
 from weft.core.errors import FileError
 from weft.tokens import Count, TokenClass, Usage
+from weft.tokens.ledger import schema
 from weft.tokens.ledger.schema import CALL_COLUMNS, INSERT, call_row, connect, row_call
 
 COUNTS = st.builds(
@@ -70,3 +72,28 @@ def test_a_ledger_can_be_opened_while_another_writes_to_it(tmp_path):
     assert reader.execute("SELECT COUNT(*) FROM calls").fetchone() == (0,)
     writer.execute("COMMIT")
     assert reader.execute("SELECT COUNT(*) FROM calls").fetchone() == (1,)
+
+
+def test_a_ledger_where_nothing_may_be_written_is_opened_to_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "ledger.db"
+    writer = connect(path)
+    writer.execute(INSERT, call_row(a_call(1)))
+    connected = schema._connected
+
+    def closed(path):
+        if "immutable" not in path:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connected(path)
+
+    monkeypatch.setattr(schema, "_connected", closed)
+    monkeypatch.setattr(schema.os, "access", lambda path, how: False)
+    with pytest.raises(FileError, match="unable to open"):
+        connect(path)  # what is beside it is not in it yet
+    writer.close()
+    assert connect(path).execute("SELECT COUNT(*) FROM calls").fetchone() == (1,)
+
+
+def test_a_ledger_can_be_made_by_several_at_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(5):
+            list(pool.map(lambda n: connect(tmp_path / f"{n}.db").close(), [number] * 8))
