@@ -26,6 +26,12 @@ def toll_sentence(report: TollReport) -> str:
     Args:
         report: tolls.
     """
+    costs = f"A second of delay costs {report.delay_usd_per_s:g} usd."
+    if report.rate != report.rate:
+        return (
+            f"{report.requests:,} requests of {report.source} came at one moment, so that they have"
+            f" sizes and no rate. {costs}"
+        )
     kept = (
         "which the server keeps up with"
         if report.load < 1.0
@@ -33,8 +39,7 @@ def toll_sentence(report: TollReport) -> str:
     )
     return (
         f"{report.requests:,} requests of {report.source} came at {report.rate:.3g} a second: "
-        f"a load of {report.load:.3g}, {kept}. A second of delay costs "
-        f"{report.delay_usd_per_s:g} usd."
+        f"a load of {report.load:.3g}, {kept}. {costs}"
     )
 
 
@@ -110,7 +115,9 @@ def market_table(found: Comparison) -> Table:
             (
                 name,
                 str(welfare),
-                "" if name == first else f"{gain.value:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}]",
+                ""
+                if name == first or gain.value != gain.value
+                else f"{gain.value:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}]",
                 f"{numbers['revenue_usd']:.3g}",
                 f"{numbers['delay_s']:.2f}",
                 f"{numbers['late_s']:.1f}",

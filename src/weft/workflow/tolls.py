@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ __all__ = ["Requests", "TollReport", "read_requests", "toll_report"]
 
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 """Shown where nobody asks for others. Chosen."""
+_LEAST = 1e-6
+"""Of loads. Chosen: below it nobody meets anybody."""
 _BINS = 4
 _SQLITE = b"SQLite format 3\x00"
 
@@ -46,8 +49,8 @@ class TollReport:
     Attributes:
         source: where requests are from.
         requests: how many.
-        rate: at which they came, on average [1/s].
-        load: which that is of the server.
+        rate: at which they came, on average; NaN where all came at one moment [1/s].
+        load: which that is of the server; likewise.
         delay_usd_per_s: what a second of delay costs a request [usd/s].
         rows: rates of requests [1/s] and the tariff at them, by load.
     """
@@ -128,17 +131,18 @@ def toll_report(
         InputError: a load is not between 0 and 1, or a second of delay costs less than nothing.
         InfeasibleError: a request does not fit.
     """
-    if not loads or not all(0.0 < load < 1.0 for load in loads) or not delay_usd_per_s >= 0.0:
+    is_good = bool(loads) and all(_LEAST <= load < 1.0 for load in loads)
+    if not is_good or not delay_usd_per_s >= 0.0:
         raise InputError(
-            need="loads between 0 and 1, and a cost of delay of at least zero",
+            need=f"loads between 0 and 1, at least {_LEAST:g}, and a cost of delay of at least 0",
             got=f"{', '.join(map(str, loads))}; {delay_usd_per_s} usd/s",
             hint="at a load of 1 a queue grows without end",
         )
     kinds, which = size_kinds(requests.trace, _BINS)
-    # Requests of one moment have sizes and no rate.
-    seconds = max(requests.trace.seconds, 1.0)
+    # n requests have n - 1 times between them; those of one moment have sizes and no rate.
+    seconds, between = requests.trace.seconds, len(requests.trace) - 1
+    rate = between / seconds if seconds > 0.0 else math.nan
     mix = np.bincount(which, minlength=len(kinds)) / len(requests.trace)
-    rate = len(requests.trace) / seconds
     server = BatchServer(times, kinds, max_sequences)
     whole = server.load(mix)
     costs = np.full(len(kinds), delay_usd_per_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ class Client:
         delay_usd_per_s: what a second of delay costs a request [usd/s].
         weight: of the share of a server that it has, where there are shares.
         identities: that it sends from, in turn.
+
+    Raises:
+        InputError: a number is none, or below what it can be.
     """
 
     name: str
@@ -35,6 +39,17 @@ class Client:
     delay_usd_per_s: float
     weight: float = 1.0
     identities: int = 1
+
+    def __post_init__(self) -> None:
+        positive = (self.share, self.value_usd, self.weight)
+        is_good = all(0.0 < own < math.inf for own in positive) and self.identities >= 1
+        if not (is_good and 0.0 <= self.delay_usd_per_s < math.inf):
+            raise InputError(
+                need="a share, a value and a weight above zero, an identity or more, and a cost of"
+                " delay of at least zero",
+                got=f"{self}",
+                hint="leave out who sends nothing",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -44,6 +44,8 @@ WINDOW_S = 10.0
 from 1 to 30 s come to the same within a hundredth on the Azure trace."""
 LOADS = (0.01, *(n / 10 for n in range(1, 7)), *(n / 20 for n in range(14, 19)), 0.93, 0.96, 0.98)
 """At which the toll is worked out that an adaptive one takes. Chosen: closer where it is steep."""
+LEAST_LOAD, MOST_LOAD = 1e-3, 1e3
+"""Of all requests. Chosen: one request after the other, and nearly all at once."""
 _BINS, _FEW_BINS = 4, 2
 
 
@@ -64,9 +66,13 @@ class Comparison:
         return _interval([float(getattr(run, what)) for run in self.runs[name]], level)
 
     def gain(self, name: str, over: str, level: float = 0.95) -> Interval:
-        """How much more welfare than another, by draw, as a share of the other's."""
+        """How much more welfare than another, by draw, as a share of the other's size."""
         pairs = zip(self.runs[name], self.runs[over], strict=True)
-        return _interval([a.welfare_usd / b.welfare_usd - 1.0 for a, b in pairs], level)
+        shares = [
+            (a.welfare_usd - b.welfare_usd) / abs(b.welfare_usd) if b.welfare_usd else math.nan
+            for a, b in pairs
+        ]
+        return _interval(shares, level)
 
 
 def _interval(values: Sequence[float], level: float) -> Interval:
@@ -104,9 +110,10 @@ def compare(
         InputError: a mechanism has no such name, or shares do not add up to one.
     """
     odd = [name for name in mechanisms if name not in MECHANISMS]
-    if odd or not mechanisms or seeds < 1 or not load > 0.0:
+    if odd or not mechanisms or seeds < 1 or not LEAST_LOAD <= load <= MOST_LOAD:
         raise InputError(
-            need=f"some of {', '.join(MECHANISMS)}, a load above zero, and a seed or more",
+            need=f"some of {', '.join(MECHANISMS)}, a load from {LEAST_LOAD:g} to {MOST_LOAD:g},"
+            " and a seed or more",
             got=f"{', '.join(odd) or 'none'}, load {load}, {seeds} seeds",
             hint="leave mechanisms out for all of them",
         )

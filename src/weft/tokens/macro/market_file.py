@@ -26,6 +26,7 @@ from weft.tokens.macro.clients import Client
 from weft.tokens.serving.plan_file import load_served_plan
 from weft.tokens.serving.served import priced_steps
 from weft.tokens.serving.steps import ResourceTime, StepTimes
+from weft.tokens.yaml_once import load_once
 
 __all__ = ["EXAMPLE_CLIENTS", "read_clients", "read_steps"]
 
@@ -70,7 +71,7 @@ def read_steps(path: Path) -> StepTimes:
         )
     try:
         resources = tuple(_built(ResourceTime, row) for row in _rows(plain["resources"]))
-        return StepTimes(resources, int(plain["cache_tokens"]))
+        return StepTimes(resources, _whole(plain["cache_tokens"]))
     except (InputError, TypeError, ValueError) as error:
         raise _wrong(path, "what steps take", error) from error
 
@@ -85,20 +86,37 @@ def read_clients(path: Path) -> tuple[Client, ...]:
     if "clients" not in plain:
         raise FileError(need="clients", got=f"{path}: {', '.join(plain)}", hint=_HINT)
     try:
-        return tuple(_built(_client, row) for row in _rows(plain["clients"]))
+        found = tuple(_built(_client, row) for row in _rows(plain["clients"]))
+        if len({own.name for own in found}) < len(found):
+            raise ValueError(f"each name once, got {', '.join(own.name for own in found)}")
+        return found
     except (InputError, TypeError, ValueError) as error:
         raise _wrong(path, "clients", error) from error
 
 
 def _client(*, identities: float = 1.0, **row: Any) -> Client:
-    return Client(identities=int(identities), **row)
+    return Client(identities=_whole(identities), **row)
+
+
+def _whole(value: object) -> int:
+    number = _number("", value)
+    if not number.is_integer():
+        raise ValueError(f"need a whole number, got {value!r:.80}")
+    return int(number)
+
+
+def _number(name: str, value: object) -> float:
+    """YAML takes 5e-10, without a point, for text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"need a number{' as ' * bool(name)}{name}, got {value!r:.80}")
+    return float(value)
 
 
 def _read(path: Path) -> dict[str, Any]:
     text = read_text(path, "a market's file", _HINT)
     try:
-        plain = cast("object", yaml.safe_load(text))
-    except yaml.YAMLError as error:
+        plain = load_once(text)
+    except (yaml.YAMLError, RecursionError) as error:
         raise _wrong(path, "YAML", error) from error
     if not isinstance(plain, dict) or not _PARTS.issuperset(cast("dict[str, Any]", plain)):
         raise FileError(
@@ -122,5 +140,6 @@ def _rows(plain: object) -> list[Mapping[str, Any]]:
 
 
 def _built(kind: Callable[..., _T], row: Mapping[str, Any]) -> _T:
-    """Of a row; YAML takes 5e-10, without a point, for text."""
-    return kind(**{name: own if name == "name" else float(own) for name, own in row.items()})
+    return kind(
+        **{name: str(own) if name == "name" else _number(name, own) for name, own in row.items()}
+    )

@@ -67,8 +67,18 @@ class Trace:
         )
 
     def at_load(self, load: float, times: StepTimes, max_sequences: int) -> Trace:
-        """The same requests, as much faster or slower that they ask for so much of a server."""
-        asked = float(server_seconds(self, times, max_sequences).sum()) / max(self.seconds, 1e-9)
+        """The same requests, as much faster or slower that they ask for so much of a server.
+
+        Raises:
+            InputError: all come at one moment.
+        """
+        if not self.seconds > 0.0:
+            raise InputError(
+                need="requests at different times",
+                got=f"{len(self)} at one moment",
+                hint="there is no rate of them that could be stretched",
+            )
+        asked = float(server_seconds(self, times, max_sequences).sum()) / self.seconds
         return replace(self, arrival_s=self.arrival_s * (asked / load))
 
 

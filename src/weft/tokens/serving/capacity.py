@@ -167,7 +167,11 @@ def capacity(times: StepTimes, demand: Demand, limits: Limits = Limits()) -> Cap
     has = np.array([1.0] * busy + [0.0] * 3)
     room = (limits.sequences, times.cache_tokens, limits.step_tokens)
     brings = np.array([*(-own.fixed_s for own in times.resources), *map(float, room)])
-    servers, steps, duals = _solve(has, brings, taken[:, 0], 1.0 / limits.token_s)
+    try:
+        servers, steps, duals = _solve(has, brings, taken[:, 0], 1.0 / limits.token_s)
+    except InfeasibleError:
+        _require_room(times, demand)  # which is why, for most
+        raise
     # One more of a class takes its derivative, at the price of each constraint.
     counts = np.array([demand.fresh or 1.0, demand.cached or 1.0, demand.output])
     grown = duals @ taken[:, 1:] / counts
@@ -199,6 +203,16 @@ def _require_quick(times: StepTimes, limits: Limits) -> None:
             need=f"a token every {limits.token_s:g} s",
             got=f"{fixed:.3g} s for a step with nothing in it",
             options=("more devices for a server", "more time for a token"),
+        )
+
+
+def _require_room(times: StepTimes, demand: Demand) -> None:
+    mean = demand.fresh + demand.cached + demand.output
+    if mean > times.cache_tokens:
+        raise InfeasibleError(
+            need=f"room for the {mean:,.0f} tokens of a mean request",
+            got=f"{times.cache_tokens:,}",
+            options=("more devices for a server", "leave out what is no request"),
         )
 
 

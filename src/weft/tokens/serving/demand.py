@@ -6,12 +6,12 @@ import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from weft.core.errors import FileError, InputError
+from weft.tokens.adapters.envelope import seconds
 from weft.tokens.serving.simulate import Request
 
 __all__ = ["Demand", "demand_of", "load_requests", "peak_rate"]
@@ -100,12 +100,14 @@ _NAMES = {
     "CachedTokens": ("CachedTokens", "cached_tokens"),
 }
 """What columns may be called: as in those traces, or as fields of `Request`."""
+_OTHERS = "arrival_s, input_tokens, output_tokens"
 
 
 def load_requests(path: Path) -> tuple[Request, ...]:
     """Requests of a trace, in order of arrival, the first of them at 0 s.
 
-    A CSV with columns TIMESTAMP (ISO 8601, or seconds), ContextTokens and GeneratedTokens, as the
+    A CSV with columns TIMESTAMP (ISO 8601, in UTC without a zone, or seconds; thousandths and less
+    are told by their size, as in logs), ContextTokens and GeneratedTokens, as the
     Azure LLM inference traces have them, and CachedTokens where some of the context is cached; or
     arrival_s, input_tokens, output_tokens and cached_tokens.
 
@@ -137,27 +139,24 @@ def _request(row: dict[str, str], called: Mapping[str, str], path: Path, number:
     try:
         context, output = (int(row[called[column]]) for column in _COLUMNS[1:])
         return Request(
-            arrival_s=_seconds(row[called[_COLUMNS[0]]]),
+            arrival_s=seconds(row[called[_COLUMNS[0]]]),
             input_tokens=context,
             cached_tokens=int(row.get(called.get("CachedTokens", "")) or 0),
             output_tokens=output,
         )
-    except (TypeError, ValueError, InputError) as error:
-        raise _bad(path, f"line {number}: {error}") from error
+    except InputError as error:
+        raise _bad(path, f"line {number}: {_shown(row)}", error.need) from error
+    except (TypeError, ValueError) as error:
+        raise _bad(path, f"line {number}: {_shown(row)}", "whole numbers of tokens") from error
 
 
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        found = datetime.fromisoformat(text)
-        # Clocks without a zone do not jump: there is no summer time in them.
-        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
+def _shown(row: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value!r}" for name, value in row.items())[:200]
 
 
-def _bad(path: Path, got: str) -> FileError:
+def _bad(path: Path, got: str, need: str = "") -> FileError:
     return FileError(
-        need=f"a trace with columns {', '.join(_COLUMNS)}",
+        need=need or f"a trace with columns {', '.join(_COLUMNS)}, or {_OTHERS}",
         got=f"{path}: {got}",
         hint="a row for each request: when it came, tokens of its prompt and of its answer",
     )
@@ -165,9 +164,11 @@ def _bad(path: Path, got: str) -> FileError:
 
 def peak_rate(arrivals_s: Iterable[float], window_s: float, share: float) -> float:
     """Requests a second that no more than `1 - share` of all windows go beyond [1/s]."""
-    times = np.sort(np.array(list(arrivals_s), dtype=np.float64))
+    times = np.array(list(arrivals_s), dtype=np.float64)
     if not len(times):
         return 0.0
-    windows = int(times[-1] // window_s) + 1
-    counts = np.sort(np.bincount((times // window_s).astype(np.int64), minlength=windows))
-    return float(counts[min(windows - 1, math.ceil(share * windows) - 1)]) / window_s
+    windows = int(times.max() // window_s) + 1
+    # Windows without a request are counted and not listed: a trace may have gaps of years.
+    counts = np.sort(np.unique(times // window_s, return_counts=True)[1])
+    place = min(windows - 1, math.ceil(share * windows) - 1) - (windows - len(counts))
+    return float(counts[place]) / window_s if place >= 0 else 0.0

@@ -105,6 +105,12 @@ class StepTimes:
                 got=f"{len(self.resources)} resources, room for {self.cache_tokens} tokens",
                 hint="a model that does not fit on a machine serves nobody: take more devices",
             )
+        if not self.seconds(StepLoad(tokens=1, sequences=1, pairs=1, context_tokens=1)) > 0.0:
+            raise InputError(
+                need="steps that take time",
+                got="times of 0 s alone",
+                hint="take them from a Machine: weft.tokens.serving",
+            )
 
     def seconds(self, load: StepLoad) -> float:
         """How long a step with `load` in it takes [s]."""

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from tests.unit.tokens.macro.test_batching import TIMES
 from tests.unit.tokens.macro.test_trace import drawn
 from weft.core.errors import InputError
 from weft.tokens.macro.clients import Client, crowd
-from weft.tokens.macro.comparison import MECHANISMS, compare, posted_toll, schedule
+from weft.tokens.macro.comparison import MECHANISMS, Comparison, compare, posted_toll, schedule
 from weft.tokens.macro.market import run_market
 from weft.tokens.macro.mechanisms import EqualShare, Free, PostedToll
 
@@ -85,3 +86,13 @@ def test_what_is_not_known_is_named():
         compare(TRACE, TIMES, CLIENTS, load=1.0, mechanisms=["lottery"])
     with pytest.raises(InputError, match="add up to one"):
         crowd(TRACE, CLIENTS[:2], TIMES, max_sequences=64, seed=0)
+
+
+def test_a_gain_over_a_loss_is_above_zero():
+    def run(usd):
+        return SimpleNamespace(welfare_usd=usd)
+
+    runs = {"a": (run(1.0), run(1.0)), "b": (run(-1.0), run(-2.0)), "c": (run(0.0), run(0.0))}
+    found = Comparison(load=1.0, runs=runs)
+    assert found.gain("a", "b").value == pytest.approx((2.0 + 1.5) / 2)
+    assert math.isnan(found.gain("a", "c").value)

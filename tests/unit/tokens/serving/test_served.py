@@ -1,8 +1,10 @@
 """Steps of a served model, against the cost model and against themselves."""
 
 import json
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from weft.core.errors import FileError, InfeasibleError, InputError
@@ -22,6 +24,7 @@ from weft.tokens.serving import (
     served_prices,
     step_seconds,
 )
+from weft.tokens.serving.demand import peak_rate
 from weft.tokens.serving.layers import Batch, kv_bytes, weight_bytes
 from weft.tokens.serving.served import step_load
 
@@ -290,3 +293,21 @@ def test_a_plan_that_nobody_can_serve_is_refused(wrong, named):
 def test_a_trace_without_length_has_no_rate():
     with pytest.raises(InputError, match="a trace of some time"):
         served_prices(plan(), [Request(arrival_s=1, input_tokens=1, output_tokens=1)])
+
+
+@pytest.mark.parametrize("times", [("1700158546680", "1700158547680"), ("5e9", "5000000001")])
+def test_times_of_a_trace_may_be_in_other_units(tmp_path, times):
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s,input_tokens,output_tokens\n" + "".join(f"{t},5,5\n" for t in times))
+    assert [own.arrival_s for own in load_requests(path)] == [0.0, 1.0]
+
+
+def test_a_gap_of_years_takes_no_memory():
+    assert peak_rate([0.0, 1.0, 1e15], 60.0, 0.99) == 0.0
+    assert peak_rate([0.0, 1.0, 1e15], 60.0, 1.0) == 2 / 60.0
+    rng = np.random.default_rng(1)
+    times = np.cumsum(rng.exponential(9.0, 400))
+    counts = np.sort(np.bincount((times // 60.0).astype(int)))
+    for share in (0.3, 0.5, 0.9, 0.99, 1.0):
+        place = math.ceil(share * len(counts)) - 1
+        assert peak_rate(times, 60.0, share) == counts[place] / 60.0

@@ -52,7 +52,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prices", metavar="BOOK", default="genai", help="of the list: genai, litellm, or a file"
     )
     parser.add_argument(
-        "--off", type=float, default=0.2, help="how far the cost model may be off, a share (0.2)"
+        "--off",
+        metavar="SHARE",
+        type=float,
+        default=0.2,
+        help="how far the cost model may be off, for the interval of --against; 0.2 is chosen and"
+        " not measured: `weft bench predict` measures it on a machine (0.2)",
     )
     parser.add_argument("-o", "--output", metavar="FILE", type=writable_file, help="keep the plan")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weft.cli.command import Command
 from weft.cli.commands.options import writable_file
-from weft.cli.commands.tokens.toll import add_server, number
+from weft.cli.commands.tokens.toll import add_server, number, whole
 from weft.cli.console import Console
 
 __all__ = ["ACTION"]
@@ -28,9 +28,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1.2,
         help="of the server, if all were sent: times are stretched to it (1.2)",
     )
-    parser.add_argument("--first", metavar="N", type=number, help="requests alone (all)")
+    parser.add_argument("--first", metavar="N", type=whole, help="requests alone (all)")
     parser.add_argument(
-        "--seeds", metavar="N", type=number, default=5, help="draws of values and payers (5)"
+        "--seeds", metavar="N", type=whole, default=5, help="draws of values and payers (5)"
     )
     parser.add_argument(
         "--only", metavar="NAME", action="append", help="a mechanism; repeat for more (all)"
@@ -50,16 +50,16 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     times = read_steps(args.steps)
     clients = EXAMPLE_CLIENTS if args.clients is None else read_clients(args.clients)
     trace = read_requests(args.requests, model=args.model).trace
-    trace = trace if args.first is None else trace.first(int(args.first))
+    trace = trace if args.first is None else trace.first(args.first)
     with console.progress() as progress:
         found = compare(
             trace,
             times,
             clients,
             load=args.load,
-            seeds=int(args.seeds),
+            seeds=args.seeds,
             mechanisms=args.only or MECHANISMS,
-            max_sequences=int(args.most),
+            max_sequences=args.most,
             tell=lambda name, share: progress("market", share, name),
         )
     console.line(market_sentence(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from weft.cli.command import Command
 from weft.cli.console import Console
 from weft.core.errors import InputError
 
-__all__ = ["ACTION", "add_server", "number"]
+__all__ = ["ACTION", "add_server", "number", "whole"]
+
+_MOST = 1e12
+"""Of dollars, requests and draws. Chosen: more is a mistake."""
 
 
 def number(text: str) -> float:
@@ -23,13 +27,26 @@ def number(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise InputError(need="a number above zero", got=repr(text), hint="0.001, for example")
+    if not 0.0 < value < _MOST:
+        need = f"a number above zero, and below {_MOST:g}"
+        raise InputError(need=need, got=repr(text), hint="0.001, for example")
     return value
 
 
+def whole(text: str) -> int:
+    """A number of an argument that counts something.
+
+    Raises:
+        InputError: it is none.
+    """
+    value = number(text)
+    if not value.is_integer():
+        raise InputError(need="a whole number above zero", got=repr(text), hint="10, for example")
+    return int(value)
+
+
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(number(part) for part in text.split(",") if part.strip())
+    return tuple(number(part) for part in text.split(","))
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +55,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
         "--steps", metavar="FILE", type=Path, required=True, help="what steps of the server take"
     )
     parser.add_argument(
-        "--most", metavar="N", type=number, default=256, help="requests in a batch (256)"
+        "--most", metavar="N", type=whole, default=256, help="requests in a batch (256)"
     )
 
 
@@ -70,7 +87,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         times,
         delay_usd_per_s=args.delay,
         loads=args.loads or LOADS,
-        max_sequences=int(args.most),
+        max_sequences=args.most,
     )
     console.line(toll_sentence(report))
     console.line()
@@ -81,8 +98,8 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         {
             "source": report.source,
             "requests": report.requests,
-            "rate": report.rate,
-            "load": report.load,
+            "rate": report.rate if math.isfinite(report.rate) else None,
+            "load": report.load if math.isfinite(report.load) else None,
             "delay_usd_per_s": report.delay_usd_per_s,
             "left_out": requests.left_out,
             "tolls": [{"rate": rate, **asdict(own)} for rate, own in report.rows],

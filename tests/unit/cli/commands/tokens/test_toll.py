@@ -4,8 +4,10 @@ import pytest
 
 from tests.unit.tokens.ledger.known import a_call
 from weft.cli.main import main
+from weft.machine import preset
 from weft.tokens import Count, Usage
 from weft.tokens.ledger import Ledger
+from weft.tokens.serving import Decoder, ServedPlan, priced_steps, save_served_plan
 
 SERVER = """
 cache_tokens: 40000
@@ -77,6 +79,10 @@ def test_a_market_is_played_and_its_page_written(trace, server, tmp_path, capsys
         ("resources: [{name: a, token_s: -4}]\ncache_tokens: 4", "-4"),
         ("- 3", "a mapping of"),
         ("a: [", "YAML"),
+        ("resources: [{name: a, token_s: 0}]\ncache_tokens: 4", "0 s alone"),
+        ("resources: [{name: a, token_s: true}]\ncache_tokens: 4", "True"),
+        ("resources: [{name: a, token_s: 1}]\ncache_tokens: .inf", "inf"),
+        ("cache_tokens: 4\ncache_tokens: 5", "stands twice"),
     ],
 )
 def test_files_of_something_else_are_refused(trace, tmp_path, capsys, text, named):
@@ -90,8 +96,86 @@ def test_what_cannot_be_asked_is_named(trace, server, tmp_path, capsys):
     for words, named in (
         (["toll", trace, "--steps", server, "--loads", "0.5,1"], "between 0 and 1"),
         (["toll", trace, "--steps", server, "--delay", "free"], "above zero"),
+        (["toll", trace, "--steps", server, "--delay", "1e300"], "below 1e+12"),
+        (["toll", trace, "--steps", server, "--loads", ""], "above zero"),
+        (["toll", trace, "--steps", server, "--loads", "1e-300"], "at least 1e-06"),
+        (["toll", trace, "--steps", server, "--most", "0.5"], "a whole number"),
+        (["simulate", trace, "--steps", server, "--load", "1e-300"], "a load from"),
+        (["simulate", trace, "--steps", server, "--first", "3.7"], "a whole number"),
         (["simulate", trace, "--steps", server, "--only", "lottery"], "lottery"),
         (["simulate", str(tmp_path / "no.csv"), "--steps", server], "no.csv"),
     ):
         assert main(["tokens", *words]) != 0
         assert named in capsys.readouterr().err
+
+
+def test_a_served_plan_says_what_steps_take(trace, tmp_path, capsys):
+    plan = tmp_path / "plan.json"
+    model = Decoder(
+        name="tiny",
+        layers=4,
+        hidden=512,
+        heads=8,
+        kv_heads=8,
+        head=64,
+        feed_forward=2048,
+        vocabulary=32000,
+    )
+    machine = preset("dgx-h100x1")
+    served = ServedPlan(decoder=model, machine=machine, usd_per_device_hour=2.5, source="a list")
+    save_served_plan(served, plan)
+    assert main(["tokens", "toll", trace, "--steps", str(plan), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    steps = tmp_path / "steps.yaml"
+    times = priced_steps(served).times
+    resources = [{n: getattr(own, n) for n in own.__slots__} for own in times.resources]
+    steps.write_text(json.dumps({"cache_tokens": times.cache_tokens, "resources": resources}))
+    assert main(["tokens", "toll", trace, "--steps", str(steps), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+    assert told["tolls"][-1]["request_usd"] > 0
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"weft": "plan", "version": 1}', ""])
+def test_a_plan_of_another_kind_is_refused(trace, tmp_path, capsys, text):
+    plan = tmp_path / "plan.json"
+    plan.write_text(text)
+    assert main(["tokens", "toll", trace, "--steps", str(plan)]) == 2
+    told = capsys.readouterr().err
+    assert "plan.json" in told and "served plan of version 1" in told
+
+
+def test_requests_of_one_moment_have_tolls_and_no_rate(server, tmp_path, capsys):
+    path = tmp_path / "t.csv"
+    path.write_text("arrival_s,input_tokens,output_tokens\n" + "3,400,50\n" * 4)
+    assert main(["tokens", "toll", str(path), "--steps", server]) == 0
+    assert "no rate" in capsys.readouterr().out
+    assert main(["tokens", "toll", str(path), "--steps", server, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rate"] is None
+    assert main(["tokens", "simulate", str(path), "--steps", server]) == 2
+    assert "at different times" in capsys.readouterr().err
+
+
+def test_the_rate_is_of_the_times_between_requests(server, tmp_path, capsys):
+    path = tmp_path / "t.csv"
+    path.write_text("arrival_s,input_tokens,output_tokens\n4,400,50\n0,400,50\n2,400,50\n")
+    assert main(["tokens", "toll", str(path), "--steps", server, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rate"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "share: .nan, value_usd: 1, delay_usd_per_s: 0",
+        "share: 1, value_usd: -1, delay_usd_per_s: 0",
+        "share: 1, value_usd: 1, delay_usd_per_s: 0, identities: 0",
+        "share: 1, value_usd: 1, delay_usd_per_s: 0, identities: .inf",
+        "share: 1, value_usd: 1, delay_usd_per_s: 0, identities: 1.5",
+        "share: true, value_usd: 1, delay_usd_per_s: 0",
+        "share: 1, value_usd: 1, delay_usd_per_s: 0, share: 1",
+    ],
+)
+def test_a_client_that_cannot_be_is_refused(trace, server, tmp_path, capsys, row):
+    path = tmp_path / "clients.yaml"
+    path.write_text(f"clients: [{{name: a, {row}}}]")
+    assert main(["tokens", "simulate", trace, "--steps", server, "--clients", str(path)]) == 2
+    assert "clients.yaml" in capsys.readouterr().err
