@@ -6,8 +6,11 @@ import random
 from dataclasses import replace
 
 from weft.machine.presets import preset
-from weft.parallel.experts import expert_plan
+from weft.parallel.degrees import Degrees
+from weft.parallel.experts import Desk, expert_plan
 from weft.parallel.homes import Homes, plan_by_homes
+from weft.parallel.pinning import resolve
+from weft.parallel.wide import possible
 from weft.program.graph import Phase
 
 MIXED = preset("mixed-v100-p100-1080ti")
@@ -24,10 +27,27 @@ def devices(count: int):
 
 
 def uneven_plan(
-    program, *, ranks=4, shares=(), factors=False, tp=1, layouts=(), seed=None, served=False
+    program,
+    *,
+    ranks=4,
+    shares=(),
+    factors=False,
+    tp=1,
+    layouts=(),
+    seed=None,
+    served=False,
+    wide=False,
 ):
-    """Data parallel by shares or with factors of gradients, or homes drawn among layouts."""
+    """Data parallel by shares or with factors of gradients, or homes drawn among layouts.
+
+    With `wide`, some of the layers are cut, drawn by the seed.
+    """
     machine = devices(ranks)
+    if wide:
+        desk = Desk(program, resolve(program))
+        degrees = Degrees(dp=ranks // tp, tp=tp, shares=tuple(shares), wide=True)
+        chosen = drawn_ways(program, desk.schemes.layers, degrees.mesh, seed)
+        return desk.candidate(machine, degrees, 1e12, chosen).plan
     if shares or factors:
         data = ranks // tp
         return expert_plan(program, machine, dp=data, tp=tp, shares=tuple(shares), factors=factors)
@@ -38,6 +58,15 @@ def uneven_plan(
         drawn_homes(program, tuple(map(tuple, layouts)), seed, tensor=tp, served=served),
         memory_limit_bytes=1e12,
     ).plan
+
+
+def drawn_ways(program, layers, mesh, seed):
+    """Anything that is possible for each layer."""
+    rng = random.Random(seed)
+    return {
+        node: rng.choice(possible(program, layer, mesh.shape, uneven=not mesh.is_even))
+        for node, layer in sorted(layers.items())
+    }
 
 
 def drawn_homes(program, layouts, seed, *, tensor=1, served=False) -> Homes:

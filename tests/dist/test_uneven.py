@@ -38,6 +38,18 @@ CASES = {
         "recipe": "resnet.py:resnet_tiny",
         "plan": {"layouts": LAYOUTS, "seed": 0, "served": True},
     },
+    "gpt in proportion, some layers cut in places of two ranks": {
+        "recipe": "gpt.py:gpt_tiny",
+        "plan": {"shares": [3, 1], "tp": 2, "wide": True, "seed": 4},
+    },
+    "llama, some layers cut over all ranks": {
+        "recipe": "llama3.py:llama_tiny",
+        "plan": {"tp": 4, "wide": True, "seed": 5},
+    },
+    "resnet, some layers cut in places of two ranks": {
+        "recipe": "resnet.py:resnet_tiny",
+        "plan": {"tp": 2, "wide": True, "seed": 6},
+    },
     "llama, places of two ranks, parameters served": {
         "recipe": "llama3.py:llama_tiny",
         "plan": {"layouts": [[3, 1], [1, 0], [0, 1]], "seed": 3, "served": True, "tp": 2},
@@ -48,6 +60,7 @@ CASES = {
 FEW = (
     "gpt, the batch in proportion",
     "mlp in proportion, factors of gradients",
+    "gpt in proportion, some layers cut in places of two ranks",
     "llama, places of two ranks, parameters served",
 )
 """One of each kind; the others take as long again."""

@@ -10,6 +10,8 @@
     tensor parallel     weights of matrix products are cut by columns, then by rows, so that one
                         all-reduce joins each pair
     sequence parallel   between such pairs, activations are cut along the sequence
+    wide layers         tensor parallel where that is cheaper than to synchronise gradients, and
+                        data parallel elsewhere, over the same devices (`weft.parallel.wide`)
 
 Sources: PyTorch DDP (Li et al., arXiv 2006.15704), ZeRO (Rajbhandari et al., arXiv 1910.02054),
 GShard (Lepikhin et al., arXiv 2006.16668) and DeepSpeed-MoE (Rajbhandari et al., arXiv
@@ -44,6 +46,7 @@ class DegreeNames(TypedDict, total=False):
     recompute: str
     shares: tuple[int, ...]
     factors: bool
+    wide: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,8 @@ class Degrees:
         recompute: one of `RECOMPUTED`.
         shares: what each of the `dp` devices has of the batch, in proportion; () for equal parts.
         factors: gradients of linear layers are sent as their two factors where that is cheaper.
+        wide: only wide layers are cut `tp` ways; for others, the batch is cut over these devices
+            too.
 
     Example:
         >>> Degrees(dp=16, tp=4, zero=1).name
@@ -81,6 +86,7 @@ class Degrees:
     recompute: str = ""
     shares: tuple[int, ...] = ()
     factors: bool = False
+    wide: bool = False
 
     def __post_init__(self) -> None:
         if self.factors and (self.num_devices != self.dp or self.zero or self.ep > 1):
@@ -88,6 +94,12 @@ class Degrees:
                 need="data parallel alone to send factors of gradients",
                 got=self.name,
                 hint="leave out the other degrees; the exact planner sends factors beside any",
+            )
+        if self.wide and (self.tp == 1 or self.sp or self.cp > 1 or self.ep > 1 or self.recompute):
+            raise InputError(
+                need="a tensor degree above 1 for wide layers, beside data parallel and ZeRO alone",
+                got=self.name,
+                hint="for example --dp 4 --tp 4 --wide",
             )
         if self.shares and (len(self.shares) != self.dp or self.ep > 1 or self.zero):
             raise InputError(
@@ -133,6 +145,7 @@ class Degrees:
         recompute: str = "",
         shares: tuple[int, ...] = (),
         factors: bool = False,
+        wide: bool = False,
     ) -> Degrees:
         """The degrees of these keywords.
 
@@ -156,6 +169,7 @@ class Degrees:
             recompute=recompute,
             shares=shares,
             factors=factors,
+            wide=wide,
         )
 
     @property
@@ -172,10 +186,14 @@ class Degrees:
             f"{schemes[self.zero]} {self.dp}{self._proportions}" if spread else "",
             f"EP {self.ep}" if self.ep > 1 else "",
             f"CP {self.cp}" if self.cp > 1 else "",
-            f"TP {self.tp}{' + SP' if self.sp else ''}" if self.tp > 1 else "",
+            f"TP {self.tp}{self._somewhere}" if self.tp > 1 else "",
         )
         named = " x ".join(part for part in parts if part) or "one device"
         return f"{named}, factors" if self.factors else named
+
+    @property
+    def _somewhere(self) -> str:
+        return " + SP" if self.sp else " of wide layers" if self.wide else ""
 
     @property
     def _proportions(self) -> str:
@@ -187,7 +205,8 @@ class Degrees:
     @property
     def data_units(self) -> int:
         """What the rows of the batch have to be a multiple of."""
-        return sum(self.shares) if self.shares else self.dp
+        units = sum(self.shares) if self.shares else self.dp
+        return units * self.tp if self.wide else units
 
     @property
     def mesh(self) -> Mesh:

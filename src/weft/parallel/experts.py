@@ -6,7 +6,7 @@ is what follows from them by the least movement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import gcd
 from typing import Unpack
@@ -27,6 +27,7 @@ from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
 from weft.parallel.schemes import Schemes
+from weft.parallel.wide import Ways, cheapest
 from weft.program.graph import Program, Role, Value
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "expert_plan",
     "expert_proposals",
     "plan_by_degrees",
+    "wide_grid",
 ]
 
 
@@ -115,8 +117,20 @@ class Desk:
         self._expanded = expand(program, RECOMPUTATIONS[recompute](program))
         self._pinning = pinning.through(self._expanded.origin, self._expanded.program)
 
-    def candidate(self, machine: Machine, degrees: Degrees, memory_limit_bytes: float) -> Candidate:
+    def candidate(
+        self,
+        machine: Machine,
+        degrees: Degrees,
+        memory_limit_bytes: float,
+        wide: Mapping[int, Ways] | None = None,
+    ) -> Candidate:
         """The plan, simulated.
+
+        Args:
+            machine: where it runs.
+            degrees: of each scheme.
+            memory_limit_bytes: limit of one device [bytes].
+            wide: what wide layers do, by the node of their weights; what is cheapest if None.
 
         Raises:
             InputError: the degrees do not divide.
@@ -131,7 +145,15 @@ class Desk:
                     got=f"none in {self.program.name} on {machine.name}",
                     hint="leave factors out: many rows for each weight, or a fast network",
                 )
-        axes, lasting = self.schemes.axes(degrees, whole)
+        if degrees.wide and wide is None:
+            wide = cheapest(self.program, machine, self.schemes.layers, degrees.mesh)
+            if not wide:
+                raise InputError(
+                    need="a layer that is cheaper to cut than to synchronise",
+                    got=f"none in {self.program.name} on {machine.name}",
+                    hint="leave wide out: many rows for each weight, or a fast network",
+                )
+        axes, lasting = self.schemes.axes(degrees, whole, wide or {})
         return self.by_axes(degrees.name, machine, axes, lasting, memory_limit_bytes)
 
     def by_axes(
@@ -168,7 +190,7 @@ def expert_proposals(request: PlanRequest, views: Views | None = None) -> list[P
     found: list[Proposal] = []
     desks = Desks(request.program, request.pinning, views)
     schemes = desks.whole.schemes
-    even = _grid(request, schemes)
+    even = [*_grid(request, schemes), *(own for own in wide_grid(request) if not own.shares)]
     shared = request.in_proportion
     plain = [d for d in (*even, *shared) if d == Degrees(dp=d.dp, shares=d.shares) and d.dp > 1]
     for degrees in (*even, *shared, *(replace(own, factors=True) for own in plain)):
@@ -263,6 +285,21 @@ def _grid(request: PlanRequest, schemes: Schemes) -> list[Degrees]:
         *_context_grid(request.program, schemes, total, node),
         *_expert_grid(schemes, total, node),
     ]
+
+
+def wide_grid(request: PlanRequest) -> list[Degrees]:
+    """Meshes on which wide layers may be cut, over more or fewer neighbouring devices.
+
+    Between them, the batch is cut evenly, or in proportion to speed where devices are unlike.
+    """
+    total = request.machine.num_devices
+    sizes = [n for n in (2, 4, 8, 16) if total % n == 0 and n < total]
+    even = [
+        Degrees(dp=total // n, tp=n, zero=zero, wide=True)
+        for n in ([*sizes, total] if total > 1 else [])
+        for zero in ((1, 3) if n < total else (0,))
+    ]
+    return [*even, *(own for own in request.in_proportion if own.wide)]
 
 
 def _context_grid(program: Program, schemes: Schemes, total: int, node: int) -> list[Degrees]:

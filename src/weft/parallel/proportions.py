@@ -20,12 +20,14 @@ from weft.parallel.candidate import unpriced
 from weft.parallel.copies import Decision, copies_for
 from weft.parallel.degrees import Degrees
 from weft.parallel.estimate import DeviceClass, computing_s, slowest_device
+from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
 from weft.parallel.propagate import AxisRules, combine, grid
 from weft.parallel.reshard import Resharding
 from weft.parallel.rows import batch_rows
 from weft.parallel.schemes import Schemes
 from weft.parallel.spmd import lower_expanded
+from weft.parallel.wide import Ways, cheapest
 from weft.program.graph import Program
 
 __all__ = [
@@ -100,29 +102,39 @@ class Proportions:
         self._machine = machine
         self._schemes = schemes
         self._units = units_of(batch_rows(program))
-        self._paces: dict[int, tuple[Pace, ...]] = {}
+        self._paces: dict[tuple[int, frozenset[int]], tuple[Pace, ...]] = {}
 
     def degrees(self) -> tuple[Degrees, ...]:
         """In proportion over all devices, alone and with tensor parallel inside nodes."""
-        machine, units = self._machine, self._units
+        machine = self._machine
         if machine.is_uniform:
             return ()
         node = min(group.devices_per_node for group in machine.groups)
         found: list[Degrees] = []
         for tensor in (n for n in TENSOR if n <= node and machine.num_devices % n == 0):
-            places = machine.num_devices // tensor
-            if not 1 < places <= units:
-                continue
-            try:
-                axes, _ = self._schemes.axes(Degrees(dp=units, tp=tensor))
-            except InputError:
-                continue  # products do not divide so
-            given = shared_out(self._paces_along(axes), units)
-            common = gcd(*given)
-            if len(set(given)) > 1:
-                shares = tuple(share // common for share in given)
-                found.append(Degrees(dp=places, tp=tensor, shares=shares))
+            for wide in (False, True) if tensor > 1 else (False,):
+                found += self._degrees(machine.num_devices // tensor, tensor, wide=wide)
         return tuple(found)
+
+    def _degrees(self, places: int, tensor: int, *, wide: bool) -> list[Degrees]:
+        """In proportion over some places, if that is not even."""
+        units = units_of(batch_rows(self._program) // (tensor if wide else 1))
+        if not 1 < places <= units:
+            return []
+        chosen: dict[int, Ways] = {}
+        if wide:
+            mesh = Mesh.uneven((places, tensor), tuple(range(1, places + 1)))
+            chosen = cheapest(self._program, self._machine, self._schemes.layers, mesh)
+        try:
+            axes, _ = self._schemes.axes(Degrees(dp=units, tp=tensor, wide=wide), wide=chosen)
+        except InputError:
+            return []  # products do not divide so
+        given = shared_out(self._paces_along(axes, frozenset(chosen)), units)
+        common = gcd(*given)
+        if len(set(given)) == 1:
+            return []
+        shares = tuple(share // common for share in given)
+        return [Degrees(dp=places, tp=tensor, shares=shares, wide=wide)]
 
     def layouts_of_some(self) -> tuple[tuple[int, ...], ...]:
         """Shares of the batch that leave out groups of nodes, those that bring least first.
@@ -152,13 +164,20 @@ class Proportions:
                 found[tuple(given.get(rank, 0) for rank in range(machine.num_devices))] = None
         return tuple(found)
 
-    def _paces_along(self, axes: Sequence[AxisRules]) -> tuple[Pace, ...]:
-        """The pace of each place along the first of some axes, over the others of which it lies."""
+    def _paces_along(
+        self, axes: Sequence[AxisRules], wide: frozenset[int] = frozenset()
+    ) -> tuple[Pace, ...]:
+        """The pace of each place along the first of some axes, over the others of which it lies.
+
+        Args:
+            axes: of a mesh.
+            wide: parameters that are cut along the second one where not all are.
+        """
         inside = prod(axis.size for axis in axes[1:])
-        if inside not in self._paces:
+        if (inside, wide) not in self._paces:
             places = self._machine.num_devices // inside
-            self._paces[inside] = paces(self._program, self._machine, axes, places)
-        return self._paces[inside]
+            self._paces[inside, wide] = paces(self._program, self._machine, axes, places)
+        return self._paces[inside, wide]
 
 
 TENSOR = (1, 2, 4, 8)

@@ -17,7 +17,14 @@ from weft.program.factors import block_dims
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
-__all__ = ["WeightCut", "boundary_nodes", "expert_cuts", "product_placements", "weight_cuts"]
+__all__ = [
+    "WeightCut",
+    "boundary_nodes",
+    "cut_dim",
+    "expert_cuts",
+    "product_placements",
+    "weight_cuts",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,7 @@ def weight_cuts(program: Program) -> dict[int, WeightCut]:
         weight = next((v for v in operands if v in parameters), None)
         if kind in (Kind.CONTRACT, Kind.CONVOLUTION) and weight is not None:
             column = not any(v.node in cut for v in operands if v not in parameters)
-            origin, dim = _cut_dim(program, number, operands.index(weight), column=column)
+            origin, dim = cut_dim(program, number, operands.index(weight), column=column)
             if dim >= 0:
                 rank = len(program.nodes[origin].outputs[0].shape)
                 found[origin] = WeightCut(dim=dim, rank=rank, column=column, reader=number)
@@ -170,10 +177,16 @@ def _parameter_values(program: Program) -> frozenset[Value]:
     return frozenset(values)
 
 
-def _cut_dim(program: Program, number: int, port: int, *, column: bool) -> tuple[int, int]:
-    """The weight, and the dim of it that a column or row cut takes, -1 if there is none.
+def cut_dim(program: Program, number: int, port: int, *, column: bool) -> tuple[int, int]:
+    """The weight that a product reads, and the dim of it that a cut takes, -1 if there is none.
 
     Blocks of a fused weight stay together: what is split is each block.
+
+    Args:
+        program: one training step.
+        number: the product.
+        port: which of its operands is the weight, perhaps in another dress.
+        column: whether to cut columns of the result, or else summands.
     """
     node, value = program.nodes[number], program.operands(number)[port]
     if operator(node.op).kind is Kind.CONVOLUTION:

@@ -7,16 +7,17 @@ A scheme pins a few placements (of the batch, of weights, of what lies between p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import gcd
+from types import MappingProxyType
 
 from weft.core.errors import InputError
 from weft.parallel.degrees import Degrees
 from weft.parallel.greedy import greedy_axis
 from weft.parallel.mixture import expert_work, readers_of, travelling
-from weft.parallel.placement import REPLICATED, Placement
+from weft.parallel.placement import PARTIAL, REPLICATED, Placement
 from weft.parallel.propagate import Axis, AxisRules
 from weft.parallel.roles import (
     WeightCut,
@@ -28,11 +29,15 @@ from weft.parallel.roles import (
 from weft.parallel.rules import RuleBook
 from weft.parallel.sequence import has_sequence, sequence_pins
 from weft.parallel.weights import parameters_led_to, weight_values
+from weft.parallel.wide import Layer, Way, Ways, layers, lookups
 from weft.parallel.zero import NOTHING, Storage, lasting_weights, storage, updating_nodes
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
 __all__ = ["Schemes"]
+
+_PRODUCTS = (Kind.CONTRACT, Kind.CONVOLUTION)
+_TABLE_GRADIENT = "embedding_dense_backward.default"
 
 
 class Schemes:
@@ -47,6 +52,11 @@ class Schemes:
     def cuts(self) -> dict[int, WeightCut]:
         """How tensor parallelism cuts each weight."""
         return weight_cuts(self.program)
+
+    @cached_property
+    def layers(self) -> Mapping[int, Layer]:
+        """Weights and who reads them, for plans of wide layers."""
+        return layers(self.program)
 
     @cached_property
     def experts(self) -> dict[int, WeightCut]:
@@ -75,23 +85,30 @@ class Schemes:
         return has_sequence(self.program)
 
     def axes(
-        self, degrees: Degrees, whole: frozenset[int] = frozenset()
+        self,
+        degrees: Degrees,
+        whole: frozenset[int] = frozenset(),
+        wide: Mapping[int, Ways] = MappingProxyType({}),
     ) -> tuple[list[AxisRules], frozenset[Value]]:
         """The rules of each axis of `degrees.mesh`, and values whose copies last for the step.
 
         Args:
             degrees: how many devices each scheme gets.
             whole: nodes that every data-parallel device computes for all of the batch.
+            wide: what layers do, by the node of their weights, where the degrees say that only
+                wide ones are cut; along the data axis, if there is one, and the tensor axis.
 
         Raises:
             InputError: the sizes of the program do not divide by the degrees.
         """
+        if degrees.wide:
+            return self._wide_axes(degrees, wide)
         axes: list[AxisRules] = []
         stored: frozenset[int] = frozenset()
         outer = degrees.dp // degrees.ep
         if outer > 1 or degrees.num_devices == 1:
-            units = degrees.data_units if degrees.shares else outer
-            axis, gathered = self._data_axis(units, degrees, axes, whole)
+            units = sum(degrees.shares) or outer
+            axis, gathered = self._data_axis(units, degrees.zero, self._used(degrees), whole)
             axes.append(replace(axis, shares=degrees.shares) if degrees.shares else axis)
             stored |= gathered
         if degrees.ep > 1:
@@ -127,17 +144,17 @@ class Schemes:
         return self._filled(size, placements, outer)
 
     def _data_axis(
-        self, size: int, degrees: Degrees, outer: list[AxisRules], whole: frozenset[int]
+        self, size: int, zero: int, used: Mapping[int, Placement], whole: frozenset[int]
     ) -> tuple[AxisRules, frozenset[int]]:
-        stage = 1 if degrees.zero == 2 else degrees.zero
-        key = (size, stage, degrees.tp > 1, degrees.ep > 1, whole)
+        """The outermost axis, known again by what it depends on."""
+        stage = 1 if zero == 2 else zero
+        key = (size, stage, frozenset(used.items()) if stage else (), whole)
         if key not in self._outermost:
-            batch = _batch_pins(self.program, size, outer)
+            batch = _batch_pins(self.program, size)
             _require_rows(self.program, batch, size)
-            used = self._used(degrees)
-            kept = storage(self.program, degrees.zero, size, outer, used)
+            kept = storage(self.program, zero, size, (), used)
             pinned = {**batch, **kept.pinned, **dict.fromkeys(whole, REPLICATED)}
-            axis = self._filled(size, pinned, outer, kept)
+            axis = self._filled(size, pinned, (), kept)
             self._outermost[key] = axis, kept.gathered
         return self._outermost[key]
 
@@ -185,6 +202,105 @@ class Schemes:
         }
         wanted = between | products | self._gradient_products(cuts)
         return self._filled(size, {**pinned, **self._possible(wanted, size, outer)}, outer)
+
+    def _wide_axes(
+        self, degrees: Degrees, wide: Mapping[int, Ways]
+    ) -> tuple[list[AxisRules], frozenset[Value]]:
+        """Data parallel along both axes, but for wide layers."""
+        units = sum(degrees.shares) or degrees.dp
+        _require_rows(self.program, _batch_pins(self.program, degrees.tp), units * degrees.tp)
+        sizes = (units, degrees.tp) if degrees.dp > 1 else (degrees.tp,)
+        axes: list[AxisRules] = []
+        stored: frozenset[int] = frozenset()
+        for number, size in enumerate(sizes):
+            ways = {node: own[number] for node, own in wide.items()}
+            later = {node: own[number + 1 :] for node, own in wide.items()}
+            used = {
+                node: self.layers[node].dims[way]
+                for node, own in later.items()
+                for way in own
+                if way in self.layers[node].dims
+            }
+            axis, gathered = self._wide_axis(size, degrees.zero, axes, ways, used)
+            is_shared = degrees.shares and not number
+            axes.append(replace(axis, shares=degrees.shares) if is_shared else axis)
+            stored |= gathered
+        is_kept = degrees.zero in (1, 2)
+        return axes, lasting_weights(self.program, stored) if is_kept else frozenset()
+
+    def _wide_axis(
+        self,
+        size: int,
+        zero: int,
+        outer: list[AxisRules],
+        ways: Mapping[int, Way],
+        used: Mapping[int, Placement],
+    ) -> tuple[AxisRules, frozenset[int]]:
+        """Rows are shared out, but for layers that do something else; their sums become rows."""
+        program = self.program
+        cuts = {
+            node: self.layers[node].cut(program, way)
+            for node, way in ways.items()
+            if way in self.layers[node].dims
+        }
+        weights = _cut_weights(program, cuts, size, outer, "a tensor degree") if cuts else {}
+        whole = [node for node, way in ways.items() if way is Way.WHOLE]
+        # Gradients that are whole anyway need no exchange, which state in parts would.
+        spared = {*cuts, *(whole if zero < 3 else ())}
+        kept = storage(program, zero, size, outer, used, spared=spared)
+        batch = {**_batch_pins(program, size, outer), **kept.pinned}
+        if not cuts and not whole:
+            return self._filled(size, batch, outer, kept), kept.gathered
+        plain = self._filled(size, batch, outer, kept)
+        products = {**product_placements(program, cuts), **lookups(program, ways)}
+        products |= dict.fromkeys(self._products_of(whole), REPLICATED)
+        made = self._table_gradients(cuts) | self._gradient_products(cuts)
+        work = self._tails(products, cuts, whole) | products | made
+        wholes = {node: place for node, place in work.items() if place == REPLICATED}
+        back = {*boundary_nodes(program, products), *readers_of(program, wholes)} - work.keys()
+        rows = {node: plain.rules[node].outputs[0] for node in back}
+        wanted = {node: place for node, place in rows.items() if place != PARTIAL} | work
+        pinned = {**self._possible(wanted, size, outer), **batch, **weights}
+        return self._filled(size, pinned, outer, kept), kept.gathered
+
+    def _products_of(self, parameters: Iterable[int]) -> set[int]:
+        """What reads these weights, and what makes their gradients."""
+        chosen = set(parameters)
+        makers = self._gradients(lambda op: operator(op).kind in _PRODUCTS or op == _TABLE_GRADIENT)
+        return {self.layers[node].reader for node in chosen} | {
+            number for number, parameter in makers.items() if parameter in chosen
+        }
+
+    def _table_gradients(self, cuts: Mapping[int, WeightCut]) -> dict[int, Placement]:
+        """Gradients of tables are cut as these are."""
+        makers = self._gradients(lambda op: op == _TABLE_GRADIENT)
+        return {number: cuts[node].dim for number, node in makers.items() if node in cuts}
+
+    def _gradients(self, makes: Callable[[str], bool]) -> dict[int, int]:
+        """Nodes of the backward pass of some operators that lead to a layer's weight: which."""
+        return {
+            number: parameter
+            for number, parameter in enumerate(parameters_led_to(self.program))
+            if parameter in self.layers
+            and self.program.nodes[number].phase is Phase.BACKWARD
+            and makes(self.program.nodes[number].op)
+        }
+
+    def _tails(
+        self,
+        products: Mapping[int, Placement],
+        cuts: Mapping[int, WeightCut],
+        whole: Iterable[int],
+    ) -> dict[int, Placement]:
+        """What follows from the last layer up to its gradient lies as what it makes does."""
+        found: dict[int, Placement] = {}
+        for layer in (self.layers[node] for node in (*cuts, *whole)):
+            made = products.get(layer.reader, PARTIAL)
+            shape = self.program.nodes[layer.reader].outputs[0].shape
+            for node in layer.tail if made != PARTIAL else ():
+                if made == REPLICATED or self.program.nodes[node].outputs[0].shape == shape:
+                    found[node] = made
+        return found
 
     def _gradient_products(self, cuts: Mapping[int, WeightCut]) -> dict[int, Placement]:
         """Products that are gradients of weights: each device makes that of its own part.

@@ -19,6 +19,7 @@ from weft.parallel.recompute import RECOMPUTATIONS
         (Degrees(dp=8, zero=3, ep=4, tp=2), "FSDP 8 x EP 4 x TP 2", (2, 4, 2)),
         (Degrees(cp=4, zero=1), "ZeRO-1 1 x CP 4", (4,)),
         (Degrees(dp=2, cp=4, tp=8, sp=True), "DDP 2 x CP 4 x TP 8 + SP", (2, 4, 8)),
+        (Degrees(dp=2, tp=4, zero=1, wide=True), "ZeRO-1 2 x TP 4 of wide layers", (2, 4)),
     ],
 )
 def test_degrees_have_the_names_and_grids_of_engineers(
@@ -39,6 +40,8 @@ def test_degrees_have_the_names_and_grids_of_engineers(
         {"zero": 4},
         {"recompute": "some"},
         {"dp": 2, "zero": 1, "fsdp": True},
+        {"dp": 2, "wide": True},
+        {"tp": 2, "sp": True, "wide": True},
     ],
     ids=str,
 )

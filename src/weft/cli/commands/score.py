@@ -53,6 +53,9 @@ def _add_degrees(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tp", type=each, default=(1,), metavar="N", help="tensor parallel devices")
     group.add_argument("--sp", action="store_true", help="split norms along the sequence")
     group.add_argument(
+        "--wide", action="store_true", help="--tp for wide layers alone, the batch elsewhere"
+    )
+    group.add_argument(
         "--cp", type=each, default=(1,), metavar="N", help="context parallel devices"
     )
     group.add_argument(
@@ -95,6 +98,7 @@ _PLAIN = {
     "dp": (1,),
     "tp": (1,),
     "sp": False,
+    "wide": False,
     "cp": (1,),
     "ep": (1,),
     "zero": 0,
@@ -194,6 +198,7 @@ def _degrees(args: argparse.Namespace, group: int) -> DegreeNames:
         "tp": of("tp"),
         # Where degrees differ, the sequence is split in the groups that are tensor parallel.
         "sp": args.sp and (len(args.tp) == 1 or of("tp") > 1),
+        "wide": args.wide,
         "cp": of("cp"),
         "ep": of("ep"),
         "zero": args.zero,

@@ -157,7 +157,7 @@ class _Search:
             (request.mesh,)
             if request.mesh is not None
             else (
-                *(degrees.mesh for degrees in request.in_proportion),
+                *(degrees.mesh for degrees in request.in_proportion if not degrees.wide),
                 *candidate_meshes(request.machine, request.level, batch_rows(request.program)),
             )
         )

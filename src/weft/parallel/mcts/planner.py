@@ -21,7 +21,9 @@ from math import inf
 from weft.core.errors import InputError
 from weft.parallel.candidate import Candidate, Proposal
 from weft.parallel.depth import Views
+from weft.parallel.experts import Desk, wide_grid
 from weft.parallel.homes import Homes, plan_by_homes
+from weft.parallel.mcts.cutting import CutSearch
 from weft.parallel.mcts.deciding import Decided, decide
 from weft.parallel.mcts.search import Prior
 from weft.parallel.pipeline.unlike import unlike_pipelines
@@ -42,7 +44,11 @@ each takes seconds, as the search does; the first of them was mostly the best.""
 MOST_DEVICES = 64
 """Devices that a tree search decides about. Derived: a simulation holds a figure for each pair of
 devices and group, and those of 512 devices take gigabytes."""
-ALONE = "experts' plans alone were compared"
+LEAVES = {Level.FAST: 16, Level.BEST: 64}
+"""Plans with cut layers that are simulated operator by operator. Chosen: as for `PLANS`; the first
+of each mesh is what pays by price."""
+HOMES = 0.7
+"""Share of the time limit after which the search over homes ends. Chosen."""
 NAME = "groups of operators by tree search"
 
 
@@ -124,7 +130,7 @@ class _Search:
         self._find = find
         self._prior = prior
         self._asked_to_stop = stop
-        self._deadline_s = time.perf_counter() + request.time_limit_s
+        self._began_s = time.perf_counter()
         self._found: list[Proposal] | None = None
         self.notes: tuple[str, ...] = ()
 
@@ -143,26 +149,51 @@ class _Search:
         """Nothing runs in the background."""
 
     def _searched(self) -> list[Proposal]:
-        request = self._request
-        if request.machine.num_devices == 1 or request.mesh is not None:
+        if self._request.machine.num_devices == 1 or self._request.mesh is not None:
             return []
+        found = self._by_homes()
+        best_s = min((own.step_s for own in found if own.fits), default=inf)
+        found += self._by_cuts(best_s)
+        if self._stop():
+            self._note("the tree search was stopped; this is the best until then")
+        return [_proposed(own) for own in found]
+
+    def _by_homes(self) -> list[Candidate]:
+        """The best plan whose groups live on some of the devices each; none if there is none."""
+        request = self._request
         if request.machine.num_devices > MOST_DEVICES:
-            self.notes = (f"tree search looks at up to {MOST_DEVICES} devices; {ALONE}",)
+            self._note(f"tree search over homes looks at up to {MOST_DEVICES} devices")
             return []
         if request.pinning.values:
-            self.notes = (f"tree search does not look at pins; {ALONE}",)
+            self._note("tree search over homes does not look at pins")
             return []
         self._progress("tree search over groups of operators")
         try:
-            decided = self._find(prior=self._prior or _shipped_prior(), stop=self._stop)
-            candidate = self._planned(decided)
+            decided = self._find(prior=self._prior or _shipped_prior(), stop=self._stops(HOMES))
+            return [self._planned(decided)]
         except InputError as error:
-            self.notes = (f"tree search found no plan: {error.need}; {error.got}",)
+            self._note(f"tree search found no homes: {error.need}; {error.got}")
             return []
-        if self._stop():
-            self.notes = ("the tree search was stopped; this is the best until then",)
-        plan = candidate.plan
-        return [Proposal(NAME, plan.prediction, plan.memory_limit_bytes, lambda: candidate)]
+
+    def _by_cuts(self, best_s: float) -> list[Candidate]:
+        """The best plans whose wide layers are cut."""
+        request = self._request
+        self._progress("tree search over layers to cut")
+        search = CutSearch(
+            Desk(request.program, request.pinning),
+            request.machine,
+            wide_grid(request),
+            memory_limit_bytes=request.limit_bytes,
+            baseline_s=best_s,
+        )
+        found = search.run(LEAVES.get(request.level, LEAVES[Level.FAST]), self._stop)
+        return [self._of_level(own) for own in found[:1]]
+
+    def _note(self, line: str) -> None:
+        self.notes = (*self.notes, line)
+
+    def _of_level(self, candidate: Candidate) -> Candidate:
+        return replace(candidate, plan=replace(candidate.plan, level=self._request.level))
 
     def _planned(self, decided: Decided) -> Candidate:
         """The best of the decisions once they are plans; of the first, if there is no time."""
@@ -173,7 +204,7 @@ class _Search:
                 break
             found.append(self._of(homes, schemes))
         best = min(found, key=lambda candidate: (not candidate.fits, candidate.step_s))
-        return replace(best, plan=replace(best.plan, level=self._request.level))
+        return self._of_level(best)
 
     def _of(self, homes: Homes, schemes: Schemes) -> Candidate:
         return plan_by_homes(
@@ -186,7 +217,17 @@ class _Search:
         )
 
     def _stop(self) -> bool:
-        return self._asked_to_stop() or time.perf_counter() > self._deadline_s
+        return self._stops(1.0)()
+
+    def _stops(self, share: float) -> Callable[[], bool]:
+        """Whether to stop by now, if so much of the time is to be used."""
+        until_s = self._began_s + share * self._request.time_limit_s
+        return lambda: self._asked_to_stop() or time.perf_counter() > until_s
+
+
+def _proposed(own: Candidate) -> Proposal:
+    plan = own.plan
+    return Proposal(NAME, plan.prediction, plan.memory_limit_bytes, lambda: own)
 
 
 def _shipped_prior() -> Prior:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,7 +28,9 @@ from weft.parallel.mcts.simulate import Outcome, Simulator
 from weft.parallel.mcts.sketch import Floats, Sketch
 from weft.parallel.mcts.varying import variations
 
-__all__ = ["CLOSE", "Found", "Prior", "Search", "Tree", "baseline", "uniform", "value_of"]
+__all__ = ["CLOSE", "Found", "Prior", "Search", "Timed", "Tree", "baseline", "uniform", "value_of"]
+
+S = TypeVar("S")
 
 CLOSE = 1.3
 """Time of a decision over that of the best, up to which it may turn out to be the better one.
@@ -95,7 +97,21 @@ def baseline(simulator: Simulator, options: Options) -> tuple[tuple[Choice, ...]
     return spread, simulator.run(options.resolved(spread))
 
 
-def value_of(outcome: Outcome, baseline_s: float) -> float:
+class Timed(Protocol):
+    """What was simulated."""
+
+    @property
+    def fits(self) -> bool:
+        """True if there is memory enough."""
+        ...
+
+    @property
+    def step_s(self) -> float:
+        """Time of a step [s]."""
+        ...
+
+
+def value_of(outcome: Timed, baseline_s: float) -> float:
     """How good an outcome is; 0 for the baseline.
 
     Example:
@@ -109,14 +125,14 @@ def value_of(outcome: Outcome, baseline_s: float) -> float:
     return gain**0.25 if gain > 1.0 else gain
 
 
-class Tree:
+class Tree(Generic[S]):
     """A state with what is known of it; children are made when it is first visited."""
 
     __slots__ = ("children", "open", "prior", "state", "total", "visits")
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: S) -> None:
         self.state = state
-        self.children: list[Tree] | None = None
+        self.children: list[Tree[S]] | None = None
         self.prior = np.zeros(0)
         self.visits = np.zeros(0)
         self.total = np.zeros(0)
@@ -134,12 +150,18 @@ class Tree:
         score = self.total / known + explore * self.prior / (1.0 + self.visits)
         return int(np.where(self.open, score, -np.inf).argmax())
 
-    def expand(self, steps: tuple[State, ...], prior: Floats) -> None:
+    def expand(self, steps: tuple[S, ...], prior: Floats) -> None:
         """Make the children."""
         self.children = [Tree(step) for step in steps]
         self.prior = prior
         self.visits, self.total = np.zeros(len(steps)), np.zeros(len(steps))
         self.open = np.ones(len(steps), bool)
+
+    def note(self, child: int, value: float, *, is_open: bool) -> None:
+        """A simulation below a child came to this; whether there is more to see there."""
+        self.visits[child] += 1.0
+        self.total[child] += value
+        self.open[child] = is_open
 
 
 class Search:
@@ -240,22 +262,20 @@ class Search:
         """What a state that was simulated comes to."""
         return self._known[self.options.decision(state)]
 
-    def play(self, root: Tree) -> float:
+    def play(self, root: Tree[State]) -> float:
         """Go down to a leaf, simulate it, and note its value on the way; returns the value."""
-        node, way = root, list[tuple[Tree, int]]()
+        node, way = root, list[tuple[Tree[State], int]]()
         while node.children:
             child = node.select()
             way.append((node, child))
             node = node.children[child]
         value = self._visit(node)
         for parent, child in reversed(way):
-            parent.visits[child] += 1.0
-            parent.total[child] += value
-            parent.open[child] = node.is_open
+            parent.note(child, value, is_open=node.is_open)
             node = parent
         return value
 
-    def _visit(self, leaf: Tree) -> float:
+    def _visit(self, leaf: Tree[State]) -> float:
         choices = self.options.completed(leaf.state)
         outcome = self._simulated(choices)
         if leaf.children is None:

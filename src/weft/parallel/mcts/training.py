@@ -27,7 +27,7 @@ import torch
 from weft.parallel.mcts.cluster import cluster_of
 from weft.parallel.mcts.features import Observation, Observer
 from weft.parallel.mcts.network import PriorNetwork, batched
-from weft.parallel.mcts.options import Options
+from weft.parallel.mcts.options import Options, State
 from weft.parallel.mcts.prior import LearnedPrior
 from weft.parallel.mcts.search import Search, Tree, uniform
 from weft.parallel.mcts.simulate import Simulator
@@ -79,7 +79,7 @@ class Progress:
     speedup: float
 
 
-def bettered(root: Tree, sharpness: float) -> Floats:
+def bettered(root: Tree[State], sharpness: float) -> Floats:
     """The prior of a tree's root, bettered by what simulations say of its children."""
     tried = root.visits > 0
     mean = float(root.total.sum() / root.visits.sum())

@@ -1,0 +1,181 @@
+"""Tree search over tensor parallelism: on which mesh, and what each kind of layer does along it.
+
+Homes of groups share out rows alone (`weft.parallel.homes`). This search is about what they cannot
+express: the first step chooses a mesh, along which the batch is shared out evenly or in proportion
+to speed; the next steps decide for one kind of layer after the other, heaviest first, whether it
+shares out rows along an axis too, or cuts its weights, or computes all rows everywhere
+(`weft.parallel.wide`). Layers that are alike are decided about together. What nobody has decided
+about yet does what is cheapest by price, and prices are the prior.
+
+A leaf is a plan that is lowered and simulated operator by operator.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from weft.core.errors import InfeasibleError, InputError
+from weft.machine.model import Machine
+from weft.parallel.candidate import Candidate
+from weft.parallel.degrees import Degrees
+from weft.parallel.experts import Desk
+from weft.parallel.mcts.search import Tree, value_of
+from weft.parallel.mcts.sketch import Floats
+from weft.parallel.wide import Layer, Way, Ways, cheapest, possible, price_s
+from weft.program.graph import Program
+
+__all__ = ["MOST_KINDS", "CutSearch", "CutState", "layer_kinds"]
+
+MOST_KINDS = 12
+"""Kinds of layers that are decided about; others do what is cheapest. Chosen: there are hardly more
+that matter."""
+_SHARP = 0.05
+"""Share of the best step so far by which a way has to cost more for its prior to fall e-fold.
+Chosen."""
+_UNIFORM = 0.1
+"""Share of the prior that all ways have alike, so that none is ruled out. Chosen."""
+
+Kind: TypeAlias = tuple[int, ...]
+"""Parameters of alike layers, by node."""
+Done: TypeAlias = tuple[tuple[int, Ways], ...]
+"""What layers do, by the node of their weights, ascending; without those that share out rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutState:
+    """What is decided: a mesh, by number, -1 while it is open; and what kinds of layers do."""
+
+    mesh: int = -1
+    ways: tuple[Ways, ...] = ()
+
+
+def layer_kinds(program: Program, found: Mapping[int, Layer]) -> list[Kind]:
+    """Weights, those of alike layers together, heaviest kind first.
+
+    Args:
+        program: one training step.
+        found: its layers.
+    """
+    kinds: dict[object, list[int]] = defaultdict(list)
+    for node, layer in sorted(found.items()):
+        reader = program.nodes[layer.reader]
+        about = tuple(layer.dims.items())
+        kinds[program.nodes[node].outputs, about, reader.op, reader.outputs].append(node)
+    ordered = sorted(
+        kinds.values(),
+        key=lambda own: -sum(program.nodes[node].outputs[0].num_bytes for node in own),
+    )
+    return [tuple(own) for own in ordered[:MOST_KINDS]]
+
+
+class CutSearch:
+    """Searches one step on one machine; it can go on after it was stopped.
+
+    Args:
+        desk: of the step.
+        machine: where it runs.
+        meshes: degrees with `wide` among which to choose.
+        memory_limit_bytes: of one device [bytes].
+        baseline_s: time of a plan that there is already [s].
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        machine: Machine,
+        meshes: Sequence[Degrees],
+        *,
+        memory_limit_bytes: float,
+        baseline_s: float,
+    ) -> None:
+        self._desk, self._machine = desk, machine
+        self._limit, self._baseline_s = memory_limit_bytes, baseline_s
+        self._layers = desk.schemes.layers
+        self.meshes = tuple(meshes)
+        self.kinds = layer_kinds(desk.program, self._layers)
+        self._cheapest = [
+            cheapest(desk.program, machine, self._layers, own.mesh) for own in self.meshes
+        ]
+        self._known: dict[tuple[int, Done], Candidate | None] = {}
+        self._root = Tree(CutState())
+
+    def run(self, simulations: int, stop: Callable[[], bool] = lambda: False) -> list[Candidate]:
+        """Simulate so many plans that were not seen before, or until somebody says stop.
+
+        Args:
+            simulations: how many at most.
+            stop: asked before each of them.
+
+        Returns:
+            All plans so far, the best first.
+        """
+        most = len(self._known) + simulations
+        while self._root.is_open and len(self._known) < most and not stop():
+            self._play()
+        plans = [plan for plan in self._known.values() if plan is not None]
+        return sorted(plans, key=lambda own: (not own.fits, own.step_s))
+
+    def _play(self) -> None:
+        node, way = self._root, list[tuple[Tree[CutState], int]]()
+        while node.children:
+            child = node.select()
+            way.append((node, child))
+            node = node.children[child]
+        value = self._value(node.state)
+        if node.children is None:
+            node.expand(*self._following(node.state))
+        for parent, child in reversed(way):
+            parent.note(child, value, is_open=node.is_open)
+            node = parent
+
+    def _following(self, state: CutState) -> tuple[tuple[CutState, ...], Floats]:
+        """States after one more step, with their priors."""
+        if state.mesh < 0:
+            count = len(self.meshes)
+            return tuple(CutState(k) for k in range(count)), np.full(count, 1.0 / max(count, 1))
+        if len(state.ways) == len(self.kinds):
+            return (), np.zeros(0)
+        kind, mesh = self.kinds[len(state.ways)], self.meshes[state.mesh].mesh
+        layer = self._layers[kind[0]]
+        ways = possible(self._desk.program, layer, mesh.shape, uneven=not mesh.is_even)
+        costs = len(kind) * np.asarray(
+            [price_s(self._desk.program, self._machine, layer, own, mesh.shape) for own in ways]
+        )
+        shares = np.exp((costs.min() - costs) / (_SHARP * self._baseline_s))
+        prior = (1.0 - _UNIFORM) * shares / shares.sum() + _UNIFORM / len(ways)
+        return tuple(CutState(state.mesh, (*state.ways, own)) for own in ways), prior
+
+    def done(self, state: CutState) -> Done:
+        """What layers do."""
+        found = dict(self._cheapest[state.mesh])
+        for kind, ways in zip(self.kinds, state.ways, strict=False):
+            found |= dict.fromkeys(kind, ways)
+        return tuple(
+            (node, ways)
+            for node, ways in sorted(found.items(), key=lambda item: item[0])
+            if any(way is not Way.ROWS for way in ways)
+        )
+
+    def _value(self, state: CutState) -> float:
+        """As in the search over homes: 0 for the baseline, -1 for what is no plan."""
+        if state.mesh < 0:
+            return 0.0
+        key = (state.mesh, self.done(state))
+        if key not in self._known:
+            self._known[key] = self._simulated(*key)
+        plan = self._known[key]
+        return -1.0 if plan is None else value_of(plan, self._baseline_s)
+
+    def _simulated(self, mesh: int, done: Done) -> Candidate | None:
+        if not done:
+            return None  # data parallel, which experts look at
+        degrees = self.meshes[mesh]
+        try:
+            return self._desk.candidate(self._machine, degrees, self._limit, dict(done))
+        except (InputError, InfeasibleError):
+            return None

@@ -1,0 +1,108 @@
+"""Wide layers: which are cut, what then moves, and that anything may be cut."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.job import program_of
+from tests.homed import devices, drawn_ways
+from tests.programs import mlp, transformer
+from tests.unit.parallel.test_factors import ideal
+from weft.core.errors import InputError
+from weft.parallel.degrees import Degrees
+from weft.parallel.experts import Desk, expert_plan
+from weft.parallel.local import Collective, CollectiveKind
+from weft.parallel.pinning import resolve
+from weft.parallel.schemes import Schemes
+from weft.parallel.validate import validate
+from weft.parallel.wide import Way, cheapest, layers
+
+WORDS = transformer(num_layers=1, batch=8, length=16, width=16, num_heads=2, vocabulary=1 << 14)
+
+
+@given(
+    st.sampled_from([8, 64, 512, 4096]),
+    st.sampled_from([16, 64, 256]),
+    st.sampled_from([(1, 4), (2, 4), (4, 2)]),
+)
+def test_the_threshold_is_that_of_the_rings(rows: int, width: int, shape: tuple[int, int]) -> None:
+    outer, inner = shape
+    program = mlp(num_layers=2, batch=rows, width=width, hidden=lambda _: 4 * width)
+    machine, mesh = ideal(outer * inner), Degrees(dp=outer, tp=inner).mesh
+    found = cheapest(program, machine, layers(program), mesh)
+    shares = (outer, inner) if outer > 1 else (inner,)
+    for node in layers(program):
+        n, m = program.nodes[node].outputs[0].shape
+        ways = found.get(node, (Way.ROWS,) * len(shares))
+        tail = bool(layers(program)[node].tail)
+        best = min(moved(own, rows, m, n, shares, tail) for own in product(Way, repeat=len(shares)))
+        assert moved(ways, rows, m, n, shares, tail) == pytest.approx(best)
+
+
+def moved(ways, rows, m, n, sizes, tail):
+    """Numbers that leave a device: rings of reductions, and what layers gather and scatter."""
+    cut = [s for s, way in zip(sizes, ways, strict=True) if way in (Way.COLUMNS, Way.SUMMANDS)]
+    summed = [s for s, way in zip(sizes, ways, strict=True) if way is Way.ROWS]
+    gradient = m * n / prod(cut)
+    whole = len(summed) == len(sizes)
+    rings = [prod(sizes)] if whole else summed
+    total = sum(2 * gradient * (size - 1) / size for size in rings)
+    for axis, (size, way) in enumerate(zip(sizes, ways, strict=True)):
+        others = [s for k, s in enumerate(sizes) if k != axis and ways[k] is Way.ROWS]
+        sides = {Way.COLUMNS: 2 * m, Way.SUMMANDS: 2 * n, Way.WHOLE: m if tail else m + n}
+        total += rows / prod(others) * sides.get(way, 0) * (size - 1) / size
+    return total
+
+
+def test_a_vocabulary_is_cut_and_its_logits_are_never_whole() -> None:
+    machine = devices(4)
+    plan = expert_plan(WORDS, machine, dp=2, tp=2, wide=True)
+    local = validate(plan, WORDS)
+    schemes = Schemes(WORDS)
+    chosen = cheapest(WORDS, machine, schemes.layers, plan.mesh)
+    assert chosen
+    assert any(WORDS.nodes[node].outputs[0].shape[0] == 1 << 14 for node in chosen)
+    largest = max(
+        WORDS.nodes[step.node].outputs[0].num_elements
+        for step in local.instructions
+        if isinstance(step, Collective) and step.kind is CollectiveKind.ALL_GATHER
+    )
+    assert largest < 8 * 16 * (1 << 14) / 4
+
+
+def test_many_rows_have_no_wide_layers() -> None:
+    program = mlp(num_layers=2, batch=1 << 14, width=64)
+    with pytest.raises(InputError, match="cheaper to cut"):
+        expert_plan(program, devices(4), dp=2, tp=2, wide=True)
+
+
+def test_rows_have_to_divide_over_both_axes() -> None:
+    program = mlp(num_layers=2, batch=6, width=512)
+    with pytest.raises(InputError, match="rows"):
+        expert_plan(program, devices(4), dp=2, tp=2, wide=True)
+
+
+@pytest.mark.parametrize(
+    "recipe", ["gpt.py:gpt_tiny", "llama3.py:llama_tiny", "resnet.py:resnet_tiny"]
+)
+@pytest.mark.parametrize("zero", [0, 1, 3])
+def test_any_layers_may_be_cut(recipe: str, zero: int) -> None:
+    program = program_of(recipe)
+    desk = Desk(program, resolve(program))
+    for seed in range(3):
+        degrees = Degrees(dp=2, tp=2, zero=zero, wide=True)
+        chosen = drawn_ways(program, desk.schemes.layers, degrees.mesh, seed)
+        plan = desk.candidate(devices(4), degrees, 1e12, chosen).plan
+        validate(plan, program)
+        for node, ways in chosen.items():
+            own = plan.strategies[node].outputs[0]
+            for way, place in zip(ways, own, strict=True):
+                assert (
+                    way not in layers(program)[node].dims
+                    or place == layers(program)[node].dims[way]
+                )
