@@ -162,8 +162,15 @@ def ledger_plan(attempts: Sequence[Attempt], budget: Money, by: str = "agent") -
         by: what tells kinds of tasks apart: one of KINDS.
 
     Raises:
-        InputError: costs are not known, nothing passed, or there is no such kind.
+        InputError: costs are not known, nothing passed, there is no such kind, or the budget is
+            not in dollars.
     """
+    if budget.currency != "usd":
+        raise InputError(
+            need="a budget in dollars, which prices are in",
+            got=f"{budget}",
+            hint="convert it at a rate of your own first: 50usd",
+        )
     priced = [own for own in attempts if own.usd is not None]
     if by not in KINDS or not priced:
         raise InputError(

@@ -210,6 +210,8 @@ class StepCurve:
         for usd, worth in sorted(points):
             if worth <= chain[-1][1]:
                 continue
+            if usd <= chain[-1][0] and len(chain) > 1:
+                chain.pop()  # as dear, and worth less
             while len(chain) > 1 and _slope(chain[-2], chain[-1]) <= _slope(
                 chain[-1], (usd, worth)
             ):

@@ -10,6 +10,7 @@ Arms are used as indicators of cells, so a first stage is a mean by cell, and ta
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -245,6 +246,14 @@ class _Job:
         return first_stage(self.logs, self.cells, self.levels, self.trials.clusters, project)
 
 
+def _lone_arms(trials: Trials) -> int:
+    """How many arms met a single task."""
+    met: defaultdict[str, set[str]] = defaultdict(set)
+    for arm, task in zip(trials.arm, trials.task, strict=bool(trials.arm)):
+        met[arm].add(task)
+    return sum(len(own) == 1 for own in met.values())
+
+
 def _warnings(job: _Job, strength: tuple[float, ...]) -> tuple[str, ...]:
     found: list[str] = []
     for factor, f in zip(job.trials.names, strength, strict=bool(strength)):
@@ -253,6 +262,12 @@ def _warnings(job: _Job, strength: tuple[float, ...]) -> tuple[str, ...]:
                 f"weak arms: they hardly move {factor} by itself (F {f:.1f}, wanted {WEAK:.0f}); "
                 "estimates lean towards the association and intervals are too short"
             )
+    lone = _lone_arms(job.trials) if job.mode is Mode.EXPERIMENTAL else 0
+    if lone:
+        found.append(
+            f"{lone} arms met one task each: what they do cannot be told from what it is like, and "
+            "estimates lean towards the association; draw among few arms, for every attempt"
+        )
     tasks = job.trials.num_tasks
     if tasks < FEW_CLUSTERS:
         found.append(f"few tasks: intervals from {tasks} clusters are too short, as a rule")

@@ -122,7 +122,8 @@ class Production:
         """The outcome at given inputs.
 
         For log odds with controls, the share that passes if everybody gets these inputs; for logs,
-        the geometric mean of outcomes; within tasks, that of a task of the average level.
+        the geometric mean of outcomes; within tasks, that of a task of the average level, and for
+        log odds of one that passes as often as those do that passed and failed both.
 
         Raises:
             InputError: the fit is observational, or there is no such model or input.
@@ -317,11 +318,14 @@ def _effects(fit: Production) -> list[str]:
         f"{math.exp(float(c)):,.4g} of {name}"
         for c, name in zip(fit.centre, fit.factors, strict=True)
     )
-    lines.append(_row("outcome", f"{fit.outcome(model=model)} at {at}"))
+    # Conditional on how many passed, nothing is known of tasks that always pass or never do.
+    some = ", of tasks that passed and failed both"
+    some = some if fit.mode is Mode.WITHIN and fit.link is Link.LOGIT else ""
+    lines.append(_row("outcome", f"{fit.outcome(model=model)} at {at}{some}"))
     for name in fit.factors:
         product = fit.marginal_product(name, model=model).mapped(lambda each: 1000.0 * each)
         unclear = " (not told from none)" if 0.0 in product else ""
-        lines.append(_row("1,000 more", f"{name} {product}{unclear}, by the slope there"))
+        lines.append(_row("1,000 more", f"{name} {product}{unclear}, by the slope there{some}"))
     return lines
 
 

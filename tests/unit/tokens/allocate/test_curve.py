@@ -57,3 +57,10 @@ def test_a_straight_run_is_bought_in_part_or_whole_at_its_slope():
 def test_what_does_not_rise_ever_more_slowly_is_refused(make):
     with pytest.raises(InputError, match="a curve that rises and ever more slowly"):
         make()
+
+
+def test_of_two_that_cost_the_same_the_better_is_on_the_hull():
+    assert StepCurve.hull([(1.0, 2.0), (1.0, 3.0), (2.0, 3.5), (2.0, 3.5)]).points == (
+        (1.0, 3.0),
+        (2.0, 3.5),
+    )

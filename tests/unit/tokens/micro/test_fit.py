@@ -225,3 +225,13 @@ def test_substitution_is_told_of_passing_as_well():
     fit = fit_production(trials(world, tasks=1500), mode=Mode.EXPERIMENTAL, family=Ces())
     assert 1.0 / 3.0 in fit.substitution()["a and b"]
     assert fit.substitution()["a and b"].high < 1.0
+
+
+def test_an_arm_for_each_task_is_warned_of():
+    drawn = simulated(tasks=60, attempts=3, elasticity=0.6, difficulty=1.0, seed=2).trials
+    confused = Trials(
+        inputs=drawn.inputs, outcome=drawn.outcome, task=drawn.task, arm=list(drawn.task)
+    )
+    told = fit_production(confused, mode=Mode.EXPERIMENTAL).explain()
+    assert "60 arms met one task each" in told
+    assert "met one task" not in fit_production(drawn, mode=Mode.EXPERIMENTAL).explain()

@@ -16,7 +16,9 @@ __all__ = ["ACTION"]
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_ledger(parser)
-    parser.add_argument("--budget", metavar="SUM", required=True, help="for all tasks: 50usd")
+    parser.add_argument(
+        "--budget", metavar="SUM", required=True, help="in dollars, for all tasks: 50usd"
+    )
     parser.add_argument(
         "--prices", metavar="BOOK", required=True, help="genai, litellm, or a file of prices"
     )
@@ -37,8 +39,10 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         attempts, left_out = ledger_attempts(ledger, open_book(args.prices))
     plan = ledger_plan(attempts, budget, args.by)
     console.line(plan.explain())
-    for why, count in left_out.items():
-        console.line(f"  left out    {count} attempts: {why}")
+    unpriced = sum(own.usd is None for own in attempts)
+    for why, count in [*left_out.items(), ("no price of them, or tokens not known", unpriced)]:
+        if count:
+            console.line(f"  left out    {count} attempts: {why}")
     if not all(own.arm for own in attempts):
         console.warn(
             "not all attempts were under an arm that was drawn: a model that got the easy tasks "

@@ -69,3 +69,23 @@ def test_a_budget_is_spent_and_its_plan_kept(tmp_path, prices, capsys):
 def test_a_ledger_that_is_not_there_is_named(tmp_path, capsys):
     assert main(["tokens", "fit", str(tmp_path / "no.db")]) != 0
     assert "weft tokens ingest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("budget", ["50eur", "5000tokens"])
+def test_a_budget_in_anything_but_dollars_is_refused(tmp_path, prices, capsys, budget):
+    path = kept(tmp_path / "l.db")
+    assert main(["tokens", "allocate", path, "--budget", budget, "--prices", prices]) == 2
+    assert "a budget in dollars" in capsys.readouterr().err
+
+
+def test_attempts_without_a_price_are_counted_and_left_out(tmp_path, prices, capsys):
+    path = kept(tmp_path / "l.db")
+    with Ledger(path) as ledger:
+        ledger.add([a_call(9999, task="x", session="x", passed=True, model="other")])
+    assert main(["tokens", "allocate", path, "--budget", "1usd", "--prices", prices]) == 0
+    assert "left out    1 attempts: no price" in capsys.readouterr().out
+
+
+def test_within_tasks_it_is_said_of_which_tasks_that_holds(tmp_path, capsys):
+    assert main(["tokens", "fit", kept(tmp_path / "l.db"), "--mode", "within"]) == 0
+    assert capsys.readouterr().out.count("of tasks that passed and failed both") == 2
