@@ -12,7 +12,14 @@ from weft.tokens.count import Count
 from weft.tokens.ledger.ledger import Ledger
 from weft.tokens.ledger.outcomes import outcomes
 from weft.tokens.ledger.quality import Quality, quality
-from weft.tokens.ledger.totals import PRICED_BY, Group, priced_totals, totals, whole
+from weft.tokens.ledger.totals import (
+    PRICED_BY,
+    Group,
+    price_periods,
+    priced_totals,
+    totals,
+    whole,
+)
 from weft.tokens.prices.cost import FREE, Cost, cost, side_price
 from weft.tokens.prices.passing import PassCost, pass_cost
 from weft.tokens.prices.rates import BookSource, PriceBook, Rates
@@ -167,9 +174,8 @@ class _Pricing:
         self._tasks: dict[tuple[str, ...], _Sum] | None = None
         # Steps of any of the models; a call is then at one step of its own, whichever that is.
         self._models = totals(ledger, PRICED_BY)
-        latest = max((group.last for group in self._models), default=0.0)
         self._thresholds = {
-            size for group in self._models for size in self._rate(*_names(group), latest).thresholds
+            size for key in price_periods(ledger) for size in self._rate(*key).thresholds
         }
 
     def _rate(self, provider: str, model: str, tier: str, at: float) -> Rates:

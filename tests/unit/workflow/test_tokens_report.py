@@ -8,7 +8,7 @@ from tests.unit.tokens.ledger.known import NOON, a_call
 from weft.core.errors import InputError
 from weft.tokens import UNKNOWN, Count, TokenClass, Usage
 from weft.tokens.ledger import Ledger
-from weft.tokens.prices import FREE, BookSource, Rates, Step, cost
+from weft.tokens.prices import FREE, BookSource, Cost, FileBook, Rates, Step, cost
 from weft.workflow.tokens_report import tokens_report
 
 PRICES = {
@@ -149,3 +149,21 @@ def test_an_empty_ledger_has_an_empty_report():
 def test_a_key_that_is_none_is_refused():
     with Ledger(":memory:") as ledger, pytest.raises(InputError, match="agnt"):
         tokens_report(ledger, by=("agnt",))
+
+
+def test_prices_by_size_that_held_once_price_what_was_called_then(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "per: 1\nprices:\n  - {model: gpt-5, usd: {fresh: 1}, above: {50: {fresh: 3}}}\n"
+        "  - {model: gpt-5, from: 2026-11-02, usd: {fresh: 2}}\n"
+    )
+    calls = [
+        a_call(1, usage=Usage.of(fresh=60)),
+        a_call(2, usage=Usage.of(fresh=10)),
+        a_call(100_000, usage=Usage.of(fresh=60)),
+    ]
+    assert report(calls, by=(), book=FileBook(path)).total.cost == cost_of(180 + 10 + 120)
+
+
+def cost_of(usd):
+    return Cost(Decimal(usd), Decimal(usd))

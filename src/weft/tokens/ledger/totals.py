@@ -11,17 +11,25 @@ from weft.tokens.classes import TokenClass
 from weft.tokens.count import Count
 from weft.tokens.ledger.ledger import Ledger
 from weft.tokens.ledger.schema import COUNTS, WORDS
+from weft.tokens.prices.rates import PERIOD_S
 from weft.tokens.usage import Usage
 
-__all__ = ["KEYS", "PRICED_BY", "Group", "Priced", "priced_totals", "totals", "whole"]
+__all__ = [
+    "KEYS",
+    "PRICED_BY",
+    "Group",
+    "Priced",
+    "price_periods",
+    "priced_totals",
+    "totals",
+    "whole",
+]
 
 KEYS = (*(name for name in WORDS if name not in ("id", "parent")), "day")
 """What calls can be grouped by; `day` is that of UTC."""
 
-_PERIOD_S = 1800
-"""Prices change on the half hour, at the finest. Source: times of day in genai-prices 0.2.3."""
-
 PRICED_BY = ("provider", "model", "tier")
+_PERIOD = f"CAST(at AS INTEGER) / {PERIOD_S}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +102,7 @@ def priced_totals(ledger: Ledger, by: Sequence[str], thresholds: Iterable[int]) 
     unknown = " + ".join(
         f"(({leaf.value}_more IS NOT 0) << {place})" for place, leaf in enumerate(TokenClass)
     )
-    shown = [*(_key(name) for name in by), *PRICED_BY, f"CAST(at AS INTEGER) / {_PERIOD_S}"]
+    shown = [*(_key(name) for name in by), *PRICED_BY, _PERIOD]
     shown += [over, f"COALESCE({over_at_most}, {len(sizes)})"]
     for row in _grouped(ledger, shown, [*shown, unknown]):
         *key, provider, model, tier, period, least, most = row[: len(shown)]
@@ -104,11 +112,18 @@ def priced_totals(ledger: Ledger, by: Sequence[str], thresholds: Iterable[int]) 
             provider=str(provider),
             model=str(model),
             tier=str(tier),
-            at=float(str(period)) * _PERIOD_S,
+            at=float(str(period)) * PERIOD_S,
             size=Count(
                 sizes[first - 1] + 1 if first else 0, sizes[last] if last < len(sizes) else None
             ),
         )
+
+
+def price_periods(ledger: Ledger) -> Iterator[tuple[str, str, str, float]]:
+    """Provider, model, tier and time of all that is priced by itself, see `Priced`."""
+    query = f"SELECT DISTINCT {', '.join(PRICED_BY)}, {_PERIOD} FROM calls"
+    for provider, model, tier, period in ledger.connection.execute(query):
+        yield str(provider), str(model), str(tier), float(str(period)) * PERIOD_S
 
 
 def _key(name: str) -> str:

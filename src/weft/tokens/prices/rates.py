@@ -10,7 +10,7 @@ from typing import Protocol
 
 from weft.tokens.classes import TokenClass
 
-__all__ = ["FALLBACKS", "BookSource", "PriceBook", "Rates", "Step", "unknown_rates"]
+__all__ = ["FALLBACKS", "PERIOD_S", "BookSource", "PriceBook", "Rates", "Step", "unknown_rates"]
 
 FALLBACKS: Mapping[TokenClass, TokenClass] = MappingProxyType(
     {
@@ -32,6 +32,10 @@ FALLBACKS: Mapping[TokenClass, TokenClass] = MappingProxyType(
 """The class whose price holds where one has none of its own. A class that is not here has then no
 price: audio costs several times as much as text, pictures that are generated too, and caches that
 last an hour are dearer than others."""
+
+
+PERIOD_S = 1800
+"""Prices change on the half hour, at the finest [s]. Source: times of day in genai-prices 0.2.3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,14 @@ def test_the_digest_is_of_what_the_file_says(tmp_path, book):
         "prices:\n  - model: m\n    usd: {fresh: cheap}",
         "prices:\n  - model: m\n    colour: red\n    usd: {fresh: 1}",
         "prices: [",
+        "per: 0\nprices: []",
+        "prices:\n  - {model: m, usd: {fresh: 1, fresh: 2}}",
+        "prices:\n  - {model: m, usd: {fresh: 1}}\n  - {model: m, usd: {fresh: 2}}",
+        "prices:\n  - {model: m, usd: {}}",
+        "prices:\n  - {model: m, usd: {fresh: 1}, above: [1]}",
+        "prices:\n  - {model: m, usd: {fresh: 1}, above: {0: {fresh: 2}}}",
+        "prices:\n  - {model: m, usd: {fresh: 1e400}}",
+        "prices:\n  - {model: m, usd: {fresh: 1}, from: 2026-10-01T12:15:00Z}",
     ],
 )
 def test_what_is_no_list_of_prices_is_refused_with_its_name(tmp_path, text):
@@ -83,3 +91,9 @@ def test_what_is_no_list_of_prices_is_refused_with_its_name(tmp_path, text):
     path.write_text(text)
     with pytest.raises(FileError, match=r"prices\.yaml"):
         FileBook(path)
+
+
+def test_names_of_providers_and_tiers_are_taken_as_people_write_them(tmp_path):
+    path = tmp_path / "prices.yaml"
+    path.write_text("prices: [{provider: OpenAI, model: GPT-5, tier: standard, usd: {fresh: 1}}]")
+    assert FileBook(path).rate("openai", "gpt-5", LATE).is_known
