@@ -100,7 +100,10 @@ def parse(path: str, raws: Sequence[Raw], reading: Reading) -> Parsed:
             content = raw.content
             record = json.loads(content) if isinstance(content, str) else content
             if raw.is_torn:
-                raise InputError(need="a row with a line break after it", got="the end of the file")
+                raise InputError(
+                    need="a row with a line break after it",
+                    got="the end of a file that was written to just now",
+                )
             before = len(rows)
             for call in reading.calls(record):
                 row = call_row(call, skew=_skew(call.at, latest, reading.now))

@@ -9,6 +9,7 @@ import csv
 import gzip
 import hashlib
 import json
+import time
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ __all__ = ["Raw", "file_head", "find_files", "read_raw", "table_columns"]
 _SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".log"})
 _HEAD_BYTES = 4096
 """Enough to tell files apart; logs begin with times and ids. Chosen."""
+QUIET_S = 60.0
+"""After which a file is whole although its last line has no end. Chosen: whoever writes a log does so
+more often."""
 _MARK = b"\xef\xbb\xbf"
 """Of UTF-8, which some editors put in front of a file."""
 _OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -201,10 +205,13 @@ def _rows(path: Path, position: int) -> Iterator[Raw]:
             for last in file:
                 yield last.decode("utf-8-sig", "backslashreplace")
 
+        # Of a number that ends with the file nobody can tell whether digits are to follow, unless
+        # nothing has been written for a while.
+        age_s = time.time() - path.stat().st_mtime
+        is_written = path.suffix != ".gz" and 0.0 <= age_s < QUIET_S
         reader = csv.DictReader(text())
         for number, row in enumerate(reader, start=1):
-            # Of a number that ends with the file nobody can tell whether digits are to follow.
-            is_torn = not last.endswith(b"\n")
+            is_torn = is_written and not last.endswith(b"\n")
             if number > position:
                 yield Raw({"#": number, **row}, reader.line_num, number, is_torn)
 

@@ -153,6 +153,8 @@ def test_a_last_row_without_an_end_may_still_be_being_written(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("in,out\n1,2\n3,4")
     assert [raw.is_torn for raw in read_raw(path, table=True)] == [False, True]
+    os.utime(path, (0, 0))
+    assert [raw.is_torn for raw in read_raw(path, table=True)] == [False, False]
 
 
 def test_a_pipe_is_refused_since_it_cannot_be_read_twice(tmp_path):
