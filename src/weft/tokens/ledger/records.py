@@ -24,8 +24,8 @@ _SUFFIXES = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".log"})
 _HEAD_BYTES = 4096
 """Enough to tell files apart; logs begin with times and ids. Chosen."""
 QUIET_S = 60.0
-"""After which a file is whole although its last line has no end. Chosen: whoever writes a log does so
-more often."""
+"""After which a file is whole although its last line has no end [s]. Chosen: whoever writes a log
+does so more often."""
 _MARK = b"\xef\xbb\xbf"
 """Of UTF-8, which some editors put in front of a file."""
 _OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff")
