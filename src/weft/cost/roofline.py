@@ -9,6 +9,11 @@ moved at their own size where no curve is known and computed as f32 where one is
 runs in another one's kernel has no launch: of a curve it is charged what exceeds the first point,
 which is the curve's fixed cost.
 
+Products of a device that runs one operator after the other take the sum of both terms: their rates
+are of operands that lie in its caches, and a library that packs these and stores what it made does
+not compute meanwhile. On one core of an AMD EPYC (torch 2.13) products that make or read 64 MiB took
+1.3 to 3.8 times the larger of the two.
+
 Small products do not reach the full rate. With h the width and d the depth at which a device
 reaches half of it, a product of m x k by k x n runs at
 
@@ -126,6 +131,8 @@ def operator_seconds(
         return max(compute_s, curve_s) if joins else curve_s
     traffic = device.operator_curves.get(TRAFFIC)
     if traffic is not None:
+        if not device.fuses and operator(op).kind in (Kind.CONTRACT, Kind.CONVOLUTION):
+            return launch_s + compute_s + _curve_seconds(traffic, moved, joins=True)
         return max(launch_s + compute_s, _curve_seconds(traffic, moved, joins))
     return launch_s + max(compute_s, moved / device.memory_bytes_per_s.value)
 

@@ -110,14 +110,16 @@ def test_products_that_follow_the_law_give_back_its_constants(
     assert (*halves, device.matmul_few_columns.value) == (width, depth, few)
 
 
-def test_fitted_products_are_predicted_as_measured() -> None:
+def test_fitted_products_are_predicted_as_measured_and_what_they_move_beside() -> None:
     law = {"width": 16.0, "depth": 32.0, "few": 8.0}
     device = fit_machine(replace(FOUND, products=products(**law))).groups[0].device
+    traffic = device.operator_curves["traffic"]
     for m, k, n in SIZES:
         types = tuple(TensorType(DType.F32, s) for s in ((m, k), (k, n), (m, n)))
         args = ("mk,kn->mn", Value(0), Value(1))
         seconds = operator_seconds("einsum", args, types[:2], types[2:], device)
-        assert seconds == pytest.approx(product_s(m, k, n, **law), rel=1e-3)
+        moved_s = traffic.seconds_at(4.0 * (m * k + k * n + m * n)) - traffic.seconds[0]
+        assert seconds == pytest.approx(product_s(m, k, n, **law) + moved_s, rel=1e-3)
 
 
 def test_each_element_type_gets_its_own_rate() -> None:

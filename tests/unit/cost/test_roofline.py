@@ -139,7 +139,14 @@ def test_operators_that_were_not_measured_take_the_traffic_curve_or_their_arithm
     assert pointwise(device, "neg.default", f32(1_000_000)) == pytest.approx(1.0)
     quick = measured(traffic=replace(CURVE, seconds=(1e-9, 1e-8)))
     assert pointwise(quick, "neg.default", f32(1_000_000)) == pytest.approx(1e-6 + 1e6 / 1e11)
-    assert product(quick, 512, 512, 512) == pytest.approx(1e-6 + 2 * 512**3 / 1e12)
+
+
+def test_products_take_their_arithmetic_and_what_they_move_but_on_a_device_that_fuses() -> None:
+    device, computed_s = measured(traffic=CURVE), 1e-6 + 2 * 512**3 / 1e12
+    moved_s = CURVE.seconds_at(12.0 * 512**2) - CURVE.seconds[0]
+    assert product(device, 512, 512, 512) == pytest.approx(computed_s + moved_s)
+    fused = replace(device, fuses=True)
+    assert product(fused, 512, 512, 512) == pytest.approx(max(computed_s, moved_s + 1e-3))
 
 
 def test_a_curve_is_read_at_the_size_at_which_it_is_measured() -> None:
