@@ -28,6 +28,7 @@ MOST_CHOICES = 128
 _MEDIA = (b'"image_url"', b'"input_image"', b'"input_file"', b'"file"')
 _KEPT = ("previous_response_id", "conversation", "prompt")
 """Fields of a response that refer to text which the provider keeps."""
+_json = json.JSONEncoder(separators=(",", ":")).encode
 _SENT_TOOLS = frozenset({"function", "custom"})
 """Tools that run at the client's; results of others are read without being sent."""
 
@@ -82,7 +83,7 @@ class Request:
             plain[self.limit_field] = limit
         if self.is_stream and self.api is Api.CHAT:
             plain["stream_options"] = {**_options(plain), "include_usage": True}
-        return json.dumps(plain, separators=(",", ":")).encode()
+        return _json(plain).encode()
 
 
 def read_request(api: Api, raw: bytes, settings: Settings) -> Request:

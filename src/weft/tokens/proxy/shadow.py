@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from weft.tokens.allocate.pacing import Pace, pace_update
+from weft.tokens.allocate.pacing import LARGEST_JUMP
 from weft.tokens.budgets.records import Account
 from weft.tokens.money import Money
 from weft.tokens.proxy.problems import window_left
@@ -81,11 +81,7 @@ def _name(own: Account) -> tuple[str, str, str]:
 def _next(track: _Track, own: Account, nano: int, remaining_s: float, now: float) -> float:
     expected = max(1, round(track.rate(now) * remaining_s))
     left = max(0, own.cap - own.spent + nano)
-    pace = Pace(
-        left=Money(left, own.unit),
-        tasks_left=expected,
-        price=track.price,
-        rate=1.0 / math.sqrt(expected),
-    )
-    after = pace_update(pace, Money(min(nano, left), own.unit))
-    return min(max(after.price, RANGE[0]), RANGE[1])
+    # What `pace_update` does, in floats: for each cap of each call, amounts would take half of it.
+    off = min(nano, left) * expected / left - 1.0 if left else 1.0
+    jump = min(max(off / math.sqrt(expected), -LARGEST_JUMP), LARGEST_JUMP)
+    return min(max(track.price * math.exp(jump), RANGE[0]), RANGE[1])

@@ -125,6 +125,8 @@ def test_an_answer_is_the_same_however_it_is_framed_and_cut(
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 BROKEN = {
+    "a folded header": HEAD + b"x: a\r\n b\r\ncontent-length: 0\r\n\r\n",
+    "lines without returns": b"HTTP/1.1 200 OK\nx: a\ncontent-length: 0\n\n",
     "no status line": b"hello\r\n\r\n",
     "of another protocol": b"SSH-2.0-OpenSSH_9.6\r\n",
     "of HTTP/2": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from decimal import Decimal
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.tokens.proxy.scripted import CHAT, WORDS, event, stream
 from weft.core.errors import FileError, InputError
 from weft.tokens import NANO, Money, TokenClass, usd
+from weft.tokens.allocate.pacing import Pace, pace_update
 from weft.tokens.budgets import Cap, parse_window
 from weft.tokens.budgets.records import Account
 from weft.tokens.prices import Rates, Step
@@ -225,6 +227,28 @@ def test_the_price_is_one_at_the_windows_pace_and_rises_beyond_it():
     assert prices[0.5] < 0.5 < 0.8 < prices[1.0] < 1.5 < 2.0 < prices[2.0]
     lasting = Account(node="a", unit="usd", window=parse_window("none"), cap=1)
     assert ShadowPrices().price([lasting]) is None
+
+
+@given(
+    costs=st.lists(st.integers(0, 10**10), min_size=1, max_size=20),
+    cap=st.integers(0, 10**12),
+    pause_s=st.sampled_from([0.0, 0.5, 40.0]),
+)
+def test_the_price_follows_as_a_pace_does(costs, cap, pause_s):
+    """Money and Pace, which `weft.tokens.allocate` goes by, are the oracle."""
+    shadow, window, now, spent, price = ShadowPrices(), parse_window(3600), 1e9, 0, 1.0
+    for number, cost in enumerate(costs):
+        left, spent, at = max(0, cap - spent), spent + cost, now + number * pause_s
+        own = Account(node="a", unit="usd", window=window, cap=cap, spent=spent)
+        shadow.settled([own], [Money(cost)], at)
+        seen_s = 600.0 * -math.expm1(-max(at - now, 1.0) / 600.0)
+        calls = sum(math.exp(-pause_s * ago / 600.0) for ago in range(number + 1))
+        expected = max(1, round(calls / seen_s * 3600))
+        pace = Pace(
+            left=Money(left), tasks_left=expected, price=price, rate=1.0 / math.sqrt(expected)
+        )
+        price = min(max(pace_update(pace, Money(min(cost, left))).price, 1e-3), 1e3)
+        assert shadow.price([own]) == pytest.approx(price, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 
 import pytest
 import uvloop
@@ -23,6 +24,7 @@ CLOSES = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
 OLD = b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok"
 ENDS = b"HTTP/1.1 200 OK\r\n\r\nok"
 INFORMS = b"HTTP/1.1 102 Processing\r\n\r\n" + OK
+MORE = OK + b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
 SHORT = {"connect_s": 0.3, "first_s": 0.3, "between_s": 0.3}
 
 
@@ -91,7 +93,8 @@ async def until(true):
 
 @LOOPS
 @pytest.mark.parametrize(
-    ("reply", "connections"), [(OK, 1), (INFORMS, 1), (CLOSES, 3), (OLD, 3), (ENDS, 3)]
+    ("reply", "connections"),
+    [(OK, 1), (INFORMS, 1), (CLOSES, 3), (OLD, 3), (ENDS, 3), (MORE, 3)],
 )
 def test_a_connection_is_used_again_where_its_answer_lets_it(run, reply, connections):
     async def main():
@@ -115,6 +118,8 @@ def test_many_at_once_have_a_connection_each_and_idle_ones_are_closed(run, monke
             assert server.connections == 5
             await until(lambda: server.gone == 5)
             assert await ask(own) == (200, b"ok") and server.connections == 6
+            time.sleep(0.1)  # while which nobody could be told that it is too old
+            assert await ask(own) == (200, b"ok") and server.connections == 7
 
     run(main())
 
