@@ -7,7 +7,7 @@ was taken whole. Nothing is sent twice: a provider that was sent a request may b
 answer comes or not.
 
 It is own code for what it saves. A request of 300 bytes and its answer of 500, one after the other,
-take aiohttp's client 0.135 ms of processor time, and this 0.026 (medians of 4 runs; one core of an
+take aiohttp's client 0.13 ms of processor time, and this 0.026 (medians of 8 runs; one core of an
 AMD EPYC, Python 3.11, uvloop); under load, 0.15 ms of the 1.24 that a call took the proxy in all.
 """
 
