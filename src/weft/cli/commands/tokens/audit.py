@@ -70,10 +70,23 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
         raise InputError(
             need="a level between 0 and 1", got=f"{args.level}", hint="--level 0.01 is usual"
         )
+    _require(args)
     book = None if args.prices is None else open_book(args.prices)
     report = _report(args, book, console)
     _print(report, console)
     console.result(_plain(report))
+
+
+def _require(args: argparse.Namespace) -> None:
+    """See that numbers are some, also where there is nothing that they would be used for."""
+    for name, least, most, what in (
+        ("tolerance", 1.0, 1e6, "times the speed before that is fine, from 1 on"),
+        ("honest", 0.0, 1.0, "a share of tokens from 0 to 1"),
+        ("overhead", 0, 10**9, "a number of tokens from 0 on"),
+    ):
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise InputError(need=what, got=f"--{name} {value}", hint="leave it out")
 
 
 def _report(args: argparse.Namespace, book: PriceBook | None, console: Console) -> AuditReport:

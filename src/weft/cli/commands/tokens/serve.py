@@ -85,6 +85,14 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     from weft.tokens.proxy.settings import Settings
 
     file = read_budgets(args.budgets)
+    if args.prices is None and "usd" in {
+        own.most.currency for c in file.nodes.values() for own in c
+    }:
+        raise InputError(
+            need="--prices, since dollars are capped",
+            got=f"none, for {args.budgets}",
+            hint="--prices genai, or a file of prices; or cap tokens and calls",
+        )
     keys = {} if args.keys is None else read_keys(args.keys, file.nodes)
     if not (file.keys or keys) and args.host not in _LOCAL:
         raise InputError(

@@ -82,3 +82,14 @@ def test_what_is_wrong_is_named(words, named, ledger, logs, capsys):
     words = [word.format(ledger=ledger, logs=logs) for word in words]
     assert main(["tokens", "audit", *words]) == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--tolerance", "nan"], ["--tolerance", "0"], ["--honest", "-1"], ["--overhead", "-1"]],
+)
+def test_numbers_that_cannot_be_are_refused_also_where_nothing_needs_them(tmp_path, capsys, words):
+    with Ledger(tmp_path / "l.db") as ledger:
+        ledger.add([a_call(1)])
+    assert main(["tokens", "audit", str(tmp_path / "l.db"), *words]) == 2
+    assert words[0] in capsys.readouterr().err

@@ -69,3 +69,13 @@ def test_what_is_not_there_is_named(ledger, prices, capsys, arguments, named):
 def test_an_action_is_asked_for(capsys):
     assert main(["tokens"]) == 2
     assert "ACTION" in capsys.readouterr().err
+
+
+def test_an_empty_file_is_no_ledger_and_stays_empty(tmp_path, capsys):
+    path = tmp_path / "l.db"
+    path.touch()
+    assert main(["tokens", "report", str(path)]) == 2
+    assert "which is empty" in capsys.readouterr().err
+    assert path.stat().st_size == 0
+    assert main(["tokens", "report", str(tmp_path)]) == 2
+    assert "a folder" in capsys.readouterr().err

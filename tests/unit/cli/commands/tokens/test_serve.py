@@ -18,3 +18,12 @@ def test_a_file_that_is_no_text_gets_no_key(tmp_path, capsys):
     path.write_bytes(b"\xff\xfe")
     assert main(["tokens", "serve", "--keys", str(path), "--new-key", "coder"]) == 2
     assert "a file of keys" in capsys.readouterr().err
+
+
+def test_caps_in_dollars_need_prices(tmp_path, capsys):
+    budgets = tmp_path / "budgets.yaml"
+    budgets.write_text("cap: 5 calls\nnodes: {a: {cap: 1 usd}}")
+    asked = ["--upstream", "http://127.0.0.1:9", "--budgets", str(budgets)]
+    assert main(["tokens", "serve", *asked]) == 2
+    assert "need  --prices" in capsys.readouterr().err
+    assert not budgets.with_suffix(".db").exists()
