@@ -17,6 +17,7 @@ __all__ = [
     "caveats",
     "format_cost",
     "format_tokens",
+    "printable",
     "quarantine_table",
     "report_plain",
     "report_sentence",
@@ -40,6 +41,16 @@ def format_tokens(count: Count) -> str:
     if count.is_exact:
         return _scaled(count.low)
     return f"{_scaled(count.low)} to {_scaled(count.high)}"
+
+
+def printable(text: str) -> str:
+    """Text of a log without what terminals take for commands, and line breaks in it.
+
+    Example:
+        >>> printable("a" + chr(27) + "[31m") == "a" + chr(92) + "x1b[31m"
+        True
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _scaled(number: float) -> str:
@@ -107,7 +118,7 @@ def spent_table(report: TokensReport) -> Table:
 def _row(
     report: TokensReport, row: Spent, whole: Cost | None, has_outcomes: bool
 ) -> tuple[str, ...]:
-    key = row.group.key or ("all", *("" for _ in report.by[1:]))
+    key = tuple(map(printable, row.group.key)) or ("all", *("" for _ in report.by[1:]))
     cells = [*(key if report.by else ()), str(row.group.calls)]
     cells += [format_tokens(row.group.usage.input), format_tokens(row.group.usage.output)]
     if report.book is not None:
@@ -191,7 +202,10 @@ def quarantine_table(report: TokensReport) -> Table:
     return Table(
         caption="records kept aside",
         columns=("file", "line", "why"),
-        rows=tuple((bad.path, str(bad.line), bad.reason) for bad in report.quality.bad),
+        rows=tuple(
+            (printable(bad.path), str(bad.line), printable(bad.reason))
+            for bad in report.quality.bad
+        ),
     )
 
 
@@ -200,7 +214,9 @@ def skew_table(report: TokensReport) -> Table:
     return Table(
         caption="times that cannot be",
         columns=("source", "call", "what"),
-        rows=tuple((skew.source, skew.id, skew.what) for skew in report.quality.skews),
+        rows=tuple(
+            (printable(skew.source), printable(skew.id), skew.what) for skew in report.quality.skews
+        ),
     )
 
 
@@ -209,7 +225,10 @@ def unpriced_table(report: TokensReport) -> Table:
     return Table(
         caption="no price",
         columns=("provider", "model", "tier", "calls", "why"),
-        rows=tuple((u.provider, u.model, u.tier, str(u.calls), u.why) for u in report.unpriced),
+        rows=tuple(
+            (*map(printable, (u.provider, u.model, u.tier)), str(u.calls), printable(u.why))
+            for u in report.unpriced
+        ),
     )
 
 

@@ -16,14 +16,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
 from weft.core.errors import FileError
 from weft.tokens.adapters.table import Columns
-from weft.tokens.ledger.ledger import Ledger, Progress
+from weft.tokens.ledger.ledger import Bad, Ledger, Progress
 from weft.tokens.ledger.parsing import Parsed, Reading, parse
 from weft.tokens.ledger.records import Raw, file_head, find_files, read_raw, table_columns
 from weft.tokens.ledger.schema import plain_text
@@ -33,6 +33,8 @@ __all__ = ["Ingested", "ingest"]
 _BATCH = 10_000
 """Records of a transaction: enough that its end costs nothing, few enough that a kill repeats
 little. Chosen."""
+_SHOWN = 3
+"""Records kept aside that are told at once. Chosen."""
 _WORTH_PROCESSES_BYTES = 16 * 2**20
 """Below this, starting processes takes longer than they save. Chosen."""
 
@@ -50,6 +52,7 @@ class Ingested:
         duplicates: calls that were there already.
         ignored: records that are about something else than a call.
         quarantined: records that were kept aside.
+        bad: the first of them.
     """
 
     files: int = 0
@@ -58,6 +61,7 @@ class Ingested:
     duplicates: int = 0
     ignored: int = 0
     quarantined: int = 0
+    bad: tuple[Bad, ...] = field(default=(), compare=False)
 
 
 def ingest(
@@ -171,6 +175,7 @@ def _ingest_file(
         table=reading.columns is not None,
     )
     size, progress, quarantined = max(1, path.stat().st_size), start, 0
+    shown: list[Bad] = []
     for batch, parsed in _parsed(start.path, raws, reading, submit, ahead):
         whole = [raw for raw in batch if not raw.is_torn]
         progress = ledger.write_batch(
@@ -185,6 +190,7 @@ def _ingest_file(
             ),
         )
         quarantined += len(parsed.bad)
+        shown += parsed.bad[: _SHOWN - len(shown)]
         tell(str(path), min(1.0, progress.position / size))
     return Ingested(
         records=progress.records - start.records,
@@ -192,6 +198,7 @@ def _ingest_file(
         duplicates=progress.duplicates - start.duplicates,
         ignored=progress.ignored - start.ignored,
         quarantined=quarantined,
+        bad=tuple(shown),
     )
 
 
@@ -201,7 +208,7 @@ def _where(ledger: Ledger, path: Path) -> Progress:
     A file that has become shorter is another one. One of which nothing could be read is read anew:
     by another format, perhaps.
     """
-    name = plain_text(str(path))
+    name = plain_text(str(path.resolve()))
     before = ledger.progress(name)
     if before is not None and before.calls + before.duplicates + before.ignored:
         is_there = path.suffix == ".gz" or before.position <= path.stat().st_size
@@ -233,4 +240,5 @@ def _added(total: Ingested, more: Ingested) -> Ingested:
         duplicates=total.duplicates + more.duplicates,
         ignored=total.ignored + more.ignored,
         quarantined=total.quarantined + more.quarantined,
+        bad=(*total.bad, *more.bad)[:_SHOWN],
     )

@@ -37,7 +37,7 @@ class Progress:
     """How far a file was read.
 
     Attributes:
-        path: as it was named.
+        path: of the file, from the root.
         head, head_bytes: digest of the first bytes, and how many; they tell whether it is the file
             that was read before.
         position: of the first byte, or record, that was not read.

@@ -53,7 +53,7 @@ class Raw:
 
 
 def find_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Files that are named, and in folders all that look like logs, in order.
+    """Files that are named, and in folders all that look like logs, in order; each once.
 
     Raises:
         FileError: one is not there, or a folder has none.
@@ -81,7 +81,10 @@ def find_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
             raise FileError(
                 need="files or folders of logs", got=f"no {path}", hint="check the spelling"
             )
-    return tuple(dict.fromkeys(found))
+    once: dict[Path, Path] = {}
+    for path in found:
+        once.setdefault(path.resolve(), path)
+    return tuple(once.values())
 
 
 def _is_log(path: Path) -> bool:

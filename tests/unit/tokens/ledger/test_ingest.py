@@ -47,6 +47,15 @@ def test_the_same_file_again_is_not_read_again(tmp_path, ledger):
     assert len(ledger.quarantine()) == 1
 
 
+def test_a_file_by_two_names_is_one_file(tmp_path, ledger, monkeypatch):
+    write(tmp_path / "a.jsonl", [reply(1), {"hello": 1}])
+    (tmp_path / "b.jsonl").symlink_to("a.jsonl")
+    monkeypatch.chdir(tmp_path)
+    done = ingest(ledger, [".", "a.jsonl", tmp_path / "b.jsonl"])
+    assert (done.files, done.calls, done.quarantined) == (1, 1, 1)
+    assert ingest(ledger, [tmp_path / "a.jsonl"]).records == 0
+
+
 def test_a_copy_of_a_file_adds_nothing(tmp_path, ledger):
     ingest(ledger, [write(tmp_path / "a.jsonl", [reply(1), reply(2)])])
     done = ingest(ledger, [write(tmp_path / "b.jsonl", [reply(1), reply(2)])])

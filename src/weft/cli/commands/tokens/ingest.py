@@ -49,6 +49,7 @@ def _count(text: str) -> int:
 
 
 def _execute(args: argparse.Namespace, console: Console) -> None:
+    from weft.report.tokens_table import printable
     from weft.tokens.adapters.envelope import seconds
     from weft.tokens.adapters.table import parse_columns
     from weft.tokens.ledger import Ledger, ingest
@@ -70,16 +71,18 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             processes=args.processes,
             tell=lambda path, share: progress(path, share),
         )
-        bad = ledger.quarantine(3) if done.quarantined else ()
     console.line(
         f"{done.records} records of {done.files} {'file' if done.files == 1 else 'files'}:"
         f" {done.calls} new calls, {done.duplicates} met before, {done.ignored} about something"
         f" else, {done.quarantined} that could not be read"
     )
-    for own in bad:
-        console.line(f"  kept aside: {own.path}, line {own.line}: {own.reason}")
+    for own in done.bad:
+        console.line(printable(f"  kept aside: {own.path}, line {own.line}: {own.reason}"))
+    if done.quarantined > len(done.bad):
+        console.line("  and more: weft tokens report shows them")
     console.line(f"wrote {args.output}")
-    console.result({**asdict(done), "ledger": str(args.output)})
+    counts = {name: value for name, value in asdict(done).items() if name != "bad"}
+    console.result({**counts, "ledger": str(args.output)})
 
 
 ACTION = Command(

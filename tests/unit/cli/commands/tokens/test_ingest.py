@@ -22,6 +22,16 @@ def test_logs_become_a_ledger_and_every_record_is_accounted_for(log, tmp_path, c
     assert ledger.is_file()
 
 
+def test_what_is_kept_aside_is_of_this_run_and_is_no_command_to_a_terminal(tmp_path, capsys):
+    ledger, words = str(tmp_path / "l.db"), []
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps({f"{name}\x1b[2J": 1}) + "\n")
+        assert main(["tokens", "ingest", str(path), "-o", ledger]) == 0
+        words.append(capsys.readouterr().out)
+    assert "a.jsonl" not in words[1] and "got one with b\\x1b[2J" in words[1]
+
+
 def test_the_result_is_json_where_that_is_asked_for(log, tmp_path, capsys):
     assert main(["tokens", "ingest", str(log), "-o", str(tmp_path / "l.db"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
