@@ -6,6 +6,7 @@ Source: SQLite documentation, "PRAGMA application_id" and "PRAGMA user_version".
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from pathlib import Path
 
 from weft.core.errors import FileError
 
-__all__ = ["Stamp", "prepare"]
+__all__ = ["Stamp", "keep_log", "prepare"]
+
+_PATIENCE_S = 60.0
+"""Chosen: as long as other statements wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,29 @@ def prepare(
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def keep_log(connection: sqlite3.Connection) -> None:
+    """Write ahead to a log, so that many read while one writes.
+
+    SQLite does not wait for a lock here, as it does elsewhere, so that several who make a file at
+    once are in each other's way.
+
+    Raises:
+        sqlite3.Error: the mode cannot be changed.
+
+    Source: SQLite documentation, "PRAGMA journal_mode" and write-ahead logging.
+    """
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _is_stamped(connection: sqlite3.Connection, path: str | Path, stamp: Stamp) -> bool:

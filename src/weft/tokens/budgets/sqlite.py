@@ -27,7 +27,7 @@ from weft.tokens.budgets.records import Account, Entry
 from weft.tokens.budgets.rows import STAMP, TABLES, SqliteTables
 from weft.tokens.budgets.store import LawfulStore
 from weft.tokens.budgets.tables import Tables
-from weft.tokens.database import prepare
+from weft.tokens.database import keep_log, prepare
 
 __all__ = ["SqliteStore"]
 
@@ -155,9 +155,9 @@ def _connect(path: str, *, durable: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(
             path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA journal_mode=WAL")
+        prepare(connection, path, STAMP, TABLES)  # first: what is something else is left alone
+        keep_log(connection)
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-        prepare(connection, path, STAMP, TABLES)
     except sqlite3.Error as error:
         raise FileError(
             need="a budget's file, or a place to make one",

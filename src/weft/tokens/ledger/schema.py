@@ -19,7 +19,7 @@ from weft.core.errors import FileError
 from weft.tokens.call import Call, Status
 from weft.tokens.classes import TokenClass
 from weft.tokens.count import UNKNOWN, Count
-from weft.tokens.database import Stamp, prepare
+from weft.tokens.database import Stamp, keep_log, prepare
 from weft.tokens.usage import Usage
 
 __all__ = [
@@ -118,9 +118,10 @@ def _connected(path: str) -> sqlite3.Connection:
         prepare(connection, path, _STAMP, _TABLES.split(";"))
         # A kill loses nothing that was committed; a power cut may lose the last batches, which
         # reading the same files again brings back.
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-262144"):
-            if not is_fixed:
-                connection.execute(f"PRAGMA {pragma}")
+        if not is_fixed:
+            keep_log(connection)
+        for pragma in ("synchronous=NORMAL", "cache_size=-262144"):
+            connection.execute(f"PRAGMA {pragma}")
     except BaseException:
         connection.close()
         raise

@@ -14,8 +14,10 @@ def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path):
     with sqlite3.connect(path) as file:
         file.execute("CREATE TABLE mine (x)")
     file.close()
+    before = path.read_bytes()
     with pytest.raises(FileError, match="a database of version 0"):
         Budget.open(path, cap=usd(1))
+    assert path.read_bytes() == before
     path.write_text("not a database, but long enough to look like one" * 40)
     with pytest.raises(FileError, match="not a database"):
         Budget.open(path, cap=usd(1))
