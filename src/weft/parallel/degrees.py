@@ -68,7 +68,7 @@ class Degrees:
         shares: what each of the `dp` devices has of the batch, in proportion; () for equal parts.
         factors: gradients of linear layers are sent as their two factors where that is cheaper.
         wide: only wide layers are cut `tp` ways; for others, the batch is cut over these devices
-            too.
+            too, as are the states of ZeRO, over them alone where `shares` are given.
 
     Example:
         >>> Degrees(dp=16, tp=4, zero=1).name
@@ -101,7 +101,8 @@ class Degrees:
                 got=self.name,
                 hint="for example --dp 4 --tp 4 --wide",
             )
-        if self.shares and (len(self.shares) != self.dp or self.ep > 1 or self.zero):
+        whole = self.ep == 1 and (self.wide or not self.zero)
+        if self.shares and (len(self.shares) != self.dp or not whole):
             raise InputError(
                 need="a share for each data-parallel device, without ZeRO and expert parallel",
                 got=f"{len(self.shares)} shares for {self.dp}, ZeRO {self.zero}, expert {self.ep}",

@@ -287,13 +287,17 @@ def _grid(request: PlanRequest, schemes: Schemes) -> list[Degrees]:
     ]
 
 
+MOST_WIDE = 16
+"""Devices that wide layers are cut over at most, beside all. Chosen: as for tensor parallelism."""
+
+
 def wide_grid(request: PlanRequest) -> list[Degrees]:
     """Meshes on which wide layers may be cut, over more or fewer neighbouring devices.
 
     Between them, the batch is cut evenly, or in proportion to speed where devices are unlike.
     """
     total = request.machine.num_devices
-    sizes = [n for n in (2, 4, 8, 16) if total % n == 0 and n < total]
+    sizes = [n for n in range(2, min(total, MOST_WIDE + 1)) if total % n == 0]
     even = [
         Degrees(dp=total // n, tp=n, zero=zero, wide=True)
         for n in ([*sizes, total] if total > 1 else [])

@@ -134,7 +134,8 @@ class Proportions:
         if len(set(given)) == 1:
             return []
         shares = tuple(share // common for share in given)
-        return [Degrees(dp=places, tp=tensor, shares=shares, wide=wide)]
+        stages = (1, 3) if wide else (0,)
+        return [Degrees(dp=places, tp=tensor, shares=shares, wide=wide, zero=z) for z in stages]
 
     def layouts_of_some(self) -> tuple[tuple[int, ...], ...]:
         """Shares of the batch that leave out groups of nodes, those that bring least first.

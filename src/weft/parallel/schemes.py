@@ -221,8 +221,9 @@ class Schemes:
                 for way in own
                 if way in self.layers[node].dims
             }
-            axis, gathered = self._wide_axis(size, degrees.zero, axes, ways, used)
-            is_shared = degrees.shares and not number
+            is_shared = bool(degrees.shares) and not number
+            zero = 0 if is_shared else degrees.zero  # state is whole along an uneven axis
+            axis, gathered = self._wide_axis(size, zero, axes, ways, used)
             axes.append(replace(axis, shares=degrees.shares) if is_shared else axis)
             stored |= gathered
         is_kept = degrees.zero in (1, 2)
