@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -228,3 +229,31 @@ def test_calls_of_the_proxy_and_its_spans_are_the_same_calls(tmp_path, ledger):
     ledger.add([a_call(source="weft")])
     done = ingest(ledger, [write(tmp_path / "spans.jsonl", [span])])
     assert (done.calls, done.duplicates) == (0, 1)
+
+
+REPLIES = [reply(number) for number in range(9)]
+WRITTEN = {
+    "lines": "".join(json.dumps(own) + "\n" for own in REPLIES),
+    "lines without an end": "\n".join(map(json.dumps, REPLIES)),
+    "lines after a mark": "\ufeff" + "".join(json.dumps(own) + "\r\n" for own in REPLIES),
+    "array": json.dumps(REPLIES),
+    "array over lines": "[\n" + ",\n".join(map(json.dumps, REPLIES)) + "\n]\n",
+    "indented array": json.dumps(REPLIES, indent=2),
+    "indented objects": "\n".join(json.dumps(own, indent=1) for own in REPLIES),
+    "objects on one line": "".join(map(json.dumps, REPLIES)),
+    "table": "id,at,in\n" + "".join(f"chatcmpl-{n},{1.7e9 + n},{100 + n}\n" for n in range(9)),
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN)
+def test_a_file_that_is_read_while_it_is_written_is_read_once_and_to_its_end(
+    tmp_path, ledger, form
+):
+    text, log = WRITTEN[form].encode(), tmp_path / "a.log"
+    columns = parse_columns(["id=id", "at=at", "input=in"]) if form == "table" else None
+    for cut in (*random.Random(form).sample(range(9, len(text)), 7), len(text)):
+        log.write_bytes(text[: max(cut, log.stat().st_size if log.exists() else 0)])
+        ingest(ledger, [log], columns=columns)
+    assert ids(ledger) == [f"chatcmpl-{number}" for number in range(9)]
+    assert sum(call.usage.input.low for call in ledger.calls()) in (900, 936)
+    assert ledger.quarantine() == ()
