@@ -141,6 +141,12 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             got="--pp 1",
             hint="for example --pp 2 --standing 1,0",
         )
+    if args.wide and (args.pp > 1 or args.micro_batches):
+        raise InputError(
+            need="plans of one stage for --wide",
+            got=f"--pp {args.pp}, {args.micro_batches or 'no'} micro-batches",
+            hint="leave --wide out: pipelines cut all layers --tp ways",
+        )
     if args.pp == 1 and not args.micro_batches and (args.chunks > 1 or args.schedule):
         raise InputError(
             need="micro-batches for a schedule and chunks",

@@ -51,6 +51,16 @@ def test_groups_of_a_pipeline_have_degrees_of_their_own(recipe, three, tmp_path,
     assert "at most 3 devices" in capsys.readouterr().err
 
 
+def test_wide_layers_are_cut_in_one_stage_alone(recipe, pair, capsys):
+    common = ["score", recipe, "--machine", pair, "--tp", "2", "--wide", "--json"]
+    assert main(common) == 0
+    assert json.loads(capsys.readouterr().out)["mesh"] == [2]
+    assert main([*common, "--pp", "2"]) == 2
+    assert "--wide" in capsys.readouterr().err
+    assert main(["score", recipe, "--machine", pair, "--dp", "2", "--wide"]) == 2
+    assert "a tensor degree above 1" in capsys.readouterr().err
+
+
 def test_groups_of_a_pipeline_stand_where_it_is_said(recipe, three, tmp_path, capsys):
     plan = tmp_path / "plan.json"
     common = ["score", recipe, "--machine", three, "--pp", "2", "--dp", "1,2", "--json"]
