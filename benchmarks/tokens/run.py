@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,13 +46,24 @@ PARTS: tuple[Callable[[bool, str], Part], ...] = (
 
 def run(quick: bool = False, rivals: str = sys.executable) -> BenchReport:
     """Measure all parts; `quick` takes fewer and smaller cases."""
-    parts = [part(quick, rivals) for part in PARTS]
+    parts = [_measured(part, quick, rivals) for part in PARTS]
     return BenchReport(
         bench="tokens",
         claims=tuple(claim for part in parts for claim in part.claims),
         table=Table(columns=COLUMNS, rows=tuple(row for part in parts for row in part.rows)),
         facts={name: value for part in parts for name, value in part.facts.items()},
     )
+
+
+def _measured(part: Callable[[bool, str], Part], quick: bool, rivals: str) -> Part:
+    """A part, with a line on how long it took and what was missed."""
+    began = time.perf_counter()
+    found = part(quick, rivals)
+    missed = [claim.claim for claim in found.claims if not claim.ok]
+    said = f"; missed: {'; '.join(missed)}" if missed else ""
+    took = f"{part.__name__}: {time.perf_counter() - began:.0f} s"
+    print(f"{took}, {len(found.claims)} claims{said}", file=sys.stderr, flush=True)
+    return found
 
 
 def _main() -> None:
