@@ -58,6 +58,15 @@ def find_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     Raises:
         FileError: one is not there, or a folder has none.
     """
+    try:
+        return _found(paths)
+    except OSError as error:  # a name that is too long, a folder that is closed
+        raise FileError(
+            need="files or folders of logs", got=str(error), hint="check the spelling"
+        ) from error
+
+
+def _found(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():

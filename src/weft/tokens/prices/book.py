@@ -29,7 +29,11 @@ def open_book(name: str | Path) -> PriceBook:
     if name == "litellm":
         return LitellmBook()
     path = Path(name)
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError:  # no name of a file at all
+        is_there = False
+    if not is_there:
         raise InputError(
             need="prices: genai, litellm, or a file",
             got=f"{name}",

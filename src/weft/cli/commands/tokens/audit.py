@@ -56,10 +56,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _there(text: str) -> Path:
     path = Path(text)
-    if not path.exists():
-        raise FileError(
-            need="a ledger, or logs", got=f"no {path}", hint="weft tokens ingest makes a ledger"
-        )
+    try:
+        got = "" if path.exists() else f"no {path}"
+    except OSError as error:
+        got = f"{path}: {error.strerror}"
+    if got:
+        raise FileError(need="a ledger, or logs", got=got, hint="weft tokens ingest makes a ledger")
     return path
 
 

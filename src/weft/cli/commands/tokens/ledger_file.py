@@ -18,9 +18,12 @@ def add_ledger(parser: argparse.ArgumentParser) -> None:
 def _ledger_file(text: str) -> Path:
     # Opened, a ledger that is missing would be made.
     path = Path(text)
-    got = "a folder" if path.is_dir() else "" if path.is_file() else f"no {path}"
-    if not got and path.stat().st_size == 0:
-        got = f"{path}, which is empty"
+    try:
+        got = "a folder" if path.is_dir() else "" if path.is_file() else f"no {path}"
+        if not got and path.stat().st_size == 0:
+            got = f"{path}, which is empty"
+    except OSError as error:
+        got = f"{path}: {error.strerror}"
     if got:
         raise FileError(
             need="a ledger's file",

@@ -79,3 +79,6 @@ def test_an_empty_file_is_no_ledger_and_stays_empty(tmp_path, capsys):
     assert path.stat().st_size == 0
     assert main(["tokens", "report", str(tmp_path)]) == 2
     assert "a folder" in capsys.readouterr().err
+    for action in (["report"], ["audit"], ["ingest", "-o", str(tmp_path / "o.db")]):
+        assert main(["tokens", *action, "x" * 300]) == 2
+        assert "too long" in capsys.readouterr().err
