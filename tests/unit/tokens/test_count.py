@@ -14,7 +14,8 @@ COUNTS = st.builds(
 @given(COUNTS, COUNTS, st.floats(0, 1), st.floats(0, 1))
 def test_a_sum_holds_every_sum_of_what_its_parts_hold(one, other, left, right):
     def inside(count, share):
-        return count.low + int(share * ((count.high or count.low + 1000) - count.low))
+        most = count.low + 1000 if count.high is None else count.high
+        return count.low + int(share * (most - count.low))
 
     whole = one + other
     value = inside(one, left) + inside(other, right)

@@ -26,7 +26,7 @@ def test_no_interval_around_is_better(rate, damage, look, caught):
     own = {"rate": rate, "damage_usd": damage, "inspect_usd": look, "caught": caught}
     best = best_interval(**own)
     others = [inspection_usd(n, **own) for n in range(1, 400)]
-    others += [inspection_usd(float(n), **own) for n in np.geomspace(400, 1e9, 300)]
+    others += [inspection_usd(round(n), **own) for n in np.geomspace(400, 1e9, 300)]
     assert best.usd <= min(others) * (1.0 + 1e-12)
 
 

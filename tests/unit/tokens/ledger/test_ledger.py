@@ -71,9 +71,9 @@ def test_a_ledger_that_is_broken_says_so(tmp_path):
 def test_sums_of_absurd_counts_are_still_sums(tmp_path):
     most = Usage.of(fresh=10**12, text=10**12)
     with Ledger(":memory:") as ledger:
-        ledger.add([a_call(number, usage=most) for number in range(20_000)])
+        ledger.add([a_call(number, usage=most) for number in range(10_000)])
         (group,) = totals(ledger)
-    assert group.usage.output == exactly(2 * 10**16)
+    assert group.usage.output == exactly(10**16)
 
 
 def test_a_call_that_was_broken_off_gives_way_to_the_whole_one():
