@@ -6,10 +6,14 @@ import argparse
 import os
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weft.cli.command import Command
 from weft.cli.console import Console
 from weft.core.errors import InputError
+
+if TYPE_CHECKING:
+    from weft.tokens.budgets.budgets_file import BudgetsFile
 
 __all__ = ["ACTION"]
 
@@ -85,14 +89,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     from weft.tokens.proxy.settings import Settings
 
     file = read_budgets(args.budgets)
-    if args.prices is None and "usd" in {
-        own.most.currency for c in file.nodes.values() for own in c
-    }:
-        raise InputError(
-            need="--prices, since dollars are capped",
-            got=f"none, for {args.budgets}",
-            hint="--prices genai, or a file of prices; or cap tokens and calls",
-        )
+    _require_prices(args, file)
     keys = {} if args.keys is None else read_keys(args.keys, file.nodes)
     if not (file.keys or keys) and args.host not in _LOCAL:
         raise InputError(
@@ -125,6 +122,16 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     console.line(f"budgets and burn: http://{args.host}:{args.port}/")
     run_server(make_server(proxy, host=args.host, port=args.port))
     console.result({"served": settings.base})
+
+
+def _require_prices(args: argparse.Namespace, file: BudgetsFile) -> None:
+    units = {cap.most.currency for caps in file.nodes.values() for cap in caps}
+    if args.prices is None and "usd" in units:
+        raise InputError(
+            need="--prices, since dollars are capped",
+            got=f"none, for {args.budgets}",
+            hint="--prices genai, or a file of prices; or cap tokens and calls",
+        )
 
 
 def _new_key(args: argparse.Namespace, console: Console) -> None:
