@@ -89,7 +89,6 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
     from weft.tokens.proxy.settings import Settings
 
     file = read_budgets(args.budgets)
-    _require_prices(args, file)
     keys = {} if args.keys is None else read_keys(args.keys, file.nodes)
     if not (file.keys or keys) and args.host not in _LOCAL:
         raise InputError(
@@ -97,6 +96,7 @@ def _execute(args: argparse.Namespace, console: Console) -> None:
             got=f"none, at {args.host}",
             hint="--keys FILE --new-key NODE makes one; or leave --host out",
         )
+    _require_prices(args, file)
     optional = {"max_tokens": args.max_tokens, "first_s": args.first, "between_s": args.between}
     settings = Settings(
         upstream=args.upstream,
