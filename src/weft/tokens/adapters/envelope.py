@@ -83,6 +83,8 @@ def _is_reply(record: Plain) -> bool:
 def about(outer: Plain, inner: Plain) -> dict[str, Any]:
     """Fields of a call that a record says itself: names, outcome, duration.
 
+    Where a clock was set back while it ran, its duration is not known, and a label says so.
+
     Raises:
         InputError: an outcome or a duration is none.
     """
@@ -99,8 +101,11 @@ def about(outer: Plain, inner: Plain) -> dict[str, Any]:
                 if value is not None:
                     told.setdefault(key, _outcome(value))
             elif key == "seconds":
-                if value is not None:
-                    told.setdefault(key, _duration(value))
+                took = None if value is None else _duration(value)
+                if took is not None and took < 0.0:
+                    told.setdefault("labels", {"skew": f"took {took:g} s"})
+                elif took is not None:
+                    told.setdefault(key, took)
             elif _NAMES[key] == key or _NAMES[key] not in found:
                 name = name_in(place, key)
                 if name:

@@ -56,7 +56,11 @@ def litellm_calls(record: Plain, at: float | None) -> Iterator[Call]:
         status=Status.FAILED if failed else Status.DONE,
         tier=tier_name(_object(metadata.get("usage_object")).get("service_tier")),
         labels={"skew": f"ended {-took:.3f} s before it began"} if took and took < 0 else {},
-        **{name: value for name, value in told.items() if name not in ("parent", "seconds")},
+        **{
+            name: value
+            for name, value in told.items()
+            if name not in ("parent", "seconds", "labels")
+        },
     )
 
 

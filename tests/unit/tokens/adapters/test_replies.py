@@ -163,3 +163,8 @@ def test_a_part_of_a_stream_of_geminis_is_known_from_below(ended, status):
     part = {"responseId": "g", "candidates": [ended], "usageMetadata": usage}
     call = read_call("gemini", part, at=1793491200.0)
     assert (call.status, call.usage.output.is_exact) == (Status(status), status == "done")
+
+
+def test_a_call_whose_clock_was_set_back_is_counted_and_noted():
+    call = read_call("", {**OPENAI, "seconds": -1.5})
+    assert (call.seconds, dict(call.labels)) == (None, {"skew": "took -1.5 s"})
