@@ -19,6 +19,7 @@ import yaml
 from weft.core.errors import FileError, InputError
 from weft.core.files import read_text
 from weft.tokens.budgets.node import check_path, shown
+from weft.tokens.yaml_once import load_once
 
 __all__ = ["Keyring", "add_key", "read_keys"]
 
@@ -78,7 +79,7 @@ def read_keys(path: str | Path, nodes: Iterable[str]) -> dict[str, str]:
     known = set(nodes)
     text = read_text(path, "a file of keys", _HINT)
     try:
-        plain: object = yaml.safe_load(text)
+        plain = load_once(text)
     except yaml.YAMLError as error:
         raise FileError(need="YAML", got=f"{path}: {error}", hint=_HINT) from error
     keys: object = cast("dict[str, Any]", plain).get("keys") if isinstance(plain, dict) else None
@@ -127,7 +128,7 @@ def add_key(path: str | Path, node: str) -> str:
 
 def _is_keys(text: str) -> bool:
     try:
-        plain: object = yaml.safe_load(text)
+        plain = load_once(text)
     except yaml.YAMLError:
         return False
     return isinstance(plain, dict) and isinstance(cast("dict[str, Any]", plain).get("keys"), dict)

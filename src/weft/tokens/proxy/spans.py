@@ -141,11 +141,12 @@ def span_of(call: Call, parent: str, error: str = "") -> dict[str, Any]:
     """
     trace, above = trace_of(parent)
     usage = call.usage
+    written = usage[TokenClass.CACHE_WRITE_5M] + usage[TokenClass.CACHE_WRITE_1H]
     numbers = {
         "gen_ai.usage.input_tokens": usage.input,
         "gen_ai.usage.output_tokens": usage.output,
         "gen_ai.usage.cache_read.input_tokens": usage[TokenClass.CACHE_READ],
-        "gen_ai.usage.cache_creation.input_tokens": usage[TokenClass.CACHE_WRITE_5M],
+        "gen_ai.usage.cache_creation.input_tokens": written,
         "gen_ai.usage.reasoning.output_tokens": usage[TokenClass.REASONING],
     }
     words = {
@@ -158,6 +159,7 @@ def span_of(call: Call, parent: str, error: str = "") -> dict[str, Any]:
         "weft.task": call.task,
         "weft.payer": call.payer,
         "weft.call": call.id,
+        "weft.tier": call.tier,
         "error.type": error,
     }
     attributes = [_word(name, value) for name, value in words.items() if value]
@@ -166,6 +168,9 @@ def span_of(call: Call, parent: str, error: str = "") -> dict[str, Any]:
         for name, own in numbers.items()
         if own.is_exact
     ]
+    if call.status is Status.ABORTED:
+        reasons = {"arrayValue": {"values": [{"stringValue": "error"}]}}
+        attributes.append({"key": "gen_ai.response.finish_reasons", "value": reasons})
     start = round(call.at * 1e9)
     return {
         "traceId": trace,

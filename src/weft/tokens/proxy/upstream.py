@@ -110,7 +110,7 @@ class Upstream:
         return found[0] if len(found) == 1 else b"".join(found)
 
     def _head(self, method: str, path: str, length: int, client: Mapping[str, str]) -> bytes:
-        own = {name: client[name] for name in _FORWARDED if name in client}
+        own = {name: client[name].strip(" \t") for name in _FORWARDED if name in client}
         lines = [f"{name}: {value}" for name, value in own.items() if _VALUE.fullmatch(value)]
         if length:
             lines.append(f"content-length: {length}")

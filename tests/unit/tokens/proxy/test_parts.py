@@ -177,6 +177,9 @@ def test_addresses_of_providers_are_taken_with_or_without_their_version(given):
     assert Settings(upstream=given).base == given.rstrip("/").removesuffix("/v1")
 
 
+TWICE = "keys: {k: coder, k: team}"
+
+
 def test_keys_are_kept_as_digests_and_shown_once(tmp_path):
     path = tmp_path / "keys.yaml"
     key, other = add_key(path, "coder"), add_key(path, "team/x")
@@ -186,7 +189,12 @@ def test_keys_are_kept_as_digests_and_shown_once(tmp_path):
     assert nodes == ["coder", "team/x", None] and ring.node_of(f"Basic {key}") is None
     path.write_text("keys: {plain: coder}")
     assert read_keys(path, ["coder"]) == {hashlib.sha256(b"plain").hexdigest(): "coder"}
-    for text, says in (("keys: {k: odd}", "nodes"), ("[]", "keys"), ("a: [", "YAML")):
+    for text, says in (
+        ("keys: {k: odd}", "nodes"),
+        ("[]", "keys"),
+        ("a: [", "YAML"),
+        (TWICE, "twice"),
+    ):
         path.write_text(text)
         with pytest.raises(FileError, match=says):
             read_keys(path, ["coder"])

@@ -20,9 +20,11 @@ from tests.unit.tokens.proxy.scripted import (
     stream,
 )
 from weft.tokens.adapters import read_calls
+from weft.tokens.call import Call, Status
 from weft.tokens.proxy.metrics import MOST_SERIES, Metrics
 from weft.tokens.proxy.page import page
 from weft.tokens.proxy.spans import Spans, document, span_of
+from weft.tokens.usage import Usage
 
 LINE = re.compile(r'[a-z_]+(\{([a-z_]+="([^"\\\n]|\\.)*",?)+\})? -?[0-9.e+-]+')
 
@@ -73,6 +75,25 @@ def test_spans_are_read_as_the_calls_that_they_are(tmp_path):
     assert first.parent == f"{'a' * 32}-{'b' * 16}" or "b" * 16 in first.parent
     assert not second.usage.is_exact or second.usage.input.high is None
     assert json.loads(document([span_of(own, "")]))["resourceSpans"]
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_span_says_what_the_call_is(status):
+    call = Call(
+        id="c1",
+        source="weft",
+        at=1e9,
+        seconds=2.0,
+        model="known",
+        provider="anthropic",
+        usage=Usage.of(fresh=5, cache_write_5m=2, cache_write_1h=3, text=1),
+        status=status,
+        tier="batch",
+    )
+    (read,) = read_calls("", json.loads(document([span_of(call, "")])))
+    assert (read.source, read.id, read.tier, read.status) == ("weft", "c1", "batch", status)
+    # Conventions have one count for writes to a cache; it is all there.
+    assert read.usage.input.low == 10
 
 
 def test_spans_wait_for_a_collector_that_refuses_them(tmp_path):
