@@ -182,7 +182,7 @@ class Degrees:
     def name(self) -> str:
         """What engineers call it."""
         schemes = ("DDP", "ZeRO-1", "ZeRO-2", "FSDP")
-        spread = self.dp > 1 or (self.zero and self.cp > 1)
+        spread = self.dp > 1 or (self.zero and (self.cp > 1 or self.wide))
         parts = (
             f"{schemes[self.zero]} {self.dp}{self._proportions}" if spread else "",
             f"EP {self.ep}" if self.ep > 1 else "",

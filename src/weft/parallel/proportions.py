@@ -102,7 +102,7 @@ class Proportions:
         self._machine = machine
         self._schemes = schemes
         self._units = units_of(batch_rows(program))
-        self._paces: dict[tuple[int, frozenset[int]], tuple[Pace, ...]] = {}
+        self._paces: dict[tuple[int, frozenset[int] | None], tuple[Pace, ...]] = {}
 
     def degrees(self) -> tuple[Degrees, ...]:
         """In proportion over all devices, alone and with tensor parallel inside nodes."""
@@ -118,7 +118,8 @@ class Proportions:
 
     def _degrees(self, places: int, tensor: int, *, wide: bool) -> list[Degrees]:
         """In proportion over some places, if that is not even."""
-        units = units_of(batch_rows(self._program) // (tensor if wide else 1))
+        rows = batch_rows(self._program) // (tensor if wide else 1)
+        units = units_of(rows) if rows else 0
         if not 1 < places <= units:
             return []
         chosen: dict[int, Ways] = {}
@@ -129,7 +130,7 @@ class Proportions:
             axes, _ = self._schemes.axes(Degrees(dp=units, tp=tensor, wide=wide), wide=chosen)
         except InputError:
             return []  # products do not divide so
-        given = shared_out(self._paces_along(axes, frozenset(chosen)), units)
+        given = shared_out(self._paces_along(axes, frozenset(chosen) if wide else None), units)
         common = gcd(*given)
         if len(set(given)) == 1:
             return []
@@ -166,13 +167,14 @@ class Proportions:
         return tuple(found)
 
     def _paces_along(
-        self, axes: Sequence[AxisRules], wide: frozenset[int] = frozenset()
+        self, axes: Sequence[AxisRules], wide: frozenset[int] | None = None
     ) -> tuple[Pace, ...]:
         """The pace of each place along the first of some axes, over the others of which it lies.
 
         Args:
             axes: of a mesh.
-            wide: parameters that are cut along the second one where not all are.
+            wide: parameters that are cut along the second one, which shares out the batch too;
+                None where all are cut, and it does not.
         """
         inside = prod(axis.size for axis in axes[1:])
         if (inside, wide) not in self._paces:

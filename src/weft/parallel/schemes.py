@@ -253,7 +253,7 @@ class Schemes:
         if not cuts and not whole:
             return self._filled(size, batch, outer, kept), kept.gathered
         plain = self._filled(size, batch, outer, kept)
-        products = {**product_placements(program, cuts), **lookups(program, ways)}
+        products = {**product_placements(program, cuts), **lookups(program, cuts, whole)}
         products |= dict.fromkeys(self._products_of(whole), REPLICATED)
         made = self._table_gradients(cuts) | self._gradient_products(cuts)
         work = self._tails(products, cuts, whole) | products | made

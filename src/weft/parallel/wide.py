@@ -19,7 +19,7 @@ vocabulary (Shoeybi et al., arXiv 1909.08053); partial FC (An et al., arXiv 2010
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
@@ -94,6 +94,8 @@ def layers(program: Program) -> dict[int, Layer]:
         for reader, parameter in _lookups(program)
     }
     for parameter, plain in weight_cuts(program).items():
+        if not _other_operands(program, plain.reader, parameter):
+            continue  # a weight times itself has no rows
         port = _port(program, plain.reader, parameter)
         dims: dict[Way, int] = {}
         for way in (Way.COLUMNS, Way.SUMMANDS):
@@ -167,21 +169,36 @@ def _undressed(program: Program, value: Value) -> int:
     return value.node
 
 
+def _other_operands(program: Program, reader: int, parameter: int) -> list[Value]:
+    """What a reader of a weight reads beside it."""
+    operands = program.operands(reader)
+    return [value for value in operands if _undressed(program, value) != parameter]
+
+
 def _port(program: Program, reader: int, parameter: int) -> int:
     """Which operand of a product is the parameter."""
     operands = program.operands(reader)
     return next(k for k, value in enumerate(operands) if _undressed(program, value) == parameter)
 
 
-def lookups(program: Program, ways: Mapping[int, Way]) -> dict[int, Placement]:
-    """What lookups in tables make whose rows are not simply shared out along an axis."""
+def lookups(
+    program: Program, cuts: Mapping[int, WeightCut], whole: Iterable[int]
+) -> dict[int, Placement]:
+    """What lookups in tables make whose rows are not simply shared out along an axis.
+
+    Args:
+        program: one training step.
+        cuts: of weights, by node; of a table that is also the output projection, those of that.
+        whole: weights whose layers compute all rows.
+    """
     found: dict[int, Placement] = {}
+    all_rows = frozenset(whole)
     for number, parameter in _lookups(program):
         columns = len(program.nodes[number].outputs[0].shape) - 1
-        made = {Way.SUMMANDS: PARTIAL, Way.COLUMNS: columns, Way.WHOLE: REPLICATED}
-        way = ways.get(parameter, Way.ROWS)
-        if way is not Way.ROWS:
-            found[number] = made[way]
+        if parameter in cuts:
+            found[number] = PARTIAL if cuts[parameter].dim == _ENTRIES else columns
+        elif parameter in all_rows:
+            found[number] = REPLICATED
     return found
 
 
@@ -318,8 +335,7 @@ class _Pricing:
         return self.program.nodes[layer.reader].op == "embedding.default"
 
     def _read_bytes(self, layer: Layer) -> float:
-        values = self.program.operands(layer.reader)
-        others = (v for v in values if _undressed(self.program, v) != layer.parameter)
+        others = _other_operands(self.program, layer.reader, layer.parameter)
         return float(max(self.program.type_of(value).num_bytes for value in others))
 
 

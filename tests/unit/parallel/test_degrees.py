@@ -20,6 +20,7 @@ from weft.parallel.recompute import RECOMPUTATIONS
         (Degrees(cp=4, zero=1), "ZeRO-1 1 x CP 4", (4,)),
         (Degrees(dp=2, cp=4, tp=8, sp=True), "DDP 2 x CP 4 x TP 8 + SP", (2, 4, 8)),
         (Degrees(dp=2, tp=4, zero=1, wide=True), "ZeRO-1 2 x TP 4 of wide layers", (2, 4)),
+        (Degrees(tp=4, zero=1, wide=True), "ZeRO-1 1 x TP 4 of wide layers", (4,)),
     ],
 )
 def test_degrees_have_the_names_and_grids_of_engineers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -16,6 +17,7 @@ from weft.parallel.experts import expert_plan
 from weft.parallel.proportions import (
     Pace,
     Proportions,
+    paces,
     shared_out,
     units_of,
 )
@@ -91,3 +93,31 @@ def test_what_devices_take_is_priced_once_for_all(monkeypatch) -> None:
     assert first.count(1) == 1
     assert request.proportions.layouts_of_some()
     assert lowered == first
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_few_rows_are_not_shared_out_where_tensor_parallel_leaves_none(rows: int) -> None:
+    program = mlp(num_layers=1, batch=rows, width=64)
+    machine = places_of_two()
+    for degrees in Proportions(program, machine, Schemes(program)).degrees():
+        assert rows % degrees.data_units == 0
+
+
+def test_what_wide_layers_leave_to_do_is_priced_for_itself(monkeypatch) -> None:
+    program = mlp(num_layers=1, batch=1 << 14, width=64)  # so many rows that no layer is cut
+    priced: list[tuple[int, ...]] = []
+
+    def noted(program, machine, axes, places):
+        priced.append(tuple(axis.size for axis in axes))
+        return paces(program, machine, axes, places)
+
+    monkeypatch.setattr(proportions, "paces", noted)
+    Proportions(program, places_of_two(), Schemes(program)).degrees()
+    assert priced.count((64, 2)) == 2
+
+
+def places_of_two():
+    """Two devices of each of two kinds."""
+    first, second, _ = MIXED.groups
+    groups = tuple(replace(own, devices_per_node=2, num_nodes=1) for own in (first, second))
+    return replace(MIXED, name="two of each", groups=groups)

@@ -11,16 +11,19 @@ from hypothesis import strategies as st
 
 from benchmarks.job import program_of
 from tests.homed import devices, drawn_ways
-from tests.programs import mlp, transformer
+from tests.programs import Tape, mlp, transformer
 from tests.unit.parallel.test_factors import ideal
 from weft.core.errors import InputError
 from weft.parallel.degrees import Degrees
 from weft.parallel.experts import Desk, expert_plan
 from weft.parallel.local import Collective, CollectiveKind
 from weft.parallel.pinning import resolve
+from weft.parallel.placement import PARTIAL, REPLICATED
 from weft.parallel.schemes import Schemes
 from weft.parallel.validate import validate
 from weft.parallel.wide import Way, cheapest, layers
+from weft.program.graph import Role
+from weft.program.types import DType, TensorType
 
 WORDS = transformer(num_layers=1, batch=8, length=16, width=16, num_heads=2, vocabulary=1 << 14)
 
@@ -79,6 +82,37 @@ def test_many_rows_have_no_wide_layers() -> None:
     program = mlp(num_layers=2, batch=1 << 14, width=64)
     with pytest.raises(InputError, match="cheaper to cut"):
         expert_plan(program, devices(4), dp=2, tp=2, wide=True)
+
+
+@pytest.mark.parametrize(
+    ("way", "row"),
+    [(Way.COLUMNS, PARTIAL), (Way.SUMMANDS, 2), (Way.WHOLE, REPLICATED)],
+)
+def test_lookups_in_a_table_that_is_the_output_projection_follow_its_cut(way, row) -> None:
+    tape = Tape("tied")
+    tape.parameter("table", 64, 32)
+    ids = tape.builder.input("batch.ids", Role.BATCH, TensorType(DType.I64, (8, 4)))
+    words = tape.relu(tape.embedding(ids, "table"))
+    program = tape.finish(tape.cross_entropy(tape.linear(words, "table"), ids))
+    (table,) = layers(program)
+    desk = Desk(program, resolve(program))
+    degrees = Degrees(tp=4, wide=True)
+    plan = desk.candidate(devices(4), degrees, 1e12, {table: (way,)}).plan
+    validate(plan, program)
+    (lookup,) = [k for k, node in enumerate(program.nodes) if node.op == "embedding.default"]
+    assert plan.strategies[lookup].outputs[0] == (row,)
+    assert not [copy for copy in plan.copies if copy.value.node == table]
+
+
+def test_a_weight_times_itself_is_no_layer() -> None:
+    tape = Tape("gram")
+    tape.parameter("weight", 16, 16)
+    weight = tape.parameters["weight"]
+    y = tape.builder.input("batch.y", Role.BATCH, TensorType(DType.F32, (16, 16)))
+    square = tape.product("ab,bc->ac", weight, weight)
+    program = tape.finish(tape.mean_square(square, y))
+    assert not layers(program)
+    assert not cheapest(program, devices(4), layers(program), Degrees(tp=4).mesh)
 
 
 def test_rows_have_to_divide_over_both_axes() -> None:

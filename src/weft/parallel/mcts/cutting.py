@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import TypeAlias
 
 import numpy as np
@@ -81,7 +82,7 @@ class CutSearch:
         machine: where it runs.
         meshes: degrees with `wide` among which to choose.
         memory_limit_bytes: of one device [bytes].
-        baseline_s: time of a plan that there is already [s].
+        baseline_s: time of a plan that there is already [s]; if inf, that of the first that fits.
     """
 
     def __init__(
@@ -169,6 +170,8 @@ class CutSearch:
         if key not in self._known:
             self._known[key] = self._simulated(*key)
         plan = self._known[key]
+        if plan is not None and plan.fits:
+            self._baseline_s = self._baseline_s if isfinite(self._baseline_s) else plan.step_s
         return -1.0 if plan is None else value_of(plan, self._baseline_s)
 
     def _simulated(self, mesh: int, done: Done) -> Candidate | None:
