@@ -177,6 +177,12 @@ class Proposal:
         """True if the peak stays under the limit."""
         return self.prediction.peak_bytes <= self.memory_limit_bytes
 
+    @classmethod
+    def of(cls, candidate: Candidate) -> Proposal:
+        """A plan that is made already."""
+        plan = candidate.plan
+        return cls(candidate.name, plan.prediction, plan.memory_limit_bytes, lambda: candidate)
+
     @property
     def rank(self) -> tuple[bool, float]:
         """Order of preference: what fits by time, then what does not by size."""

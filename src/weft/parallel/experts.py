@@ -219,14 +219,8 @@ def _on_some(request: PlanRequest, schemes: Schemes) -> list[Proposal]:
             memory_limit_bytes=request.limit_bytes,
             schemes=schemes,
         )
-        found.append(_proposed(candidate))
+        found.append(Proposal.of(candidate))
     return found
-
-
-def _proposed(candidate: Candidate) -> Proposal:
-    """A plan that is made already."""
-    plan = candidate.plan
-    return Proposal(candidate.name, plan.prediction, plan.memory_limit_bytes, lambda: candidate)
 
 
 class Desks:
@@ -258,7 +252,7 @@ def _proposal(request: PlanRequest, degrees: Degrees, desks: Desks) -> Proposal:
         return desk.candidate(request.machine, degrees, limit)
 
     if desks.views is None or degrees.shares:
-        return _proposed(written(desks.whole))
+        return Proposal.of(written(desks.whole))
     prediction = desks.views.predict(lambda view: written(desks.of(view)).plan.prediction)
     return Proposal(degrees.name, prediction, limit, lambda: written(desks.whole))
 

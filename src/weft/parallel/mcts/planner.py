@@ -156,7 +156,7 @@ class _Search:
         found += self._by_cuts(best_s)
         if self._stop():
             self._note("the tree search was stopped; this is the best until then")
-        return [_proposed(own) for own in found]
+        return [Proposal.of(own) for own in found]
 
     def _by_homes(self) -> list[Candidate]:
         """The best plan whose groups live on some of the devices each; none if there is none."""
@@ -176,7 +176,7 @@ class _Search:
             return []
 
     def _by_cuts(self, best_s: float) -> list[Candidate]:
-        """The best plans whose wide layers are cut."""
+        """The best plan whose wide layers are cut; none if there is none."""
         request = self._request
         self._progress("tree search over layers to cut")
         search = CutSearch(
@@ -187,7 +187,8 @@ class _Search:
             baseline_s=best_s,
         )
         found = search.run(LEAVES.get(request.level, LEAVES[Level.FAST]), self._stop)
-        return [self._of_level(own) for own in found[:1]]
+        named = (replace(own, name=f"{own.name} by tree search") for own in found[:1])
+        return [self._of_level(own) for own in named]
 
     def _note(self, line: str) -> None:
         self.notes = (*self.notes, line)
@@ -223,11 +224,6 @@ class _Search:
         """Whether to stop by now, if so much of the time is to be used."""
         until_s = self._began_s + share * self._request.time_limit_s
         return lambda: self._asked_to_stop() or time.perf_counter() > until_s
-
-
-def _proposed(own: Candidate) -> Proposal:
-    plan = own.plan
-    return Proposal(NAME, plan.prediction, plan.memory_limit_bytes, lambda: own)
 
 
 def _shipped_prior() -> Prior:

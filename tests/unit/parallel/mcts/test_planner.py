@@ -6,10 +6,13 @@ import pytest
 
 from tests.programs import mlp
 from tests.uneven import MIXED
+from weft.parallel.experts import wide_grid
 from weft.parallel.mcts import planner as module
 from weft.parallel.mcts.planner import NAME, MctsPlanner
 from weft.parallel.mcts.search import uniform
 from weft.parallel.planning import plan
+from weft.parallel.request import PlanRequest
+from weft.program.fold import fold
 
 PROGRAM = mlp(num_layers=3, batch=64, width=512, hidden=lambda _: 2048, slots=("m",))
 
@@ -59,3 +62,13 @@ def test_one_that_the_sketch_flatters_is_not_taken(planned, monkeypatch):
 def test_a_search_that_is_stopped_plans_one_decision(planned):
     searched(stop=lambda: True)
     assert len(planned) == 1
+
+
+def test_what_is_searched_is_not_called_as_experts_call_theirs():
+    request = PlanRequest(program=PROGRAM, machine=MIXED)
+    planner = MctsPlanner(prior=uniform, simulations=(1, 0))
+    searched = planner.start(request, fold(PROGRAM), None, lambda _: None).proposals()
+    names = [own.name for own in searched]
+    assert len(set(names)) == 2
+    assert [own.build().name for own in searched] == names
+    assert not set(names) & {degrees.name for degrees in wide_grid(request)}
