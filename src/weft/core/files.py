@@ -114,7 +114,7 @@ def parsed(
     """
     try:
         plain = json.loads(text)
-        if plain.pop("weft") != kind or plain.pop("version") != version:
+        if (plain.pop("weft", None), plain.pop("version", None)) != (kind, version):
             raise ValueError(f"not a {kind} of version {version}")
         return build(plain)
     except BROKEN as caught:

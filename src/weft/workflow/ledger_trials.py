@@ -176,7 +176,9 @@ def ledger_plan(attempts: Sequence[Attempt], budget: Money, by: str = "agent") -
         raise InputError(
             need=f"priced attempts, by one of {', '.join(KINDS)}",
             got=f"{len(priced)} priced attempts of {len(attempts)}, by {by}",
-            hint="--prices genai, or a file of prices",
+            hint="--prices genai, or a file of prices"
+            if attempts
+            else "calls need `task`, and `passed` on the call that ended an attempt",
         )
     kinds: defaultdict[str, list[Attempt]] = defaultdict(list)
     for own in priced:

@@ -322,15 +322,16 @@ class Exchange:
 
     def _told(self, spent: Sequence[Money] | None = None) -> Headers:
         """Headers about the budget: as it stood when the call began, less what this one spent."""
-        back = {own.currency: own.nano for own in self._handle.held}
+        back: dict[str, int] = {}
         shown = [(b"x-weft-call", self._id)]
         if spent is None:
             shown.append((b"x-weft-held", ", ".join(map(str, self._handle.held))))
-            back = {}
         else:
             shown.append((b"x-weft-spent", ", ".join(map(str, spent))))
-            for own in spent:
-                back[own.currency] -= own.nano
+            paid = {own.currency: own.nano for own in spent}
+            # A call that cost something is also the one call that was held, where calls are capped.
+            for own in self._handle.held:
+                back[own.currency] = own.nano - paid.get(own.currency, own.nano if paid else 0)
         left: dict[str, int] = {}
         for account in self._accounts:
             unit = account.unit

@@ -90,11 +90,12 @@ def no_room(error: BudgetError, accounts: Sequence[Account], now: float) -> Prob
         (a for a in accounts if a.node == error.node and a.unit == error.left.currency), None
     )
     headers = NO_RETRY
-    hint = "wait until the window of that cap ends, or ask for a larger one"
+    hint = "ask for a larger cap: this one has no window, so waiting does not help"
     if own is not None and own.held > 0:
         headers = ((b"retry-after", b"1"),)
         hint = "others are in flight: what they do not use can be had when they have ended"
     elif own is not None and own.window.kind != "none":
+        hint = "wait until the window of that cap ends, or ask for a larger one"
         headers = ((b"retry-after", str(window_left(own.window, now)).encode()), *NO_RETRY)
     error.hint = hint
     return Problem(

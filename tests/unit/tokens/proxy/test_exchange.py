@@ -196,6 +196,18 @@ def test_who_has_no_key_spends_nothing(tmp_path):
     asyncio.run(run())
 
 
+def test_what_is_left_of_capped_calls_is_less_by_the_call_itself(tmp_path):
+    budgets = "cap: [1 usd daily, 7 calls hourly]\nkeys: {sk-test: a}\nnodes: {a: {cap: 1 usd}}\n"
+
+    async def run():
+        async with place(tmp_path, Provider(), budgets=budgets) as own, client(own) as asking:
+            for left in ("6 calls, 0.999965 usd", "5 calls, 0.99993 usd"):
+                raw = await asking.chat.completions.with_raw_response.create(**CHAT)
+                assert raw.headers["x-weft-left"] == left
+
+    asyncio.run(run())
+
+
 def test_a_refusal_is_an_error_of_openais_that_says_what_is_left(tmp_path):
     async def run():
         async with place(tmp_path, Provider()) as own:
@@ -206,6 +218,7 @@ def test_a_refusal_is_an_error_of_openais_that_says_what_is_left(tmp_path):
             assert (error["code"], error["type"]) == ("budget_exceeded", "insufficient_quota")
             assert error["node"] == "team/poor" and "left of 0.0000001 usd" in error["need"]
             assert "0.0000001 usd left" in error["got"] and "cap" in error["hint"]
+            assert "waiting does not help" in error["hint"]
             assert caught.value.response.headers["x-should-retry"] == "false"
             metrics = (await own.get("/metrics"))[2].decode()
             assert 'weft_refused_total{code="budget_exceeded"} 1\n' in metrics
