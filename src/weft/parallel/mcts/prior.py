@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-from weft.core.errors import InputError
 from weft.parallel.mcts.features import Observer
 from weft.parallel.mcts.network import PriorNetwork, batched
 from weft.parallel.mcts.options import Options, State
 from weft.parallel.mcts.simulate import Outcome
 from weft.parallel.mcts.sketch import Floats
+from weft.parallel.shipped import read_network
 
 __all__ = ["WEIGHTS", "LearnedPrior", "shipped_network"]
 
@@ -56,16 +55,5 @@ def shipped_network() -> PriorNetwork:
     Raises:
         InputError: its weights are missing from the installation.
     """
-    path = files("weft.parallel.mcts").joinpath(WEIGHTS)
-    try:
-        with path.open("rb") as file:
-            kept = torch.load(file, weights_only=True)
-    except OSError as error:
-        raise InputError(
-            need="the weights of the prior of tree search",
-            got=str(error),
-            hint="install weft again; in a clone, python -m benchmarks.tag.train makes them",
-        ) from error
-    network = PriorNetwork(**kept["sizes"])
-    network.load_state_dict({name: value.float() for name, value in kept["weights"].items()})
-    return network.eval().requires_grad_(requires_grad=False)
+    made_by = "python -m benchmarks.tag.train"
+    return read_network(PriorNetwork, "weft.parallel.mcts", WEIGHTS, made_by)

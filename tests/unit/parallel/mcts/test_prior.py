@@ -12,6 +12,7 @@ import torch
 from tests.programs import mlp, transformer
 from tests.uneven import KINDS, MIXED
 from weft.core.errors import InputError
+from weft.parallel import shipped
 from weft.parallel.mcts import prior as prior_module
 from weft.parallel.mcts.cluster import cluster_of
 from weft.parallel.mcts.features import (
@@ -140,7 +141,7 @@ def test_priors_are_probabilities_and_rule_nothing_out():
 
 
 def test_who_has_no_weights_is_told(monkeypatch, tmp_path):
-    monkeypatch.setattr(prior_module, "files", lambda _: tmp_path)
+    monkeypatch.setattr(shipped, "files", lambda _: tmp_path)
     prior_module.shipped_network.cache_clear()
     with pytest.raises(InputError, match=r"benchmarks\.tag\.train"):
         prior_module.shipped_network()
