@@ -268,9 +268,16 @@ class Schemes:
         """What reads these weights, and what makes their gradients."""
         chosen = set(parameters)
         makers = self._gradients(lambda op: operator(op).kind in _PRODUCTS or op == _TABLE_GRADIENT)
-        return {self.layers[node].reader for node in chosen} | {
-            number for number, parameter in makers.items() if parameter in chosen
+        found = {number for number, parameter in makers.items() if parameter in chosen}
+        # What comes back from the next layer, by its weight, may lead to this one alone.
+        weights, nodes = weight_values(self.program), self.program.nodes
+        others = {
+            number
+            for number in found
+            if operator(nodes[number].op).kind is Kind.CONTRACT
+            and not weights.isdisjoint(self.program.operands(number))
         }
+        return {self.layers[node].reader for node in chosen} | found - others
 
     def _table_gradients(self, cuts: Mapping[int, WeightCut]) -> dict[int, Placement]:
         """Gradients of tables are cut as these are."""

@@ -104,6 +104,19 @@ def test_lookups_in_a_table_that_is_the_output_projection_follow_its_cut(way, ro
     assert not [copy for copy in plan.copies if copy.value.node == table]
 
 
+def test_a_layer_that_computes_all_rows_leaves_the_next_one_its_share() -> None:
+    program = mlp(num_layers=1, batch=8, width=16, hidden=lambda _: 32)
+    first, second = sorted(layers(program))
+    desk = Desk(program, resolve(program))
+    degrees = Degrees(tp=4, wide=True)
+    plan = desk.candidate(devices(4), degrees, 1e12, {first: (Way.WHOLE,)}).plan
+    validate(plan, program)
+    products = [k for k, node in enumerate(program.nodes) if node.op == "einsum"]
+    reads_second = [k for k in products if second in {v.node for v in program.operands(k)}]
+    assert len(reads_second) == 2
+    assert all(plan.strategies[k].outputs[0] == (0,) for k in reads_second)
+
+
 def test_a_weight_times_itself_is_no_layer() -> None:
     tape = Tape("gram")
     tape.parameter("weight", 16, 16)
