@@ -29,7 +29,7 @@ from weft.parallel.roles import (
 from weft.parallel.rules import RuleBook
 from weft.parallel.sequence import has_sequence, sequence_pins
 from weft.parallel.weights import parameters_led_to, weight_values
-from weft.parallel.wide import Layer, Way, Ways, layers, lookups
+from weft.parallel.wide import Layer, Way, Ways, between, layers, lookups
 from weft.parallel.zero import NOTHING, Storage, lasting_weights, storage, updating_nodes
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
@@ -257,8 +257,10 @@ class Schemes:
         products |= dict.fromkeys(self._products_of(whole), REPLICATED)
         made = self._table_gradients(cuts) | self._gradient_products(cuts)
         work = self._tails(products, cuts, whole) | products | made
-        wholes = {node: place for node, place in work.items() if place == REPLICATED}
-        back = {*boundary_nodes(program, products), *readers_of(program, wholes)} - work.keys()
+        work = between(program, products) | work
+        tails = {node for parameter in ways for node in self.layers[parameter].tail}
+        back = {*boundary_nodes(program, products), *readers_of(program, work)}
+        back -= work.keys() | tails
         rows = {node: plain.rules[node].outputs[0] for node in back}
         wanted = {node: place for node, place in rows.items() if place != PARTIAL} | work
         pinned = {**self._possible(wanted, size, outer), **batch, **weights}

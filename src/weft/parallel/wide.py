@@ -39,7 +39,17 @@ from weft.parallel.weights import parameters_led_to
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
-__all__ = ["Layer", "Way", "Ways", "cheapest", "layers", "lookups", "possible", "price_s"]
+__all__ = [
+    "Layer",
+    "Way",
+    "Ways",
+    "between",
+    "cheapest",
+    "layers",
+    "lookups",
+    "possible",
+    "price_s",
+]
 
 
 class Way(Enum):
@@ -199,6 +209,30 @@ def lookups(
             found[number] = PARTIAL if cuts[parameter].dim == _ENTRIES else columns
         elif parameter in all_rows:
             found[number] = REPLICATED
+    return found
+
+
+def between(program: Program, products: Mapping[int, Placement]) -> dict[int, Placement]:
+    """Element-wise operators that lead from what a product makes in parts to one that adds up.
+
+    Args:
+        program: one training step.
+        products: placement of each product of a cut weight, and of lookups.
+    """
+    found: dict[int, Placement] = {}
+    for number, node in enumerate(program.nodes):
+        if operator(node.op).kind is not Kind.POINTWISE or node.phase is Phase.UPDATE:
+            continue
+        shape = node.outputs[0].shape
+        for value in program.operands(number):
+            is_lookup = program.nodes[value.node].op == "embedding.default"
+            place = found.get(value.node, REPLICATED if is_lookup else products.get(value.node, -1))
+            if place >= 0 and program.type_of(value).shape == shape and number not in products:
+                found[number] = place
+    for number in sorted(found, reverse=True):
+        readers = {reader for reader, _ in program.users[number]}
+        if not any(products.get(r) == PARTIAL or r in found for r in readers):
+            del found[number]
     return found
 
 

@@ -153,3 +153,17 @@ def test_any_layers_may_be_cut(recipe: str, zero: int) -> None:
                     way not in layers(program)[node].dims
                     or place == layers(program)[node].dims[way]
                 )
+
+
+def test_a_table_in_columns_leaves_rows_to_all_that_follow() -> None:
+    desk = Desk(WORDS, resolve(WORDS))
+    looked_up = (n for n, own in layers(WORDS).items() if "embedding" in WORDS.nodes[own.reader].op)
+    table = max(looked_up, key=lambda node: WORDS.nodes[node].outputs[0].num_bytes)
+    ways = {table: (Way.ROWS, Way.COLUMNS)}
+    plan = desk.candidate(devices(4), Degrees(dp=2, tp=2, wide=True), 1e12, ways).plan
+    rows = {
+        plan.strategies[number].outputs[0][1]
+        for number, node in enumerate(WORDS.nodes)
+        if node.op == "attention" or node.op == "native_layer_norm.default"
+    }
+    assert rows == {0}
