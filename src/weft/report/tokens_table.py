@@ -183,18 +183,23 @@ def caveats(report: TokensReport) -> tuple[str, ...]:
     """What to know before the figures are believed, a line each."""
     own = report.quality
     of = f"of {own.calls} calls"
-    told = (
-        (own.inexact, f"{of}: how much was read or generated is known only between bounds"),
-        (own.unbounded, f"{of}: nothing limits how much that was"),
-        (own.unsplit_input, f"{of}: how much of the input came from caches is not reported"),
-        (own.unsplit_output, f"{of}: reasoning is not told apart from answers"),
-        (own.duplicates, "calls were met again, and counted once"),
-        (own.quarantined, "records could not be read, and are kept aside"),
-        (own.ignored, "records were about something else than a call"),
-        (own.skewed, "calls have times that cannot be"),
-        (sum(u.calls for u in report.unpriced), "calls have no price"),
+    calls = (
+        (own.inexact, "how much was read or generated is known only between bounds"),
+        (own.unbounded, "nothing limits how much that was"),
+        (own.unsplit_input, "how much of the input came from caches is not reported"),
+        (own.unsplit_output, "reasoning is not told apart from answers"),
     )
-    return tuple(f"{count} {text}" for count, text in told if count)
+    counted = (
+        (own.duplicates, "calls that were met again, counted once"),
+        (own.quarantined, "records that could not be read, kept aside"),
+        (own.ignored, "records about something else than a call"),
+        (own.skewed, "calls with times that cannot be"),
+        (sum(u.calls for u in report.unpriced), "calls without a price"),
+    )
+    return (
+        *(f"{count} {of}: {text}" for count, text in calls if count),
+        *(f"{text}: {count}" for count, text in counted if count),
+    )
 
 
 def quarantine_table(report: TokensReport) -> Table:

@@ -83,10 +83,10 @@ def test_every_caveat_is_said():
         "1 of 6 calls: how much was read",
         "1 of 6 calls: nothing limits",
         "1 of 6 calls: how much of the input came from caches",
-        "3 calls were met again",
-        "1 records could not be read",
-        "1 calls have times that cannot be",
-        "1 calls have no price",
+        "calls that were met again, counted once: 3",
+        "records that could not be read, kept aside: 1",
+        "calls with times that cannot be: 1",
+        "calls without a price: 1",
     ):
         assert what in told
     assert caveats(an_empty_report()) == ()

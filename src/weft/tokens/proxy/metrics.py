@@ -25,6 +25,8 @@ _HELP = {
     "weft_calls_total": "Calls that ended, by model and how.",
     "weft_refused_total": "Requests that were refused, by the error's code.",
     "weft_tokens_total": "Tokens by model and class, as far as they are known.",
+    "weft_input_tokens_total": "Tokens that were read, by model, as far as they are known.",
+    "weft_output_tokens_total": "Tokens that were generated, by model, likewise.",
     "weft_spent_total": "What was settled, by node and unit.",
     "weft_overruns_total": "Calls that cost more than there was room for, by node.",
     "weft_disbelieved_total": "Reports of usage that could not be, by model.",
@@ -56,6 +58,8 @@ class Metrics:
         self.add("weft_calls_total", model=model, status=status)
         for leaf, own in usage.counts.items():
             self.add("weft_tokens_total", own.low, model=model, **{"class": leaf.value})
+        self.add("weft_input_tokens_total", usage.input.low, model=model)
+        self.add("weft_output_tokens_total", usage.output.low, model=model)
         for own in spent:
             self.add("weft_spent_total", own.nano / 1e9, node=node, unit=own.currency)
 

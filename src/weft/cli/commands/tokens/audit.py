@@ -180,10 +180,8 @@ def _read(paths: Sequence[Path], console: Console) -> tuple[list[Call], list[Tur
         done = ingest(ledger, paths, processes=1)
         if done.quarantined:
             bad = ledger.quarantine(1)[0]
-            console.warn(
-                f"{done.quarantined} records could not be read; {bad.path}, line {bad.line}:"
-                f" {bad.reason}"
-            )
+            records = "1 record" if done.quarantined == 1 else f"{done.quarantined} records"
+            console.warn(f"{records} could not be read; {bad.path}, line {bad.line}: {bad.reason}")
         return list(ledger.calls()), read_turns(paths)
 
 

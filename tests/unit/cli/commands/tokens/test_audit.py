@@ -61,7 +61,7 @@ def test_logs_are_told_of_circles_and_bills(logs, tmp_path, capsys):
     cycle, bill = told["findings"]
     assert cycle["facts"]["period"] == 1 and bill["facts"]["ratio"] == 2.0
     assert all(own["evidence"] >= own["needed"] for own in told["findings"])
-    assert "1 records could not be read" in err
+    assert "1 record could not be read" in err
     often = ["--again", "search=1", "--json"]
     assert main(["tokens", "audit", str(logs), *often]) == 0
     assert json.loads(capsys.readouterr().out)["findings"] == []
