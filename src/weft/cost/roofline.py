@@ -11,7 +11,7 @@ which is the curve's fixed cost.
 
 Products of a device that runs one operator after the other take the sum of both terms: their rates
 are of operands that lie in its caches, and a library that packs these and stores what it made does
-not compute meanwhile. On one core of an AMD EPYC (torch 2.13) products that make or read 64 MiB took
+not compute meanwhile. On one core of an AMD EPYC (torch 2.13) those that make or read 64 MiB took
 1.3 to 3.8 times the larger of the two.
 
 Small products do not reach the full rate. With h the width and d the depth at which a device
