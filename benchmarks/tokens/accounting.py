@@ -10,6 +10,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -151,7 +152,8 @@ def _prices(draws: int, rivals: str) -> Part:
         ("V1", "20 k read, 16 k of it cached, 3 k out", "weft", f"${ours.low:.4f}"),
         ("V1", "the same, parts added to their wholes", "a bug", f"${double.low:.4f}"),
     ]
-    answer = _asked(cases, rivals)
+    # Those of this environment, too: genai-prices is what weft itself takes prices from.
+    answer = {**_asked(cases, sys.executable), **_asked(cases, rivals)}
     books: dict[str, PriceBook] = {"genai-prices": GenaiBook()}
     place = _map_of(rivals)
     if place is not None:
