@@ -26,7 +26,7 @@ def commands():
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_commands_are_understood(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("ledger.db").touch()
+    Path("ledger.db").write_text("anything")
     assert build_parser().parse_args(words).command == "tokens"
 
 
