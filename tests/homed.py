@@ -64,8 +64,7 @@ def drawn_ways(program, layers, mesh, seed):
     """Anything that is possible for each layer."""
     rng = random.Random(seed)
     return {
-        node: rng.choice(possible(program, layer, mesh.shape, uneven=not mesh.is_even))
-        for node, layer in sorted(layers.items())
+        node: rng.choice(possible(program, layer, mesh)) for node, layer in sorted(layers.items())
     }
 
 

@@ -64,10 +64,17 @@ class Schemes:
         return expert_cuts(self.program)
 
     @cached_property
+    def _leads_to(self) -> list[int]:
+        return parameters_led_to(self.program)
+
+    @cached_property
+    def _weights(self) -> frozenset[Value]:
+        return weight_values(self.program)
+
+    @cached_property
     def _travelling(self) -> frozenset[Value]:
         products = product_placements(self.program, self.experts)
-        weights = weight_values(self.program)
-        return travelling(self.program, expert_work(self.program, products)) - weights
+        return travelling(self.program, expert_work(self.program, products)) - self._weights
 
     @cached_property
     def _updating(self) -> dict[int, list[int]]:
@@ -196,11 +203,11 @@ class Schemes:
         pinned = _cut_weights(program, self.cuts, size, outer, "a tensor degree")
         cuts = {node: cut for node, cut in self.cuts.items() if node in pinned}
         products = product_placements(program, cuts)
-        between = {
+        joints = {
             node: 1 if degrees.sp and _has_rows(program, node, size) else REPLICATED
             for node in boundary_nodes(program, products)
         }
-        wanted = between | products | self._gradient_products(cuts)
+        wanted = joints | products | self._gradient_products(cuts)
         return self._filled(size, {**pinned, **self._possible(wanted, size, outer)}, outer)
 
     def _wide_axes(
@@ -272,12 +279,12 @@ class Schemes:
         makers = self._gradients(lambda op: operator(op).kind in _PRODUCTS or op == _TABLE_GRADIENT)
         found = {number for number, parameter in makers.items() if parameter in chosen}
         # What comes back from the next layer, by its weight, may lead to this one alone.
-        weights, nodes = weight_values(self.program), self.program.nodes
+        nodes = self.program.nodes
         others = {
             number
             for number in found
             if operator(nodes[number].op).kind is Kind.CONTRACT
-            and not weights.isdisjoint(self.program.operands(number))
+            and not self._weights.isdisjoint(self.program.operands(number))
         }
         return {self.layers[node].reader for node in chosen} | found - others
 
@@ -290,7 +297,7 @@ class Schemes:
         """Nodes of the backward pass of some operators that lead to a layer's weight: which."""
         return {
             number: parameter
-            for number, parameter in enumerate(parameters_led_to(self.program))
+            for number, parameter in enumerate(self._leads_to)
             if parameter in self.layers
             and self.program.nodes[number].phase is Phase.BACKWARD
             and makes(self.program.nodes[number].op)
@@ -318,10 +325,10 @@ class Schemes:
         Where activations are cut along the sequence, they are gathered for that, as in Megatron-LM
         (Korthikanti et al., MLSys 2023); summands of whole gradients would be larger.
         """
-        nodes, leads_to = self.program.nodes, parameters_led_to(self.program)
+        nodes = self.program.nodes
         return {
             number: cuts[weight].dim
-            for number, weight in enumerate(leads_to)
+            for number, weight in enumerate(self._leads_to)
             if weight in cuts
             and nodes[number].phase is Phase.BACKWARD
             and operator(nodes[number].op).kind is Kind.CONTRACT

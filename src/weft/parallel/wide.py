@@ -19,7 +19,7 @@ vocabulary (Shoeybi et al., arXiv 1909.08053); partial FC (An et al., arXiv 2010
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
@@ -41,6 +41,7 @@ from weft.program.operators import Kind, operator
 
 __all__ = [
     "Layer",
+    "Prices",
     "Way",
     "Ways",
     "between",
@@ -48,7 +49,6 @@ __all__ = [
     "layers",
     "lookups",
     "possible",
-    "price_s",
 ]
 
 
@@ -236,26 +236,23 @@ def between(program: Program, products: Mapping[int, Placement]) -> dict[int, Pl
     return found
 
 
-def possible(
-    program: Program, layer: Layer, sizes: Sequence[int], *, uneven: bool = False
-) -> list[Ways]:
+def possible(program: Program, layer: Layer, mesh: Mesh) -> list[Ways]:
     """All that a layer can do along mesh axes; sharing out rows everywhere is first.
 
     Args:
         program: one training step.
         layer: of it.
-        sizes: devices along each axis.
-        uneven: whether the first axis shares out the batch unevenly, so that it cuts no weights.
+        mesh: if its first axis shares out the batch unevenly, that cuts no weights.
     """
     shape = program.nodes[layer.parameter].outputs[0].shape
     found: list[Ways] = []
-    for ways in product(Way, repeat=len(sizes)):
+    for ways in product(Way, repeat=mesh.num_axes):
         parts: dict[int, int] = {}
-        for way, size in zip(ways, sizes, strict=True):
+        for way, size in zip(ways, mesh.shape, strict=True):
             if way in (Way.COLUMNS, Way.SUMMANDS):
                 dim = layer.dims.get(way, -1)
                 parts[dim] = parts.get(dim, 1) * size
-        even = ways[0] in (Way.ROWS, Way.WHOLE) or not uneven
+        even = ways[0] in (Way.ROWS, Way.WHOLE) or mesh.is_even
         if even and all(dim >= 0 and shape[dim] % count == 0 for dim, count in parts.items()):
             found.append(ways)
     return found
@@ -272,32 +269,17 @@ def cheapest(
         found: its layers.
         mesh: along whose axes the batch is cut.
     """
-    pricing = _Pricing(program, machine, mesh.shape)
+    prices = Prices(program, machine, mesh)
     chosen: dict[int, Ways] = {}
     for node, layer in found.items():
-        all_ways = possible(program, layer, mesh.shape, uneven=not mesh.is_even)
-        ways = min(all_ways, key=lambda own: pricing.seconds(layer, own))
+        ways = min(possible(program, layer, mesh), key=lambda own: prices.seconds(layer, own))
         if any(way is not Way.ROWS for way in ways):
             chosen[node] = ways
     return chosen
 
 
-def price_s(
-    program: Program, machine: Machine, layer: Layer, ways: Ways, sizes: Sequence[int]
-) -> float:
-    """What a layer costs that does so: work beyond its share, and all that moves for it [s].
-
-    Args:
-        program: one training step.
-        machine: where it runs.
-        layer: of the step.
-        ways: along each axis.
-        sizes: devices along each axis.
-    """
-    return _Pricing(program, machine, tuple(sizes)).seconds(layer, ways)
-
-
-_GATHER, _SCATTER, _TRADE = (
+_ALL_REDUCE, _GATHER, _SCATTER, _TRADE = (
+    CollectiveKind.ALL_REDUCE.value,
     CollectiveKind.ALL_GATHER.value,
     CollectiveKind.REDUCE_SCATTER.value,
     CollectiveKind.ALL_TO_ALL.value,
@@ -307,15 +289,24 @@ _PRODUCTS = 3
 
 
 @dataclass(frozen=True)
-class _Pricing:
+class Prices:
+    """What layers cost.
+
+    Attributes:
+        program: one training step.
+        machine: where it runs.
+        mesh: along whose axes the batch is cut.
+    """
+
     program: Program
     machine: Machine
-    sizes: tuple[int, ...]
+    mesh: Mesh
 
     def seconds(self, layer: Layer, ways: Ways) -> float:
+        """What a layer costs that does so: work beyond its share, and all that moves for it [s]."""
         rows = [k for k, way in enumerate(ways) if way is Way.ROWS]
         gradient = float(self.program.nodes[layer.parameter].outputs[0].num_bytes)
-        for size, way in zip(self.sizes, ways, strict=True):
+        for size, way in zip(self.mesh.shape, ways, strict=True):
             gradient /= size if way in (Way.COLUMNS, Way.SUMMANDS) else 1
         total = self._work_s(layer, ways)
         if len(rows) == len(ways):
@@ -326,22 +317,24 @@ class _Pricing:
 
     @cached_property
     def _axes(self) -> list[Group]:
-        return [axis_group(self.machine, self.sizes, k) for k in range(len(self.sizes))]
+        return [axis_group(self.machine, self.mesh.shape, k) for k in range(len(self.mesh.shape))]
 
     @cached_property
     def _everywhere(self) -> Group:
-        return axis_group(self.machine, (prod(self.sizes),), 0)
+        return axis_group(self.machine, (prod(self.mesh.shape),), 0)
 
     def _work_s(self, layer: Layer, ways: Ways) -> float:
         """Work that other devices do as well."""
-        again = prod(s for s, way in zip(self.sizes, ways, strict=True) if way is Way.WHOLE) - 1
+        again = (
+            prod(s for s, way in zip(self.mesh.shape, ways, strict=True) if way is Way.WHOLE) - 1
+        )
         if not again:
             return 0.0
         node = self.program.nodes[layer.reader]
         operands = tuple(map(self.program.type_of, self.program.operands(layer.reader)))
         device = slowest_device(self.machine)
         all_s = operator_seconds(node.op, node.args, operands, node.outputs, device)
-        return _PRODUCTS * all_s * again / prod(self.sizes)
+        return _PRODUCTS * all_s * again / prod(self.mesh.shape)
 
     def _moving_s(self, layer: Layer, ways: Ways, axis: int) -> float:
         """What moves along an axis, forward and backward."""
@@ -358,7 +351,7 @@ class _Pricing:
         if is_table and way is Way.COLUMNS:
             moves = ((_TRADE, made), (_TRADE, made))
         elsewhere = prod(
-            size for k, size in enumerate(self.sizes) if k != axis and ways[k] is Way.ROWS
+            size for k, size in enumerate(self.mesh.shape) if k != axis and ways[k] is Way.ROWS
         )
         return sum(
             collective_seconds(kind, num_bytes / elsewhere, self._axes[axis])
@@ -371,6 +364,3 @@ class _Pricing:
     def _read_bytes(self, layer: Layer) -> float:
         others = _other_operands(self.program, layer.reader, layer.parameter)
         return float(max(self.program.type_of(value).num_bytes for value in others))
-
-
-_ALL_REDUCE = CollectiveKind.ALL_REDUCE.value

@@ -27,7 +27,7 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.experts import Desk
 from weft.parallel.mcts.search import Tree, value_of
 from weft.parallel.mcts.sketch import Floats
-from weft.parallel.wide import Layer, Way, Ways, cheapest, possible, price_s
+from weft.parallel.wide import Layer, Prices, Way, Ways, cheapest, possible
 from weft.program.graph import Program
 
 __all__ = ["MOST_KINDS", "CutSearch", "CutState", "layer_kinds"]
@@ -117,22 +117,15 @@ class CutSearch:
         """
         most = len(self._known) + simulations
         while self._root.is_open and len(self._known) < most and not stop():
-            self._play()
+            self._root.play(self._visit)
         plans = [plan for plan in self._known.values() if plan is not None]
         return sorted(plans, key=lambda own: (not own.fits, own.step_s))
 
-    def _play(self) -> None:
-        node, way = self._root, list[tuple[Tree[CutState], int]]()
-        while node.children:
-            child = node.select()
-            way.append((node, child))
-            node = node.children[child]
-        value = self._value(node.state)
-        if node.children is None:
-            node.expand(*self._following(node.state))
-        for parent, child in reversed(way):
-            parent.note(child, value, is_open=node.is_open)
-            node = parent
+    def _visit(self, leaf: Tree[CutState]) -> float:
+        value = self._value(leaf.state)
+        if leaf.children is None:
+            leaf.expand(*self._following(leaf.state))
+        return value
 
     def _following(self, state: CutState) -> tuple[tuple[CutState, ...], Floats]:
         """States after one more step, with their priors."""
@@ -143,10 +136,9 @@ class CutSearch:
             return (), np.zeros(0)
         kind, mesh = self.kinds[len(state.ways)], self.meshes[state.mesh].mesh
         layer = self._layers[kind[0]]
-        ways = possible(self._desk.program, layer, mesh.shape, uneven=not mesh.is_even)
-        costs = len(kind) * np.asarray(
-            [price_s(self._desk.program, self._machine, layer, own, mesh.shape) for own in ways]
-        )
+        ways = possible(self._desk.program, layer, mesh)
+        prices = Prices(self._desk.program, self._machine, mesh)
+        costs = len(kind) * np.asarray([prices.seconds(layer, own) for own in ways])
         shares = np.exp((costs.min() - costs) / (_SHARP * self._baseline_s))
         prior = (1.0 - _UNIFORM) * shares / shares.sum() + _UNIFORM / len(ways)
         return tuple(CutState(state.mesh, (*state.ways, own)) for own in ways), prior

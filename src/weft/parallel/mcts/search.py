@@ -157,11 +157,24 @@ class Tree(Generic[S]):
         self.visits, self.total = np.zeros(len(steps)), np.zeros(len(steps))
         self.open = np.ones(len(steps), bool)
 
-    def note(self, child: int, value: float, *, is_open: bool) -> None:
-        """A simulation below a child came to this; whether there is more to see there."""
-        self.visits[child] += 1.0
-        self.total[child] += value
-        self.open[child] = is_open
+    def play(self, visit: Callable[[Tree[S]], float]) -> float:
+        """Go down to a leaf, visit it, and note its value on the way; returns the value.
+
+        Args:
+            visit: says what a leaf is worth, and makes its children.
+        """
+        node, way = self, list[tuple[Tree[S], int]]()
+        while node.children:
+            child = node.select()
+            way.append((node, child))
+            node = node.children[child]
+        value = visit(node)
+        for parent, child in reversed(way):
+            parent.visits[child] += 1.0
+            parent.total[child] += value
+            parent.open[child] = node.is_open
+            node = parent
+        return value
 
 
 class Search:
@@ -263,17 +276,8 @@ class Search:
         return self._known[self.options.decision(state)]
 
     def play(self, root: Tree[State]) -> float:
-        """Go down to a leaf, simulate it, and note its value on the way; returns the value."""
-        node, way = root, list[tuple[Tree[State], int]]()
-        while node.children:
-            child = node.select()
-            way.append((node, child))
-            node = node.children[child]
-        value = self._visit(node)
-        for parent, child in reversed(way):
-            parent.note(child, value, is_open=node.is_open)
-            node = parent
-        return value
+        """Simulate a leaf below, and note its value on the way; returns the value."""
+        return root.play(self._visit)
 
     def _visit(self, leaf: Tree[State]) -> float:
         choices = self.options.completed(leaf.state)
