@@ -18,11 +18,12 @@ from weft.parallel.exact.pipelines.branches import Branches, depth_first
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.decide import Desk
 from weft.parallel.exact.pipelines.found import Found, Placing
-from weft.parallel.exact.pipelines.measure import Rows, piece_costs
 from weft.parallel.exact.pipelines.partition import Runs, partition
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.explaining import explain
 from weft.parallel.pins import parse_pin
+from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.piece_costs import piece_costs
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.pipeline.stages import forward_nodes
 from weft.parallel.plan import Level
@@ -193,7 +194,10 @@ def test_where_nothing_fits_pieces_stay_depth_first() -> None:
 def test_pieces_that_have_to_be_computed_twice_are_dealt_out_too() -> None:
     branches = Branches(searched().rows_of(8))
     slicer = Desk(branches.rows, CONFIG, inf, Level.FAST).slicer(Placing())
-    by_option = [piece_costs(branches.along, slicer, option) for option in ("", "cheap", "full")]
+    by_option = [
+        piece_costs(branches.along, slicer.plan, option, branches.along.machine)
+        for option in ("", "cheap", "full")
+    ]
     first, *_ = by_option
     in_flight, tight = [2.0, 1.0], inf
     for share in range(100, 30, -2):

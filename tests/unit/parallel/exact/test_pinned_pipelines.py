@@ -10,11 +10,11 @@ from weft.core.errors import InfeasibleError
 from weft.machine.presets import preset
 from weft.parallel.depth import undivided
 from weft.parallel.exact.pipelines.configs import Config
-from weft.parallel.exact.pipelines.measure import Rows
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.kept import kept_shardings
 from weft.parallel.pinning import resolve
 from weft.parallel.pins import parse_pin
+from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.pinned import own_pins
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram

@@ -16,10 +16,12 @@ from weft.parallel.exact.pipelines.configs import Config, configs
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import predicted, schedules, stagings
 from weft.parallel.exact.pipelines.found import Placing
-from weft.parallel.exact.pipelines.measure import Rows, batch_rules, piece_costs
+from weft.parallel.exact.pipelines.measure import batch_rules
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.pipeline.expert import pipeline_expert
+from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.piece_costs import piece_costs
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.serialize import pipeline_from_json, pipeline_to_json
 from weft.parallel.placement import is_partial
@@ -78,7 +80,7 @@ def test_many_micro_batches_follow_from_few() -> None:
     config = Config(2, 1, 4, 64, 1024)
     rows = Rows(undivided(deep()), 64, MACHINE)
     slicer = Desk(rows, config, 8e10, Level.FAST).slicer(Placing())
-    costs = [piece_costs(rows, slicer, again) for again in RECOMPUTATIONS]
+    costs = [piece_costs(rows, slicer.plan, again, rows.machine) for again in RECOMPUTATIONS]
     ways = schedules(config, len(costs[0]), Level.BEST)
     for staging in stagings(costs, config, 8e10, ways, MACHINE):
         whole = predicted(costs, config, staging, MACHINE)

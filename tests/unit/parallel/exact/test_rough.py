@@ -7,8 +7,8 @@ from tests.programs import mlp
 from weft.capture import capture
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
-from weft.parallel.exact.pipelines import measure
 from weft.parallel.exact.pipelines.rough import Rough
+from weft.parallel.pipeline import in_pieces
 from weft.parallel.request import PlanRequest
 from weft.program.fold import Folding, fold
 
@@ -31,7 +31,7 @@ def test_layers_that_draw_random_numbers_are_alike_in_a_micro_batch() -> None:
 
 def test_layers_that_differ_within_a_micro_batch_are_not_left_out(monkeypatch) -> None:
     apart = Folding(representative=(), multiplicity=(), layers=())
-    monkeypatch.setattr(measure, "fold", lambda *_: apart)
+    monkeypatch.setattr(in_pieces, "fold", lambda *_: apart)
     found = rows(mlp(16, batch=64, width=32), 64, 8)
     assert not found.view.gaps
 

@@ -24,14 +24,15 @@ from itertools import accumulate, pairwise
 from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.pipelines.assign import Assignment, Flow, StageProblem, assign
 from weft.parallel.exact.pipelines.configs import Config
-from weft.parallel.exact.pipelines.measure import Rows, piece_costs
 from weft.parallel.exact.pipelines.partition import Partition, Runs, partition
-from weft.parallel.exact.pipelines.pieces import Pieces, find_pieces, good_places, pieces_at
 from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.loop import varying_nodes
 from weft.parallel.pinning import Pinning
 from weft.parallel.pipeline.estimate import Load, StageCost, sending_s
 from weft.parallel.pipeline.expert import crossing_bytes, forward_seconds
+from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.piece_costs import piece_costs
+from weft.parallel.pipeline.pieces import Pieces, find_pieces, good_places, pieces_at
 from weft.parallel.pipeline.stages import forward_nodes
 from weft.parallel.placement import local_type
 from weft.parallel.weights import weight_values
@@ -173,10 +174,13 @@ class Branches:
             return None
         flows = _flows(along, slicer, config)
         left_s = min(time_limit_s, TIME_LIMIT_S)
-        nothing = piece_costs(along, slicer, "")
+        nothing = piece_costs(along, slicer.plan, "", along.machine)
         found = _dealt([nothing], flows, config, limit_bytes, left_s)
         if found is None:
-            again = [piece_costs(along, slicer, option) for option in ("cheap", "full")]
+            again = [
+                piece_costs(along, slicer.plan, option, along.machine)
+                for option in ("cheap", "full")
+            ]
             found = _dealt([nothing, *again], flows, config, limit_bytes, left_s)
         return along if found is None else self._by(found.stages)
 

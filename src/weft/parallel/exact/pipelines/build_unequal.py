@@ -8,8 +8,8 @@ from itertools import pairwise
 from weft.parallel.exact.pipelines.build import Builder
 from weft.parallel.exact.pipelines.decide import Desk
 from weft.parallel.exact.pipelines.found import Found
-from weft.parallel.exact.pipelines.measure import Rows
 from weft.parallel.pipeline.estimate import simulated_pipeline
+from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.plan import ParallelPlan

@@ -11,11 +11,13 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.exact.flow import Solution
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Placing
-from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
+from weft.parallel.exact.pipelines.measure import Strategist
 from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.kept import require_kept
 from weft.parallel.loop import Loop
 from weft.parallel.pipeline.estimate import StageCost
+from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.piece_costs import piece_costs
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
 from weft.parallel.propagate import combine
@@ -64,7 +66,9 @@ class Desk:
         if key not in self._costs:
             slicer = self.slicer(placing)
             known = self._of_pieces.setdefault(slicer.mesh, {})
-            self._costs[key] = piece_costs(self.rows, slicer, recomputation, known)
+            self._costs[key] = piece_costs(
+                self.rows, slicer.plan, recomputation, self.rows.machine, known
+            )
         return self._costs[key]
 
     @cached_property

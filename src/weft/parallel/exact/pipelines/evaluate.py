@@ -13,15 +13,14 @@ from weft.machine.topology import Group, axis_group
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.partition import MIXTURES, Partition, Runs, partition
 from weft.parallel.pipeline.estimate import Load, StageCost, predict_pipeline, sending_s
+from weft.parallel.pipeline.piece_costs import joined
 from weft.parallel.pipeline.plan import PipelinePrediction
 from weft.parallel.pipeline.schedule import order
-from weft.parallel.pipeline.timing import StageTime
 from weft.parallel.plan import Level
 
 __all__ = [
     "Staging",
     "fully_sharded",
-    "joined",
     "predicted",
     "rough_step_s",
     "schedules",
@@ -276,30 +275,6 @@ def _sending_s(
 FULL = (2, 3)
 """Micro-batches for each group with which a pipeline is full for a while. Derived: from two on, one
 more round adds the same time, to a thousandth."""
-
-
-def joined(costs: Sequence[StageCost]) -> StageCost:
-    """What pieces cost as one stage."""
-    return StageCost(
-        time=StageTime(
-            forward_s=sum(c.time.forward_s for c in costs),
-            inputs_s=sum(c.time.inputs_s for c in costs),
-            weights_s=sum(c.time.weights_s for c in costs),
-            kept_bytes=costs[0].opening_bytes + sum(c.time.kept_bytes for c in costs),
-            waiting_bytes=sum(c.time.waiting_bytes for c in costs),
-        ),
-        setup_s=sum(c.setup_s for c in costs),
-        survey_s=max(c.survey_s for c in costs),
-        finish_s=sum(c.finish_s for c in costs),
-        forward=costs[-1].forward,
-        backward=costs[0].backward,
-        state_bytes=sum(c.state_bytes for c in costs),
-        setup_bytes=sum(c.setup_bytes for c in costs),
-        sums_bytes=sum(c.sums_bytes for c in costs),
-        transient_bytes=max(c.transient_bytes for c in costs),
-        finish_bytes=sum(c.sums_bytes for c in costs)
-        + max(c.finish_bytes - c.sums_bytes for c in costs),
-    )
 
 
 def _once_s(costs: Sequence[StageCost], groups: int) -> float:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from weft.parallel.depth import Shortened, undivided
+from weft.parallel.depth import Shortened
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.evaluate import fully_sharded, state_sharded
-from weft.parallel.exact.pipelines.measure import Rows, Strategist, piece_costs
+from weft.parallel.exact.pipelines.measure import Strategist
 from weft.parallel.loop import Loop
 from weft.parallel.pinning import Pinning
 from weft.parallel.pipeline.estimate import StageCost
+from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.piece_costs import piece_costs
 from weft.parallel.placement import Mesh
 from weft.parallel.request import PlanRequest
 
@@ -52,16 +54,8 @@ class Rough:
     def rows_of(self, count: int) -> Rows:
         """The program with so many micro-batches."""
         if count not in self._rows:
-            self._rows[count] = self._made(count)
+            self._rows[count] = Rows.of(self._request, self._view, count)
         return self._rows[count]
-
-    def _made(self, count: int) -> Rows:
-        """Short, unless layers that correspond in a step do not in one of its micro-batches."""
-        rows = Rows(self._view, count, self._machine, self._request.pins)
-        folded = {(layer.stack, layer.index) for layer in rows.folding.layers}
-        if any((gap.stack, gap.lower) not in folded for gap in self._view.gaps):
-            return Rows(undivided(self._request.program), count, self._machine, self._request.pins)
-        return rows
 
     def table(self, inner: int, rows: int) -> list[list[StageCost]] | None:
         """Costs of all pieces of the whole program, by option of recomputation.
@@ -87,7 +81,9 @@ class Rough:
         strategist = Strategist(of, Mesh((inner,)), loop, batch_outside=False, pinning=Pinning())
         solution = strategist.model.solve(0.0, self._hidden * self._machine.overlap.value)
         slicer = strategist.slicer(solution, self._request.limit_bytes, self._request.level)
-        nothing, full = (piece_costs(of, slicer, option) for option in ("", "full"))
+        nothing, full = (
+            piece_costs(of, slicer.plan, option, self._machine) for option in ("", "full")
+        )
         return [nothing, full, full]
 
     def spread(

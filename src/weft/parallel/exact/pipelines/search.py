@@ -36,12 +36,12 @@ from weft.parallel.exact.pipelines.evaluate import (
     worthwhile,
 )
 from weft.parallel.exact.pipelines.found import Found, Placing
-from weft.parallel.exact.pipelines.measure import Rows
 from weft.parallel.exact.pipelines.partition import Runs, Tightest, tightest
 from weft.parallel.exact.pipelines.rough import Rough
 from weft.parallel.exact.pipelines.unequal import Unequal
 from weft.parallel.kept import unplaceable
 from weft.parallel.pipeline.estimate import StageCost
+from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.pinned import allowed_cuts
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import Alternative, Level

@@ -24,11 +24,12 @@ from weft.machine.topology import link_between, nodes_of
 from weft.parallel.exact.pipelines.chain import Chain, Chains, Option
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
-from weft.parallel.exact.pipelines.evaluate import Staging, joined
+from weft.parallel.exact.pipelines.evaluate import Staging
 from weft.parallel.exact.pipelines.found import Found, Placing
-from weft.parallel.exact.pipelines.measure import Rows
 from weft.parallel.exact.pipelines.partition import Floats, Runs
 from weft.parallel.pipeline.estimate import Load, StageCost, predict_pipeline
+from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.piece_costs import joined
 from weft.parallel.pipeline.schedule import order
 from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
