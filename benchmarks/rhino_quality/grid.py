@@ -18,9 +18,9 @@ from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import predicted, schedules, stagings
 from weft.parallel.exact.pipelines.found import Found, Placing
-from weft.parallel.exact.pipelines.partition import Recompute
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.experts import expert_proposals
+from weft.parallel.pipeline.again import Recompute
 from weft.parallel.plan import Level
 from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest

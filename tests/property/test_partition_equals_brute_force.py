@@ -11,13 +11,8 @@ import numpy as np
 import pytest
 
 from tests.pieces import piece
-from weft.parallel.exact.pipelines.partition import (
-    MIXTURES,
-    Partition,
-    Recompute,
-    Runs,
-    partition,
-)
+from weft.parallel.exact.pipelines.partition import Partition, Runs, partition
+from weft.parallel.pipeline.again import MIXTURES, Recompute
 from weft.parallel.pipeline.estimate import StageCost
 
 MICRO_BATCHES = 6

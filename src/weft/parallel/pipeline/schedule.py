@@ -23,7 +23,7 @@ from types import MappingProxyType
 
 from weft.core.errors import InputError
 
-__all__ = ["SCHEDULES", "Action", "Work", "order", "require_shape"]
+__all__ = ["SCHEDULES", "Action", "Work", "in_flight", "order", "require_shape"]
 
 
 class Work(Enum):
@@ -77,6 +77,28 @@ def order(
     require_shape(schedule, num_stages, num_groups, micro_batches)
     make = SCHEDULES[schedule]
     return tuple(tuple(make(g, num_stages, num_groups, micro_batches)) for g in range(num_groups))
+
+
+def in_flight(schedule: str, num_groups: int, chunks: int, micro_batches: int) -> list[float]:
+    """Of each stage, micro-batches whose activations are kept at once.
+
+    Args:
+        schedule: 1f1b, interleaved or zero-bubble.
+        num_groups: groups of devices.
+        chunks: stages of each group.
+        micro_batches: parts of the batch.
+
+    Example:
+        >>> in_flight("1f1b", 3, 1, 8), in_flight("zero-bubble", 3, 1, 2)
+        ([3, 2, 1], [2, 2, 2])
+    """
+    groups, count = num_groups, micro_batches
+    if schedule == "zero-bubble":
+        return [min(count, groups)] * groups
+    if schedule == "1f1b":
+        return [min(count, groups - group) for group in range(groups)]
+    ahead = [(chunks - 1) * groups + 2 * (groups - 1 - group) + 1 for group in range(groups)]
+    return [min(number, count * chunks) / chunks for number in ahead] * chunks
 
 
 def require_shape(schedule: str, num_stages: int, num_groups: int, micro_batches: int) -> None:

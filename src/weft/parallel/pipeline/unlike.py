@@ -13,6 +13,7 @@ from itertools import combinations, pairwise
 from math import inf
 
 from weft.core.errors import InfeasibleError, InputError, VerifyError
+from weft.machine.model import Machine
 from weft.parallel.degrees import DegreeNames
 from weft.parallel.pipeline.expert import pipeline_expert
 from weft.parallel.pipeline.microbatch import in_micro_batches
@@ -25,7 +26,7 @@ from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
 from weft.program.graph import Program
 
-__all__ = ["unlike_pipelines"]
+__all__ = ["kinds_apart", "unlike_pipelines"]
 
 COUNTS = (2, 4, 8, 16)
 """Micro-batches that are tried. Derived: with 16 on four stages the bubble is a fifth."""
@@ -54,7 +55,7 @@ def unlike_pipelines(request: PlanRequest) -> list[PipelinePlan]:
     desk = _Desk(request)
     found = [
         plan
-        for sizes in _groupings(request)
+        for sizes in kinds_apart(request.machine)
         for count in COUNTS
         for plan in desk.made(sizes, in_rank_order(len(sizes)), count)
     ]
@@ -112,9 +113,9 @@ def _unhindered_s(plan: PipelinePlan) -> float:
     return p.step_s - p.pipeline_s + pipeline_time(plan.orders, stages).step_s
 
 
-def _groupings(request: PlanRequest) -> Iterator[tuple[int, ...]]:
-    """Devices of each stage: neighbouring groups of nodes cut apart in all ways."""
-    counts = [group.num_devices for group in request.machine.groups]
+def kinds_apart(machine: Machine) -> Iterator[tuple[int, ...]]:
+    """Devices of each block, if neighbouring groups of nodes are cut apart in all ways."""
+    counts = [group.num_devices for group in machine.groups]
     if len(counts) > MOST_KINDS:
         yield tuple(counts)
         return

@@ -25,7 +25,6 @@ from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.pipelines.assign import Assignment, Flow, StageProblem, assign
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.partition import Partition, Runs, partition
-from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.loop import varying_nodes
 from weft.parallel.pinning import Pinning
 from weft.parallel.pipeline.estimate import Load, StageCost, sending_s
@@ -33,6 +32,7 @@ from weft.parallel.pipeline.expert import crossing_bytes, forward_seconds
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.piece_costs import piece_costs
 from weft.parallel.pipeline.pieces import Pieces, find_pieces, good_places, pieces_at
+from weft.parallel.pipeline.slicing import Slicer
 from weft.parallel.pipeline.stages import forward_nodes
 from weft.parallel.placement import local_type
 from weft.parallel.weights import weight_values

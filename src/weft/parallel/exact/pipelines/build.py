@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
-from weft.parallel.candidate import simulate_plan
 from weft.parallel.exact.pipelines.decide import Desk
 from weft.parallel.exact.pipelines.evaluate import Staging, stagings
 from weft.parallel.exact.pipelines.found import Found
-from weft.parallel.exact.pipelines.partition import Recompute
 from weft.parallel.pipeline.estimate import StageCost, simulated_pipeline
 from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
-from weft.parallel.pipeline.stages import StageProgram
-from weft.parallel.plan import ParallelPlan
-from weft.parallel.recompute import RECOMPUTATIONS, expand
+from weft.parallel.pipeline.slicing import stage_plans
+from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
 
-__all__ = ["Builder", "build"]
+__all__ = ["build"]
 
 MOST_BUILDS = 6
 """Times that a plan is built, each but the first with less memory, until it fits. Derived: pieces
@@ -36,7 +32,7 @@ def build(request: PlanRequest, found: Found, desk: Desk) -> PipelinePlan | None
     Raises:
         InfeasibleError: the plan does not keep a pin.
     """
-    builder = Builder(request, found, desk)
+    builder = _Builder(request, found, desk)
     staging, limit = found.staging, found.limit_bytes
     ways = [(staging.schedule, staging.chunks)]
     options: list[list[StageCost]] = []
@@ -55,7 +51,7 @@ def build(request: PlanRequest, found: Found, desk: Desk) -> PipelinePlan | None
     return None
 
 
-class Builder:
+class _Builder:
     """Writes plans for one found pipeline; lives only while it is built."""
 
     def __init__(self, request: PlanRequest, found: Found, desk: Desk) -> None:
@@ -72,7 +68,9 @@ class Builder:
         cut = self._pieces.joined(staging.stages.cuts)
         count, part = found.config.micro_batches, self._slicer.part
         staged = StagedProgram(request.program, count, cut, part=part)
-        plans = self._stage_plans(staging, staged)
+        slicers = [self._slicer] * len(staged.stages)
+        stages = staging.stages
+        plans = stage_plans(self._rows, staged, stages.cuts, stages.recompute, slicers)
         require_pipeline_kept(plans, staged, self._rows.pinning)
         plan = simulated_pipeline(
             staged,
@@ -83,45 +81,3 @@ class Builder:
             memory_limit_bytes=request.limit_bytes,
         )
         return replace(plan, prediction=replace(plan.prediction, bound_s=self._bound_s))
-
-    def _stage_plans(self, staging: Staging, staged: StagedProgram) -> tuple[ParallelPlan, ...]:
-        """Plans of the stages; those that are alike and recompute alike share one.
-
-        Where something is pinned by its path, stages that are alike may be placed differently.
-        """
-        known: dict[tuple[int, int, Recompute], ParallelPlan] = {}
-        alike = range(len(staged.stages)) if self._rows.pinning.values else staged.alike
-        plans: list[ParallelPlan] = []
-        bounds = [0, *staging.stages.cuts, self._pieces.num_stages]
-        runs = zip(pairwise(bounds), staging.stages.recompute, strict=True)
-        for number, ((i, j), again) in enumerate(runs):
-            key = (alike[number], j - i, again)
-            if key not in known:
-                known[key] = self.stage_plan(staged.stages[number], i, again)
-            plans.append(staged.plan_for(number, known[key]))
-        return tuple(plans)
-
-    def stage_plan(self, stage: StageProgram, first: int, again: Recompute) -> ParallelPlan:
-        """A stage's plan: its first pieces recompute as one option says, the rest as the other.
-
-        Args:
-            stage: what it computes.
-            first: number of its first piece.
-            again: what it recomputes.
-        """
-        wanted = {
-            option: set(choose(stage.program))
-            for option, choose in enumerate(RECOMPUTATIONS.values())
-            if option in (again.lesser, again.greater)
-        }
-        chosen: list[int] = []
-        for number, origin in enumerate(stage.origin):
-            # What other stages make and this one hands on, or makes for itself, is not run again.
-            position = -1 if origin is None else self._pieces.stage_at(origin.node) - first
-            own = position >= 0 and stage.program.nodes[number].op != "send"
-            if own and number in wanted[again.option(position)]:
-                chosen.append(number)
-        expanded = expand(stage.program, tuple(chosen))
-        plan = self._slicer.plan(stage, expanded)
-        _, prediction = simulate_plan(plan, stage.program, self._request.machine, expanded)
-        return replace(plan, prediction=prediction)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
-from weft.parallel.exact.pipelines.build import Builder
 from weft.parallel.exact.pipelines.decide import Desk
 from weft.parallel.exact.pipelines.found import Found
 from weft.parallel.pipeline.estimate import simulated_pipeline
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
-from weft.parallel.plan import ParallelPlan
+from weft.parallel.pipeline.slicing import stage_plans
 from weft.parallel.request import PlanRequest
 
 __all__ = ["build_unequal"]
@@ -34,27 +32,18 @@ def build_unequal(request: PlanRequest, found: Found, rows: Rows) -> PipelinePla
     staged = StagedProgram(
         request.program, count, pieces.joined(stages.cuts), part=rows.whole.program
     )
-    builders = {
-        (config, placing): Builder(
-            request,
-            replace(found, config=config, placing=placing, own=()),
-            Desk(rows, config, found.limit_bytes, request.level),
-        )
+    slicers = {
+        (config, placing): Desk(rows, config, found.limit_bytes, request.level)
+        .slicer(placing)
+        .lifted(rows.whole)
         for config, placing in dict.fromkeys(found.own)
     }
-    known: dict[object, ParallelPlan] = {}
-    plans: list[ParallelPlan] = []
-    runs = zip(pairwise([0, *stages.cuts, pieces.num_stages]), stages.recompute, strict=True)
-    for number, ((first, end), again) in enumerate(runs):
-        key = (staged.alike[number], end - first, again, found.own[number])
-        if key not in known:
-            stage = staged.stages[number]
-            known[key] = builders[found.own[number]].stage_plan(stage, first, again)
-        plans.append(staged.plan_for(number, known[key]))
+    own = [slicers[of] for of in found.own]
+    plans = stage_plans(rows, staged, stages.cuts, stages.recompute, own)
     require_pipeline_kept(plans, staged, rows.pinning)
     plan = simulated_pipeline(
         staged,
-        tuple(plans),
+        plans,
         request.machine,
         num_groups=len(found.own),
         schedule=found.staging.schedule,

@@ -24,14 +24,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from weft.parallel.exact.pipelines.partition import (
-    MIXTURES,
-    Floats,
-    Ints,
-    Partition,
-    Recompute,
-    Runs,
-)
+from weft.parallel.exact.pipelines.partition import Floats, Ints, Partition, Runs
+from weft.parallel.pipeline.again import MIXTURES, Recompute
 
 __all__ = ["Chain", "Chains", "Option", "Transfer"]
 

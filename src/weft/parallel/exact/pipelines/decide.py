@@ -6,22 +6,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from weft.core.errors import InfeasibleError
-from weft.parallel.copies import Decision, copies_for
 from weft.parallel.degrees import Degrees
 from weft.parallel.exact.flow import Solution
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.measure import Strategist
-from weft.parallel.exact.pipelines.slicing import Slicer
-from weft.parallel.kept import require_kept
 from weft.parallel.loop import Loop
 from weft.parallel.pipeline.estimate import StageCost
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.piece_costs import piece_costs
+from weft.parallel.pipeline.slicing import Slicer
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
-from weft.parallel.propagate import combine
-from weft.parallel.reshard import Resharding
 from weft.parallel.schemes import Schemes
 
 __all__ = ["Desk", "degrees_of"]
@@ -117,21 +113,7 @@ class Desk:
         """
         if placing.degrees is None:
             return self.strategist.slicer(self.solution(placing), self.limit_bytes, self.level)
-        axes, lasting = self.rows.schemes.axes(placing.degrees)
-        mesh, machine, part = placing.degrees.mesh, self.rows.machine, self.rows.part
-        decision, resharding = Decision(combine(axes), {}, lasting), Resharding(machine, mesh)
-        if self.rows.pinning.values:
-            copies = copies_for(part, decision, resharding)
-            require_kept(mesh, decision.strategies, copies, part, self.rows.pinning)
-        return Slicer(
-            part,
-            decision,
-            machine,
-            mesh,
-            resharding,
-            self.limit_bytes,
-            Level.EXPERT,
-        )
+        return Slicer.by_degrees(self.rows, placing.degrees, self.limit_bytes)
 
 
 def degrees_of(config: Config, schemes: Schemes) -> list[Degrees]:

@@ -11,11 +11,12 @@ from weft.cost.collective import collective_seconds
 from weft.machine.model import Machine
 from weft.machine.topology import Group, axis_group
 from weft.parallel.exact.pipelines.configs import Config
-from weft.parallel.exact.pipelines.partition import MIXTURES, Partition, Runs, partition
+from weft.parallel.exact.pipelines.partition import Partition, Runs, partition
+from weft.parallel.pipeline.again import MIXTURES
 from weft.parallel.pipeline.estimate import Load, StageCost, predict_pipeline, sending_s
 from weft.parallel.pipeline.piece_costs import joined
 from weft.parallel.pipeline.plan import PipelinePrediction
-from weft.parallel.pipeline.schedule import order
+from weft.parallel.pipeline.schedule import in_flight, order
 from weft.parallel.plan import Level
 
 __all__ = [
@@ -75,8 +76,8 @@ def stagings(
     found: list[Staging] = []
     runs: dict[int, Runs] = {}
     for schedule, chunks in ways:
-        in_flight = _in_flight(schedule, chunks, config)
-        number = len(in_flight)
+        kept = in_flight(schedule, config.groups, chunks, config.micro_batches)
+        number = len(kept)
         try:
             allowed = None if bounds is None else bounds(number)
         except InfeasibleError:
@@ -87,9 +88,9 @@ def stagings(
         else:
             own = runs.get(number) or Runs(by_option, number, hops, any_length=pinned)
             runs[number] = own
-        each = [limit_bytes / chunks] * len(in_flight)
+        each = [limit_bytes / chunks] * len(kept)
         stages = partition(
-            own, in_flight, each, config.micro_batches, allowed, waits=schedule == "interleaved"
+            own, kept, each, config.micro_batches, allowed, waits=schedule == "interleaved"
         )
         if stages is not None:
             step_s = around + _schedule_s(schedule, stages, config, by_option[0])
@@ -181,17 +182,6 @@ def _ramp_s(longest_s: float, config: Config, costs: Sequence[StageCost]) -> flo
     return (config.groups - 1) * longest_s * max(0.0, 1.0 - 2.0 * weights / whole)
 
 
-def _in_flight(schedule: str, chunks: int, config: Config) -> list[float]:
-    """Of each stage, micro-batches whose activations are kept at once."""
-    groups, count = config.groups, config.micro_batches
-    if schedule == "zero-bubble":
-        return [min(count, groups)] * groups
-    if schedule == "1f1b":
-        return [min(count, groups - group) for group in range(groups)]
-    ahead = [(chunks - 1) * groups + 2 * (groups - 1 - group) + 1 for group in range(groups)]
-    return [min(number, count * chunks) / chunks for number in ahead] * chunks
-
-
 def rough_step_s(
     by_option: Sequence[Sequence[StageCost]], config: Config, limit_bytes: float
 ) -> float:
@@ -204,14 +194,14 @@ def rough_step_s(
     """
     groups, count = config.groups, config.micro_batches
     whole = [joined(costs) for costs in by_option]
-    in_flight = min(count, groups)
+    flying = min(count, groups)
     seconds = inf
     for lesser, greater in MIXTURES:
         less, more = whole[lesser], whole[greater]
         fixed = (less.lasting_bytes + less.sums_bytes) / groups
         room = limit_bytes - fixed - max(less.transient_bytes, more.transient_bytes)
-        held = in_flight * less.time.kept_bytes / groups
-        saved = in_flight * (less.time.kept_bytes - more.time.kept_bytes) / groups
+        held = flying * less.time.kept_bytes / groups
+        saved = flying * (less.time.kept_bytes - more.time.kept_bytes) / groups
         share = 0.0 if held <= room else (held - room) / saved if saved > 0 else inf
         if share <= 1.0:
             own = less.time.busy_s + share * (more.time.busy_s - less.time.busy_s)

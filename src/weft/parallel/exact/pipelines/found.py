@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from weft.parallel.degrees import Degrees
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.evaluate import Staging
-from weft.parallel.exact.pipelines.partition import Recompute
+from weft.parallel.pipeline.again import Recompute
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.plan import PipelinePrediction
 

@@ -9,11 +9,11 @@ from weft.parallel.estimate import slowest_device
 from weft.parallel.exact.conflict import stuck_unit
 from weft.parallel.exact.extract import single_choice
 from weft.parallel.exact.flow import FlowModel, Solution
-from weft.parallel.exact.pipelines.slicing import Slicer
 from weft.parallel.greedy import greedy_axis
 from weft.parallel.loop import Loop, varying_nodes
 from weft.parallel.pinning import Pinning
 from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.slicing import Slicer
 from weft.parallel.placement import Mesh, is_partial
 from weft.parallel.plan import Level
 from weft.parallel.problem import build_problem

@@ -25,14 +25,13 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from weft.parallel.pipeline.again import MIXTURES, Recompute
 from weft.parallel.pipeline.estimate import StageCost
 
 __all__ = [
-    "MIXTURES",
     "Floats",
     "Ints",
     "Partition",
-    "Recompute",
     "Runs",
     "Tightest",
     "partition",
@@ -42,24 +41,9 @@ __all__ = [
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
-MIXTURES = ((0, 1), (0, 2), (1, 2))
-"""Options of recomputation that a stage mixes, the lesser first: nothing 0, cheap 1, full 2."""
 SLACKS = (1.0, 1.01, 1.03, 1.06, 1.1, 1.2)
 """Limits of a stage that are tried, over the least longest stage. Derived: a longer stage pays
 only where the sum of all gets smaller by as many times as there are micro-batches."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recompute:
-    """The first `more` pieces of a stage follow option `greater`, the others `lesser`."""
-
-    lesser: int
-    greater: int
-    more: int
-
-    def option(self, position: int) -> int:
-        """Option of the piece at a position within the stage."""
-        return self.greater if position < self.more else self.lesser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

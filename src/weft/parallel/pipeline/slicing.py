@@ -7,21 +7,28 @@ travels in the sharding that its readers share, or else as it is made.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from weft.machine.model import Machine
-from weft.parallel.candidate import unpriced
+from weft.parallel.candidate import simulate_plan, unpriced
 from weft.parallel.copies import Decision, copies_for, recomputed
+from weft.parallel.degrees import Degrees
+from weft.parallel.kept import require_kept
+from weft.parallel.pipeline.again import Recompute, run_again
+from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.plan import StagedProgram
 from weft.parallel.pipeline.stages import StageProgram
 from weft.parallel.placement import Mesh, Sharding, is_partial
 from weft.parallel.plan import Level, ParallelPlan, Strategy
-from weft.parallel.recompute import Expanded
+from weft.parallel.propagate import combine
+from weft.parallel.recompute import Expanded, expand
 from weft.parallel.reshard import Resharding
 from weft.program.graph import Phase, Program, Value
 from weft.program.lengthen import Lengthened
 
-__all__ = ["Slicer"]
+__all__ = ["Slicer", "stage_plans"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,27 @@ class Slicer:
     resharding: Resharding
     limit_bytes: float
     level: Level
+
+    @classmethod
+    def by_degrees(cls, rows: Rows, degrees: Degrees, limit_bytes: float) -> Slicer:
+        """Of what an engineer writes.
+
+        Args:
+            rows: the program of one micro-batch.
+            degrees: of a group of devices.
+            limit_bytes: limit of one device [bytes].
+
+        Raises:
+            InputError: the sizes of the program do not divide by the degrees.
+            InfeasibleError: the pins are not kept.
+        """
+        axes, lasting = rows.schemes.axes(degrees)
+        mesh, machine, part = degrees.mesh, rows.machine, rows.part
+        decision, resharding = Decision(combine(axes), {}, lasting), Resharding(machine, mesh)
+        if rows.pinning.values:
+            copies = copies_for(part, decision, resharding)
+            require_kept(mesh, decision.strategies, copies, part, rows.pinning)
+        return cls(part, decision, machine, mesh, resharding, limit_bytes, Level.EXPERT)
 
     def lifted(self, whole: Lengthened) -> Slicer:
         """What makes the plans of stages of a deep program: its layers do as those of the short.
@@ -176,3 +204,39 @@ def _adds_summands(made: Sharding, hub: Sharding) -> bool:
     """True if a shared version would be pending where the value as made is not."""
     pairs = zip(made, hub, strict=True)
     return any(is_partial(wanted) and not is_partial(place) for place, wanted in pairs)
+
+
+def stage_plans(
+    rows: Rows,
+    staged: StagedProgram,
+    cuts: Sequence[int],
+    again: Sequence[Recompute],
+    slicers: Sequence[Slicer],
+) -> tuple[ParallelPlan, ...]:
+    """Plans of all stages, simulated; those that are alike and recompute alike share one.
+
+    Where something is pinned by its path, stages that are alike may be placed differently.
+
+    Args:
+        rows: the program of one micro-batch.
+        staged: the whole program, cut into the stages.
+        cuts: first piece of each stage but the first.
+        again: what each of them recomputes.
+        slicers: of each, what makes its plan, lifted to the whole program.
+    """
+    pieces = rows.whole_cut
+    alike = range(len(staged.stages)) if rows.pinning.values else staged.alike
+    known: dict[object, ParallelPlan] = {}
+    plans: list[ParallelPlan] = []
+    runs = pairwise([0, *cuts, pieces.num_stages])
+    for number, ((first, end), own) in enumerate(zip(runs, again, strict=True)):
+        slicer = slicers[number]
+        key = (alike[number], end - first, own, id(slicer))
+        if key not in known:
+            stage = staged.stages[number]
+            expanded = expand(stage.program, run_again(stage, pieces, first, own))
+            plan = slicer.plan(stage, expanded)
+            _, prediction = simulate_plan(plan, stage.program, slicer.machine, expanded)
+            known[key] = replace(plan, prediction=prediction)
+        plans.append(staged.plan_for(number, known[key]))
+    return tuple(plans)
