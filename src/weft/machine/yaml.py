@@ -21,16 +21,17 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import yaml
 
 from weft.core.errors import FileError, InputError
 from weft.core.files import read_text, write_whole
 from weft.core.provenance import Origin, Quantity
+from weft.core.yaml import OnceLoader, load_once
 from weft.machine.curve import Curve
 from weft.machine.model import MAX_NODES, CollectiveCurve, Device, Link, Machine, NodeGroup
 
@@ -71,14 +72,11 @@ def machine_from_text(text: str, where: str) -> Machine:
         FileError: see `load_machine_file`.
     """
     try:
-        # The loader is a safe one: it makes plain data only.
-        raw = cast(object, yaml.load(text, Loader=_Loader))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        words = "nested too deeply" if deep else " ".join(str(error).split())
+        raw = load_once(text, _Loader)
+    except yaml.YAMLError as error:
         raise FileError(
             need="a machine file in YAML",
-            got=f"{where}: {words}",
+            got=f"{where}: {' '.join(str(error).split())}",
             hint="mend the line that is named; the machine file reference shows a whole file",
         ) from error
     try:
@@ -109,19 +107,8 @@ def machine_to_text(machine: Machine) -> str:
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=10**6, allow_unicode=True)
 
 
-class _Loader(yaml.SafeLoader):
-    """Makes plain data; refuses a key that is given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            name = str(key.value)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(
-                    "while reading a mapping", node.start_mark, f"{name!r} twice", key.start_mark
-                )
-            seen.add(name)
-        return super().construct_mapping(node, deep=deep)
+class _Loader(OnceLoader):
+    """Takes decimal numbers only."""
 
 
 def _decimal_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:

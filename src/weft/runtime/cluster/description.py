@@ -20,6 +20,7 @@ import yaml
 
 from weft.core.errors import FileError, InputError
 from weft.core.files import read_text
+from weft.core.yaml import load_once
 
 __all__ = ["Cluster", "ClusterRank", "load_cluster"]
 
@@ -108,11 +109,12 @@ def load_cluster(path: str | Path) -> Cluster:
     """Read a description; the cluster is named after the file.
 
     Raises:
-        FileError: it is missing, is not YAML, or a key is missing, unknown or ill-typed.
+        FileError: it is missing, is not YAML, or a key is missing, unknown, ill-typed or given
+            twice.
     """
     text = read_text(path, "a description of a cluster", "see the guide to uneven clusters")
     try:
-        plain = _mapping(yaml.safe_load(text), ("weft_cluster", "ranks"), "the file")
+        plain = _mapping(load_once(text), ("weft_cluster", "ranks"), "the file")
         if plain["weft_cluster"] != VERSION or not isinstance(plain["ranks"], list):
             raise InputError(
                 need=f"weft_cluster: {VERSION} and a list of ranks",

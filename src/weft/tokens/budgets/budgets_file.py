@@ -28,6 +28,7 @@ import yaml
 
 from weft.core.errors import FileError, InputError
 from weft.core.files import read_text
+from weft.core.yaml import OnceLoader
 from weft.tokens.budgets.budget import Budget
 from weft.tokens.budgets.node import ROOT, Cap, check_path, shown
 from weft.tokens.budgets.refusal import NodeError
@@ -92,7 +93,7 @@ def read_budgets(path: str | Path) -> BudgetsFile:
     """
     text = read_text(path, "a file of budgets", _HINT)
     try:
-        root: yaml.Node | None = yaml.SafeLoader(text).get_single_node()
+        root: yaml.Node | None = OnceLoader(text).get_single_node()
         if root is None:
             raise InputError(need="a cap of the whole budget", got="an empty file", hint=_HINT)
         return _file(root)
@@ -171,13 +172,7 @@ def _parts(node: yaml.Node, known: set[str]) -> dict[str, yaml.Node]:
 def _pairs(node: yaml.Node) -> list[tuple[yaml.Node, yaml.Node]]:
     if not isinstance(node, yaml.MappingNode):
         raise _wrong(node, "names, each with a colon", repr(node.value))
-    pairs: list[tuple[yaml.Node, yaml.Node]] = node.value
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if _word(name) in seen:
-            raise _wrong(name, "each name once", repr(_word(name)))
-        seen.add(_word(name))
-    return pairs
+    return node.value
 
 
 def _word(node: yaml.Node) -> str:

@@ -22,11 +22,11 @@ import yaml
 
 from weft.core.errors import FileError, InputError
 from weft.core.files import read_text
+from weft.core.yaml import load_once
 from weft.tokens.macro.clients import Client
 from weft.tokens.serving.plan_file import load_served_plan
 from weft.tokens.serving.served import priced_steps
 from weft.tokens.serving.steps import ResourceTime, StepTimes
-from weft.tokens.yaml_once import load_once
 
 __all__ = ["EXAMPLE_CLIENTS", "read_clients", "read_steps"]
 
@@ -116,7 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
     text = read_text(path, "a market's file", _HINT)
     try:
         plain = load_once(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise _wrong(path, "YAML", error) from error
     if not isinstance(plain, dict) or not _PARTS.issuperset(cast("dict[str, Any]", plain)):
         raise FileError(

@@ -27,11 +27,11 @@ import yaml
 
 from weft.core.errors import FileError, InputError
 from weft.core.files import BROKEN, read_text
+from weft.core.yaml import load_once
 from weft.tokens.adapters.envelope import seconds, tier_name
 from weft.tokens.adapters.providers import provider_name
 from weft.tokens.classes import TokenClass
 from weft.tokens.prices.rates import PERIOD_S, BookSource, Rates, Step, unknown_rates
-from weft.tokens.yaml_once import load_once
 
 __all__ = ["FileBook"]
 
@@ -71,7 +71,7 @@ class FileBook:
             _require_once(self._entries)
         except InputError as error:
             raise FileError(need=error.need, got=f"{path}: {error.got}", hint=_HINT) from error
-        except (*BROKEN, IndexError, yaml.YAMLError) as error:
+        except (*BROKEN, yaml.YAMLError) as error:
             raise FileError(
                 need="a file of prices", got=f"{path}: {type(error).__name__}: {error}", hint=_HINT
             ) from error

@@ -18,8 +18,8 @@ import yaml
 
 from weft.core.errors import FileError, InputError
 from weft.core.files import read_text
+from weft.core.yaml import load_once
 from weft.tokens.budgets.node import check_path, shown
-from weft.tokens.yaml_once import load_once
 
 __all__ = ["Keyring", "add_key", "read_keys"]
 

@@ -38,6 +38,8 @@ def test_a_description_is_read_in_order_of_rank(tmp_path):
         ("weft_cluster: 1", "weft_cluster, ranks"),
         ("[1, 2]", "got   list"),
         ("weft_cluster: [1\n", "in YAML"),
+        ("weft_cluster: 1\nranks: []\nranks: []", "'ranks' stands twice"),
+        ("weft_cluster: 1\nranks: [{cores: 0.5, cores: 1}]", "'cores' stands twice"),
         ("weft_cluster: 1\nranks: [{cores: 0.5}]", "rank 0 with the keys"),
         ("weft_cluster: 1\nranks: [{cores: 0.5, bytes_per_s: fast}]", "bytes_per_s of rank 0"),
         ("weft_cluster: 1\nranks: [{cores: true, bytes_per_s: 1e8}]", "cores of rank 0"),

@@ -82,7 +82,7 @@ def test_a_budget_is_opened_with_the_files_caps_and_follows_when_they_change(wri
         ("cap: 5 usd\nnodes:\n  a: {}", 3, "none"),
         ("cap: 5 usd\nnodes:\n  a: {cap: 1 usd, most: 2}", 3, "most"),
         ("cap: 5 usd\nnodes:\n  a b: {cap: 1 usd}", 3, "a b"),
-        ("cap: 5 usd\nnodes:\n  a: {cap: 1 usd}\n  a: {cap: 2 usd}", 4, "a"),
+        ("cap: 5 usd\nnodes:\n  a: {cap: 1 usd}\n  a: {cap: 2 usd}", 4, "'a' stands twice"),
         ("cap: 5 usd\nnodes:\n  '': {cap: 1 usd}", 3, "a name"),
         ("cap: 5 usd\nnodes:\n  a/b: {cap: 1 usd}", 3, "a/b"),
         ("cap: 5 usd\nnodes: &all\n  a: {cap: 1 usd, nodes: *all}", 0, "within themselves"),

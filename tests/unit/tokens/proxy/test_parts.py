@@ -193,7 +193,7 @@ def test_keys_are_kept_as_digests_and_shown_once(tmp_path):
         ("keys: {k: odd}", "nodes"),
         ("[]", "keys"),
         ("a: [", "YAML"),
-        (TWICE, "twice"),
+        (TWICE, "'k' stands twice"),
     ):
         path.write_text(text)
         with pytest.raises(FileError, match=says):

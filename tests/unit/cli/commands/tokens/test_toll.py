@@ -82,7 +82,7 @@ def test_a_market_is_played_and_its_page_written(trace, server, tmp_path, capsys
         ("resources: [{name: a, token_s: 0}]\ncache_tokens: 4", "0 s alone"),
         ("resources: [{name: a, token_s: true}]\ncache_tokens: 4", "True"),
         ("resources: [{name: a, token_s: 1}]\ncache_tokens: .inf", "inf"),
-        ("cache_tokens: 4\ncache_tokens: 5", "stands twice"),
+        ("cache_tokens: 4\ncache_tokens: 5", "'cache_tokens' stands twice"),
     ],
 )
 def test_files_of_something_else_are_refused(trace, tmp_path, capsys, text, named):
