@@ -71,7 +71,7 @@ class FileBook:
             _require_once(self._entries)
         except InputError as error:
             raise FileError(need=error.need, got=f"{path}: {error.got}", hint=_HINT) from error
-        except (*BROKEN, yaml.YAMLError) as error:
+        except (*BROKEN, IndexError, yaml.YAMLError) as error:
             raise FileError(
                 need="a file of prices", got=f"{path}: {type(error).__name__}: {error}", hint=_HINT
             ) from error
