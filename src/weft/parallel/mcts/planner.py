@@ -25,6 +25,7 @@ from weft.parallel.experts import Desk, wide_grid
 from weft.parallel.homes import Homes, plan_by_homes
 from weft.parallel.mcts.cutting import CutSearch
 from weft.parallel.mcts.deciding import Decided, decide
+from weft.parallel.mcts.pipelines import found_pipelines, outcome_of
 from weft.parallel.mcts.search import Prior
 from weft.parallel.pipeline.unlike import unlike_pipelines
 from weft.parallel.plan import Level
@@ -103,15 +104,21 @@ class MctsPlanner:
         least_groups: int,
         most_s: float,
     ) -> PipelineOutcome:
-        """The best of those with a stage for each kind of device."""
-        del views, least_groups
+        """The best of a tree search and of those with a stage for each kind of device."""
         if self._stop():
             return PipelineOutcome(notes=("pipelines were not looked at: the search was stopped",))
-        progress("simulating pipelines over unlike devices")
-        found = unlike_pipelines(request)
-        fitting = [plan for plan in found if plan.fits]
-        best = next((plan for plan in fitting if plan.prediction.step_s < most_s), None)
-        return PipelineOutcome(plan=best)
+        until_s = time.perf_counter() + request.time_limit_s
+
+        def over() -> bool:
+            return self._stop() or time.perf_counter() > until_s
+
+        progress("tree search over pipelines")
+        found = found_pipelines(request, views, least_groups, most_s, over)
+        if not request.machine.is_uniform:
+            progress("simulating pipelines over unlike devices")
+            left_s = max(0.0, until_s - time.perf_counter())
+            found += unlike_pipelines(replace(request, time_limit_s=left_s))
+        return outcome_of(found, most_s)
 
 
 class _Search:

@@ -1,0 +1,199 @@
+"""Into which groups of devices a pipeline may be cut, and what to expect of each.
+
+    expected = work / speed of all * (M + G - 1) / M + longest reduction of a group's gradients
+
+for M micro-batches on G groups, each with stages in proportion to its speed: what nobody has to
+price anything for. It is what a search begins with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+from weft.cost.collective import collective_seconds
+from weft.machine.meeting import device_of
+from weft.machine.topology import Group, axis_group, nodes_of, with_nodes_of
+from weft.parallel.degrees import Degrees
+from weft.parallel.mcts.stage_sketch import Shape, StageSketch
+from weft.parallel.pipeline.expert import forward_seconds
+from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.orders import orders
+from weft.parallel.pipeline.standing import in_rank_order, ranks_of_groups
+from weft.parallel.pipeline.unlike import kinds_apart
+from weft.parallel.request import PlanRequest
+from weft.parallel.rows import batch_rows
+from weft.program.graph import Role
+
+__all__ = ["Expected", "insides", "shapes", "ways"]
+
+MOST_GROUPS = 16
+"""Groups of a pipeline at most. Chosen: stages of a sixteenth are as long as a layer or two."""
+MOST_ROUNDS = 8
+"""Micro-batches for each group at most. Derived: with eight the bubble is a tenth."""
+LEAST_ROUNDS = 0.5
+"""Micro-batches for each group at least. Derived: at half of one the bubble is twice the work."""
+CHUNKS = (2, 3, 4)
+"""Stages of a group that are tried. Derived: each halving of the bubble is worth half as much as
+the last, and every chunk sends its activations once more."""
+BACKWARD = 2.0
+"""Time of the backward pass over that of the forward pass. Derived: of a product, the gradients of
+both operands, each as much work as the product."""
+
+
+def shapes(request: PlanRequest, most_pieces: int, least_groups: int) -> list[Shape]:
+    """Groups and micro-batches that may be tried.
+
+    Devices that are alike are cut into equal groups, which fill nodes or share them evenly. Unlike
+    ones are cut apart where their kinds change, in several orders.
+
+    Args:
+        request: what to plan.
+        most_pieces: of the forward pass.
+        least_groups: 1 for steps in micro-batches on one group of all devices, too.
+    """
+    rows = batch_rows(request.program)
+    found: list[Shape] = []
+    for sizes, standing in _groups(request):
+        groups = len(sizes)
+        if not least_groups <= groups <= min(most_pieces, MOST_GROUPS):
+            continue
+        least, most = max(2.0, LEAST_ROUNDS * groups), MOST_ROUNDS * groups
+        found += [
+            Shape(sizes, standing, count)
+            for count in _divisors(rows)
+            if least <= count <= most and _fits(request, sizes, standing, rows // count)
+        ]
+    return found
+
+
+def _groups(request: PlanRequest) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Devices of each group, and on which block it stands."""
+    machine = request.machine
+    if not machine.is_uniform:
+        for blocks in kinds_apart(machine):
+            for standing in orders(machine, blocks):
+                yield tuple(blocks[block] for block in standing), standing
+    total, node = machine.num_devices, min(group.devices_per_node for group in machine.groups)
+    for groups in _divisors(total):
+        each = total // groups
+        if each % node == 0 or node % each == 0:  # none lies across two nodes in part
+            yield (each,) * groups, in_rank_order(groups)
+
+
+def _fits(
+    request: PlanRequest, sizes: tuple[int, ...], standing: tuple[int, ...], rows: int
+) -> bool:
+    """Whether every group can share out so many rows."""
+    ranks = ranks_of_groups(sizes, standing)
+    return all(any(_shares(request, own, rows)) for own in ranks)
+
+
+def _shares(request: PlanRequest, ranks: range, rows: int) -> Iterator[tuple[int, int]]:
+    """Parts of a group that share out rows, and devices of each part, few first."""
+    size = len(ranks)
+    held = math.gcd(size, *(on_each for _, on_each, _ in nodes_of(request.machine, ranks)))
+    for inner in _divisors(held):
+        if rows % (size // inner) == 0:
+            yield size // inner, inner
+
+
+def insides(sketch: StageSketch, shape: Shape, group: int) -> tuple[Degrees, ...]:
+    """How a group may share out a micro-batch: by rows, and by tensors inside of a node.
+
+    Args:
+        sketch: knows what divides.
+        shape: of the pipeline.
+        group: of it.
+    """
+    count, request = shape.micro_batches, sketch.request
+    rows = sketch.rows(count)
+    if rows is None:
+        return ()
+    ranks = ranks_of_groups(shape.sizes, shape.standing)[group]
+    by_sequence = rows.schemes.has_sequence
+    found = [
+        Degrees(dp=data, tp=inner, sp=by_sequence and inner > 1, zero=zero)
+        for data, inner in _shares(request, ranks, batch_rows(request.program) // count)
+        for zero in ((1, 3) if data > 1 else (0,))
+    ]
+    return tuple(own for own in found if sketch.is_possible(count, own))
+
+
+def ways(shape: Shape, num_pieces: int) -> tuple[tuple[str, int], ...]:
+    """Schedules with their numbers of chunks.
+
+    Args:
+        shape: groups and micro-batches.
+        num_pieces: of the forward pass.
+    """
+    groups, count = len(shape.sizes), shape.micro_batches
+    if groups == 1:
+        return (("1f1b", 1),)
+    interleaved = (
+        ("interleaved", chunks)
+        for chunks in CHUNKS
+        if count % groups == 0 and groups * chunks <= num_pieces
+    )
+    return (("1f1b", 1), ("zero-bubble", 1), *interleaved)
+
+
+class Expected:
+    """What to expect of shapes.
+
+    Args:
+        request: what to plan.
+        rows: the program of a micro-batch.
+        micro_batches: how many of them there are.
+    """
+
+    def __init__(self, request: PlanRequest, rows: Rows, micro_batches: int) -> None:
+        self._machine = request.machine
+        self._work_s = {
+            group.device.name: micro_batches
+            * (1.0 + BACKWARD)
+            * _forward_s(rows, forward_seconds(rows.part, rows.order, group.device))
+            for group in request.machine.groups
+        }
+        self._weight_bytes = float(
+            sum(
+                request.program.nodes[source.node].outputs[0].num_bytes
+                for source in request.program.inputs
+                if source.role is Role.PARAMETER
+            )
+        )
+
+    def seconds(self, shape: Shape) -> float:
+        """Of a step [s]."""
+        ranks = ranks_of_groups(shape.sizes, shape.standing)
+        speeds = [
+            len(own) / max(self._work_s[device_of(self._machine, rank).name] for rank in own)
+            for own in ranks
+        ]
+        total, groups, count = sum(speeds), len(ranks), shape.micro_batches
+        syncs = [
+            collective_seconds("all-reduce", self._weight_bytes * speed / total, self._around(own))
+            for speed, own in zip(speeds, ranks, strict=True)
+        ]
+        return (count + groups - 1) / count / total + max(syncs)
+
+    def _around(self, ranks: range) -> Group:
+        part = with_nodes_of(self._machine, nodes_of(self._machine, ranks))
+        return axis_group(part, (len(ranks),), 0)
+
+
+def _forward_s(rows: Rows, seconds: list[float]) -> float:
+    """Forward pass of the whole program from that of the short one [s]."""
+    ends = [0.0]
+    for own in seconds:
+        ends.append(ends[-1] + own)
+    edges = [0]
+    for length in rows.pieces.lengths:
+        edges.append(edges[-1] + length)
+    of_piece = [ends[b] - ends[a] for a, b in pairwise(edges)]
+    return sum(of_piece[piece] for piece in rows.pieces.order)
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]

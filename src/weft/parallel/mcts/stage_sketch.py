@@ -1,0 +1,394 @@
+"""What a pipeline would take, put together from what its pieces cost.
+
+The program of a micro-batch falls apart into pieces. On each block of devices, and for each way to
+share a micro-batch out inside of it, every piece is placed and priced once; what some thousand
+pipelines take follows from sums of pieces and from the schedule, in milliseconds each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
+
+from weft.core.errors import InfeasibleError, InputError, VerifyError
+from weft.machine.topology import nodes_of, with_nodes_of
+from weft.parallel.degrees import Degrees
+from weft.parallel.depth import Views, undivided
+from weft.parallel.pipeline.again import MIXTURES, Recompute
+from weft.parallel.pipeline.estimate import (
+    Load,
+    StageCost,
+    predict_pipeline,
+    sending_s,
+    simulated_pipeline,
+)
+from weft.parallel.pipeline.expert import even_runs
+from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.kept import require_pipeline_kept
+from weft.parallel.pipeline.piece_costs import joined, piece_costs
+from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
+from weft.parallel.pipeline.schedule import in_flight, order
+from weft.parallel.pipeline.slicing import Slicer, stage_plans
+from weft.parallel.pipeline.standing import ranks_of_groups
+from weft.parallel.recompute import RECOMPUTATIONS
+from weft.parallel.request import PlanRequest
+
+__all__ = ["Shape", "StageSketch", "Staged", "Staging"]
+
+SAVINGS = 6
+"""Times that stages recompute more, until their group has room. Chosen: what is missing is known to
+a few percent each time."""
+KEPT = Recompute(0, 0, 0)
+"""Nothing runs again."""
+
+Lies: TypeAlias = tuple[tuple[int, int, int], ...]
+"""On which nodes a block lies, as `weft.machine.topology.nodes_of` finds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Groups of devices, and parts of the batch.
+
+    Attributes:
+        sizes: devices of each group, in the order of the pipeline.
+        standing: of each group, on which block of ranks it stands.
+        micro_batches: parts of the batch.
+    """
+
+    sizes: tuple[int, ...]
+    standing: tuple[int, ...]
+    micro_batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """A pipeline as a decision.
+
+    Attributes:
+        shape: groups and micro-batches.
+        inside: how each group shares out a micro-batch.
+        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
+        chunks: stages of each group.
+        cuts: first piece of each stage but the first.
+    """
+
+    shape: Shape
+    inside: tuple[Degrees, ...]
+    schedule: str
+    chunks: int
+    cuts: tuple[int, ...]
+
+    @property
+    def num_stages(self) -> int:
+        """Stages of all groups."""
+        return len(self.shape.sizes) * self.chunks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staging:
+    """What a pipeline comes to.
+
+    Attributes:
+        staged: the decision.
+        again: what each stage recomputes to fit.
+        step_s: simulated [s].
+        fits: whether there is room in all groups.
+        excess: share of its limit that the tightest group needs, beyond 1 if it does not fit.
+    """
+
+    staged: Staged
+    again: tuple[Recompute, ...]
+    step_s: float
+    fits: bool
+    excess: float
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Order of preference: what fits by time, then what does not by what is missing."""
+        return (not self.fits, self.step_s if self.fits else self.excess)
+
+
+class StageSketch:
+    """Prices pipelines of one program on one machine; what was found out is kept.
+
+    Args:
+        request: what to plan.
+        views: short versions of a deep program; not used where something is pinned.
+    """
+
+    def __init__(self, request: PlanRequest, views: Views | None) -> None:
+        self.request = request
+        short = views.short if views is not None and not request.pinning else None
+        self._view = undivided(request.program) if short is None else short
+        self._rows: dict[int, Rows | None] = {}
+        self._slicers: dict[tuple[int, Degrees], Slicer | None] = {}
+        self._costs: dict[tuple[int, Lies, Degrees, int], list[StageCost]] = {}
+        self._known: dict[tuple[int, Lies, Degrees], dict[object, StageCost]] = {}
+        self._sums: dict[tuple[object, ...], StageCost] = {}
+
+    def rows(self, count: int) -> Rows | None:
+        """The program with so many micro-batches; none if it cannot be cut so."""
+        if count not in self._rows:
+            try:
+                rows = Rows.of(self.request, self._view, count)
+                self._rows[count] = rows if rows.stages else None
+            except (InputError, VerifyError):
+                self._rows[count] = None
+        return self._rows[count]
+
+    def lies(self, shape: Shape) -> tuple[Lies, ...]:
+        """On which nodes each group lies."""
+        ranks = ranks_of_groups(shape.sizes, shape.standing)
+        return tuple(nodes_of(self.request.machine, own) for own in ranks)
+
+    def is_possible(self, count: int, degrees: Degrees) -> bool:
+        """Whether a micro-batch can be shared out so."""
+        return self._slicer(count, degrees) is not None
+
+    def _slicer(self, count: int, degrees: Degrees) -> Slicer | None:
+        key = (count, degrees)
+        if key not in self._slicers:
+            rows = self.rows(count)
+            try:
+                self._slicers[key] = (
+                    None
+                    if rows is None
+                    else Slicer.by_degrees(rows, degrees, self.request.limit_bytes)
+                )
+            except (InputError, InfeasibleError):
+                self._slicers[key] = None
+        return self._slicers[key]
+
+    def costs(self, count: int, lies: Lies, degrees: Degrees, option: int) -> list[StageCost]:
+        """Cost of each piece of the whole program on a block.
+
+        Args:
+            count: micro-batches.
+            lies: where the block lies.
+            degrees: how it shares out a micro-batch, as it can.
+            option: of recomputation: nothing 0, cheap 1, full 2.
+        """
+        key = (count, lies, degrees, option)
+        if key not in self._costs:
+            rows, slicer = self.rows(count), self._slicer(count, degrees)
+            assert rows is not None and slicer is not None
+            known = self._known.setdefault(key[:3], {})
+            machine = with_nodes_of(self.request.machine, lies)
+            name = tuple(RECOMPUTATIONS)[option]
+            self._costs[key] = piece_costs(rows, slicer.plan, name, machine, known)
+        return self._costs[key]
+
+    def even_cuts(
+        self, shape: Shape, inside: Sequence[Degrees], chunks: int
+    ) -> tuple[int, ...] | None:
+        """First pieces of stages that take about as long; none if there are too few pieces.
+
+        Args:
+            shape: groups and micro-batches.
+            inside: how each group shares out a micro-batch.
+            chunks: stages of each group.
+        """
+        tables = [
+            [cost.time.busy_s for cost in self.costs(shape.micro_batches, lies, own, 0)]
+            for lies, own in zip(self.lies(shape), inside, strict=True)
+        ]
+        if len(tables[0]) < len(tables) * chunks:
+            return None
+        fastest = min(sum(table) for table in tables)
+        shares = [fastest / sum(table) for table in tables] * chunks
+        return tuple(even_runs(tables[0], shares))
+
+    def staging(self, staged: Staged, spare: float = 0.0) -> Staging:
+        """What a pipeline takes; stages recompute as little as fits.
+
+        Args:
+            staged: the decision.
+            spare: share of the memory to leave free.
+        """
+        return _Filled(self, staged, spare).staging()
+
+    @cached_property
+    def limits_bytes(self) -> dict[int, float]:
+        """What devices of each group of nodes may use [bytes]."""
+        own = [group.device.memory_bytes.value for group in self.request.machine.groups]
+        limit = self.request.limit_bytes
+        return {k: limit if limit < min(own) else size for k, size in enumerate(own)}
+
+    def stage_cost(
+        self, staged: Staged, lies: Sequence[Lies], number: int, again: Recompute
+    ) -> StageCost:
+        """What a stage takes that recomputes so."""
+        group = number % len(staged.shape.sizes)
+        bounds = self.bounds(staged)
+        key = (
+            staged.shape.micro_batches,
+            lies[group],
+            staged.inside[group],
+            *bounds[number : number + 2],
+            again,
+        )
+        if key not in self._sums:
+            first, end = bounds[number], bounds[number + 1]
+            tables = {
+                option: self.costs(*key[:3], option)
+                for option in {again.option(position) for position in range(end - first)}
+            }
+            self._sums[key] = joined(
+                [tables[again.option(piece - first)][piece] for piece in range(first, end)]
+            )
+        return self._sums[key]
+
+    def bounds(self, staged: Staged) -> list[int]:
+        """First piece of each stage, and the number of pieces."""
+        rows = self.rows(staged.shape.micro_batches)
+        assert rows is not None
+        return [0, *staged.cuts, len(rows.pieces.order)]
+
+    def made(self, staging: Staging) -> PipelinePlan:
+        """The pipeline as a plan for the whole program, simulated as it will run.
+
+        Raises:
+            InputError, VerifyError: the whole program cannot be cut as its short version can.
+            InfeasibleError: the plan does not keep a pin.
+        """
+        staged, request = staging.staged, self.request
+        count, groups = staged.shape.micro_batches, len(staged.shape.sizes)
+        rows = self.rows(count)
+        assert rows is not None
+        lifted = {
+            degrees: slicer.lifted(rows.whole)
+            for degrees in set(staged.inside)
+            if (slicer := self._slicer(count, degrees)) is not None
+        }
+        cut, part = rows.whole_cut.joined(staged.cuts), rows.whole.program
+        program = StagedProgram(request.program, count, cut, part=part)
+        slicers = [lifted[staged.inside[s % groups]] for s in range(staged.num_stages)]
+        plans = stage_plans(rows, program, staged.cuts, staging.again, slicers)
+        require_pipeline_kept(plans, program, rows.pinning)
+        return simulated_pipeline(
+            program,
+            plans,
+            request.machine,
+            num_groups=groups,
+            schedule=staged.schedule,
+            memory_limit_bytes=request.limit_bytes,
+            standing=staged.shape.standing,
+        )
+
+
+class _Filled:
+    """A pipeline whose stages recompute as little as fits; lives only inside `staging`."""
+
+    def __init__(self, sketch: StageSketch, staged: Staged, spare: float) -> None:
+        self._sketch, self._staged = sketch, staged
+        self._lies = sketch.lies(staged.shape)
+        self._groups = len(staged.shape.sizes)
+        self._limits = [
+            (1.0 - spare) * min(sketch.limits_bytes[number] for number, _, _ in lies)
+            for lies in self._lies
+        ]
+        count = staged.shape.micro_batches
+        self._flying = in_flight(staged.schedule, self._groups, staged.chunks, count)
+        self._orders = order(staged.schedule, staged.num_stages, self._groups, count)
+
+    def staging(self) -> Staging:
+        again = [KEPT] * self._staged.num_stages
+        missing = [0.0] * self._groups
+        prediction = self._predicted(again)
+        for _ in range(SAVINGS):
+            excess = [
+                peak - limit
+                for peak, limit in zip(prediction.group_peak_bytes, self._limits, strict=True)
+            ]
+            if max(excess) <= 0:
+                break
+            missing = [had + max(more, 0.0) for had, more in zip(missing, excess, strict=True)]
+            before = again
+            again = [self._saving(s, missing[s % self._groups]) for s in range(len(again))]
+            if again == before:
+                break
+            prediction = self._predicted(again)
+        ratios = [
+            peak / limit if limit > 0 else float("inf")
+            for peak, limit in zip(prediction.group_peak_bytes, self._limits, strict=True)
+        ]
+        return Staging(
+            staged=self._staged,
+            again=tuple(again),
+            step_s=prediction.step_s,
+            fits=max(ratios) <= 1.0,
+            excess=max(ratios),
+        )
+
+    def _predicted(self, again: Sequence[Recompute]) -> PipelinePrediction:
+        costs = [
+            self._sketch.stage_cost(self._staged, self._lies, number, own)
+            for number, own in enumerate(again)
+        ]
+        count = self._staged.shape.micro_batches
+        return predict_pipeline(self._orders, costs, self._sending(costs), count, self._groups)
+
+    def _sending(self, costs: Sequence[StageCost]) -> list[tuple[float, float]]:
+        """Of each stage, how long what it sends forward and back takes [s]."""
+        shape = self._staged.shape
+        first = [own.start for own in ranks_of_groups(shape.sizes, shape.standing)]
+
+        def sent_s(load: Load, source: int, target: int) -> float:
+            a, b = source % self._groups, target % self._groups
+            # Where fewer devices take up than send, each of them takes up several parts.
+            share = max(1.0, shape.sizes[a] / shape.sizes[b])
+            wider = replace(load, num_bytes=load.num_bytes * share)
+            return sending_s(wider, self._sketch.request.machine, first[a], first[b])
+
+        last = len(costs) - 1
+        return [
+            (
+                sent_s(cost.forward, stage, stage + 1) if stage < last else 0.0,
+                sent_s(cost.backward, stage, stage - 1) if stage else 0.0,
+            )
+            for stage, cost in enumerate(costs)
+        ]
+
+    def _saving(self, number: int, missing_bytes: float) -> Recompute:
+        """What a stage recomputes to save so much, in the least time; as much as it can if need be.
+
+        Of several stages of a group each saves its part.
+        """
+        if missing_bytes <= 0:
+            return KEPT
+        staged = self._staged
+        group = number % self._groups
+        first, end = self._sketch.bounds(staged)[number : number + 2]
+        tables = [
+            self._sketch.costs(
+                staged.shape.micro_batches, self._lies[group], staged.inside[group], option
+            )[first:end]
+            for option in range(len(RECOMPUTATIONS))
+        ]
+        wanted = missing_bytes / staged.chunks
+        waits = staged.schedule == "zero-bubble"
+        found: list[tuple[float, float, Recompute]] = []
+        for lesser, greater in MIXTURES:
+            for more in range(end - first + 1):
+                own = Recompute(lesser, greater, more)
+                saved, seconds = self._saved(tables, own, self._flying[number], waits=waits)
+                found.append((max(wanted - saved, 0.0), seconds, own))
+                if saved >= wanted:
+                    break
+        return min(found, key=lambda one: one[:2])[2]
+
+    @staticmethod
+    def _saved(
+        tables: Sequence[Sequence[StageCost]], again: Recompute, flying: float, *, waits: bool
+    ) -> tuple[float, float]:
+        """Bytes that a stage saves that recomputes so, and seconds that a micro-batch takes."""
+        chosen = [tables[again.option(k)][k] for k in range(len(tables[0]))]
+
+        def held(costs: Sequence[StageCost]) -> float:
+            kept = sum(c.time.kept_bytes + waits * c.time.waiting_bytes for c in costs)
+            transient = max(c.transient_bytes for c in costs)
+            return flying * (costs[0].opening_bytes + kept) + transient
+
+        return held(tables[0]) - held(chosen), sum(c.time.busy_s for c in chosen)

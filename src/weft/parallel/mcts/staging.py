@@ -1,0 +1,275 @@
+"""Tree search over pipelines: which groups of devices, what each does inside, where stages are cut.
+
+The first step chooses groups and micro-batches; the next ones, for each kind of group, how it
+shares out a micro-batch, by rows and by tensors, and what of its state is cut; then the schedule;
+then where each stage ends, a piece before or after what work in proportion says. What nobody has
+decided yet is what is simplest. A leaf is put together from what pieces cost
+(`weft.parallel.mcts.stage_sketch`); the best of them become plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import numpy as np
+
+from weft.parallel.degrees import Degrees
+from weft.parallel.mcts.search import Tree, value_of
+from weft.parallel.mcts.shapes import Expected, insides, shapes, ways
+from weft.parallel.mcts.sketch import Floats
+from weft.parallel.mcts.stage_sketch import Lies, Shape, Staged, StageSketch, Staging
+
+__all__ = ["StageSearch", "StageState"]
+
+_SHARP = 0.1
+"""Share of the shortest step expected by which one has to be longer for its prior to fall e-fold.
+Chosen: expectations leave out what tensors cost that are cut."""
+_UNIFORM = 0.1
+"""Share of the prior that all choices have alike, so that none is ruled out. Chosen."""
+SHIFTS, SHIFTED = (0, -1, 1), (0.5, 0.25, 0.25)
+"""Pieces by which a cut is moved, and their prior. Chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What is decided: numbers of choices, -1 while open.
+
+    Attributes:
+        shape: groups and micro-batches.
+        inside: of each kind of group, how it shares out a micro-batch.
+        way: schedule.
+        shifts: of each cut, pieces by which it is moved.
+    """
+
+    shape: int = -1
+    inside: tuple[int, ...] = ()
+    way: int = -1
+    shifts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kinds:
+    """Groups of a shape that are alike do alike.
+
+    Attributes:
+        of_group: kind of each group.
+        choices: what each kind may do inside.
+    """
+
+    of_group: tuple[int, ...]
+    choices: tuple[tuple[Degrees, ...], ...]
+
+
+class StageSearch:
+    """Searches pipelines of one step; it can go on after it was stopped.
+
+    Args:
+        sketch: prices them.
+        least_groups: 1 to look at micro-batches on one group of all devices as well.
+        baseline_s: time of a plan that there is already [s]; if inf, that of the first that fits.
+    """
+
+    def __init__(self, sketch: StageSketch, least_groups: int, baseline_s: float) -> None:
+        self._sketch, self._baseline_s = sketch, baseline_s
+        self.shapes, self._prior = _expected(sketch, least_groups)
+        self._kinds: dict[int, _Kinds] = {}
+        self._known: dict[Staged, Staging] = {}
+        self._root = Tree(StageState())
+
+    def run(self, simulations: int, stop: Callable[[], bool] = lambda: False) -> None:
+        """Simulate so many pipelines that were not seen before, or until somebody says stop."""
+        most = len(self._known) + simulations
+        while self.shapes and self._root.is_open and len(self._known) < most and not stop():
+            self._root.play(self._visit)
+
+    def refine(self, simulations: int, stop: Callable[[], bool] = lambda: False) -> None:
+        """Vary the best, as long as that makes it better."""
+        most, improved = len(self._known) + simulations, bool(self._known)
+        while improved:
+            improved = False
+            best = self._best()
+            for changed in self._variations(best.staged):
+                if len(self._known) >= most or stop():
+                    return
+                if self._staging(changed).rank < best.rank:
+                    improved = True
+                    break
+
+    def best(self, count: int) -> list[Staging]:
+        """The best pipelines that differ in more than where stages are cut, best first.
+
+        Args:
+            count: how many at most.
+        """
+        found: dict[object, Staging] = {}
+        for own in sorted(self._known.values(), key=lambda own: own.rank):
+            if len(found) == count:
+                break
+            staged = own.staged
+            found.setdefault((staged.shape, staged.inside, staged.schedule), own)
+        return list(found.values())
+
+    def _best(self) -> Staging:
+        return min(self._known.values(), key=lambda own: own.rank)
+
+    def _visit(self, leaf: Tree[StageState]) -> float:
+        value = self._value(leaf.state)
+        if leaf.children is None:
+            leaf.expand(*self._following(leaf.state))
+        return value
+
+    def _value(self, state: StageState) -> float:
+        """As in the search over homes: 0 for the baseline, -1 for what is no pipeline."""
+        if state.shape < 0:
+            return 0.0
+        staged = self._completed(state)
+        if staged is None:
+            return -1.0
+        staging = self._staging(staged)
+        if staging.fits and not isfinite(self._baseline_s):
+            self._baseline_s = staging.step_s
+        return value_of(staging, self._baseline_s)
+
+    def _staging(self, staged: Staged) -> Staging:
+        if staged not in self._known:
+            self._known[staged] = self._sketch.staging(staged)
+        return self._known[staged]
+
+    def _following(self, state: StageState) -> tuple[tuple[StageState, ...], Floats]:
+        """States after one more step, with their priors."""
+        if state.shape < 0:
+            return tuple(StageState(k) for k in range(len(self.shapes))), self._prior
+        kinds = self._of_shape(state.shape)
+        if len(state.inside) < len(kinds.choices):
+            count = len(kinds.choices[len(state.inside)])
+            steps = (replace(state, inside=(*state.inside, k)) for k in range(count))
+            return tuple(steps), _alike(count)
+        possible = self._ways(state.shape)
+        if state.way < 0:
+            return tuple(replace(state, way=k) for k in range(len(possible))), _alike(len(possible))
+        stages = len(self.shapes[state.shape].sizes) * possible[state.way][1]
+        if len(state.shifts) + 1 >= stages:
+            return (), np.zeros(0)
+        moved = (replace(state, shifts=(*state.shifts, shift)) for shift in SHIFTS)
+        return tuple(moved), np.asarray(SHIFTED)
+
+    def _ways(self, shape: int) -> tuple[tuple[str, int], ...]:
+        own = self.shapes[shape]
+        rows = self._sketch.rows(own.micro_batches)
+        return () if rows is None else ways(own, len(rows.pieces.order))
+
+    def _of_shape(self, number: int) -> _Kinds:
+        if number not in self._kinds:
+            shape = self.shapes[number]
+            known: dict[tuple[Lies, int], int] = {}
+            own = zip(self._sketch.lies(shape), shape.sizes, strict=True)
+            of_group = tuple(known.setdefault(lies, len(known)) for lies in own)
+            first = [of_group.index(kind) for kind in range(len(known))]
+            self._kinds[number] = _Kinds(
+                of_group, tuple(insides(self._sketch, shape, group) for group in first)
+            )
+        return self._kinds[number]
+
+    def _completed(self, state: StageState) -> Staged | None:
+        """The pipeline, with what is simplest where nothing is decided; none if there is none."""
+        kinds, shape = self._of_shape(state.shape), self.shapes[state.shape]
+        if not all(kinds.choices) or not self._ways(state.shape):
+            return None
+        chosen = [*state.inside, *(0,) * (len(kinds.choices) - len(state.inside))]
+        inside = tuple(kinds.choices[kind][chosen[kind]] for kind in kinds.of_group)
+        return self._cut(shape, inside, self._ways(state.shape)[max(state.way, 0)], state.shifts)
+
+    def _cut(
+        self,
+        shape: Shape,
+        inside: tuple[Degrees, ...],
+        way: tuple[str, int],
+        shifts: tuple[int, ...] = (),
+    ) -> Staged | None:
+        cuts = self._sketch.even_cuts(shape, inside, way[1])
+        if cuts is None:
+            return None
+        moved = tuple(
+            cut + shift
+            for cut, shift in zip(cuts, (*shifts, *(0,) * (len(cuts) - len(shifts))), strict=True)
+        )
+        staged = Staged(shape=shape, inside=inside, schedule=way[0], chunks=way[1], cuts=moved)
+        bounds = self._sketch.bounds(staged)
+        return staged if bounds == sorted(set(bounds)) else None
+
+    def _variations(self, staged: Staged) -> Iterator[Staged]:
+        """Pipelines that differ in one choice, most telling first."""
+        shape, way = staged.shape, (staged.schedule, staged.chunks)
+        number = self.shapes.index(shape)
+        kinds = self._of_shape(number)
+        for other in self._near(shape):
+            at = self.shapes.index(other)
+            theirs = self._of_shape(at)
+            pairs = zip(theirs.of_group, staged.inside, strict=True)
+            if way in self._ways(at) and all(own in theirs.choices[k] for k, own in pairs):
+                yield from _some(self._cut(other, staged.inside, way))
+        for kind, choices in enumerate(kinds.choices):
+            for own in choices:
+                inside = tuple(
+                    own if kind == of else before
+                    for of, before in zip(kinds.of_group, staged.inside, strict=True)
+                )
+                if inside != staged.inside:
+                    yield from _some(self._cut(shape, inside, way))
+        for other_way in self._ways(number):
+            if other_way != way:
+                yield from _some(self._cut(shape, staged.inside, other_way))
+        for position in range(len(staged.cuts)):
+            for shift in (-1, 1):
+                cuts = list(staged.cuts)
+                cuts[position] += shift
+                moved = replace(staged, cuts=tuple(cuts))
+                bounds = self._sketch.bounds(moved)
+                if bounds == sorted(set(bounds)):
+                    yield moved
+
+    def _near(self, shape: Shape) -> list[Shape]:
+        """Shapes with the next number of micro-batches either way, or in another order."""
+        alike = [own for own in self.shapes if own.sizes == shape.sizes]
+        same = sorted(own.micro_batches for own in alike if own.standing == shape.standing)
+        at = same.index(shape.micro_batches)
+        counts = same[max(at - 1, 0) : at] + same[at + 1 : at + 2]
+        found = [replace(shape, micro_batches=count) for count in counts]
+        orders = sorted(set(shape.sizes))
+        return found + [
+            own
+            for own in self.shapes
+            if own.standing != shape.standing
+            and own.micro_batches == shape.micro_batches
+            and sorted(set(own.sizes)) == orders
+            and len(own.sizes) == len(shape.sizes)
+        ]
+
+
+def _some(staged: Staged | None) -> tuple[Staged, ...]:
+    return () if staged is None else (staged,)
+
+
+def _alike(count: int) -> Floats:
+    return np.full(count, 1.0 / max(count, 1))
+
+
+def _expected(sketch: StageSketch, least_groups: int) -> tuple[list[Shape], Floats]:
+    """Shapes with their priors."""
+    request = sketch.request
+    candidates = shapes(request, request.machine.num_devices, least_groups)
+    counts = sorted({shape.micro_batches for shape in candidates})
+    known = next(((n, rows) for n in counts if (rows := sketch.rows(n)) is not None), None)
+    if known is None:
+        return [], np.zeros(0)
+    count, rows = known
+    most = len(rows.pieces.order)
+    found = [shape for shape in candidates if len(shape.sizes) <= most]
+    expected = Expected(request, rows, count)
+    seconds = np.asarray([expected.seconds(shape) for shape in found])
+    if not len(seconds):
+        return [], np.zeros(0)
+    shares = np.exp((seconds.min() - seconds) / (_SHARP * seconds.min()))
+    return found, (1.0 - _UNIFORM) * shares / shares.sum() + _UNIFORM * _alike(len(found))
