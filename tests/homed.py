@@ -10,7 +10,9 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.experts import Desk, expert_plan
 from weft.parallel.homes import Homes, plan_by_homes
 from weft.parallel.pinning import resolve
-from weft.parallel.wide import possible
+from weft.parallel.placement import Mesh
+from weft.parallel.schemes import Schemes
+from weft.parallel.wide import Way, possible
 from weft.program.graph import Phase
 
 MIXED = preset("mixed-v100-p100-1080ti")
@@ -43,6 +45,13 @@ def uneven_plan(
     With `wide`, some of the layers are cut, drawn by the seed.
     """
     machine = devices(ranks)
+    if wide and layouts:
+        homes = drawn_homes(program, tuple(map(tuple, layouts)), seed, served=served)
+        chosen = drawn_ways(program, Schemes(program).layers, Mesh((ranks,)), seed)
+        cut = {node: ways for node, ways in chosen.items() if ways != (Way.ROWS,)}
+        assert cut
+        homes = replace(homes, cut=cut)
+        return plan_by_homes("drawn", program, machine, homes, memory_limit_bytes=1e12).plan
     if wide:
         desk = Desk(program, resolve(program))
         degrees = Degrees(dp=ranks // tp, tp=tp, shares=tuple(shares), wide=True)

@@ -50,6 +50,14 @@ CASES = {
         "recipe": "resnet.py:resnet_tiny",
         "plan": {"tp": 2, "wide": True, "seed": 6},
     },
+    "gpt, nodes wherever they fall but for layers that are cut": {
+        "recipe": "gpt.py:gpt_tiny",
+        "plan": {"layouts": LAYOUTS, "seed": 7, "wide": True},
+    },
+    "llama, wherever they fall, served, some layers cut": {
+        "recipe": "llama3.py:llama_tiny",
+        "plan": {"layouts": LAYOUTS, "seed": 8, "wide": True, "served": True},
+    },
     "llama, places of two ranks, parameters served": {
         "recipe": "llama3.py:llama_tiny",
         "plan": {"layouts": [[3, 1], [1, 0], [0, 1]], "seed": 3, "served": True, "tp": 2},

@@ -5,12 +5,15 @@ holds a parameter whole, or makes a summand of a gradient. Its home says on whic
 many rows each of them has. What follows is written here: what moves from home to home, and where
 sums end. A parameter whose home is one device is served: its readers' devices get it from there,
 and send it their gradients.
+
+Some layers may be cut instead (`weft.parallel.wide`): they live on all devices evenly, since only
+there state can lie in parts, whatever the homes of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import gcd
 
 from weft.core.errors import InputError
@@ -26,6 +29,7 @@ from weft.parallel.proportions import units_of
 from weft.parallel.reshard import Resharding
 from weft.parallel.rows import batch_rows
 from weft.parallel.schemes import Schemes
+from weft.parallel.wide import Ways
 from weft.program.graph import Phase, Program, Value
 
 __all__ = ["Homes", "plan_by_homes"]
@@ -42,12 +46,15 @@ class Homes:
         tensor: devices of each place, which cut products between them.
         factors: parameters, by node, whose gradients every device makes whole from gathered
             factors (see `weft.parallel.factors`).
+        cut: what layers do along the first axis that do not share out rows, by the node of their
+            weights.
     """
 
     layouts: tuple[tuple[int, ...], ...]
     home: tuple[int, ...]
     tensor: int = 1
     factors: frozenset[int] = frozenset()
+    cut: Mapping[int, Ways] = field(default_factory=dict[int, Ways])
 
 
 def plan_by_homes(
@@ -82,11 +89,16 @@ def plan_by_homes(
     inner = grid(axes).shape[1:] if len(axes) > 1 else ()
     shape = (machine.num_devices // homes.tensor, *inner)
     meshes = [Mesh.uneven(shape, layout) for layout in homes.layouts]
-    numbered = _numbered(shape, meshes)
+    numbered = _numbered([Mesh(shape), *meshes] if homes.cut else meshes, shape)
     strategies = [
-        replace(strategy, home=numbered.index[homes.home[node]])
+        replace(strategy, home=numbered.index[homes.home[node] + bool(homes.cut)])
         for node, strategy in enumerate(combine(axes))
     ]
+    if homes.cut:
+        cut_axes, _ = schemes.axes(Degrees(tp=shape[0], wide=True), frozenset(whole), homes.cut)
+        for node, strategy in enumerate(combine(cut_axes)):
+            if replace(strategy, home=strategies[node].home) != strategies[node]:
+                strategies[node] = replace(strategy, home=numbered.index[0])
     _settle_sums(program, strategies)
     copies = _Copies(program, strategies, machine, numbered.meshes).all()
     return assemble(
@@ -106,6 +118,7 @@ def _require_fit(homes: Homes, program: Program, machine: Machine) -> None:
     places, rest = divmod(machine.num_devices, homes.tensor)
     rows = batch_rows(program)
     sound = not rest and len(homes.home) == len(program.nodes)
+    sound = sound and not (homes.cut and (homes.tensor > 1 or rows % places))
     sound = sound and set(homes.home) <= set(range(len(homes.layouts)))
     for layout in homes.layouts:
         common = gcd(*layout)
@@ -117,7 +130,8 @@ def _require_fit(homes: Homes, program: Program, machine: Machine) -> None:
             f"of {machine.name}, that divide the {rows} rows of the batch",
             got=f"{len(homes.home)} nodes, layouts {homes.layouts[:4]}, {homes.tensor} devices a "
             "place",
-            hint="shares sum up to a divisor of the rows, or are all at one place",
+            hint="shares sum up to a divisor of the rows, or are all at one place; where layers are "
+            "cut, places of one device each divide the rows",
         )
 
 
@@ -138,7 +152,7 @@ class _Numbered:
     index: tuple[int, ...]
 
 
-def _numbered(shape: tuple[int, ...], meshes: Sequence[Mesh]) -> _Numbered:
+def _numbered(meshes: Sequence[Mesh], shape: tuple[int, ...]) -> _Numbered:
     everywhere = [mesh for mesh in meshes if len(mesh.members(0)) == shape[0]]
     distinct = list(dict.fromkeys([*(everywhere[:1] or [Mesh(shape)]), *meshes]))
     return _Numbered(tuple(distinct), tuple(distinct.index(mesh) for mesh in meshes))
@@ -210,9 +224,21 @@ class _Copies:
     def _hops(
         self, value: Value, made: Sharding, held: int, wanted: Sharding, home: int
     ) -> tuple[Hop, ...]:
-        """Within a home by the cheapest way; else inner axes first, then to the other home."""
+        """Within a home by the cheapest way; else inner axes first, then to the other home.
+
+        What layers make or want that are cut becomes rows, or is made of rows, where these are
+        even.
+        """
         if held == home:
             return self._within(value, made, wanted, home)
+        if wanted[0] >= 0 and made[0] not in (wanted[0], REPLICATED):
+            if self._meshes[held].is_even:
+                return (*self._within(value, made, wanted, held), Hop(0, wanted[0], home))
+            if made[0] >= 0:
+                moved = (made[0], *wanted[1:])
+                before = self._within(value, made, moved, held)
+                after = self._within(value, moved, wanted, home)
+                return (*before, Hop(0, made[0], home), *after)
         arrives = (made[0], *wanted[1:])
         hops = self._within(value, made, arrives, held)
         left = made[0]
