@@ -47,10 +47,7 @@ def uneven_plan(
     machine = devices(ranks)
     if wide and layouts:
         homes = drawn_homes(program, tuple(map(tuple, layouts)), seed, served=served)
-        chosen = drawn_ways(program, Schemes(program).layers, Mesh((ranks,)), seed)
-        cut = {node: ways for node, ways in chosen.items() if ways != (Way.ROWS,)}
-        assert cut
-        homes = replace(homes, cut=cut)
+        homes = replace(homes, cut=drawn_cuts(program, homes, seed))
         return plan_by_homes("drawn", program, machine, homes, memory_limit_bytes=1e12).plan
     if wide:
         desk = Desk(program, resolve(program))
@@ -75,6 +72,20 @@ def drawn_ways(program, layers, mesh, seed):
     return {
         node: rng.choice(possible(program, layer, mesh)) for node, layer in sorted(layers.items())
     }
+
+
+def drawn_cuts(program, homes, seed):
+    """Ways of layers whose homes have equal parts."""
+    cut = {}
+    for layout, shares in enumerate(homes.layouts):
+        members = sum(map(bool, shares))
+        if members > 1 and len(set(shares) - {0}) == 1:
+            layers = Schemes(program).layers.items()
+            here = {node: layer for node, layer in layers if homes.home[node] == layout}
+            cut |= drawn_ways(program, here, Mesh((members,)), seed)
+    cut = {node: ways for node, ways in cut.items() if ways != (Way.ROWS,)}
+    assert cut
+    return cut
 
 
 def drawn_homes(program, layouts, seed, *, tensor=1, served=False) -> Homes:

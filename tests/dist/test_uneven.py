@@ -12,6 +12,8 @@ from weft.runtime.launch import launch
 
 RANK = Path(__file__).with_name("uneven_rank.py")
 LAYOUTS = [[4, 2, 1, 1], [1, 1, 0, 0], [0, 2, 1, 1], [1, 0, 0, 0]]
+EQUAL = [[4, 2, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 1, 1]]
+"""With places among whose devices layers can be cut."""
 
 CASES = {
     "gpt, the batch in proportion": {
@@ -52,11 +54,11 @@ CASES = {
     },
     "gpt, nodes wherever they fall but for layers that are cut": {
         "recipe": "gpt.py:gpt_tiny",
-        "plan": {"layouts": LAYOUTS, "seed": 7, "wide": True},
+        "plan": {"layouts": EQUAL, "seed": 7, "wide": True},
     },
-    "llama, wherever they fall, served, some layers cut": {
+    "llama, wherever they fall, some layers cut": {
         "recipe": "llama3.py:llama_tiny",
-        "plan": {"layouts": LAYOUTS, "seed": 8, "wide": True, "served": True},
+        "plan": {"layouts": EQUAL, "seed": 8, "wide": True},
     },
     "llama, places of two ranks, parameters served": {
         "recipe": "llama3.py:llama_tiny",

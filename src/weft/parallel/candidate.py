@@ -164,6 +164,7 @@ class Proposal:
         memory_limit_bytes: limit of one device [bytes].
         build: makes and simulates it.
         recomputes: whether some of the forward pass runs twice.
+        idles: whether devices have nothing to do while others work.
     """
 
     name: str
@@ -171,6 +172,7 @@ class Proposal:
     memory_limit_bytes: float
     build: Callable[[], Candidate]
     recomputes: bool = False
+    idles: bool = False
 
     @property
     def fits(self) -> bool:
@@ -181,7 +183,13 @@ class Proposal:
     def of(cls, candidate: Candidate) -> Proposal:
         """A plan that is made already."""
         plan = candidate.plan
-        return cls(candidate.name, plan.prediction, plan.memory_limit_bytes, lambda: candidate)
+        return cls(
+            candidate.name,
+            plan.prediction,
+            plan.memory_limit_bytes,
+            lambda: candidate,
+            idles=any(not all(map(all, home.shares)) for home in plan.homes),
+        )
 
     @property
     def rank(self) -> tuple[bool, float]:

@@ -6,13 +6,13 @@ many rows each of them has. What follows is written here: what moves from home t
 sums end. A parameter whose home is one device is served: its readers' devices get it from there,
 and send it their gradients.
 
-Some layers may be cut instead (`weft.parallel.wide`): they live on all devices evenly, since only
-there state can lie in parts, whatever the homes of the others.
+Some layers may be cut instead (`weft.parallel.wide`), among the devices of their home in equal
+parts, whatever the homes of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import gcd
 
@@ -89,16 +89,14 @@ def plan_by_homes(
     inner = grid(axes).shape[1:] if len(axes) > 1 else ()
     shape = (machine.num_devices // homes.tensor, *inner)
     meshes = [Mesh.uneven(shape, layout) for layout in homes.layouts]
-    numbered = _numbered([Mesh(shape), *meshes] if homes.cut else meshes, shape)
+    numbered = _numbered(meshes, shape)
     strategies = [
-        replace(strategy, home=numbered.index[homes.home[node] + bool(homes.cut)])
+        replace(strategy, home=numbered.index[homes.home[node]])
         for node, strategy in enumerate(combine(axes))
     ]
-    if homes.cut:
-        cut_axes, _ = schemes.axes(Degrees(tp=shape[0], wide=True), frozenset(whole), homes.cut)
-        for node, strategy in enumerate(combine(cut_axes)):
-            if replace(strategy, home=strategies[node].home) != strategies[node]:
-                strategies[node] = replace(strategy, home=numbered.index[0])
+    for layout, ways in _cut_at(homes).items():
+        for node, strategy in _cut_nodes(schemes, sum(map(bool, homes.layouts[layout])), ways):
+            strategies[node] = replace(strategy, home=numbered.index[layout])
     _settle_sums(program, strategies)
     copies = _Copies(program, strategies, machine, numbered.meshes).all()
     return assemble(
@@ -118,21 +116,42 @@ def _require_fit(homes: Homes, program: Program, machine: Machine) -> None:
     places, rest = divmod(machine.num_devices, homes.tensor)
     rows = batch_rows(program)
     sound = not rest and len(homes.home) == len(program.nodes)
-    sound = sound and not (homes.cut and (homes.tensor > 1 or rows % places))
     sound = sound and set(homes.home) <= set(range(len(homes.layouts)))
     for layout in homes.layouts:
         common = gcd(*layout)
         sound = sound and len(layout) == places and min(layout) >= 0 and common > 0
         sound = sound and rows % (sum(layout) // common) == 0
+    for layout in {homes.home[node] for node in homes.cut} if sound else ():
+        parts = [share for share in homes.layouts[layout] if share]
+        sound = sound and homes.tensor == 1 and len(set(parts)) == 1 < len(parts)
     if not sound:
         raise InputError(
             need=f"a home for each of {len(program.nodes)} nodes, each with a share for each place "
             f"of {machine.name}, that divide the {rows} rows of the batch",
             got=f"{len(homes.home)} nodes, layouts {homes.layouts[:4]}, {homes.tensor} devices a "
             "place",
-            hint="shares sum up to a divisor of the rows, or are all at one place; where layers are "
-            "cut, places of one device each divide the rows",
+            hint="shares sum up to a divisor of the rows, or are all at one place; layers are cut "
+            "where several places of one device have as much",
         )
+
+
+def _cut_nodes(
+    schemes: Schemes, members: int, ways: Mapping[int, Ways]
+) -> Iterator[tuple[int, Strategy]]:
+    """What nodes do that do not share out rows because some layers are cut."""
+    plain, _ = schemes.axes(Degrees(dp=members))
+    cut, _ = schemes.axes(Degrees(tp=members, wide=True), wide=ways)
+    for node, (before, after) in enumerate(zip(combine(plain), combine(cut), strict=True)):
+        if before != after:
+            yield node, after
+
+
+def _cut_at(homes: Homes) -> dict[int, dict[int, Ways]]:
+    """Layers that are cut, by the layout of their home."""
+    found: dict[int, dict[int, Ways]] = {}
+    for node, ways in homes.cut.items():
+        found.setdefault(homes.home[node], {})[node] = ways
+    return found
 
 
 def _require_no_pins(program: Program) -> None:
@@ -232,7 +251,7 @@ class _Copies:
         if held == home:
             return self._within(value, made, wanted, home)
         if wanted[0] >= 0 and made[0] not in (wanted[0], REPLICATED):
-            if self._meshes[held].is_even:
+            if self._parts_are_equal(held):
                 return (*self._within(value, made, wanted, held), Hop(0, wanted[0], home))
             if made[0] >= 0:
                 moved = (made[0], *wanted[1:])
@@ -245,6 +264,11 @@ class _Copies:
         if is_partial(left) and len(self._meshes[home].members(0)) > 1:
             hops, left = (*hops, Hop(0, REPLICATED)), REPLICATED
         return (*hops, Hop(0, wanted[0], home))
+
+    def _parts_are_equal(self, home: int) -> bool:
+        """Whether all devices of a home have as much."""
+        mesh = self._meshes[home]
+        return mesh.cuts_evenly(0) or len(set(mesh.shares[0]) - {0}) == 1
 
     def _within(self, value: Value, made: Sharding, wanted: Sharding, home: int) -> tuple[Hop, ...]:
         if made == wanted:

@@ -341,12 +341,16 @@ def _may_split(request: PlanRequest) -> bool:
 
 
 def _may_gain(request: PlanRequest, best: Proposal | None) -> bool:
-    """Whether pipelines are to be looked at: they can remove communication and recomputation."""
+    """Whether pipelines are to be looked at.
+
+    They can remove communication and recomputation, and give devices something to do.
+    """
     if not _may_split(request) or best is None:
         return _may_split(request)
     found = best.prediction
     waits = found.exposed_s > WORTHWHILE * found.step_s
-    return request.level is Level.BEST or not best.fits or waits or best.recomputes
+    gains = waits or best.recomputes or best.idles
+    return request.level is Level.BEST or not best.fits or gains
 
 
 CLOSE = 1.05

@@ -108,10 +108,6 @@ def validate(plan: ParallelPlan, program: Program) -> LocalProgram:
         if operator(node.op).kind is Kind.INPUT:
             whole = all(p >= -1 for p in strategy.outputs[0])
             _require(whole, expanded, number, strategy, "hold whole values in inputs")
-            even = not expanded.input_by_node[number].role.is_persistent or all(
-                p < 0 or mesh.cuts_evenly(axis) for axis, p in enumerate(strategy.outputs[0])
-            )
-            _require(even, expanded, number, strategy, "hold state in equal parts")
             continue
         key = (node.op, node.args, operands, node.outputs)
         if key not in legal:

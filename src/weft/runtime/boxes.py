@@ -34,7 +34,8 @@ def storable(
     """A tensor of a step's state with the shape that the model gives it, and the same memory.
 
     Args:
-        tensor: this rank's part of it, as a DTensor or alone, in the shape that the program holds.
+        tensor: this rank's part of it, as a DTensor, as boxes, or alone, in the shape that the
+            program holds.
         program: whose state it is.
         name: of the input.
         sharding: how it is cut.
@@ -46,7 +47,11 @@ def storable(
     source = program.input_by_name[name]
     if source.shape is None:
         return tensor
-    part = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    part = tensor
+    if isinstance(tensor, DTensor):
+        part = tensor.to_local()
+    elif isinstance(tensor, Boxes):
+        part = tensor.part
     held = program.nodes[source.node].outputs[0].shape
     box = part_box(place.mesh, sharding, place.coordinate, held)
     shards: dict[torch.Size, Tensor] = {}
@@ -72,6 +77,8 @@ def _taken(
 class Boxes(Tensor):
     """Boxes of a tensor, in memory that is not theirs; made to be stored, not to compute with."""
 
+    part: Tensor
+    """This rank's part, in the shape in which it was given."""
     _shards: Mapping[torch.Size, Tensor]
 
     @staticmethod
@@ -83,6 +90,7 @@ class Boxes(Tensor):
             cls, torch.Size(shape), dtype=part.dtype, device=part.device
         )
         boxes = cast("Boxes", made)
+        boxes.part = part
         boxes._shards = shards
         return boxes
 

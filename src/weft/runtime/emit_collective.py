@@ -84,7 +84,8 @@ def collective_module(
         collective: which; its slots are not read.
         source, target: local types before and after.
         place: where the rank stands.
-        leads_to: where a move of a whole tensor leads; a rank that has none of it passes anything.
+        leads_to: where a move leads that makes a tensor whole; a rank that has nothing of it passes
+            anything.
 
     Raises:
         VerifyError: the collective cannot be done on this element type.
@@ -97,7 +98,7 @@ def collective_module(
         source=source,
         target=target,
         place=place,
-        line=source.shape if leads_to is not None else (),
+        line=target.shape if leads_to is not None else (),
         leads_to=leads_to,
     )
     graph.output(emit_start(transfer)())

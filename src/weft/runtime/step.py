@@ -21,11 +21,11 @@ from weft.capture.dtypes import type_of
 from weft.core.errors import InputError
 from weft.parallel.local import Collective, CollectiveKind, LocalInput, LocalProgram
 from weft.parallel.pipeline.plan import PipelinePlan
-from weft.parallel.placement import local_type
+from weft.parallel.placement import local_type, part_box
 from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Input, Phase, Program, Role
 from weft.program.types import TensorType
-from weft.runtime.boxes import storable
+from weft.runtime.boxes import Boxes, storable
 from weft.runtime.emit_collective import collective_module
 from weft.runtime.place import Place
 from weft.runtime.shard import alone_in_storage, dtensor_placements, shard_of
@@ -213,6 +213,7 @@ class Step:
     def parameters(self) -> dict[str, Tensor]:
         """Trainable parameters by name, as DTensors; plain tensors in a world of one rank.
 
+        What some ranks alone cut among them is no DTensor, but `weft.runtime.boxes.Boxes`.
         A fused one has the shape that the program holds: [3,D,D] for a model's [3D,D].
         """
         return self._named(lambda i: i.role is Role.PARAMETER)
@@ -248,24 +249,33 @@ class Step:
         """A whole tensor of the state; the axis that cut last is put together first."""
         tensor = self._state.get(name)
         for axis, placement in reversed(tuple(enumerate(self._shardings.get(name, ())))):
-            if placement >= 0 and self._devices is not None and tensor is not None:
+            even = placement >= 0 and self._homes[name].mesh.cuts_evenly(axis)
+            if even and self._devices is not None and tensor is not None:
                 tensor = self._joined(tensor, placement, axis)
         whole = self._brought(name, tensor)
         return whole.clone()
 
     def _brought(self, name: str, tensor: Tensor | None) -> Tensor:
-        """A whole tensor that some ranks hold, on all of them."""
+        """A tensor that some ranks hold, whole or in unlike parts along the first axis, on all."""
         source = next(i for i in self.deployment.inputs if i.name == name)
-        home = self.place.at(source.home)
-        if len(home.mesh.members(0)) == home.mesh.shape[0]:
+        home, placement = self.place.at(source.home), max(source.sharding[0], -1)
+        is_everywhere = len(home.mesh.members(0)) == home.mesh.shape[0]
+        if is_everywhere and (placement < 0 or home.mesh.cuts_evenly(0)):
             assert tensor is not None
             return tensor
         program = self.deployment.program
         whole = program.nodes[program.input_by_name[name].node].outputs[0]
         move = Collective(
-            kind=CollectiveKind.MOVE, axis=0, source=0, target=0, node=0, phase=Phase.UPDATE
+            kind=CollectiveKind.MOVE,
+            axis=0,
+            source_dim=placement,
+            source=0,
+            target=0,
+            node=0,
+            phase=Phase.UPDATE,
         )
-        module = collective_module(move, whole, whole, home, leads_to=self.place.at(0).mesh)
+        held = whole if tensor is None else type_of(tensor)
+        module = collective_module(move, held, whole, home, leads_to=self.place.at(0).mesh)
         return module(torch.empty(0) if tensor is None else tensor)
 
     def _joined(self, tensor: Tensor, dim: int, axis: int) -> Tensor:
@@ -293,6 +303,11 @@ class Step:
         local = self._state[source.name]
         if self._devices is None:
             return local
+        sharding, place = self._shardings[source.name], self._homes[source.name]
+        if any(p >= 0 and not place.mesh.cuts_evenly(axis) for axis, p in enumerate(sharding)):
+            whole = self.deployment.program.nodes[source.node].outputs[0].shape
+            box = part_box(place.mesh, sharding, place.coordinate, whole)
+            return Boxes(local, whole, {torch.Size(start for start, _ in box): local})
         placements = dtensor_placements(self._shardings[source.name])
         return DTensor.from_local(local, self._devices, placements, run_check=False)
 

@@ -1,10 +1,10 @@
-"""Tree search over pipelines: which groups of devices, what each does inside, where stages are cut.
+"""Tree search over pipelines: which groups of devices, what each does inside, in which schedule.
 
 The first step chooses groups and micro-batches; the next ones, for each kind of group, how it
-shares out a micro-batch, by rows and by tensors, and what of its state is cut; then the schedule;
-then where each stage ends, a piece before or after what work in proportion says. What nobody has
-decided yet is what is simplest. A leaf is put together from what pieces cost
-(`weft.parallel.mcts.stage_sketch`); the best of them become plans.
+shares out a micro-batch, by rows and by tensors, and what of its state is cut; then the schedule.
+Stages share out work by speed; what nobody has decided yet is what is simplest. A leaf is put
+together from what pieces cost (`weft.parallel.mcts.stage_sketch`). The best is then varied, a
+choice or the end of a stage at a time; and the best of all become plans.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ _SHARP = 0.1
 Chosen: expectations leave out what tensors cost that are cut."""
 _UNIFORM = 0.1
 """Share of the prior that all choices have alike, so that none is ruled out. Chosen."""
-SHIFTS, SHIFTED = (0, -1, 1), (0.5, 0.25, 0.25)
-"""Pieces by which a cut is moved, and their prior. Chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +38,11 @@ class StageState:
         shape: groups and micro-batches.
         inside: of each kind of group, how it shares out a micro-batch.
         way: schedule.
-        shifts: of each cut, pieces by which it is moved.
     """
 
     shape: int = -1
     inside: tuple[int, ...] = ()
     way: int = -1
-    shifts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +143,9 @@ class StageSearch:
             steps = (replace(state, inside=(*state.inside, k)) for k in range(count))
             return tuple(steps), _alike(count)
         possible = self._ways(state.shape)
-        if state.way < 0:
-            return tuple(replace(state, way=k) for k in range(len(possible))), _alike(len(possible))
-        stages = len(self.shapes[state.shape].sizes) * possible[state.way][1]
-        if len(state.shifts) + 1 >= stages:
+        if state.way >= 0:
             return (), np.zeros(0)
-        moved = (replace(state, shifts=(*state.shifts, shift)) for shift in SHIFTS)
-        return tuple(moved), np.asarray(SHIFTED)
+        return tuple(replace(state, way=k) for k in range(len(possible))), _alike(len(possible))
 
     def _ways(self, shape: int) -> tuple[tuple[str, int], ...]:
         own = self.shapes[shape]
@@ -179,25 +171,16 @@ class StageSearch:
             return None
         chosen = [*state.inside, *(0,) * (len(kinds.choices) - len(state.inside))]
         inside = tuple(kinds.choices[kind][chosen[kind]] for kind in kinds.of_group)
-        return self._cut(shape, inside, self._ways(state.shape)[max(state.way, 0)], state.shifts)
+        return self._cut(shape, inside, self._ways(state.shape)[max(state.way, 0)])
 
     def _cut(
-        self,
-        shape: Shape,
-        inside: tuple[Degrees, ...],
-        way: tuple[str, int],
-        shifts: tuple[int, ...] = (),
+        self, shape: Shape, inside: tuple[Degrees, ...], way: tuple[str, int]
     ) -> Staged | None:
+        """The pipeline whose stages share out work by speed; none if there are too few pieces."""
         cuts = self._sketch.even_cuts(shape, inside, way[1])
         if cuts is None:
             return None
-        moved = tuple(
-            cut + shift
-            for cut, shift in zip(cuts, (*shifts, *(0,) * (len(cuts) - len(shifts))), strict=True)
-        )
-        staged = Staged(shape=shape, inside=inside, schedule=way[0], chunks=way[1], cuts=moved)
-        bounds = self._sketch.bounds(staged)
-        return staged if bounds == sorted(set(bounds)) else None
+        return Staged(shape=shape, inside=inside, schedule=way[0], chunks=way[1], cuts=cuts)
 
     def _variations(self, staged: Staged) -> Iterator[Staged]:
         """Pipelines that differ in one choice, most telling first."""
