@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tests.homed import devices as of_mixed
 from weft.machine.presets import preset
+from weft.parallel.degrees import DegreeNames, Degrees
 from weft.parallel.depth import views_of
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.search import PipelineSearch
+from weft.parallel.mcts.stage_sketch import Shape, Staged, StageSketch
+from weft.parallel.pipeline.again import Recompute
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import Level
 from weft.parallel.request import PlanRequest
@@ -40,6 +44,34 @@ def searched_unequal(
     plan = search.built(replace(min(alike, key=lambda f: f.rank), own=tuple(own)))
     assert plan is not None
     return plan
+
+
+def staged(
+    program: Program,
+    inside: Sequence[DegreeNames],
+    standing: Sequence[int],
+    micro_batches: int,
+    schedule: str,
+) -> PipelinePlan:
+    """A pipeline as tree search makes them, some pieces of each stage recomputed.
+
+    Args:
+        program: what to plan.
+        inside: how each group shares out a micro-batch.
+        standing: of each group, on which block of ranks it stands.
+        micro_batches: parts of the batch.
+        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
+    """
+    degrees = tuple(Degrees.named(**own) for own in inside)
+    sizes = tuple(own.num_devices for own in degrees)
+    machine = of_mixed(sum(sizes))
+    sketch = StageSketch(PlanRequest(program=program, machine=machine), None)
+    shape = Shape(sizes, tuple(standing), micro_batches)
+    cuts = sketch.even_cuts(shape, degrees, 1)
+    assert cuts is not None
+    decided = Staged(shape=shape, inside=degrees, schedule=schedule, chunks=1, cuts=cuts)
+    again = (Recompute(0, 2, 1), Recompute(0, 1, 1), Recompute(1, 2, 1), Recompute(2, 2, 0))
+    return sketch.made(replace(sketch.staging(decided), again=again[: len(sizes)]))
 
 
 def searched(program: Program, config: Config, schedule: str) -> PipelinePlan:

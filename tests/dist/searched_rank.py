@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.job import program_of, workload_of
 from tests.dist.pipeline_rank import compared
-from tests.searched import searched, searched_unequal
+from tests.searched import searched, searched_unequal, staged
 from weft.parallel.exact.pipelines.configs import Config
 from weft.runtime.deploy import deploy
 from weft.runtime.world import joined
@@ -19,6 +19,9 @@ def main(about: dict) -> None:
     with joined(timeout_s=60) as world:
         if "grids" in about:
             plan = searched_unequal(program, about["grids"], about["micro_batches"])
+        elif "inside" in about:
+            inside, standing = about["inside"], about["standing"]
+            plan = staged(program, inside, standing, about["micro_batches"], about["schedule"])
         else:
             plan = searched(program, Config(**about["config"]), about["schedule"])
         step = deploy(plan, workload, world=world, program=program)

@@ -246,6 +246,13 @@ SEARCHED = {
         "grids": [[1, 1], [2, 1]],
         "micro_batches": 4,
     },
+    "tree search: groups that cut weights or the batch, on each other's ranks, and recompute": {
+        "recipe": "gpt.py:gpt_tiny",
+        "inside": [{"dp": 2, "zero": 1}, {"tp": 2, "sp": True}],
+        "standing": [1, 0],
+        "micro_batches": 4,
+        "schedule": "zero-bubble",
+    },
 }
 
 
@@ -255,6 +262,8 @@ def test_a_searched_pipeline_follows_one_process(name):
     case = dict(SEARCHED[name], steps=3)
     if "grids" in case:
         ranks = sum(data * inner for data, inner in case["grids"])
+    elif "inside" in case:
+        ranks = sum(own.get("dp", 1) * own.get("tp", 1) for own in case["inside"])
     else:
         sizes = case["config"]
         ranks = sizes["groups"] * sizes["data"] * sizes["inner"]
