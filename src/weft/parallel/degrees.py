@@ -68,7 +68,8 @@ class Degrees:
         shares: what each of the `dp` devices has of the batch, in proportion; () for equal parts.
         factors: gradients of linear layers are sent as their two factors where that is cheaper.
         wide: only wide layers are cut `tp` ways; for others, the batch is cut over these devices
-            too, as are the states of ZeRO, over them alone where `shares` are given.
+            too, as are the states of ZeRO, over them alone where `shares` are given. Along an axis
+            that does not divide the rows of the batch nothing but weights is cut.
 
     Example:
         >>> Degrees(dp=16, tp=4, zero=1).name
@@ -205,9 +206,13 @@ class Degrees:
 
     @property
     def data_units(self) -> int:
-        """What the rows of the batch have to be a multiple of."""
-        units = sum(self.shares) if self.shares else self.dp
-        return units * self.tp if self.wide else units
+        """What the rows of the batch have to be a multiple of.
+
+        Beside wide layers they are shared out evenly along those axes that divide them.
+        """
+        if self.shares:
+            return sum(self.shares)
+        return 1 if self.wide else self.dp
 
     @property
     def mesh(self) -> Mesh:

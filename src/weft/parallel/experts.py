@@ -27,7 +27,8 @@ from weft.parallel.recompute import RECOMPUTATIONS, expand
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
 from weft.parallel.schemes import Schemes
-from weft.parallel.wide import Ways, cheapest
+from weft.parallel.way_prices import cheapest
+from weft.parallel.wide import Ways
 from weft.program.graph import Program, Role, Value
 
 __all__ = [
@@ -146,7 +147,7 @@ class Desk:
                     hint="leave factors out: many rows for each weight, or a fast network",
                 )
         if degrees.wide and wide is None:
-            wide = cheapest(self.program, machine, self.schemes.layers, degrees.mesh)
+            wide = cheapest(self.schemes.runs, machine, degrees.mesh)
             if not wide:
                 raise InputError(
                     need="a layer that is cheaper to cut than to synchronise",
@@ -292,10 +293,12 @@ def wide_grid(request: PlanRequest) -> list[Degrees]:
     """
     total = request.machine.num_devices
     sizes = [n for n in range(2, min(total, MOST_WIDE + 1)) if total % n == 0]
+    # Weights that are gathered after the update have nothing to hide behind.
+    stages = (1, 3) if request.machine.is_uniform else (0, 1, 3)
     even = [
         Degrees(dp=total // n, tp=n, zero=zero, wide=True)
         for n in ([*sizes, total] if total > 1 else [])
-        for zero in ((1, 3) if n < total else (0,))
+        for zero in (stages if n < total else (0,))
     ]
     return [*even, *(own for own in request.in_proportion if own.wide)]
 

@@ -27,7 +27,8 @@ from weft.parallel.reshard import Resharding
 from weft.parallel.rows import batch_rows
 from weft.parallel.schemes import Schemes
 from weft.parallel.spmd import lower_expanded
-from weft.parallel.wide import Ways, cheapest
+from weft.parallel.way_prices import cheapest
+from weft.parallel.wide import Ways
 from weft.program.graph import Program
 
 __all__ = [
@@ -118,14 +119,15 @@ class Proportions:
 
     def _degrees(self, places: int, tensor: int, *, wide: bool) -> list[Degrees]:
         """In proportion over some places, if that is not even."""
-        rows = batch_rows(self._program) // (tensor if wide else 1)
+        rows = batch_rows(self._program)
+        rows //= tensor if wide and rows % tensor == 0 else 1
         units = units_of(rows) if rows else 0
         if not 1 < places <= units:
             return []
         chosen: dict[int, Ways] = {}
         if wide:
             mesh = Mesh.uneven((places, tensor), tuple(range(1, places + 1)))
-            chosen = cheapest(self._program, self._machine, self._schemes.layers, mesh)
+            chosen = cheapest(self._schemes.runs, self._machine, mesh)
         try:
             axes, _ = self._schemes.axes(Degrees(dp=units, tp=tensor, wide=wide), wide=chosen)
         except InputError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from math import gcd
+from math import gcd, prod
 from types import MappingProxyType
 
 from weft.core.errors import InputError
@@ -27,11 +27,24 @@ from weft.parallel.roles import (
     weight_cuts,
 )
 from weft.parallel.rules import RuleBook
+from weft.parallel.runs import Runs
+from weft.parallel.scheme_pins import batch_pins, cut_weights, has_rows, require_rows
 from weft.parallel.sequence import has_sequence, sequence_pins
 from weft.parallel.weights import parameters_led_to, weight_values
-from weft.parallel.wide import Layer, Way, Ways, between, layers, lookups
+from weft.parallel.wide import (
+    ALL_ROWS,
+    Layer,
+    Way,
+    Ways,
+    between,
+    layers,
+    lookups,
+    other_operands,
+    plain_ways,
+    shares_rows,
+)
 from weft.parallel.zero import NOTHING, Storage, lasting_weights, storage, updating_nodes
-from weft.program.graph import Phase, Program, Role, Value
+from weft.program.graph import Phase, Program, Value
 from weft.program.operators import Kind, operator
 
 __all__ = ["Schemes"]
@@ -57,6 +70,11 @@ class Schemes:
     def layers(self) -> Mapping[int, Layer]:
         """Weights and who reads them, for plans of wide layers."""
         return layers(self.program)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The layers, and what lies between them."""
+        return Runs(self.program, self.layers)
 
     @cached_property
     def experts(self) -> dict[int, WeightCut]:
@@ -157,8 +175,8 @@ class Schemes:
         stage = 1 if zero == 2 else zero
         key = (size, stage, frozenset(used.items()) if stage else (), whole)
         if key not in self._outermost:
-            batch = _batch_pins(self.program, size)
-            _require_rows(self.program, batch, size)
+            batch = batch_pins(self.program, size)
+            require_rows(self.program, batch, size)
             kept = storage(self.program, zero, size, (), used)
             pinned = {**batch, **kept.pinned, **dict.fromkeys(whole, REPLICATED)}
             axis = self._filled(size, pinned, (), kept)
@@ -176,11 +194,11 @@ class Schemes:
                 got="none",
                 hint="leave --ep out",
             )
-        weights = _cut_weights(self.program, self.experts, size, outer, "an expert degree")
+        weights = cut_weights(self.program, self.experts, size, outer, "an expert degree")
         cuts = {node: cut for node, cut in self.experts.items() if node in weights}
         used = self._used(degrees)
         kept = storage(self.program, degrees.zero, size, outer, used, spared=cuts.keys())
-        batch = {**_batch_pins(self.program, size, outer), **kept.pinned}
+        batch = {**batch_pins(self.program, size, outer), **kept.pinned}
         # What is no work of experts lies where data parallelism would have it.
         plain = self._filled(size, batch, outer, kept)
         work = expert_work(self.program, product_placements(self.program, cuts))
@@ -200,41 +218,68 @@ class Schemes:
     def _tensor_axis(self, degrees: Degrees, outer: list[AxisRules]) -> AxisRules:
         """Products follow their weights; activations between are whole, or cut along sequence."""
         program, size = self.program, degrees.tp
-        pinned = _cut_weights(program, self.cuts, size, outer, "a tensor degree")
+        pinned = cut_weights(program, self.cuts, size, outer, "a tensor degree")
         cuts = {node: cut for node, cut in self.cuts.items() if node in pinned}
         products = product_placements(program, cuts)
+        dims = {node: cut.dim for node, cut in cuts.items()}
         joints = {
-            node: 1 if degrees.sp and _has_rows(program, node, size) else REPLICATED
+            node: 1 if degrees.sp and has_rows(program, node, size) else REPLICATED
             for node in boundary_nodes(program, products)
         }
-        wanted = joints | products | self._gradient_products(cuts)
+        wanted = joints | products | self._gradient_products(dims)
         return self._filled(size, {**pinned, **self._possible(wanted, size, outer)}, outer)
 
     def _wide_axes(
         self, degrees: Degrees, wide: Mapping[int, Ways]
     ) -> tuple[list[AxisRules], frozenset[Value]]:
-        """Data parallel along both axes, but for wide layers."""
+        """Data parallel along both axes, as far as rows divide, but for wide layers."""
         units = sum(degrees.shares) or degrees.dp
-        _require_rows(self.program, _batch_pins(self.program, degrees.tp), units * degrees.tp)
         sizes = (units, degrees.tp) if degrees.dp > 1 else (degrees.tp,)
+        shared = shares_rows(self.program, degrees.mesh)
+        parts = prod(size for size, own in zip(sizes, shared, strict=True) if own)
+        require_rows(self.program, batch_pins(self.program, 1), parts)
+        plain = plain_ways(self.program, degrees.mesh)
+        every = {node: wide.get(node, plain) for node in self.layers}
         axes: list[AxisRules] = []
         stored: frozenset[int] = frozenset()
+        in_parts: dict[int, Placement] = {}
         for number, size in enumerate(sizes):
-            ways = {node: own[number] for node, own in wide.items()}
+            pure = not shared[number]
+            ways = {node: own[number] for node, own in every.items() if node in wide or pure}
             later = {node: own[number + 1 :] for node, own in wide.items()}
-            used = {
+            used = in_parts | {
                 node: self.layers[node].dims[way]
                 for node, own in later.items()
                 for way in own
                 if way in self.layers[node].dims
             }
-            is_shared = bool(degrees.shares) and not number
-            zero = 0 if is_shared else degrees.zero  # state is whole along an uneven axis
-            axis, gathered = self._wide_axis(size, zero, axes, ways, used)
-            axes.append(replace(axis, shares=degrees.shares) if is_shared else axis)
-            stored |= gathered
-        is_kept = degrees.zero in (1, 2)
-        return axes, lasting_weights(self.program, stored) if is_kept else frozenset()
+            is_uneven = bool(degrees.shares) and not number
+            zero = 0 if is_uneven else degrees.zero  # state is whole along an uneven axis
+            # Where there is nothing to be summed up a gradient that is whole needs no exchange,
+            # which state in parts would.
+            complete = frozenset(node for node, own in every.items() if Way.ROWS not in own)
+            axis, kept = self._wide_axis(size, zero, axes, ways, used, complete, pure=pure)
+            axes.append(replace(axis, shares=degrees.shares) if is_uneven else axis)
+            stored |= kept.gathered
+            # A dim that is in parts along one axis is not gathered along the other alone.
+            in_parts |= kept.updated
+        if degrees.zero == 3:
+            return axes, frozenset()
+        lasting = lasting_weights(self.program, stored) if degrees.zero else frozenset[Value]()
+        return axes, lasting | self._gathered(wide)
+
+    def _gathered(self, wide: Mapping[int, Ways]) -> frozenset[Value]:
+        """What layers gather in the forward pass, and read again for gradients of their weights."""
+        readers = [
+            (self.layers[node].reader, node)
+            for node, ways in wide.items()
+            if not ALL_ROWS.isdisjoint(ways) or Way.COLUMNS in ways
+        ]
+        return frozenset(
+            value
+            for reader, node in readers
+            for value in other_operands(self.program, reader, node)
+        )
 
     def _wide_axis(
         self,
@@ -243,35 +288,52 @@ class Schemes:
         outer: list[AxisRules],
         ways: Mapping[int, Way],
         used: Mapping[int, Placement],
-    ) -> tuple[AxisRules, frozenset[int]]:
-        """Rows are shared out, but for layers that do something else; their sums become rows."""
+        complete: frozenset[int],
+        *,
+        pure: bool,
+    ) -> tuple[AxisRules, Storage]:
+        """Rows are shared out, but for layers that do something else; their sums become rows.
+
+        On a pure axis nothing is in rows.
+        """
         program = self.program
         cuts = {
             node: self.layers[node].cut(program, way)
             for node, way in ways.items()
             if way in self.layers[node].dims
         }
-        weights = _cut_weights(program, cuts, size, outer, "a tensor degree") if cuts else {}
-        whole = [node for node, way in ways.items() if way is Way.WHOLE]
-        # Gradients that are whole anyway need no exchange, which state in parts would.
-        spared = {*cuts, *(whole if zero < 3 else ())}
+        weights = cut_weights(program, cuts, size, outer, "a tensor degree") if cuts else {}
+        whole = [node for node, way in ways.items() if way in ALL_ROWS]
+        wholes = self.runs.wholes(ways)
+        alone = {*(complete & {*whole}), *self.runs.parameters(wholes)}
+        if pure:
+            alone |= program.input_by_node.keys() - {*whole}
+        spared = {*cuts, *(alone if zero < 3 else ())}
         kept = storage(program, zero, size, outer, used, spared=spared)
-        batch = {**_batch_pins(program, size, outer), **kept.pinned}
+        batch = {**({} if pure else batch_pins(program, size, outer)), **kept.pinned}
         if not cuts and not whole:
-            return self._filled(size, batch, outer, kept), kept.gathered
+            return self._filled(size, batch, outer, kept), kept
         plain = self._filled(size, batch, outer, kept)
         products = {**product_placements(program, cuts), **lookups(program, cuts, whole)}
         products |= dict.fromkeys(self._products_of(whole), REPLICATED)
-        made = self._table_gradients(cuts) | self._gradient_products(cuts)
+        dims = {node: cut.dim for node, cut in cuts.items()}
+        dims |= {node: kept.updated[node] for node in whole if node in kept.updated}
+        made = self._table_gradients(cuts) | self._gradient_products(dims)
         work = self._tails(products, cuts, whole) | products | made
-        work = between(program, products) | work
+        run = dict.fromkeys(self.runs.whole(wholes), REPLICATED)
+        # The second dim, since an outer cut of the rows is not gathered alone.
+        last = self.runs.led_back(node for node, way in ways.items() if way is Way.LAST)
+        run |= {node: 1 for node in last if has_rows(program, node, size)}
+        work = run | between(program, products) | work
         tails = {node for parameter in ways for node in self.layers[parameter].tail}
         back = {*boundary_nodes(program, products), *readers_of(program, work)}
         back -= work.keys() | tails
+        if pure:  # what is for one parameter alone, such as a bias, may stay in its parts
+            back = {node for node in back if self._leads_to[node] < 0}
         rows = {node: plain.rules[node].outputs[0] for node in back}
         wanted = {node: place for node, place in rows.items() if place != PARTIAL} | work
         pinned = {**self._possible(wanted, size, outer), **batch, **weights}
-        return self._filled(size, pinned, outer, kept), kept.gathered
+        return self._filled(size, pinned, outer, kept), kept
 
     def _products_of(self, parameters: Iterable[int]) -> set[int]:
         """What reads these weights, and what makes their gradients."""
@@ -319,7 +381,7 @@ class Schemes:
                     found[node] = made
         return found
 
-    def _gradient_products(self, cuts: Mapping[int, WeightCut]) -> dict[int, Placement]:
+    def _gradient_products(self, dims: Mapping[int, Placement]) -> dict[int, Placement]:
         """Products that are gradients of weights: each device makes that of its own part.
 
         Where activations are cut along the sequence, they are gathered for that, as in Megatron-LM
@@ -327,9 +389,9 @@ class Schemes:
         """
         nodes = self.program.nodes
         return {
-            number: cuts[weight].dim
+            number: dims[weight]
             for number, weight in enumerate(self._leads_to)
-            if weight in cuts
+            if weight in dims
             and nodes[number].phase is Phase.BACKWARD
             and operator(nodes[number].op).kind is Kind.CONTRACT
             and nodes[number].outputs[0].shape == nodes[weight].outputs[0].shape
@@ -371,72 +433,3 @@ class Schemes:
         pins = {**self._possible(updates, size, outer), **pinned}
         rules = greedy_axis(self.program, pins, size, outer, kept.gathered, self._book)
         return AxisRules(size=size, rules=rules)
-
-
-def _batch_pins(
-    program: Program, size: int, outer: Sequence[AxisRules] = ()
-) -> dict[int, Placement]:
-    """The batch, and what another stage makes of it, cut by rows."""
-    pinned: dict[int, Placement] = {}
-    for source in program.inputs:
-        shape = program.nodes[source.node].outputs[0].shape
-        if not shape or shape[0] == 1:
-            continue
-        parts = size
-        for axis in outer:
-            if axis.rules[source.node].outputs[0] == 0:
-                parts *= axis.size
-        cuts = shape[0] % parts == 0
-        if source.role is Role.BATCH or (source.role is Role.RECEIVED and cuts):
-            pinned[source.node] = 0
-    return pinned
-
-
-def _require_rows(program: Program, pinned: Mapping[int, Placement], size: int) -> None:
-    """Check that the batch divides, before all that follows from it is written."""
-    for node in pinned:
-        shape = program.nodes[node].outputs[0].shape
-        if shape[0] % size:
-            raise InputError(
-                need=f"a batch that {size} data-parallel devices divide",
-                got=f"{program.input_by_node[node].name} with {shape[0]} rows",
-                hint="change the batch size or the data-parallel degree",
-            )
-
-
-def _has_rows(program: Program, node: int, size: int) -> bool:
-    shape = program.nodes[node].outputs[0].shape
-    return len(shape) >= 3 and shape[1] % size == 0
-
-
-def _cut_weights(
-    program: Program,
-    cuts: Mapping[int, WeightCut],
-    size: int,
-    outer: Sequence[AxisRules],
-    degree: str,
-) -> dict[int, Placement]:
-    """Placement of each cut weight and of the optimizer state that belongs to it."""
-    pinned: dict[int, Placement] = {}
-    names = {i.node: i.name for i in program.inputs}
-    by_name = {names[node]: cut for node, cut in cuts.items()}
-    for source in program.inputs:
-        cut = by_name.get(source.parameter or source.name)
-        shape = program.nodes[source.node].outputs[0].shape
-        if cut is None or source.role not in (Role.PARAMETER, Role.STATE, Role.SHARED):
-            continue
-        if len(shape) <= cut.dim or len(shape) != cut.rank:
-            continue
-        parts = size
-        for axis in outer:
-            if axis.rules[source.node].outputs[0] == cut.dim:
-                parts *= axis.size
-        if shape[cut.dim] % parts == 0:
-            pinned[source.node] = cut.dim
-    if not any(program.input_by_node[n].role is not Role.STATE for n in pinned):
-        raise InputError(
-            need=f"weights that divide by {degree} of {size}",
-            got="none",
-            hint="choose a smaller degree",
-        )
-    return pinned

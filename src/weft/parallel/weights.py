@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from weft.program.graph import Phase, Program, Value
+from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
-__all__ = ["parameters_led_to", "weight_values"]
+__all__ = ["parameters_led_to", "weight_origins", "weight_values"]
 
 
 def weight_values(program: Program) -> frozenset[Value]:
@@ -16,6 +16,21 @@ def weight_values(program: Program) -> frozenset[Value]:
         if made_of_weights and (node.op == "cast" or operator(node.op).kind is Kind.VIEW):
             found.add(Value(number))
     return frozenset(found)
+
+
+def weight_origins(program: Program) -> dict[Value, int]:
+    """Parameters, and casts and views of them, with the node of the parameter.
+
+    Those that another pipeline stage holds are parameters too.
+    """
+    held = (Role.PARAMETER, Role.SHARED)
+    found = {Value(i.node): i.node for i in program.inputs if i.role in held}
+    for number, node in enumerate(program.nodes):
+        operands = program.operands(number)
+        plain = node.op == "cast" or operator(node.op).kind is Kind.VIEW
+        if plain and operands and operands[0] in found:
+            found[Value(number)] = found[operands[0]]
+    return found
 
 
 def parameters_led_to(program: Program) -> list[int]:

@@ -8,10 +8,17 @@ each mesh axis a layer may do something else than share out rows:
     columns   the weight is cut so that results are: what the layer reads is gathered
     summands  the weight is cut so that results are to be added up: they are, to rows
     whole     every device computes all rows, which are gathered, as are gradients of results;
-              nothing of the kind is due where only the loss follows: it is computed whole too
+              nothing of the kind is due where only the loss follows: it is computed whole too,
+              nor between two layers that do so (`weft.parallel.runs`)
+    last      the same at the end of such a run: what goes back from it is computed in rows, which
+              is less work, and gathered
 
 A table that is looked up is cut by its entries, which makes summands, or by its columns, whose
-lookups only change places. Every way is priced, latency and larger products included.
+lookups only change places. Every way is priced, latency and larger products included
+(`weft.parallel.way_prices`).
+
+Along an axis that does not divide the rows of the batch no layer shares them out: it is one of
+tensor parallelism alone, and what is not cut along it is whole.
 
 Sources: one weird trick (Krizhevsky, arXiv 1404.5997); Megatron-LM's output layer, cut by its
 vocabulary (Shoeybi et al., arXiv 1909.08053); partial FC (An et al., arXiv 2010.05222).
@@ -19,20 +26,14 @@ vocabulary (Shoeybi et al., arXiv 1909.08053); partial FC (An et al., arXiv 2010
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cached_property
 from itertools import product
-from math import prod
+from math import gcd
 from typing import TypeAlias
 
-from weft.cost.collective import collective_seconds
-from weft.cost.roofline import operator_seconds
-from weft.machine.model import Machine
-from weft.machine.topology import Group, axis_group
-from weft.parallel.estimate import slowest_device
-from weft.parallel.local import CollectiveKind
 from weft.parallel.placement import PARTIAL, REPLICATED, Mesh, Placement
 from weft.parallel.roles import WeightCut, cut_dim, weight_cuts
 from weft.parallel.weights import parameters_led_to
@@ -40,15 +41,20 @@ from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
 __all__ = [
+    "ALL_ROWS",
+    "CUTS",
     "Layer",
-    "Prices",
     "Way",
     "Ways",
+    "alike",
     "between",
-    "cheapest",
     "layers",
     "lookups",
+    "lookups_of",
+    "other_operands",
+    "plain_ways",
     "possible",
+    "shares_rows",
 ]
 
 
@@ -59,9 +65,15 @@ class Way(Enum):
     COLUMNS = "columns"
     SUMMANDS = "summands"
     WHOLE = "whole"
+    LAST = "last"
 
     __hash__ = object.__hash__
 
+
+CUTS = frozenset({Way.COLUMNS, Way.SUMMANDS})
+"""Ways that cut the weight."""
+ALL_ROWS = frozenset({Way.WHOLE, Way.LAST})
+"""Ways that compute all rows."""
 
 Ways: TypeAlias = tuple[Way, ...]
 """Along each axis, outermost first."""
@@ -101,10 +113,10 @@ def layers(program: Program) -> dict[int, Layer]:
             reader=reader,
             dims={Way.SUMMANDS: _ENTRIES, Way.COLUMNS: _COLUMNS},
         )
-        for reader, parameter in _lookups(program)
+        for reader, parameter in lookups_of(program)
     }
     for parameter, plain in weight_cuts(program).items():
-        if not _other_operands(program, plain.reader, parameter):
+        if not other_operands(program, plain.reader, parameter):
             continue  # a weight times itself has no rows
         port = _port(program, plain.reader, parameter)
         dims: dict[Way, int] = {}
@@ -158,8 +170,12 @@ _ENTRIES, _COLUMNS = 0, 1
 """Dims of a table."""
 
 
-def _lookups(program: Program) -> Iterator[tuple[int, int]]:
-    """(node, parameter) of each lookup in a parameter, perhaps in another dress."""
+def lookups_of(program: Program) -> Iterator[tuple[int, int]]:
+    """(node, parameter) of each lookup in a parameter, perhaps in another dress.
+
+    Args:
+        program: one training step.
+    """
     held = (Role.PARAMETER, Role.SHARED)
     parameters = {i.node for i in program.inputs if i.role in held}
     for number, node in enumerate(program.nodes):
@@ -179,8 +195,13 @@ def _undressed(program: Program, value: Value) -> int:
     return value.node
 
 
-def _other_operands(program: Program, reader: int, parameter: int) -> list[Value]:
-    """What a reader of a weight reads beside it."""
+def other_operands(program: Program, reader: int, parameter: int) -> list[Value]:
+    """What a reader of a weight reads beside it.
+
+    Args:
+        program: one training step.
+        reader, parameter: nodes.
+    """
     operands = program.operands(reader)
     return [value for value in operands if _undressed(program, value) != parameter]
 
@@ -203,7 +224,7 @@ def lookups(
     """
     found: dict[int, Placement] = {}
     all_rows = frozenset(whole)
-    for number, parameter in _lookups(program):
+    for number, parameter in lookups_of(program):
         columns = len(program.nodes[number].outputs[0].shape) - 1
         if parameter in cuts:
             found[number] = PARTIAL if cuts[parameter].dim == _ENTRIES else columns
@@ -236,131 +257,76 @@ def between(program: Program, products: Mapping[int, Placement]) -> dict[int, Pl
     return found
 
 
-def possible(program: Program, layer: Layer, mesh: Mesh) -> list[Ways]:
-    """All that a layer can do along mesh axes; sharing out rows everywhere is first.
+def shares_rows(program: Program, mesh: Mesh) -> tuple[bool, ...]:
+    """For each axis whether the batch can be shared out along it, after those outside it.
 
     Args:
         program: one training step.
-        layer: of it.
+        mesh: an axis with shares is one that does so.
+    """
+    rows, parts, found = _rows(program), 1, list[bool]()
+    for axis, size in enumerate(mesh.shape):
+        even = mesh.cuts_evenly(axis)
+        found.append(not even or rows % (parts * size) == 0)
+        parts *= size if even and found[-1] else 1
+    return tuple(found)
+
+
+def _rows(program: Program) -> int:
+    """Rows of the batch: what the entries that have any have in common."""
+    batch = (program.nodes[i.node].outputs[0] for i in program.inputs if i.role is Role.BATCH)
+    return gcd(*(entry.shape[0] for entry in batch if entry.shape and entry.shape[0] > 1))
+
+
+def plain_ways(program: Program, mesh: Mesh) -> Ways:
+    """What a layer does that does nothing of its own: it shares out rows where that is possible.
+
+    Args:
+        program: one training step.
+        mesh: along whose axes.
+    """
+    return tuple(Way.ROWS if shared else Way.WHOLE for shared in shares_rows(program, mesh))
+
+
+def possible(program: Program, layer: Layer, mesh: Mesh) -> list[Ways]:
+    """All that a layer can do along mesh axes; `plain_ways` is first.
+
+    Args:
+        program: one training step.
+        layer: of it; `Way.LAST` is for the one that only the loss follows.
         mesh: if its first axis shares out the batch unevenly, that cuts no weights.
     """
     shape = program.nodes[layer.parameter].outputs[0].shape
+    others = (Way.WHOLE, Way.COLUMNS, Way.SUMMANDS)
+    with_rows = (Way.ROWS, *others, *((Way.LAST,) if layer.tail else ()))
+    along = [with_rows if own else others for own in shares_rows(program, mesh)]
     found: list[Ways] = []
-    for ways in product(Way, repeat=mesh.num_axes):
+    for ways in product(*along):
         parts: dict[int, int] = {}
         for way, size in zip(ways, mesh.shape, strict=True):
-            if way in (Way.COLUMNS, Way.SUMMANDS):
+            if way in CUTS:
                 dim = layer.dims.get(way, -1)
                 parts[dim] = parts.get(dim, 1) * size
-        even = ways[0] in (Way.ROWS, Way.WHOLE) or mesh.is_even
+        even = ways[0] not in CUTS or mesh.is_even
         if even and all(dim >= 0 and shape[dim] % count == 0 for dim, count in parts.items()):
             found.append(ways)
     return found
 
 
-def cheapest(
-    program: Program, machine: Machine, found: Mapping[int, Layer], mesh: Mesh
-) -> dict[int, Ways]:
-    """What is cheapest for each layer by price, for those that should not share out rows alone.
+def alike(program: Program, found: Mapping[int, Layer]) -> list[tuple[int, ...]]:
+    """Weights of layers, those of alike layers together, heaviest kind first.
 
     Args:
         program: one training step.
-        machine: where it runs, with as many devices.
         found: its layers.
-        mesh: along whose axes the batch is cut.
     """
-    prices = Prices(program, machine, mesh)
-    chosen: dict[int, Ways] = {}
-    for node, layer in found.items():
-        ways = min(possible(program, layer, mesh), key=lambda own: prices.seconds(layer, own))
-        if any(way is not Way.ROWS for way in ways):
-            chosen[node] = ways
-    return chosen
-
-
-_ALL_REDUCE, _GATHER, _SCATTER, _TRADE = (
-    CollectiveKind.ALL_REDUCE.value,
-    CollectiveKind.ALL_GATHER.value,
-    CollectiveKind.REDUCE_SCATTER.value,
-    CollectiveKind.ALL_TO_ALL.value,
-)
-_PRODUCTS = 3
-"""Of a layer: one forward, two backward."""
-
-
-@dataclass(frozen=True)
-class Prices:
-    """What layers cost.
-
-    Attributes:
-        program: one training step.
-        machine: where it runs.
-        mesh: along whose axes the batch is cut.
-    """
-
-    program: Program
-    machine: Machine
-    mesh: Mesh
-
-    def seconds(self, layer: Layer, ways: Ways) -> float:
-        """What a layer costs that does so: work beyond its share, and all that moves for it [s]."""
-        rows = [k for k, way in enumerate(ways) if way is Way.ROWS]
-        gradient = float(self.program.nodes[layer.parameter].outputs[0].num_bytes)
-        for size, way in zip(self.mesh.shape, ways, strict=True):
-            gradient /= size if way in (Way.COLUMNS, Way.SUMMANDS) else 1
-        total = self._work_s(layer, ways)
-        if len(rows) == len(ways):
-            total += collective_seconds(_ALL_REDUCE, gradient, self._everywhere)
-        else:
-            total += sum(collective_seconds(_ALL_REDUCE, gradient, self._axes[k]) for k in rows)
-        return total + sum(self._moving_s(layer, ways, axis) for axis in range(len(ways)))
-
-    @cached_property
-    def _axes(self) -> list[Group]:
-        return [axis_group(self.machine, self.mesh.shape, k) for k in range(len(self.mesh.shape))]
-
-    @cached_property
-    def _everywhere(self) -> Group:
-        return axis_group(self.machine, (prod(self.mesh.shape),), 0)
-
-    def _work_s(self, layer: Layer, ways: Ways) -> float:
-        """Work that other devices do as well."""
-        again = (
-            prod(s for s, way in zip(self.mesh.shape, ways, strict=True) if way is Way.WHOLE) - 1
-        )
-        if not again:
-            return 0.0
-        node = self.program.nodes[layer.reader]
-        operands = tuple(map(self.program.type_of, self.program.operands(layer.reader)))
-        device = slowest_device(self.machine)
-        all_s = operator_seconds(node.op, node.args, operands, node.outputs, device)
-        return _PRODUCTS * all_s * again / prod(self.mesh.shape)
-
-    def _moving_s(self, layer: Layer, ways: Ways, axis: int) -> float:
-        """What moves along an axis, forward and backward."""
-        way, is_table = ways[axis], self._is_table(layer)
-        if way is Way.ROWS:
-            return 0.0
-        made = float(self.program.nodes[layer.reader].outputs[0].num_bytes)
-        read = self._read_bytes(layer)
-        moves = {
-            Way.COLUMNS: ((_GATHER, read), (_SCATTER, read)),
-            Way.SUMMANDS: ((_SCATTER, made), (_GATHER, made)),
-            Way.WHOLE: ((_GATHER, read), (_GATHER, 0.0 if layer.tail else made)),
-        }[way]
-        if is_table and way is Way.COLUMNS:
-            moves = ((_TRADE, made), (_TRADE, made))
-        elsewhere = prod(
-            size for k, size in enumerate(self.mesh.shape) if k != axis and ways[k] is Way.ROWS
-        )
-        return sum(
-            collective_seconds(kind, num_bytes / elsewhere, self._axes[axis])
-            for kind, num_bytes in moves
-        )
-
-    def _is_table(self, layer: Layer) -> bool:
-        return self.program.nodes[layer.reader].op == "embedding.default"
-
-    def _read_bytes(self, layer: Layer) -> float:
-        others = _other_operands(self.program, layer.reader, layer.parameter)
-        return float(max(self.program.type_of(value).num_bytes for value in others))
+    kinds: dict[object, list[int]] = defaultdict(list)
+    for node, layer in sorted(found.items()):
+        reader = program.nodes[layer.reader]
+        about = tuple(layer.dims.items())
+        kinds[program.nodes[node].outputs, about, reader.op, reader.outputs].append(node)
+    ordered = sorted(
+        kinds.values(),
+        key=lambda own: -sum(program.nodes[node].outputs[0].num_bytes for node in own),
+    )
+    return [tuple(own) for own in ordered]

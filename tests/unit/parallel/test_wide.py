@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from math import prod
 
 import pytest
 from hypothesis import given
@@ -18,10 +17,12 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.experts import Desk, expert_plan
 from weft.parallel.local import Collective, CollectiveKind
 from weft.parallel.pinning import resolve
-from weft.parallel.placement import PARTIAL, REPLICATED
+from weft.parallel.placement import PARTIAL, REPLICATED, Mesh
+from weft.parallel.runs import Runs
 from weft.parallel.schemes import Schemes
 from weft.parallel.validate import validate
-from weft.parallel.wide import Way, cheapest, layers
+from weft.parallel.way_prices import cheapest
+from weft.parallel.wide import Way, alike, layers, plain_ways, possible, shares_rows
 from weft.program.graph import Role
 from weft.program.types import DType, TensorType
 
@@ -31,35 +32,33 @@ WORDS = transformer(num_layers=1, batch=8, length=16, width=16, num_heads=2, voc
 @given(
     st.sampled_from([8, 64, 512, 4096]),
     st.sampled_from([16, 64, 256]),
-    st.sampled_from([(1, 4), (2, 4), (4, 2)]),
+    st.sampled_from([2, 4, 8]),
 )
-def test_the_threshold_is_that_of_the_rings(rows: int, width: int, shape: tuple[int, int]) -> None:
-    outer, inner = shape
-    program = mlp(num_layers=2, batch=rows, width=width, hidden=lambda _: 4 * width)
-    machine, mesh = ideal(outer * inner), Degrees(dp=outer, tp=inner).mesh
-    found = cheapest(program, machine, layers(program), mesh)
-    shares = (outer, inner) if outer > 1 else (inner,)
-    for node in layers(program):
-        n, m = program.nodes[node].outputs[0].shape
-        ways = found.get(node, (Way.ROWS,) * len(shares))
-        tail = bool(layers(program)[node].tail)
-        best = min(moved(own, rows, m, n, shares, tail) for own in product(Way, repeat=len(shares)))
-        assert moved(ways, rows, m, n, shares, tail) == pytest.approx(best)
+def test_the_threshold_is_that_of_the_rings(rows: int, width: int, size: int) -> None:
+    program = mlp(num_layers=1, batch=rows, width=width, hidden=lambda _: 4 * width)
+    first, second = sorted(layers(program))
+    found = cheapest(Runs(program, layers(program)), ideal(size), Mesh((size,)))
+    shapes = [program.nodes[node].outputs[0].shape for node in (first, second)]
+    (hidden, m), (n, _) = shapes
+    ways = [found.get(node, (Way.ROWS,))[0] for node in (first, second)]
+    pairs = product(set(Way) - {Way.LAST}, Way)
+    best = min(moved(one, two, rows, (m, hidden, n)) for one, two in pairs)
+    assert moved(ways[0], ways[1], rows, (m, hidden, n)) == pytest.approx(best)
 
 
-def moved(ways, rows, m, n, sizes, tail):
-    """Numbers that leave a device: rings of reductions, and what layers gather and scatter."""
-    cut = [s for s, way in zip(sizes, ways, strict=True) if way in (Way.COLUMNS, Way.SUMMANDS)]
-    summed = [s for s, way in zip(sizes, ways, strict=True) if way is Way.ROWS]
-    gradient = m * n / prod(cut)
-    whole = len(summed) == len(sizes)
-    rings = [prod(sizes)] if whole else summed
-    total = sum(2 * gradient * (size - 1) / size for size in rings)
-    for axis, (size, way) in enumerate(zip(sizes, ways, strict=True)):
-        others = [s for k, s in enumerate(sizes) if k != axis and ways[k] is Way.ROWS]
-        sides = {Way.COLUMNS: 2 * m, Way.SUMMANDS: 2 * n, Way.WHOLE: m if tail else m + n}
-        total += rows / prod(others) * sides.get(way, 0) * (size - 1) / size
-    return total
+def moved(first, second, rows, widths):
+    """Numbers that a ring moves for two layers and their gradients, whole as one."""
+    m, hidden, n = widths
+    cut, every = (Way.COLUMNS, Way.SUMMANDS), (Way.WHOLE, Way.LAST)
+    total = 2 * m * hidden * (first is Way.ROWS) + 2 * hidden * n * (second is Way.ROWS)
+    total += rows * m * (first in (*every, Way.COLUMNS)) + rows * m * (first is Way.COLUMNS)
+    total += rows * hidden * (first is Way.SUMMANDS)
+    # Between the two: forward, then backward.
+    total += rows * hidden * (second in (*every, Way.COLUMNS) and first is not Way.WHOLE)
+    total += rows * hidden * (second is Way.COLUMNS)
+    reads_all = first in (Way.WHOLE, Way.SUMMANDS)
+    total += rows * hidden * (reads_all and second is not Way.WHOLE)
+    return total + 2 * rows * n * (second is Way.SUMMANDS and second in cut)
 
 
 def test_a_vocabulary_is_cut_and_its_logits_are_never_whole() -> None:
@@ -67,7 +66,7 @@ def test_a_vocabulary_is_cut_and_its_logits_are_never_whole() -> None:
     plan = expert_plan(WORDS, machine, dp=2, tp=2, wide=True)
     local = validate(plan, WORDS)
     schemes = Schemes(WORDS)
-    chosen = cheapest(WORDS, machine, schemes.layers, plan.mesh)
+    chosen = cheapest(schemes.runs, machine, plan.mesh)
     assert chosen
     assert any(WORDS.nodes[node].outputs[0].shape[0] == 1 << 14 for node in chosen)
     largest = max(
@@ -125,13 +124,35 @@ def test_a_weight_times_itself_is_no_layer() -> None:
     square = tape.product("ab,bc->ac", weight, weight)
     program = tape.finish(tape.mean_square(square, y))
     assert not layers(program)
-    assert not cheapest(program, devices(4), layers(program), Degrees(tp=4).mesh)
+    assert not cheapest(Runs(program, layers(program)), devices(4), Degrees(tp=4).mesh)
 
 
-def test_rows_have_to_divide_over_both_axes() -> None:
-    program = mlp(num_layers=2, batch=6, width=512)
-    with pytest.raises(InputError, match="rows"):
-        expert_plan(program, devices(4), dp=2, tp=2, wide=True)
+@pytest.mark.parametrize(
+    ("rows", "degrees", "shared"),
+    [
+        (8, {"dp": 2, "tp": 2}, (True, True)),
+        (6, {"dp": 2, "tp": 2}, (True, False)),
+        (2, {"dp": 4, "tp": 2}, (False, True)),
+        (6, {"tp": 4}, (False,)),
+    ],
+)
+def test_an_axis_that_does_not_divide_the_rows_is_one_of_weights(rows, degrees, shared) -> None:
+    program = mlp(num_layers=2, batch=rows, width=64, hidden=lambda _: 256)
+    named = Degrees(**degrees, wide=True)
+    assert shares_rows(program, named.mesh) == shared
+    desk = Desk(program, resolve(program))
+    heaviest = alike(program, desk.schemes.layers)[0]
+    ways = tuple(Way.ROWS if own else Way.COLUMNS for own in shared)
+    plan = desk.candidate(devices(named.num_devices), named, 1e12, dict.fromkeys(heaviest, ways))
+    validate(plan.plan, program)
+    (x, _) = (i.node for i in program.inputs if i.role is Role.BATCH)
+    assert plan.plan.strategies[x].outputs[0] == tuple(0 if own else REPLICATED for own in shared)
+    for layer in desk.schemes.layers.values():
+        every = possible(program, layer, named.mesh)
+        assert every[0] == plain_ways(program, named.mesh)
+        assert all(
+            own or way is not Way.ROWS for w in every for own, way in zip(shared, w, strict=True)
+        )
 
 
 @pytest.mark.parametrize(

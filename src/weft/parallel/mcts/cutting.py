@@ -12,8 +12,7 @@ A leaf is a plan that is lowered and simulated operator by operator.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import TypeAlias
@@ -27,24 +26,19 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.experts import Desk
 from weft.parallel.mcts.search import Tree, value_of
 from weft.parallel.mcts.sketch import Floats
-from weft.parallel.wide import Layer, Prices, Way, Ways, cheapest, possible
-from weft.program.graph import Program
+from weft.parallel.way_prices import MOST_KINDS, Prices, cheapest
+from weft.parallel.wide import Ways, alike, possible
 
-__all__ = ["MOST_KINDS", "CutSearch", "CutState", "layer_kinds"]
+__all__ = ["CutSearch", "CutState"]
 
-MOST_KINDS = 12
-"""Kinds of layers that are decided about; others do what is cheapest. Chosen: there are hardly more
-that matter."""
 _SHARP = 0.05
 """Share of the best step so far by which a way has to cost more for its prior to fall e-fold.
 Chosen."""
 _UNIFORM = 0.1
 """Share of the prior that all ways have alike, so that none is ruled out. Chosen."""
 
-Kind: TypeAlias = tuple[int, ...]
-"""Parameters of alike layers, by node."""
 Done: TypeAlias = tuple[tuple[int, Ways], ...]
-"""What layers do, by the node of their weights, ascending; without those that share out rows."""
+"""What layers do, by the node of their weights, ascending, but for `plain_ways`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +47,6 @@ class CutState:
 
     mesh: int = -1
     ways: tuple[Ways, ...] = ()
-
-
-def layer_kinds(program: Program, found: Mapping[int, Layer]) -> list[Kind]:
-    """Weights, those of alike layers together, heaviest kind first.
-
-    Args:
-        program: one training step.
-        found: its layers.
-    """
-    kinds: dict[object, list[int]] = defaultdict(list)
-    for node, layer in sorted(found.items()):
-        reader = program.nodes[layer.reader]
-        about = tuple(layer.dims.items())
-        kinds[program.nodes[node].outputs, about, reader.op, reader.outputs].append(node)
-    ordered = sorted(
-        kinds.values(),
-        key=lambda own: -sum(program.nodes[node].outputs[0].num_bytes for node in own),
-    )
-    return [tuple(own) for own in ordered[:MOST_KINDS]]
 
 
 class CutSearch:
@@ -98,10 +73,10 @@ class CutSearch:
         self._limit, self._baseline_s = memory_limit_bytes, baseline_s
         self._layers = desk.schemes.layers
         self.meshes = tuple(meshes)
-        self.kinds = layer_kinds(desk.program, self._layers)
-        self._cheapest = [
-            cheapest(desk.program, machine, self._layers, own.mesh) for own in self.meshes
-        ]
+        self.kinds = alike(desk.program, self._layers)[:MOST_KINDS]
+        runs = desk.schemes.runs
+        self._cheapest = [cheapest(runs, machine, own.mesh) for own in self.meshes]
+        self._prices = [Prices(runs, machine, own.mesh) for own in self.meshes]
         self._known: dict[tuple[int, Done], Candidate | None] = {}
         self._root = Tree(CutState())
 
@@ -130,18 +105,27 @@ class CutSearch:
     def _following(self, state: CutState) -> tuple[tuple[CutState, ...], Floats]:
         """States after one more step, with their priors."""
         if state.mesh < 0:
-            count = len(self.meshes)
-            return tuple(CutState(k) for k in range(count)), np.full(count, 1.0 / max(count, 1))
+            costs = [
+                prices.total(found)
+                for prices, found in zip(self._prices, self._cheapest, strict=True)
+            ]
+            return tuple(CutState(k) for k in range(len(costs))), self._prior(costs)
         if len(state.ways) == len(self.kinds):
             return (), np.zeros(0)
         kind, mesh = self.kinds[len(state.ways)], self.meshes[state.mesh].mesh
-        layer = self._layers[kind[0]]
-        ways = possible(self._desk.program, layer, mesh)
-        prices = Prices(self._desk.program, self._machine, mesh)
-        costs = len(kind) * np.asarray([prices.seconds(layer, own) for own in ways])
-        shares = np.exp((costs.min() - costs) / (_SHARP * self._baseline_s))
-        prior = (1.0 - _UNIFORM) * shares / shares.sum() + _UNIFORM / len(ways)
-        return tuple(CutState(state.mesh, (*state.ways, own)) for own in ways), prior
+        ways = possible(self._desk.program, self._layers[kind[0]], mesh)
+        prices, others = self._prices[state.mesh], dict(self.done(state))
+        costs = [prices.total(others | dict.fromkeys(kind, own)) for own in ways]
+        steps = tuple(CutState(state.mesh, (*state.ways, own)) for own in ways)
+        return steps, self._prior(costs)
+
+    def _prior(self, costs: Sequence[float]) -> Floats:
+        """What is cheap by price is promising."""
+        if not costs:
+            return np.zeros(0)
+        over = np.asarray(costs) - min(costs)
+        shares = np.exp(-over / (_SHARP * self._baseline_s))
+        return (1.0 - _UNIFORM) * shares / shares.sum() + _UNIFORM / len(costs)
 
     def done(self, state: CutState) -> Done:
         """What layers do."""
@@ -151,7 +135,7 @@ class CutSearch:
         return tuple(
             (node, ways)
             for node, ways in sorted(found.items(), key=lambda item: item[0])
-            if any(way is not Way.ROWS for way in ways)
+            if ways != self._prices[state.mesh].plain
         )
 
     def _value(self, state: CutState) -> float:
