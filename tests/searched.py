@@ -12,9 +12,9 @@ from weft.parallel.depth import views_of
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.search import PipelineSearch
-from weft.parallel.mcts.stage_sketch import Shape, Staged, StageSketch
 from weft.parallel.pipeline.again import Recompute
 from weft.parallel.pipeline.plan import PipelinePlan
+from weft.parallel.pipeline.stage_sketch import Shape, Staged, StageSketch
 from weft.parallel.plan import Level
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows

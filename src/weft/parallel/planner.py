@@ -22,15 +22,16 @@ from weft.parallel.candidate import Candidate, Proposal, alternatives, best_of, 
 from weft.parallel.depth import Views, views_of
 from weft.parallel.experts import expert_proposals
 from weft.parallel.kept import require_kept
+from weft.parallel.outcome import PipelineOutcome
 from weft.parallel.pinning import resolve
 from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
-from weft.parallel.plan import Alternative, Level, ParallelPlan
+from weft.parallel.plan import Level, ParallelPlan
 from weft.parallel.recompute import expand
 from weft.parallel.request import PlanRequest
 from weft.program.fold import Folding, fold
 
-__all__ = ["PipelineOutcome", "Planner", "Progress", "Search", "plan_request"]
+__all__ = ["Planner", "Progress", "Search", "plan_request"]
 
 Progress = Callable[[str], None]
 
@@ -60,25 +61,6 @@ class Search(Protocol):
     def close(self) -> None:
         """Stop whatever still runs."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class PipelineOutcome:
-    """What a search over pipelines came to.
-
-    Attributes:
-        plan: the best that fits, if any.
-        alternatives: the others that were worked out, best first.
-        tightest: what stands in the way if none fits, in words.
-        notes: lines for people.
-        broken: what pins made impossible, if there is no plan and they did.
-    """
-
-    plan: PipelinePlan | None = None
-    alternatives: tuple[Alternative, ...] = ()
-    tightest: str = ""
-    notes: tuple[str, ...] = ()
-    broken: InfeasibleError | None = None
 
 
 class Planner(Protocol):

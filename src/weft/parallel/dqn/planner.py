@@ -19,9 +19,10 @@ from weft.core.errors import InputError
 from weft.parallel.depth import Views
 from weft.parallel.dqn.pipelines import cut_pipelines
 from weft.parallel.dqn.search import EPISODES, SETTINGS, Asked, EpisodeSearch
+from weft.parallel.outcome import PipelineOutcome
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.plan import ParallelPlan
-from weft.parallel.planner import PipelineOutcome, Progress, Search
+from weft.parallel.planner import Progress, Search
 from weft.parallel.request import PlanRequest
 from weft.program.fold import Folding
 

@@ -15,10 +15,11 @@ from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
+from weft.parallel.outcome import PipelineOutcome
 from weft.parallel.pipeline.orders import best_order, which_lost
 from weft.parallel.pipeline.unlike import unlike_pipelines
 from weft.parallel.plan import Alternative, Level
-from weft.parallel.planner import PipelineOutcome, Progress, Search
+from weft.parallel.planner import Progress, Search
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
 from weft.parallel.skeleton import Skeleton, build_skeleton

@@ -25,11 +25,12 @@ from weft.parallel.experts import Desk, wide_grid
 from weft.parallel.homes import Homes, plan_by_homes
 from weft.parallel.mcts.cutting import CutSearch
 from weft.parallel.mcts.deciding import Decided, decide
-from weft.parallel.mcts.pipelines import found_pipelines, outcome_of
+from weft.parallel.mcts.pipelines import found_pipelines
 from weft.parallel.mcts.search import Prior
+from weft.parallel.outcome import PipelineOutcome, outcome_of
 from weft.parallel.pipeline.unlike import unlike_pipelines
 from weft.parallel.plan import Level
-from weft.parallel.planner import PipelineOutcome, Progress, Search
+from weft.parallel.planner import Progress, Search
 from weft.parallel.request import PlanRequest
 from weft.parallel.schemes import Schemes
 from weft.program.fold import Folding

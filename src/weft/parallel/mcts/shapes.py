@@ -8,25 +8,23 @@ price anything for. It is what a search begins with.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import pairwise
 
 from weft.cost.collective import collective_seconds
 from weft.machine.meeting import device_of
 from weft.machine.topology import Group, axis_group, nodes_of, with_nodes_of
-from weft.parallel.degrees import Degrees
-from weft.parallel.mcts.stage_sketch import Shape, StageSketch
 from weft.parallel.pipeline.expert import forward_seconds
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.orders import orders
+from weft.parallel.pipeline.stage_sketch import Shape, shared_out
 from weft.parallel.pipeline.standing import in_rank_order, ranks_of_groups
 from weft.parallel.pipeline.unlike import kinds_apart
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
 from weft.program.graph import Role
 
-__all__ = ["Expected", "insides", "shapes", "ways"]
+__all__ = ["Expected", "shapes", "ways"]
 
 MOST_GROUPS = 16
 """Groups of a pipeline at most. Chosen: stages of a sixteenth are as long as a layer or two."""
@@ -87,38 +85,7 @@ def _fits(
 ) -> bool:
     """Whether every group can share out so many rows."""
     ranks = ranks_of_groups(sizes, standing)
-    return all(any(_shares(request, own, rows)) for own in ranks)
-
-
-def _shares(request: PlanRequest, ranks: range, rows: int) -> Iterator[tuple[int, int]]:
-    """Parts of a group that share out rows, and devices of each part, few first."""
-    size = len(ranks)
-    held = math.gcd(size, *(on_each for _, on_each, _ in nodes_of(request.machine, ranks)))
-    for inner in _divisors(held):
-        if rows % (size // inner) == 0:
-            yield size // inner, inner
-
-
-def insides(sketch: StageSketch, shape: Shape, group: int) -> tuple[Degrees, ...]:
-    """How a group may share out a micro-batch: by rows, and by tensors inside of a node.
-
-    Args:
-        sketch: knows what divides.
-        shape: of the pipeline.
-        group: of it.
-    """
-    count, request = shape.micro_batches, sketch.request
-    rows = sketch.rows(count)
-    if rows is None:
-        return ()
-    ranks = ranks_of_groups(shape.sizes, shape.standing)[group]
-    by_sequence = rows.schemes.has_sequence
-    found = [
-        Degrees(dp=data, tp=inner, sp=by_sequence and inner > 1, zero=zero)
-        for data, inner in _shares(request, ranks, batch_rows(request.program) // count)
-        for zero in ((1, 3) if data > 1 else (0,))
-    ]
-    return tuple(own for own in found if sketch.is_possible(count, own))
+    return all(any(shared_out(request, own, rows)) for own in ranks)
 
 
 def ways(shape: Shape, num_pieces: int) -> tuple[tuple[str, int], ...]:

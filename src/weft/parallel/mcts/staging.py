@@ -3,7 +3,7 @@
 The first step chooses groups and micro-batches; the next ones, for each kind of group, how it
 shares out a micro-batch, by rows and by tensors, and what of its state is cut; then the schedule.
 Stages share out work by speed; what nobody has decided yet is what is simplest. A leaf is put
-together from what pieces cost (`weft.parallel.mcts.stage_sketch`). The best is then varied, a
+together from what pieces cost (`weft.parallel.pipeline.stage_sketch`). The best is then varied, a
 choice or the end of a stage at a time; and the best of all become plans.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 
 from weft.parallel.degrees import Degrees
 from weft.parallel.mcts.search import Tree, value_of
-from weft.parallel.mcts.shapes import Expected, insides, shapes, ways
+from weft.parallel.mcts.shapes import Expected, shapes, ways
 from weft.parallel.mcts.sketch import Floats
-from weft.parallel.mcts.stage_sketch import Lies, Shape, Staged, StageSketch, Staging
+from weft.parallel.pipeline.stage_sketch import Lies, Shape, Staged, StageSketch, Staging, insides
 
 __all__ = ["StageSearch", "StageState"]
 

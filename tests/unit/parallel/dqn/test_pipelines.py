@@ -99,7 +99,7 @@ def test_what_fits_nowhere_says_how_much_it_needs():
 
 
 def test_a_batch_that_does_not_divide_makes_no_pipelines():
-    odd = transformer(num_layers=4, **{**SIZES, "batch": 3})
+    odd = transformer(num_layers=4, **{**SIZES, "batch": 5})
     found = cut_pipelines(PlanRequest(program=odd, machine=MACHINE), None, silent, math.inf)
     assert (found.plan, found.alternatives) == (None, ())
 
@@ -123,10 +123,8 @@ def test_variables_are_cut_where_rows_do_not_divide_among_all_devices_of_a_stage
 
 
 def test_the_bubble_of_the_best_is_filled():
-    told = []
-    found = cut_pipelines(PlanRequest(program=LAYERS, machine=MACHINE), None, told.append, math.inf)
+    found = cut_pipelines(PlanRequest(program=LAYERS, machine=MACHINE), None, silent, math.inf)
     assert found.plan is not None
-    assert any(text.startswith("zero-bubble") for text in told)
     in_turn = pipeline_time(
         replace(found.plan, schedule="1f1b").orders, found.plan.prediction.stages
     )

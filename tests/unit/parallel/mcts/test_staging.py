@@ -13,16 +13,17 @@ from tests.homed import MIXED, devices
 from tests.programs import mlp, transformer
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
-from weft.parallel.mcts.pipelines import found_pipelines, outcome_of
+from weft.parallel.mcts.pipelines import found_pipelines
 from weft.parallel.mcts.planner import MctsPlanner
 from weft.parallel.mcts.search import uniform
-from weft.parallel.mcts.shapes import Expected, insides, shapes, ways
-from weft.parallel.mcts.stage_sketch import KEPT, Shape, Staged, StageSketch
+from weft.parallel.mcts.shapes import Expected, shapes, ways
 from weft.parallel.mcts.staging import StageSearch
+from weft.parallel.outcome import outcome_of
 from weft.parallel.pins import Pin
 from weft.parallel.pipeline.expert import pipeline_expert
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.serialize import pipeline_from_json, pipeline_to_json
+from weft.parallel.pipeline.stage_sketch import KEPT, Shape, Staged, StageSketch, insides
 from weft.parallel.plan import Level
 from weft.parallel.planning import plan
 from weft.parallel.request import PlanRequest

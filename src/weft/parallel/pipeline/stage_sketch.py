@@ -7,7 +7,8 @@ pipelines take follows from sums of pieces and from the schedule, in millisecond
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
@@ -34,12 +35,16 @@ from weft.parallel.pipeline.slicing import Slicer, stage_plans
 from weft.parallel.pipeline.standing import ranks_of_groups
 from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
+from weft.parallel.rows import batch_rows
 
-__all__ = ["Shape", "StageSketch", "Staged", "Staging"]
+__all__ = ["Shape", "StageSketch", "Staged", "Staging", "insides", "shared_out"]
 
 SAVINGS = 6
 """Times that stages recompute more, until their group has room. Chosen: what is missing is known to
 a few percent each time."""
+MADE = 3
+"""Times that a plan is made, each but the first with less memory, until it fits. Derived: pieces
+tell the peak to a few percent."""
 KEPT = Recompute(0, 0, 0)
 """Nothing runs again."""
 
@@ -246,6 +251,25 @@ class StageSketch:
         assert rows is not None
         return [0, *staged.cuts, len(rows.pieces.order)]
 
+    def fitted(self, staging: Staging) -> PipelinePlan | None:
+        """The pipeline as a plan; where it does not fit as it was said to, with less memory.
+
+        Returns:
+            None if the whole program cannot be cut so.
+        """
+        spare = 0.0
+        for left in range(MADE - 1, -1, -1):
+            try:
+                plan = self.made(staging)
+            except (InputError, InfeasibleError, VerifyError):
+                return None  # layers that are alike in a short version are not in the whole one
+            if plan.fits or not staging.fits or not left:
+                return plan
+            peak, limit = plan.tightest_bytes
+            spare = 1.0 - (1.0 - spare) * min(limit / peak, 0.99)
+            staging = self.staging(staging.staged, spare)
+        return None
+
     def made(self, staging: Staging) -> PipelinePlan:
         """The pipeline as a plan for the whole program, simulated as it will run.
 
@@ -276,6 +300,43 @@ class StageSketch:
             memory_limit_bytes=request.limit_bytes,
             standing=staged.shape.standing,
         )
+
+
+def shared_out(request: PlanRequest, ranks: range, rows: int) -> Iterator[tuple[int, int]]:
+    """Parts of a group that share out rows, and devices of each part, few first.
+
+    Args:
+        request: says on which machine.
+        ranks: of the group.
+        rows: of a micro-batch.
+    """
+    size = len(ranks)
+    held = math.gcd(size, *(on_each for _, on_each, _ in nodes_of(request.machine, ranks)))
+    for inner in (n for n in range(1, held + 1) if held % n == 0):
+        if rows % (size // inner) == 0:
+            yield size // inner, inner
+
+
+def insides(sketch: StageSketch, shape: Shape, group: int) -> tuple[Degrees, ...]:
+    """How a group may share out a micro-batch: by rows, and by tensors inside of a node.
+
+    Args:
+        sketch: knows what divides.
+        shape: of the pipeline.
+        group: of it.
+    """
+    count, request = shape.micro_batches, sketch.request
+    rows = sketch.rows(count)
+    if rows is None:
+        return ()
+    ranks = ranks_of_groups(shape.sizes, shape.standing)[group]
+    by_sequence = rows.schemes.has_sequence
+    found = [
+        Degrees(dp=data, tp=inner, sp=by_sequence and inner > 1, zero=zero)
+        for data, inner in shared_out(request, ranks, batch_rows(request.program) // count)
+        for zero in ((1, 3) if data > 1 else (0,))
+    ]
+    return tuple(own for own in found if sketch.is_possible(count, own))
 
 
 class _Filled:
