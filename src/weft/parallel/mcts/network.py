@@ -10,16 +10,15 @@
 Kinds of edges: tensors forward and backward among operators, links among devices, and places
 between the two both ways. Means over devices let it read machines with any number of them.
 
-Graphs have some forty nodes, so all pairs are computed and those that are no edge are masked, many
-graphs at once; a library for large sparse graphs takes ten times as long for that.
+It is built on PyTorch Geometric: convolutions over several kinds of nodes and edges that others
+maintain, and batches of graphs that are unlike without padding.
 
 Source: TAG (arXiv 2302.06126); layer norm in place of batch norm, and narrower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,59 +33,67 @@ from weft.parallel.mcts.features import (
     PLACE_WIDTH,
     Observation,
 )
+from weft.parallel.mcts.geometric import HeteroConv, HeteroData, MessagePassing, scatter, softmax
 
-__all__ = ["Batch", "PriorNetwork", "batched"]
+__all__ = ["PriorNetwork", "graph_of"]
 
-_NEVER = -1e9
-
-
-class Batch(NamedTuple):
-    """Observations side by side, padded; masks say what is there."""
-
-    operators: Tensor
-    devices: Tensor
-    tensors: Tensor
-    links: Tensor
-    places: Tensor
-    turn: Tensor
-    methods: Tensor
-    parts: Tensor
-    is_operator: Tensor
-    is_device: Tensor
-    is_choice: Tensor
-
-
-def batched(observations: Sequence[Observation]) -> Batch:
-    """Observations of any sizes as one batch."""
-    seen = observations
-
-    def padded(arrays: Sequence[NDArray[np.float64]]) -> Tensor:
-        shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))
-        found = np.zeros((len(arrays), *shape), np.float32)
-        for at, array in enumerate(arrays):
-            found[(at, *(slice(size) for size in array.shape))] = array
-        return torch.from_numpy(found)
-
-    return Batch(
-        operators=padded([o.operators for o in seen]),
-        devices=padded([o.devices for o in seen]),
-        tensors=padded([o.tensors for o in seen]),
-        links=padded([o.links for o in seen]),
-        places=padded([o.places for o in seen]),
-        turn=torch.tensor([o.turn for o in seen]),
-        methods=padded([o.methods for o in seen]),
-        parts=padded([o.parts for o in seen]),
-        is_operator=padded([np.ones(len(o.operators)) for o in seen]) > 0,
-        is_device=padded([np.ones(len(o.devices)) for o in seen]) > 0,
-        is_choice=padded([np.ones(len(o.methods)) for o in seen]) > 0,
-    )
+_Kind = tuple[str, str, str]
+# Edges lead from those who tell to those who are told.
+_PREVIOUS = ("operator", "previous", "operator")
+_NEXT = ("operator", "next", "operator")
+_SERVE = ("device", "serve", "operator")
+_PLACE = ("operator", "place", "device")
+_LINK = ("device", "link", "device")
+_OFFER = ("device", "offer", "choice")
+_TURN = ("operator", "turn", "choice")
+_WIDTHS: dict[_Kind, int] = {
+    _PREVIOUS: 1,
+    _NEXT: 1,
+    _SERVE: PLACE_WIDTH,
+    _PLACE: PLACE_WIDTH,
+    _LINK: 1,
+}
+"""Numbers on each edge that layers look along."""
 
 
-class _Attention(nn.Module):
+def graph_of(seen: Observation) -> HeteroData:
+    """An observation as a graph, whose nodes are operators, devices and choices."""
+    maker, reader = np.nonzero(seen.tensors)
+    forward = torch.from_numpy(np.stack([maker, reader]))
+    moved = _floats(seen.tensors[maker, reader]).reshape(-1, 1)
+    operators, devices, choices = len(seen.operators), len(seen.devices), len(seen.methods)
+    pairs, places = _pairs(operators, devices), _floats(seen.places).reshape(-1, PLACE_WIDTH)
+    links, parts = _floats(seen.links).reshape(-1, 1), _floats(seen.parts).reshape(-1, 2)
+    turn = torch.stack([torch.full((choices,), seen.turn), torch.arange(choices)])
+    stores: dict[Any, Any] = {
+        "operator": {"x": _floats(seen.operators)},
+        "device": {"x": _floats(seen.devices)},
+        "choice": {"x": _floats(seen.methods)},
+        _PREVIOUS: {"edge_index": forward, "edge_attr": moved},
+        _NEXT: {"edge_index": forward.flip(0), "edge_attr": moved},
+        _SERVE: {"edge_index": pairs.flip(0), "edge_attr": places},
+        _PLACE: {"edge_index": pairs, "edge_attr": places},
+        _LINK: {"edge_index": _pairs(devices, devices).flip(0), "edge_attr": links},
+        _OFFER: {"edge_index": _pairs(choices, devices).flip(0), "edge_attr": parts},
+        _TURN: {"edge_index": turn},
+    }
+    return HeteroData(stores)
+
+
+def _floats(array: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _pairs(first: int, second: int) -> Tensor:
+    """All pairs, [2, first * second]."""
+    return torch.from_numpy(np.indices((first, second)).reshape(2, -1))
+
+
+class _Attention(MessagePassing):
     """Targets look at sources over one kind of edges."""
 
     def __init__(self, width: int, heads: int, edge: int) -> None:
-        super().__init__()
+        super().__init__(aggr="sum", node_dim=0)
         self.heads = heads
         self.source = nn.Linear(width, width, bias=False)
         self.edge = nn.Linear(edge, width)
@@ -94,49 +101,57 @@ class _Attention(nn.Module):
         self.rate_target = nn.Linear(width, heads, bias=False)
         self.rate_edge = nn.Linear(edge, heads)
 
-    def forward(self, source: Tensor, target: Tensor, edge: Tensor, there: Tensor) -> Tensor:
-        """What targets [b,t,w] learn from sources [b,s,w] over edges [b,t,s,e]; mask [b,t,s]."""
-        rate = self.rate_target(target)[:, :, None] + self.rate_source(source)[:, None]
-        rate = F.leaky_relu(rate + self.rate_edge(edge), 0.2)
-        share = rate.masked_fill(~there[..., None], _NEVER).softmax(2) * there[..., None]
-        batch, _, sources, _ = share.shape
-        values = self.source(source).view(batch, sources, self.heads, -1)
-        from_nodes = torch.einsum("btsh,bshd->bthd", share, values).flatten(2)
-        # A head's part of the edges: sums of edges first, then the linear map, a head at a time.
-        sums = torch.einsum("btsh,btse->bthe", share, edge)
-        weights = self.edge.weight.view(self.heads, -1, edge.shape[-1])
-        from_edges = torch.einsum("bthe,hde->bthd", sums, weights).flatten(2)
-        return from_nodes + from_edges + self.edge.bias
+    def forward(
+        self, x: Tensor | tuple[Tensor, Tensor], edge_index: Tensor, edge_attr: Tensor
+    ) -> Tensor:
+        """What targets [t,w] learn from sources [s,w] over edges [2,n] with numbers [n,e]."""
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        told = self.propagate(
+            edge_index,
+            size=(len(source), len(target)),
+            value=(self.source(source), None),
+            rate=(self.rate_source(source), self.rate_target(target)),
+            edge_attr=edge_attr,
+        )
+        return told.flatten(1) + self.edge.bias
+
+    def propagate(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What the base does.
+
+        For a class without its own, the base writes code that it generates to files that stay in
+        the temporary directory.
+        """
+        return super().propagate(*args, **kwargs)
+
+    def message(  # pyright: ignore[reportIncompatibleMethodOverride] - each class asks for its own
+        self,
+        value_j: Tensor,
+        rate_i: Tensor,
+        rate_j: Tensor,
+        edge_attr: Tensor,
+        index: Tensor,
+        size_i: int,
+    ) -> Tensor:
+        """What passes over each edge [n,heads,w/heads]; _i is of its target, _j of its source."""
+        rate = F.leaky_relu(rate_i + rate_j + self.rate_edge(edge_attr), 0.2)
+        share = softmax(rate, index, num_nodes=size_i)
+        value = value_j + F.linear(edge_attr, self.edge.weight)
+        return share[..., None] * value.unflatten(1, (self.heads, -1))
 
 
 class _Layer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.previous = _Attention(width, heads, 1)
-        self.next = _Attention(width, heads, 1)
-        self.link = _Attention(width, heads, 1)
-        self.place = _Attention(width, heads, PLACE_WIDTH)
-        self.serve = _Attention(width, heads, PLACE_WIDTH)
-        self.operator_norm = nn.LayerNorm(width)
-        self.device_norm = nn.LayerNorm(width)
+        self.told = HeteroConv(
+            {kind: _Attention(width, heads, edge) for kind, edge in _WIDTHS.items()}, aggr="mean"
+        )
+        self.norm = nn.ModuleDict({node: nn.LayerNorm(width) for node in ("operator", "device")})
 
-    def forward(self, operators: Tensor, devices: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        back = batch.tensors.transpose(1, 2)
-        places = batch.places
-        pairs = batch.is_operator[:, :, None] & batch.is_device[:, None]
-        joined = batch.is_device[:, :, None] & batch.is_device[:, None]
-        for_operators = (
-            self.previous(operators, operators, back[..., None], back > 0)
-            + self.next(operators, operators, batch.tensors[..., None], batch.tensors > 0)
-            + self.serve(devices, operators, places, pairs)
-        )
-        for_devices = self.link(devices, devices, batch.links[..., None], joined) + self.place(
-            operators, devices, places.transpose(1, 2), pairs.transpose(1, 2)
-        )
-        return (
-            self.operator_norm(operators + torch.tanh(for_operators / 3)),
-            self.device_norm(devices + torch.tanh(for_devices / 2)),
-        )
+    def forward(
+        self, nodes: dict[str, Tensor], edges: dict[_Kind, Tensor], numbers: dict[_Kind, Tensor]
+    ) -> dict[str, Tensor]:
+        told = self.told(nodes, edges, edge_attr_dict=numbers)
+        return {node: self.norm[node](h + torch.tanh(told[node])) for node, h in nodes.items()}
 
 
 class PriorNetwork(nn.Module):
@@ -153,18 +168,18 @@ class PriorNetwork(nn.Module):
             nn.Linear(2 * width + CHOICE_WIDTH, width), nn.ReLU(), nn.Linear(width, 1)
         )
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits [batch, choice]; of choices that are not there very low ones."""
-        operators = torch.tanh(self.operators(batch.operators))
-        devices = torch.tanh(self.devices(batch.devices))
+    def forward(self, graph: HeteroData) -> Tensor:
+        """Logits [choice]; of a batch those of one graph after the other."""
+        nodes = {
+            "operator": torch.tanh(self.operators(graph["operator"].x)),
+            "device": torch.tanh(self.devices(graph["device"].x)),
+        }
+        edges, numbers = graph.edge_index_dict, graph.edge_attr_dict
         for layer in self.layers:
-            operators, devices = layer(operators, devices, batch)
-        count, choices, groups, _ = batch.parts.shape
-        of_devices = devices[:, None].expand(count, choices, groups, -1)
-        rated = self.device(torch.cat([of_devices, batch.parts], dim=3))
-        there = batch.is_device[:, None, :, None].float()
-        mean = (rated * there).sum(2) / there.sum(2)
-        turn = operators[torch.arange(count), batch.turn]
-        of_turn = turn[:, None].expand(count, choices, -1)
-        logits = self.choice(torch.cat([of_turn, batch.methods, mean], dim=2)).squeeze(2)
-        return logits.masked_fill(~batch.is_choice, _NEVER)
+            nodes = layer(nodes, edges, numbers)
+        methods = graph["choice"].x
+        device, choice = edges[_OFFER]
+        rated = self.device(torch.cat([nodes["device"][device], numbers[_OFFER]], dim=1))
+        mean = scatter(rated, choice, dim_size=len(methods), reduce="mean")
+        turn = nodes["operator"][edges[_TURN][0]]
+        return self.choice(torch.cat([turn, methods, mean], dim=1)).squeeze(1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from weft.parallel.mcts.features import Observer
-from weft.parallel.mcts.network import PriorNetwork, batched
+from weft.parallel.mcts.network import PriorNetwork, graph_of
 from weft.parallel.mcts.options import Options, State
 from weft.parallel.mcts.simulate import Outcome
 from weft.parallel.mcts.sketch import Floats
@@ -36,8 +36,8 @@ class LearnedPrior:
     ) -> Floats:
         """Probabilities of the next steps; see `weft.parallel.mcts.search.Prior`."""
         observation = self.observer(options).observe(state, outcome, steps)
-        with torch.no_grad():
-            shares = self._network(batched([observation]))[0].softmax(0).double().numpy()
+        with torch.inference_mode():
+            shares = self._network(graph_of(observation)).softmax(0).double().numpy()
         return (1.0 - _UNIFORM) * shares + _UNIFORM * np.full(len(steps), 1.0 / len(steps))
 
     def observer(self, options: Options) -> Observer:

@@ -25,8 +25,9 @@ import numpy as np
 import torch
 
 from weft.parallel.mcts.cluster import cluster_of
-from weft.parallel.mcts.features import Observation, Observer
-from weft.parallel.mcts.network import PriorNetwork, batched
+from weft.parallel.mcts.features import Observer
+from weft.parallel.mcts.geometric import Batch, HeteroData, to_dense_batch
+from weft.parallel.mcts.network import PriorNetwork, graph_of
 from weft.parallel.mcts.options import Options, State
 from weft.parallel.mcts.prior import LearnedPrior
 from weft.parallel.mcts.search import Search, Tree, uniform
@@ -35,6 +36,9 @@ from weft.parallel.mcts.sketch import Floats, Sketch
 from weft.parallel.mcts.topologies import random_machine
 
 __all__ = ["Progress", "Trainer", "TrainingSettings", "bettered"]
+
+_NEVER = -1e9
+"""Logit of choices that a graph has not. Chosen: its exponential is 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +104,13 @@ class Trainer:
     games: int = field(init=False, default=0)
     _optimizer: torch.optim.Adam = field(init=False)
     _generator: np.random.Generator = field(init=False)
-    _memory: list[tuple[Observation, Floats]] = field(init=False)
+    _memory: list[HeteroData] = field(init=False)
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
         self.network = PriorNetwork()
         rate = self.settings.learning_rate
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=rate)
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=rate, fused=True)
         self._generator = np.random.default_rng(self.seed)
         self._memory = []
 
@@ -129,7 +133,7 @@ class Trainer:
                 games=self.games, observations=len(self._memory), loss=loss, speedup=mean
             )
 
-    def _game(self, stop: Callable[[], bool]) -> tuple[list[tuple[Observation, Floats]], float]:
+    def _game(self, stop: Callable[[], bool]) -> tuple[list[HeteroData], float]:
         sketch = self.sketches[int(self._generator.integers(len(self.sketches)))]
         machine = random_machine(self._generator, float(sketch.group_bytes.sum()))
         cluster = cluster_of(machine, sketch.devices)
@@ -138,7 +142,7 @@ class Trainer:
         prior = LearnedPrior(self.network.eval()) if learned else uniform
         search = Search(Simulator(sketch, cluster), options, prior, feedback=True)
         observer = Observer(options)
-        root, found = search.root, list[tuple[Observation, Floats]]()
+        root, found = search.root, list[HeteroData]()
         for _ in range(max(1, sketch.num_groups // 4)):
             for _ in range(self.settings.simulations):
                 if stop() or not root.is_open:
@@ -148,7 +152,9 @@ class Trainer:
                 break
             steps = tuple(child.state for child in root.children)
             shares = bettered(root, self.settings.sharpness)
-            found.append((observer.observe(root.state, search.outcome(root.state), steps), shares))
+            seen = graph_of(observer.observe(root.state, search.outcome(root.state), steps))
+            seen["choice"].y = torch.from_numpy(shares.astype(np.float32))
+            found.append(seen)
             root = root.children[int(self._generator.choice(len(steps), p=shares))]
         return found, search.found().speedup
 
@@ -165,12 +171,12 @@ class Trainer:
             losses.append(self._step([self._memory[int(at)] for at in drawn]))
         return float(np.mean(losses)) if losses else float("nan")
 
-    def _step(self, entries: Sequence[tuple[Observation, Floats]]) -> float:
-        batch = batched([observation for observation, _ in entries])
-        wanted = torch.zeros(batch.is_choice.shape)
-        for at, (_, shares) in enumerate(entries):
-            wanted[at, : len(shares)] = torch.from_numpy(shares)
-        loss = -(wanted * self.network(batch).log_softmax(1)).sum(1).mean()
+    def _step(self, graphs: Sequence[HeteroData]) -> float:
+        batch = Batch.from_data_list(list(graphs))
+        choices = batch["choice"]
+        logits, _ = to_dense_batch(self.network(batch), choices.batch, fill_value=_NEVER)
+        wanted, _ = to_dense_batch(choices.y, choices.batch)
+        loss = -(wanted * logits.log_softmax(1)).sum(1).mean()
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import replace
 from itertools import islice
 
@@ -22,8 +24,9 @@ from weft.parallel.mcts.features import (
     PLACE_WIDTH,
     Observer,
 )
+from weft.parallel.mcts.geometric import Batch
 from weft.parallel.mcts.groups import grouped
-from weft.parallel.mcts.network import PriorNetwork, batched
+from weft.parallel.mcts.network import PriorNetwork, graph_of
 from weft.parallel.mcts.options import Options, State
 from weft.parallel.mcts.prior import LearnedPrior
 from weft.parallel.mcts.search import Search, Tree
@@ -104,11 +107,10 @@ def test_a_batch_says_what_each_says_alone():
     generator = np.random.default_rng(3)
     several = [seen(turns=1), seen(SKETCHES[1])]
     several += [seen(SKETCHES[1], random_machine(generator, 1e9)) for _ in range(3)]
-    together = network(batched(several))
-    for at, one in enumerate(several):
-        alone = network(batched([one]))[0]
-        assert together[at, : len(alone)].detach() == pytest.approx(alone.detach(), abs=1e-4)
-        assert (together[at, len(alone) :] < -1e8).all()
+    graphs = [graph_of(one) for one in several]
+    alone = torch.cat([network(graph) for graph in graphs])
+    together = network(Batch.from_data_list(graphs))
+    assert together.detach() == pytest.approx(alone.detach(), abs=1e-4)
 
 
 def test_the_order_of_device_groups_does_not_matter():
@@ -121,14 +123,14 @@ def test_the_order_of_device_groups_does_not_matter():
         places=o.places[:, order],
         parts=o.parts[:, order],
     )
-    same = network(batched([o]))[0].detach()
-    assert network(batched([turned]))[0].detach() == pytest.approx(same, abs=1e-5)
+    same = network(graph_of(o)).detach()
+    assert network(graph_of(turned)).detach() == pytest.approx(same, abs=1e-5)
 
 
 def test_what_a_choice_takes_part_in_matters():
     network, o = untrained(), seen()
     other = replace(o, parts=o.parts[::-1].copy())
-    assert not torch.allclose(network(batched([o])), network(batched([other])))
+    assert not torch.allclose(network(graph_of(o)), network(graph_of(other)))
 
 
 def test_priors_are_probabilities_and_rule_nothing_out():
@@ -138,6 +140,13 @@ def test_priors_are_probabilities_and_rule_nothing_out():
     search.run(5)
     assert search.root.prior.sum() == pytest.approx(1.0)
     assert search.root.prior.min() >= 0.1 / len(search.root.prior) - 1e-12
+
+
+def test_who_has_no_pytorch_geometric_is_told_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_geometric.data", None)
+    monkeypatch.delitem(sys.modules, "weft.parallel.mcts.geometric")
+    with pytest.raises(InputError, match=r"weft\[mcts\]"):
+        importlib.import_module("weft.parallel.mcts.geometric")
 
 
 def test_who_has_no_weights_is_told(monkeypatch, tmp_path):
@@ -154,7 +163,7 @@ def test_the_shipped_network_is_small_and_reads_any_machine():
     generator = np.random.default_rng(0)
     for _ in range(3):
         o = seen(SKETCHES[1], random_machine(generator, 1e9))
-        assert torch.isfinite(network(batched([o]))).all()
+        assert torch.isfinite(network(graph_of(o))).all()
 
 
 def test_training_makes_what_the_search_preferred_likelier():
