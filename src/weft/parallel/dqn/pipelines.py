@@ -5,14 +5,15 @@ The policy says where a step is cut into stages and how many devices each has, f
 and one forward and one backward pass in turn. For each such cut, what else there is to choose is
 tried on what pieces cost (`weft.parallel.pipeline.stage_sketch`): over how many devices of a node
 variables are cut, what of the state is stored in parts, and whether gradients of weights wait,
-which fills the bubble and keeps more. The best become plans.
+which fills the bubble and keeps more; and where variables are cut, whether stages that share out
+work by what pieces then take are shorter. The best become plans.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
 from itertools import count, pairwise, takewhile
 from math import gcd
 
@@ -40,9 +41,10 @@ STAGES, MICRO_BATCHES = (2, 3, 4), (3, 4, 6, 8, 12, 16, 24, 32)
 others divide batches that are multiples of 3."""
 SCHEDULES = ("1f1b", "zero-bubble")
 """The one that the policy was trained for, and one with less of a bubble."""
-PRICED = 12
-"""Cuts that are priced, those that the policy expects to be shortest. Chosen: pieces take about a
-second on each kind of group of a model of 10,000 operators."""
+EVERY, GOOD = 4, 2
+"""Cuts that are tried with variables over any number of devices, those that the policy expects to
+be shortest; and numbers of devices that others are tried with, the best by then. Chosen: pieces
+take about half a second on each kind of group of a model of 10,000 operators."""
 MADE = 3
 """Pipelines that become plans. Chosen: each takes as long as an expert's."""
 CLOSE = 1.1
@@ -102,18 +104,9 @@ class _Pipelines:
 
     def best(self, most_s: float) -> PipelineOutcome:
         """The best of all, with the others."""
-        found: dict[object, Staging] = {}
-        ways = sorted(self._ways(), key=lambda way: way.seconds)[:PRICED]
-        for number, way in enumerate(ways, start=1):
-            if found and self._is_over():
-                break
-            self._progress(f"pipeline {number} of {len(ways)}: {len(way.shape.sizes)} stages")
-            for staging in self._stagings(way):
-                key = (staging.staged.shape, staging.staged.inside)
-                if key not in found or staging.rank < found[key].rank:
-                    found[key] = staging
+        found = self._priced(sorted(self._ways(), key=lambda way: way.seconds))
         made: list[PipelinePlan] = []
-        for staging in sorted(found.values(), key=lambda own: own.rank)[:MADE]:
+        for staging in found[:MADE]:
             least_s = min((plan.prediction.step_s for plan in made), default=staging.step_s)
             if made and (staging.step_s > CLOSE * least_s or self._is_over()):
                 break
@@ -121,6 +114,22 @@ class _Pipelines:
             plan = self._sketch.fitted(staging)
             made += [] if plan is None else [plan]
         return outcome_of(made, most_s, self._notes)
+
+    def _priced(self, ways: Sequence[_Way]) -> list[Staging]:
+        """The best of each cut and number of devices that share a row, best first."""
+        found: dict[object, Staging] = {}
+        for number, way in enumerate(ways, start=1):
+            if found and self._is_over():
+                break
+            self._progress(f"pipeline {number} of {len(ways)}: {len(way.shape.sizes)} stages")
+            best = sorted(found.values(), key=lambda own: own.rank)
+            shared = dict.fromkeys(own.staged.inside[0].tp for own in best)
+            tried = set(list(shared)[:GOOD]) if number > EVERY else set[int]()
+            for staging in self._stagings(way, tried):
+                key = (staging.staged.shape, staging.staged.inside)
+                if key not in found or staging.rank < found[key].rank:
+                    found[key] = staging
+        return sorted(found.values(), key=lambda own: own.rank)
 
     def _is_over(self) -> bool:
         late = time.perf_counter() > self._until_s
@@ -154,17 +163,30 @@ class _Pipelines:
                     shape = Shape(sizes, in_rank_order(stages), parts)
                     yield _Way(seconds=seconds, shape=shape, cuts=cuts)
 
-    def _stagings(self, way: _Way) -> Iterator[Staging]:
-        """What a cut comes to, variables cut over ever more devices of a node."""
+    def _stagings(self, way: _Way, tried: Set[int]) -> Iterator[Staging]:
+        """What a cut comes to, variables cut over ever more devices of a node.
+
+        Args:
+            way: the cut.
+            tried: these numbers of devices only; any if empty.
+        """
         for inner in self._inner(way.shape):
+            if tried and inner not in tried:
+                continue
             for zero in (1, 3):
                 inside = tuple(self._degrees(size, inner, zero) for size in way.shape.sizes)
                 if not all(self._sketch.is_possible(way.shape.micro_batches, d) for d in inside):
                     continue
-                staged = Staged(
-                    shape=way.shape, inside=inside, schedule=SCHEDULES[0], chunks=1, cuts=way.cuts
-                )
-                priced = [self._sketch.staging(replace(staged, schedule=own)) for own in SCHEDULES]
+                even = self._sketch.even_cuts(way.shape, inside, 1)
+                priced = [
+                    self._sketch.staging(
+                        Staged(
+                            shape=way.shape, inside=inside, schedule=schedule, chunks=1, cuts=cuts
+                        )
+                    )
+                    for cuts in dict.fromkeys((way.cuts, even or way.cuts))
+                    for schedule in SCHEDULES
+                ]
                 yield from priced
                 if all(own.fits for own in priced):
                     break  # there is no need to store parameters in parts
