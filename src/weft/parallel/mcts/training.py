@@ -189,7 +189,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.bit_generator.state,
-            "memory": self._memory,
+            "memory": Batch.from_data_list(self._memory) if self._memory else None,
             "games": self.games,
         }
 
@@ -198,5 +198,6 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.bit_generator.state = state["generator"]
-        self._memory = list(state["memory"])
+        memory = state["memory"]
+        self._memory = [] if memory is None else memory.to_data_list()
         self.games = state["games"]

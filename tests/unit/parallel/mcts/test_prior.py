@@ -173,7 +173,7 @@ def test_training_makes_what_the_search_preferred_likelier():
     assert losses[-1] < losses[0] < first
 
 
-def test_training_is_that_of_its_seed_and_goes_on_where_it_was():
+def test_training_is_that_of_its_seed_and_goes_on_where_it_was(tmp_path):
     def losses(trainer, count):
         return [progress.loss for progress in islice(trainer.run(NEVER), count)]
 
@@ -181,7 +181,8 @@ def test_training_is_that_of_its_seed_and_goes_on_where_it_was():
     first = Trainer(SKETCHES, FEW, seed=5)
     begun = losses(first, 2)
     second = Trainer(SKETCHES, FEW, seed=6)
-    second.resume(first.state())
+    torch.save(first.state(), tmp_path / "state.pt")
+    second.resume(torch.load(tmp_path / "state.pt", weights_only=False))
     assert begun + losses(second, 1) == pytest.approx(whole)
 
 
@@ -199,6 +200,7 @@ def test_training_that_is_stopped_ends_at_once():
     trainer = Trainer(SKETCHES, FEW)
     assert list(trainer.run(lambda: True)) == []
     assert trainer.games == 0
+    trainer.resume(trainer.state())
     asked = iter([False] * 8)
     list(trainer.run(lambda: next(asked, True)))
     assert trainer.games == 1
