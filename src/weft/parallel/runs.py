@@ -25,7 +25,7 @@ from weft.parallel.wide import Layer, Way, Ways, lookups_of
 from weft.program.graph import Phase, Program, Value
 from weft.program.operators import Kind, operator
 
-__all__ = ["Between", "Runs", "Wholes"]
+__all__ = ["NOWHERE", "Between", "Runs", "Wholes"]
 
 _PRODUCTS = (Kind.CONTRACT, Kind.CONVOLUTION)
 
@@ -38,6 +38,10 @@ class Between:
     after: int
 
 
+NOWHERE = Between(0, 0)
+"""Among no layers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wholes:
     """Sets of layers, by bits, along one mesh axis.
@@ -45,17 +49,25 @@ class Wholes:
     Attributes:
         rows: those that compute all rows, but for the last of a run.
         last: the last of runs.
-        forward, backward: those that read all rows in the forward pass, and that read all rows of
-            gradients: these, and others whose weights are cut so.
-        tables, cut: layers that look something up, and those of them that are cut.
+        columns, summands: those whose weights are cut so.
+        tables: those that look something up.
     """
 
     rows: int
     last: int
-    forward: int
-    backward: int
+    columns: int
+    summands: int
     tables: int
-    cut: int
+
+    @property
+    def forward(self) -> int:
+        """Those that read all rows in the forward pass."""
+        return self.rows | self.last | self.columns
+
+    @property
+    def backward(self) -> int:
+        """Those that read all rows of gradients."""
+        return self.rows | self.last | self.summands
 
     def has(self, place: Between) -> bool:
         """True if what stands there in the forward pass is whole."""
@@ -71,7 +83,7 @@ class Wholes:
 
     def _is_looked_up(self, layers: int) -> bool:
         """True of nothing but tables, one of which makes no rows that could be kept."""
-        return bool(layers & self.cut) and not layers & ~self.tables
+        return bool(layers & (self.columns | self.summands)) and not layers & ~self.tables
 
 
 class Runs:
@@ -123,14 +135,12 @@ class Runs:
         sets = dict.fromkeys(Way, 0)
         for node, way in ways.items():
             sets[way] |= self._bits[node]
-        every = sets[Way.WHOLE] | sets[Way.LAST]
         return Wholes(
             rows=sets[Way.WHOLE],
             last=sets[Way.LAST],
-            forward=every | sets[Way.COLUMNS],
-            backward=every | sets[Way.SUMMANDS],
+            columns=sets[Way.COLUMNS],
+            summands=sets[Way.SUMMANDS],
             tables=self._tables,
-            cut=(sets[Way.COLUMNS] | sets[Way.SUMMANDS]) & self._tables,
         )
 
     @cached_property
@@ -159,6 +169,27 @@ class Runs:
                 if place.before & bit:
                     found[node].add(place)
         return {node: frozenset(places) for node, places in found.items()}
+
+    @cached_property
+    def pairs(self) -> Mapping[int, Between]:
+        """The layers, by weight, that nothing but element-wise work lies between; 0 for none.
+
+        Columns that the first makes may be summands of the second without any movement.
+        """
+        by_bit = {bit: node for node, bit in self._bits.items()}
+        between: dict[Between, bool] = {}
+        for number, place in self.forward.items():
+            plain = operator(self.program.nodes[number].op).kind is Kind.POINTWISE
+            between[place] = between.get(place, True) and plain
+        found: dict[int, Between] = {}
+        for place, plain in between.items():
+            first, second = by_bit.get(place.before), by_bit.get(place.after)
+            if not plain or first is None or second is None:
+                continue
+            if len(self.made[first]) == 1 and self.read[second] == place:
+                found[first] = Between(found.get(first, NOWHERE).before, place.after)
+                found[second] = Between(place.before, found.get(second, NOWHERE).after)
+        return found
 
     def whole(self, chosen: Wholes) -> frozenset[int]:
         """Nodes that are whole between layers.
@@ -208,7 +239,7 @@ class Runs:
         program = self.program
         others = [v for v in program.operands(layer.reader) if v not in self._origins]
         if not others:
-            return Between(0, 0)
+            return NOWHERE
         value = max(others, key=lambda own: program.type_of(own).num_bytes)
         return Between(self._left(value.node), self._after(value.node))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -24,7 +24,7 @@ from weft.machine.topology import Group, axis_group
 from weft.parallel.estimate import slowest_device
 from weft.parallel.local import CollectiveKind
 from weft.parallel.placement import Mesh
-from weft.parallel.runs import Between, Runs, Wholes
+from weft.parallel.runs import NOWHERE, Between, Runs, Wholes
 from weft.parallel.weights import parameters_led_to
 from weft.parallel.wide import (
     ALL_ROWS,
@@ -71,6 +71,7 @@ class Side:
         returned: where the gradient of what it reads goes.
         made: what becomes of what it makes.
         arriving: gradients of what it makes.
+        paired: columns of one layer are summands of the next, of which it is one.
         sharing: layers that gather the same together.
     """
 
@@ -78,6 +79,7 @@ class Side:
     returned: bool = False
     made: bool = False
     arriving: bool = False
+    paired: bool = False
     sharing: int = 1
 
 
@@ -224,11 +226,12 @@ class Prices:
 
     def _side(self, node: int, way: Way, wholes: Wholes, axis: int, sharing: int) -> Side:
         """What is around a layer that does so."""
+        paired = self._is_paired(node, way, wholes)
         if not self._shared[axis]:
-            leads_back = bool(self.runs.read[node].before)
-            return Side(read=True, returned=leads_back, made=True, arriving=True)
+            back = self._leads_back(self.runs.layers[node])
+            return replace(_PURE, returned=back, paired=paired)
         if not wholes.rows:
-            return ALONE if sharing == 1 else Side(sharing=sharing)
+            return Side(sharing=sharing, paired=paired)
         read, made, own = self.runs.read[node], self.runs.made[node], self.runs.bits((node,))
         if own & wholes.tables:
             # What others add to what is looked up is gathered by those that read it.
@@ -241,7 +244,19 @@ class Prices:
             made=any(map(wholes.has, made)),
             arriving=any(wholes.has_back(Between(place.after, own)) for place in made),
             sharing=sharing,
+            paired=paired,
         )
+
+    def _is_paired(self, node: int, way: Way, wholes: Wholes) -> bool:
+        """Whether columns go from one layer to another that makes summands of them."""
+        beside = self.runs.pairs.get(node, NOWHERE)
+        if way is Way.COLUMNS:
+            return bool(beside.after & wholes.summands)
+        return way is Way.SUMMANDS and bool(beside.before & wholes.columns)
+
+    def _leads_back(self, layer: Layer) -> bool:
+        """True if what a layer reads has a gradient that other layers need."""
+        return bool(self.runs.read[layer.parameter].before)
 
     def _between_s(self, wholes: Sequence[Wholes]) -> float:
         """Work between layers that other devices do as well [s]."""
@@ -313,21 +328,23 @@ class Prices:
         made /= self._parts(ways, axis, [own.made for own in sides], Way.COLUMNS)
         read = float(program.type_of(self._reads[layer.parameter]).num_bytes)
         read /= self._parts(ways, axis, [own.read for own in sides], Way.SUMMANDS)
-        ends = side.arriving or bool(layer.tail)
+        ends, back = side.arriving or bool(layer.tail), self._leads_back(layer)
         gathered = (_GATHER, read / side.sharing, not side.read)
         moves = {
             Way.ROWS: ((_GATHER, made, side.made), (_GATHER, read, side.returned)),
             Way.COLUMNS: (
                 gathered,
-                (_GATHER, made, side.made and not layer.tail),
-                (_SCATTER, read, True),
+                (_GATHER if side.made else _TRADE, made, not side.paired and not layer.tail),
+                (_TRADE, made, not ends and not side.paired),
+                (_SCATTER, read, back),
                 (_GATHER, read, side.returned),
             ),
             Way.SUMMANDS: (
+                (_TRADE, read, not side.read and not side.paired),
                 (_SCATTER, made, True),
                 (_GATHER, made, side.made),
                 (_GATHER, made, not side.arriving),
-                (_GATHER, read, side.returned),
+                (_GATHER if side.returned else _TRADE, read, back and not side.paired),
             ),
             Way.WHOLE: (gathered, (_GATHER, made, not ends)),
             Way.LAST: (gathered, (_GATHER, made, not ends), (_GATHER, read, side.returned)),
@@ -337,6 +354,8 @@ class Prices:
                 (_GATHER if side.made else _TRADE, made, True),
                 (_TRADE, made, not side.arriving),
             )
+        elif self._is_table(layer) and way is Way.SUMMANDS:
+            moves = moves[1:-1]
         return sum(
             collective_seconds(kind, num_bytes, self._axes[axis])
             for kind, num_bytes, is_due in moves

@@ -52,6 +52,7 @@ def test_groups_of_a_pipeline_have_degrees_of_their_own(recipe, three, tmp_path,
 
 
 def test_wide_layers_are_cut_in_one_stage_alone(recipe, pair, capsys):
+    recipe = recipe.replace(":line", ":wide")
     common = ["score", recipe, "--machine", pair, "--tp", "2", "--wide", "--json"]
     assert main(common) == 0
     assert json.loads(capsys.readouterr().out)["mesh"] == [2]
