@@ -19,7 +19,7 @@ __all__ = [
 
 try:
     with warnings.catch_warnings():
-        # Two of its pooling layers, which are not used here, are scripted as they are imported.
+        # Its pooling layers, which are not used here, script two classes as they are imported.
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", DeprecationWarning)
         from torch_geometric.data import Batch, HeteroData
         from torch_geometric.nn import HeteroConv, MessagePassing

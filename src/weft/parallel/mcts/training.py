@@ -189,7 +189,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.bit_generator.state,
-            "memory": Batch.from_data_list(self._memory) if self._memory else None,
+            "memory": Batch.from_data_list(list(self._memory)) if self._memory else None,
             "games": self.games,
         }
 
