@@ -20,7 +20,7 @@ from weft.cost.simulate import ABSENT, Task, simulate, simulate_together
 from weft.cost.timeline import Stream, Timeline
 from weft.machine.meeting import device_of, meeting
 from weft.machine.model import Device, Machine
-from weft.machine.topology import Group, axis_group
+from weft.machine.topology import Group, axis_group, nodes_of, with_nodes_of
 from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
 from weft.parallel.messages import messages_s
 from weft.parallel.placement import Mesh
@@ -345,10 +345,13 @@ class _Pricing:
         if found is None:
             mesh, machine = self._local.mesh_of(home), self._machine
             members = mesh.members(axis)
-            if len(members) == mesh.shape[axis]:
-                found = axis_group(machine, mesh.shape, axis)
-            else:
+            if len(members) < mesh.shape[axis]:
                 found = meeting(machine, [self._rank(position) for position in members])
+            else:
+                busy = range(mesh.members(0)[0], mesh.members(0)[-1] + 1)  # others are idle
+                ranks = range(busy.start * mesh.stride(0), busy.stop * mesh.stride(0))
+                own = with_nodes_of(machine, nodes_of(machine, ranks))
+                found = axis_group(own, (len(busy), *mesh.shape[1:]), axis)
             self._groups[home, axis] = found
         return found
 

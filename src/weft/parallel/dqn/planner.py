@@ -78,7 +78,9 @@ class DqnPlanner:
         asked = self._asked
         if question != self._question:  # would a larger machine do?
             asked = replace(asked, warm_start=None, state=None)
-        return EpisodeSearch(request, folding, views, progress, asked)
+        search = EpisodeSearch(request, folding, views, progress, asked)
+        search.look_at_layers()
+        return search
 
     def pipelines(
         self,

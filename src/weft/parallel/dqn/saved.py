@@ -1,8 +1,9 @@
 # pyright: standard
 """A search as a file, so that one that was killed goes on.
 
-What was predicted and what was learnt are kept; what the agent remembers is not, since it is soon
-made again. The file says what was asked, and is of use for nothing else.
+What was predicted and what was learnt are kept; what the agent remembers is not, nor what is learnt
+about layers, since both are soon made again. The file says what was asked, and is of use for
+nothing else.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from weft.core.digest import digest
 from weft.core.errors import FileError, MismatchError
 from weft.parallel.dqn.agent import Agent
 from weft.parallel.dqn.hybrid import Decided, HybridEnvironment
+from weft.parallel.dqn.layer_search import LayerSearch
 from weft.parallel.plan import Prediction
 from weft.parallel.request import PlanRequest
 
@@ -34,7 +36,11 @@ _DAMAGED = (
 
 
 def save_search(
-    path: Path, request: PlanRequest, agent: Agent, environment: HybridEnvironment
+    path: Path,
+    request: PlanRequest,
+    agent: Agent,
+    environment: HybridEnvironment,
+    layers: LayerSearch,
 ) -> None:
     """Write a search; the file appears whole or not at all.
 
@@ -55,6 +61,7 @@ def save_search(
         "agent": agent.state(),
         "known": known,
         "unit_s": environment.unit_s,
+        "layers": layers.state(),
     }
     beside = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -71,7 +78,11 @@ def save_search(
 
 
 def load_search(
-    path: Path, request: PlanRequest, agent: Agent, environment: HybridEnvironment
+    path: Path,
+    request: PlanRequest,
+    agent: Agent,
+    environment: HybridEnvironment,
+    layers: LayerSearch,
 ) -> bool:
     """Go on from a file; false if there is none yet.
 
@@ -105,6 +116,7 @@ def load_search(
         agent.resume(content["agent"])
         environment.known.update(known)
         environment.unit_s = float(content["unit_s"])
+        layers.resume(content.get("layers", {}))
     except _DAMAGED as error:
         raise _unread(path, type(error).__name__) from error
     return True

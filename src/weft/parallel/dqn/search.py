@@ -1,5 +1,8 @@
 # pyright: standard
-"""A search under way: lessons, the trained policy's ways, a plan that is given, the agent's own."""
+"""A search under way: what layers do; lessons, the trained policy's ways, the agent's own.
+
+Episodes about layers (`weft.parallel.dqn.layer_search`) come first, since prices lead them.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from weft.parallel.candidate import Proposal, ranked
 from weft.parallel.depth import Views
 from weft.parallel.dqn.agent import Agent, AgentSettings, Episode
 from weft.parallel.dqn.environment import Observation
-from weft.parallel.dqn.following import Follower, plan_network, ways
+from weft.parallel.dqn.following import WAYS, Follower, plan_network, ways
 from weft.parallel.dqn.hybrid import Decided, HybridEnvironment, lessons
+from weft.parallel.dqn.layer_search import LayerSearch
 from weft.parallel.dqn.saved import load_search, save_search
 from weft.parallel.dqn.second_stage import groups_of, revised
 from weft.parallel.dqn.warm import Imitation, as_proposal, readings, require_same_program
@@ -40,7 +44,14 @@ FEW_GROUPS = 40
 """Groups of variables up to which the second stage looks at all placements on the fast level too.
 Chosen: as many predictions as there are episodes; of more it only takes back cuts."""
 PROPOSED = 4
-"""Plans that are proposed, the best first."""
+"""Plans that are proposed of each sort, the best first."""
+LAYERS_SHARE, OF_UNIFORM = 0.6, 0.2
+"""Share of the time after which no more layers are looked at, and where devices are alike. Chosen:
+episodes about layers find more where devices are unlike, those of variables where they are not."""
+FAR = 1.5
+"""Step of the best plan of variables over that of the best plan of layers, beyond which no more are
+looked at once the trained policy has been followed, unless a number of episodes was asked for.
+Chosen: lessons and the agent have made a tenth of it up, not a third."""
 SAVED_EVERY_S = 10.0
 """Time between two writes of a search's file. Chosen: as much as one can bear to lose [s]."""
 
@@ -86,7 +97,10 @@ class EpisodeSearch:
         self._request, self._folding, self._progress = request, folding, progress
         self._asked = asked
         self._until_s = time.perf_counter() + request.time_limit_s
+        share = OF_UNIFORM if request.machine.is_uniform else LAYERS_SHARE
+        self._layers_until_s = time.perf_counter() + share * request.time_limit_s
         self._environment = HybridEnvironment(request, folding, views)
+        self._layers = LayerSearch(request, folding, views)
         self._agent = Agent(self._environment, SETTINGS)
         self._stopped = self._idle = False
         self._saved_s = time.perf_counter()
@@ -94,7 +108,7 @@ class EpisodeSearch:
         if asked.warm_start is not None:
             require_same_program(asked.warm_start, request.program)
         if asked.state is not None:
-            load_search(asked.state, request, self._agent, self._environment)
+            load_search(asked.state, request, self._agent, self._environment, self._layers)
 
     def free(self) -> list[Proposal]:
         """The best plans, whether they fit or not."""
@@ -109,14 +123,28 @@ class EpisodeSearch:
             wanted = max(wanted, self._asked.episodes or EPISODES[self._request.level])
         for _ in self._played(shown, wanted):
             self._progress(f"episode {self._agent.episodes} of {wanted}: {self._best()}")
-            if time.perf_counter() > self._saved_s + SAVED_EVERY_S:
-                self._save()
+            self._save_now_and_then()
         left = 0 if self._idle else max(0, wanted - self._agent.episodes)
         why = "since the search was stopped" if self._asked.stop() else "for want of time"
         self.notes = (f"{left} episodes were not played {why}",) * (left > 0)
         self._revise()
         self._save()
         return self._ranked()
+
+    def look_at_layers(self) -> None:
+        """Decide what layers do, unless only the trained policy is asked, which knows none."""
+        if self._asked.episodes == 0:
+            return
+
+        def is_over() -> bool:
+            late = time.perf_counter() > self._layers_until_s
+            return self._stopped or late or self._asked.stop()
+
+        for number, _ in enumerate(self._layers.run(is_over), start=1):
+            least_s = self._layers.least_s
+            said = f"best step {format_seconds(least_s)}" if least_s < inf else "nothing fits yet"
+            self._progress(f"layers, plan {number}: {said}")
+            self._save_now_and_then()
 
     def close(self) -> None:
         """Play no more."""
@@ -151,6 +179,9 @@ class EpisodeSearch:
             if episode is None:
                 return
             yield episode
+            if self._asked.episodes is None and self._is_far():
+                self._idle = True
+                return
         patience = wanted if self._asked.episodes else PATIENCE[self._request.level]
         least_s, waited = self._least_s, 0
         for episode in self._agent.run(wanted - self._agent.episodes, self._is_over):
@@ -160,6 +191,11 @@ class EpisodeSearch:
             if waited >= patience:
                 self._idle = True
                 return
+
+    def _is_far(self) -> bool:
+        """Whether variables are decided about in vain."""
+        followed = len(self._begun_with()) + WAYS
+        return self._agent.episodes >= followed and self._least_s > FAR * self._layers.least_s
 
     def _revise(self) -> None:
         """The second stage, from the best plan that cuts variables."""
@@ -189,9 +225,10 @@ class EpisodeSearch:
     def _ranked(self) -> list[Proposal]:
         known = self._environment.known.items()
         found = ranked(self._proposal(d, p) for d, p in known if p is not None)[:PROPOSED]
+        found += ranked(self._layers.proposals())[:PROPOSED]
         plan = self._asked.warm_start
         begun = None if plan is None else as_proposal(plan, self._request)
-        return found if begun is None else ranked([*found, begun])
+        return ranked(found if begun is None else [*found, begun])
 
     def _proposal(self, decided: Decided, prediction: Prediction) -> Proposal:
         build = partial(self._environment.candidate, decided)
@@ -201,7 +238,13 @@ class EpisodeSearch:
         late = time.perf_counter() > self._until_s or self._asked.stop()
         return self._stopped or (late and self._agent.episodes > 0)
 
+    def _save_now_and_then(self) -> None:
+        if time.perf_counter() > self._saved_s + SAVED_EVERY_S:
+            self._save()
+
     def _save(self) -> None:
         if self._asked.state is not None:
-            save_search(self._asked.state, self._request, self._agent, self._environment)
+            save_search(
+                self._asked.state, self._request, self._agent, self._environment, self._layers
+            )
             self._saved_s = time.perf_counter()
