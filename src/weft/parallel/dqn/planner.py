@@ -6,7 +6,8 @@ of them; experts' plans are simulated beside, as for every planner. Pipelines ar
 that was trained on random chains.
 
 Source: Auto-MAP (Wang et al. 2020, arXiv 2007.04069); that mesh, variables and storage are decided
-in one episode, for a reward by simulated time, is weft's own.
+in one episode, for a reward by simulated time, is weft's own, and so are episodes about layers and
+the devices that are left idle.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = ["EPISODES", "SETTINGS", "DqnPlanner"]
 
 
 class DqnPlanner:
-    """Auto-MAP's role: Q-learning over meshes, variables and storage.
+    """Auto-MAP's role: Q-learning over devices, meshes, layers, variables and storage.
 
     Args:
         warm_start: a plan of one stage to begin with, whoever made it; what is found is not slower.
@@ -72,7 +73,7 @@ class DqnPlanner:
     def start(
         self, request: PlanRequest, folding: Folding, views: Views | None, progress: Progress
     ) -> Search:
-        """Play episodes; the best plans that came of them."""
+        """Play episodes about layers; those about variables follow when proposals are wanted."""
         question = (request.program.digest, request.machine.digest)
         self._question = self._question or question
         asked = self._asked
