@@ -45,7 +45,7 @@ FEW_GROUPS = 40
 Chosen: as many predictions as there are episodes; of more it only takes back cuts."""
 PROPOSED = 4
 """Plans that are proposed of each sort, the best first."""
-LAYERS_SHARE, OF_UNIFORM = 0.5, 0.2
+LAYERS_SHARE, OF_UNIFORM = 0.6, 0.2
 """Share of the time after which no more layers are looked at, and where devices are alike. Chosen:
 episodes about layers find more where devices are unlike, those of variables where they are not."""
 FAR = 1.5
