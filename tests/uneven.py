@@ -68,6 +68,7 @@ def sketch(
     crossings: list[tuple[int, tuple[int, ...], float]] = [],  # noqa: B006
     gradients: list[tuple[int, int, float]] = [],  # noqa: B006
     factor_row_bytes: float = 0.0,
+    layers: list[tuple[int, float, float, int, int]] = [],  # noqa: B006
 ) -> Sketch:
     """A step whose segments take (group, seconds of a row) on a device of speed 1.
 
@@ -78,6 +79,8 @@ def sketch(
         crossings: (maker, readers, bytes of a row).
         gradients: (group, position, bytes); the parameter has as many, its state none.
         factor_row_bytes: of the factors of each gradient.
+        layers: (segment, bytes of a row that is read, and made, columns, summands) of the first
+            gradients' parameters.
     """
     segments = forward + backward
     each = np.asarray([seconds for _, seconds in segments])
@@ -85,6 +88,7 @@ def sketch(
     count, kinds = len(gradients), len(speeds)
     held = np.zeros((groups, len(segments) + 1))
     sizes = np.asarray([float(size) for _, _, size in gradients])
+    every = [*layers, *((-1, 0.0, 0.0, 0, 0),) * (count - len(layers))]
     return Sketch(
         name="by hand",
         rows=rows,
@@ -114,6 +118,12 @@ def sketch(
             factor_row_bytes=np.full(count, factor_row_bytes),
             product_s=np.zeros((count, kinds, rows + 1)),
             update_s=np.zeros((count, kinds)),
+            reader=np.asarray([layer[0] for layer in every], np.int64),
+            read_row_bytes=np.asarray([layer[1] for layer in every], np.float64),
+            made_row_bytes=np.asarray([layer[2] for layer in every], np.float64),
+            columns=np.asarray([layer[3] for layer in every], np.int64),
+            summands=np.asarray([layer[4] for layer in every], np.int64),
+            is_table=np.zeros(count, np.bool_),
         ),
     )
 

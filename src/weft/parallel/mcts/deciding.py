@@ -73,7 +73,8 @@ def decide(
     grouping = grouped(program, devices, most=most_groups, seed=seed)
     sketch = sketched(grouping, devices)
     cluster = cluster_of(machine, devices)
-    search = Search(Simulator(sketch, cluster), Options(sketch, cluster, methods), prior)
+    simulator = Simulator(sketch, cluster)
+    search = Search(simulator, Options(sketch, cluster, methods), prior)
     search.run(simulations, stop)
     found = search.refine(refinements, stop)
     return Decided(
@@ -81,7 +82,7 @@ def decide(
         sketch=sketch,
         found=found,
         homes=tuple(
-            homes(decision, grouping, sketch, outcome.factored)
+            homes(decision, grouping, sketch, outcome.factored, simulator.cut(decision))
             for decision, outcome in search.best(count)
         ),
     )

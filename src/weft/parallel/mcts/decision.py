@@ -1,20 +1,22 @@
 """What is decided about each group: who computes how many rows, and how gradients meet.
 
 An action is what one group does: rows of the batch for every device of the machine, in rank order,
-0 for those that take no part, and one of three ways to synchronise the gradients of its parameters.
+0 for those that take no part, and one of four ways to synchronise the gradients of its parameters.
 
     all-reduce   every device that takes part adds up all gradients, and updates
     server       each parameter is updated by one device, which collects its gradients and from
                  which the others have it
     factors      where that moves less, rows of the two factors of a gradient are gathered instead,
                  and every device computes the whole product (sufficient-factor broadcasting)
+    cut          where that moves less, the devices cut a layer's weight among them, and rows or
+                 summands are exchanged instead (tensor parallelism)
 
 A group that is computed by one device needs none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import gcd
@@ -25,6 +27,7 @@ import numpy as np
 from weft.core.errors import InputError
 from weft.parallel.homes import Homes
 from weft.parallel.mcts.groups import Grouping
+from weft.parallel.mcts.layer_cuts import LayerCut
 from weft.parallel.mcts.sketch import Floats, Sketch
 from weft.program.graph import Phase, Role
 
@@ -46,6 +49,7 @@ class Sync(Enum):
     ALL_REDUCE = "all-reduce"
     SERVER = "server"
     FACTORS = "factors"
+    CUT = "cut"
 
     __hash__ = object.__hash__
 
@@ -153,6 +157,7 @@ def homes(
     grouping: Grouping,
     sketch: Sketch,
     factored: frozenset[int] = frozenset(),
+    cut: Iterable[tuple[int, LayerCut]] = (),
 ) -> Homes:
     """Where every node of the program lives.
 
@@ -162,6 +167,7 @@ def homes(
         sketch: of the same grouping.
         factored: parameters, by number, whose gradients are made from factors, as the simulator
             says; see `weft.parallel.mcts.simulate`.
+        cut: parameters, by number, whose layers are cut, and how, as the simulator says.
 
     Raises:
         InputError: a decision about other groups.
@@ -187,7 +193,8 @@ def homes(
                 for node in _kept_with(grouping, int(sketch.parameters.node[number])):
                     home[node] = alone
     nodes = frozenset(int(sketch.parameters.node[number]) for number in factored)
-    return Homes(layouts=tuple(layouts), home=tuple(home), factors=nodes)
+    ways = {int(sketch.parameters.node[number]): (own.way,) for number, own in cut}
+    return Homes(layouts=tuple(layouts), home=tuple(home), factors=nodes, cut=ways)
 
 
 def _kept_with(grouping: Grouping, parameter: int) -> list[int]:

@@ -109,7 +109,7 @@ def synchronisation(
     if action.sync is Sync.SERVER:
         pushed_s = _push_seconds(cluster, sketch, numbers, group, action)
         return Synchronisation(pushed_s, 0.0, nothing)
-    if action.sync is Sync.ALL_REDUCE:
+    if action.sync in (Sync.ALL_REDUCE, Sync.CUT):
         sizes = [float(its.gradient_bytes[n]) for n in numbers]
         return Synchronisation(_reduced(cluster, action.members, sizes, joined_bytes), 0.0, nothing)
     reduced: list[float] = []

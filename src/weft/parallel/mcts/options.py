@@ -30,11 +30,12 @@ from weft.parallel.mcts.decision import (
     proportional_rows,
     single,
 )
+from weft.parallel.mcts.layer_cuts import layer_cuts
 from weft.parallel.mcts.sketch import Floats, Sketch
 
 __all__ = ["EXTENDED", "MOST_CHOICES", "PUBLISHED", "Choice", "Method", "Options", "State"]
 
-MOST_CHOICES = 96
+MOST_CHOICES = 105
 """More than this many in one step are decided in several. Chosen: four groups of devices, the most
 of TAG's random machines, are one step: there, several steps found slower plans."""
 
@@ -51,6 +52,8 @@ class Method(Enum):
     FACTORS = "proportional, factors"
     ONE = "one device"
     """The first device of the first group that takes part."""
+    CUT = "cut"
+    """Even, and layers' weights are cut where that moves less."""
 
     __hash__ = object.__hash__
 
@@ -64,9 +67,15 @@ EXTENDED = (
     Method.FACTORS,
     Method.SPREAD,
     Method.ONE,
+    Method.CUT,
 )
-_SYNC = {Method.EVEN_SERVED: Sync.SERVER, Method.SERVED: Sync.SERVER, Method.FACTORS: Sync.FACTORS}
-_EVEN = (Method.EVEN, Method.EVEN_SERVED)
+_SYNC = {
+    Method.EVEN_SERVED: Sync.SERVER,
+    Method.SERVED: Sync.SERVER,
+    Method.FACTORS: Sync.FACTORS,
+    Method.CUT: Sync.CUT,
+}
+_EVEN = (Method.EVEN, Method.EVEN_SERVED, Method.CUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +252,12 @@ class Options:
         if layout is None:
             layout = self._layouts[key] = self._layout(members, even=key[0])
         sync = _SYNC.get(choice.method, Sync.ALL_REDUCE)
-        return Action(layout, sync if len(members) > 1 else Sync.ALL_REDUCE)
+        alone = len(members) == 1 or (sync is Sync.CUT and not self._can_cut(members))
+        return Action(layout, Sync.ALL_REDUCE if alone else sync)
+
+    def _can_cut(self, members: tuple[int, ...]) -> bool:
+        """Whether there is a layer that some devices had better cut among them."""
+        return any(own is not None for own in layer_cuts(self.cluster, self.sketch, members))
 
     def _layout(self, members: tuple[int, ...], *, even: bool) -> tuple[int, ...]:
         rows, devices = self.sketch.rows, self.cluster.num_devices

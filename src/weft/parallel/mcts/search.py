@@ -268,7 +268,8 @@ class Search:
                 break
             if outcome.fits is best[1].fits and outcome.step_s <= most_s:
                 about = [_done(decision[g], holds=bool(holds[g])) for g in heavy]
-                found.setdefault((*about, outcome.factored), (decision, outcome))
+                cut = tuple(self.simulator.cut(decision))
+                found.setdefault((*about, outcome.factored, cut), (decision, outcome))
         return list(found.values())
 
     def outcome(self, state: State) -> Outcome:

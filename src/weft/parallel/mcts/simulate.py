@@ -12,6 +12,7 @@ and runs its parts of the segments in the order of the sketch:
   up;
 - gradients are synchronised as soon as those of a segment are complete, by devices that wait for
   the last of them; a product of gathered factors, and all that is computed later, waits for them;
+- what layers exchange whose weights are cut holds up their group, in both passes;
 - parameters that are served come from their servers at the start;
 - the update runs at the end, when all gradients of the device's groups are there.
 
@@ -25,6 +26,7 @@ All times are sums and maxima, so a faster link makes nothing end later.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +36,7 @@ from weft.cost.collective import collective_seconds
 from weft.parallel.bundle import SMALL_BYTES
 from weft.parallel.mcts.cluster import Cluster
 from weft.parallel.mcts.decision import Action, Decision, Sync, served
+from weft.parallel.mcts.layer_cuts import LayerCut, LayerCuts, layer_cuts
 from weft.parallel.mcts.moving import (
     Exchange,
     Synchronisation,
@@ -112,6 +115,8 @@ class Simulator:
         for crossing in sketch.crossings:
             self._crossings[crossing.maker].append(crossing)
         self._numbers = _by_position(sketch)
+        self._cuts: dict[tuple[int, ...], LayerCuts] = {}
+        self.exchanges = _exchanges(sketch)
         first: dict[int, int] = {}
         for position, group in enumerate(self.group):
             first.setdefault(group, position)
@@ -181,11 +186,30 @@ class Simulator:
         found = self._synchronised.get(key)
         if found is None:
             numbers = self._numbers[position][group, turn]
+            if known.action.sync is Sync.CUT:
+                cuts = self.cuts(known.members)
+                numbers = [number for number in numbers if cuts[number] is None]
             found = synchronisation(
                 self.cluster, self.sketch, numbers, group, known.action, self._joined_bytes
             )
             self._synchronised[key] = found
         return found
+
+    def cuts(self, members: tuple[int, ...]) -> LayerCuts:
+        """What each layer does that some devices cut among them."""
+        found = self._cuts.get(members)
+        if found is None:
+            found = self._cuts[members] = layer_cuts(self.cluster, self.sketch, members)
+        return found
+
+    def cut(self, decision: Decision) -> Iterator[tuple[int, LayerCut]]:
+        """Parameters, by number, whose layers are cut, and how."""
+        groups: list[int] = self.sketch.parameters.group.tolist()
+        for number, group in enumerate(groups):
+            action = decision[group]
+            own = self.cuts(action.members)[number] if action.sync is Sync.CUT else None
+            if own is not None:
+                yield number, own
 
     def reduction_s(self, position: int, known: _Known) -> float:
         """Time of the sums over the batch that a segment waits for [s]."""
@@ -208,7 +232,7 @@ class Simulator:
 
     def _keep(self, group: int, known: _Known) -> tuple[float, Floats, Floats, Floats]:
         its, kind = self.sketch.parameters, self.cluster.kind
-        numbers = np.flatnonzero(its.group == group)
+        numbers: list[int] = np.flatnonzero(its.group == group).tolist()
         lasting = known.present * (its.num_bytes[numbers].sum() + self.sketch.lasting_bytes[group])
         update_s = known.present * self.sketch.rest_s[group][kind]
         if known.action.sync is Sync.SERVER and len(known.members) > 1:
@@ -220,6 +244,14 @@ class Simulator:
                 serves[server] = 1.0
             pull_s = pull_seconds(self.cluster, self.sketch, group, known.action)
             return pull_s, update_s, lasting, serves * self.sketch.update_bytes[group]
+        if known.action.sync is Sync.CUT:
+            cuts = self.cuts(known.members)
+            parted = [number for number in numbers if cuts[number] is not None]
+            numbers = [number for number in numbers if cuts[number] is None]
+            part = known.present / len(known.members)
+            update_s += part * its.update_s[parted].sum(axis=0)[kind]
+            lasting += part * its.state_bytes[parted].sum()
+            lasting -= (known.present - part) * its.num_bytes[parted].sum()
         update_s += known.present * its.update_s[numbers].sum(axis=0)[kind]
         lasting += known.present * its.state_bytes[numbers].sum()
         return 0.0, update_s, lasting, known.present * self.sketch.update_bytes[group]
@@ -238,6 +270,22 @@ class Simulator:
     def gradients(self) -> dict[int, dict[tuple[int, int], list[int]]]:
         """By position, parameters whose gradients are complete there, by group and turn."""
         return self._numbers
+
+
+def _exchanges(sketch: Sketch) -> dict[int, list[tuple[int, int, bool]]]:
+    """By position, parameters whose layers exchange something there if they are cut.
+
+    Each with its group, and whether that is in the backward pass.
+    """
+    its = sketch.parameters
+    found: dict[int, list[tuple[int, int, bool]]] = defaultdict(list)
+    for number, (group, reader) in enumerate(
+        zip(its.group.tolist(), its.reader.tolist(), strict=True)
+    ):
+        if reader >= 0:
+            found[reader].append((number, group, False))
+            found[int(its.position[number])].append((number, group, True))
+    return dict(found)
 
 
 def _by_position(sketch: Sketch) -> dict[int, dict[tuple[int, int], list[int]]]:
@@ -329,6 +377,7 @@ class _Run:
             arrived = self.ready.pop(position, None)
             start = self.compute if arrived is None else np.maximum(self.compute, arrived)
             self.compute = start + seconds[position]
+            self._exchange(position)
             self._synchronise(position, 0)
             if reductions[position] and len(known.members) > 1:
                 end = self._together(known.at, simulator.reduction_s(position, known))
@@ -340,6 +389,17 @@ class _Run:
                 self._hand_on(known, crossing)
             self._synchronise(position, 2)
         return spans
+
+    def _exchange(self, position: int) -> None:
+        """What layers need that are cut, for which all their devices wait."""
+        for number, group, is_back in self.simulator.exchanges.get(position, ()):
+            known = self.actions[group]
+            if known.action.sync is not Sync.CUT:
+                continue
+            cut = self.simulator.cuts(known.members)[number]
+            if cut is not None:
+                end = self._together(known.at, cut.backward_s if is_back else cut.forward_s)
+                self.compute = np.maximum(self.compute, known.present * end)
 
     def _hand_on(self, maker: _Known, crossing: Crossing) -> None:
         """Send rows to readers, once for all that have one layout."""

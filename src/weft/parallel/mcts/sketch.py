@@ -46,6 +46,11 @@ class Parameters:
             none, or if it is used more than once [bytes].
         product_s: time of that product [parameter, device kind, rows] [s].
         update_s: time of its update [parameter, device kind] [s].
+        reader: segment of the layer that it is the weight of, -1 if of none.
+        read_row_bytes, made_row_bytes: of a row of what that layer reads and makes [bytes].
+        columns, summands: size of its dim by which results come in columns, or in summands; 0 if
+            there is none.
+        is_table: whether it is looked up.
     """
 
     node: Integers
@@ -58,6 +63,12 @@ class Parameters:
     factor_row_bytes: Floats
     product_s: Floats
     update_s: Floats
+    reader: Integers
+    read_row_bytes: Floats
+    made_row_bytes: Floats
+    columns: Integers
+    summands: Integers
+    is_table: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)

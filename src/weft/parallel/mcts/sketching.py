@@ -15,6 +15,7 @@ from weft.parallel.mcts.segments import Segment, segments
 from weft.parallel.mcts.sketch import Crossing, Floats, Integers, Parameters, Sketch
 from weft.parallel.placement import REPLICATED, is_partial
 from weft.parallel.weights import parameters_led_to, weight_values
+from weft.parallel.wide import Layer, Way, layers
 from weft.program.graph import Phase, Program, Role, Value
 from weft.program.operators import Kind, operator
 
@@ -131,6 +132,8 @@ class _Sketching:
                 product_s[at] = self.pricing.table([product])
             update_s[at] = self._whole_seconds(updates[node])
         position, turn = self._completed([gradients[n] for n in inputs])
+        found = layers(program)
+        its_layers = [found.get(node) for node in inputs]
         return Parameters(
             node=np.asarray(inputs),
             group=np.asarray([group[n] for n in inputs]),
@@ -144,7 +147,32 @@ class _Sketching:
             factor_row_bytes=factors,
             product_s=product_s,
             update_s=update_s,
+            reader=np.asarray([-1 if own is None else self._at(own.reader) for own in its_layers]),
+            read_row_bytes=np.asarray([self._read_row_bytes(own) for own in its_layers]),
+            made_row_bytes=np.asarray(
+                [0.0 if o is None else self.pricing.row_bytes(Value(o.reader)) for o in its_layers]
+            ),
+            columns=np.asarray([self._size(own, Way.COLUMNS) for own in its_layers]),
+            summands=np.asarray([self._size(own, Way.SUMMANDS) for own in its_layers]),
+            is_table=np.asarray(
+                [own is not None and self._is_table(own) for own in its_layers], dtype=np.bool_
+            ),
         )
+
+    def _read_row_bytes(self, layer: Layer | None) -> float:
+        """Bytes of a row of what a layer reads beside its weight."""
+        if layer is None:
+            return 0.0
+        return max(map(self.pricing.row_bytes, self.program.operands(layer.reader)))
+
+    def _size(self, layer: Layer | None, way: Way) -> int:
+        """Size of the dim of a layer's weight that a way cuts; 0 if there is none."""
+        if layer is None or way not in layer.dims:
+            return 0
+        return self.program.nodes[layer.parameter].outputs[0].shape[layer.dims[way]]
+
+    def _is_table(self, layer: Layer) -> bool:
+        return self.program.nodes[layer.reader].op == "embedding.default"
 
     def _completed(self, gradients: Sequence[set[Value]]) -> tuple[Integers, Integers]:
         """Positions at which gradients are complete, and whose turn comes after them there."""
