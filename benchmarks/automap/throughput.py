@@ -7,10 +7,13 @@ the experts' best plan of one stage that fits stands beside.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 from benchmarks.automap.models import BATCH, SERVERS, cluster, program_to_run, workloads
 from weft.core.errors import InfeasibleError
@@ -72,16 +75,27 @@ class Throughput:
 def throughputs(
     models: Sequence[str] = (), configurations: Sequence[str] = tuple(SERVERS)
 ) -> Iterator[Throughput]:
-    """Plan each model on each configuration, by everybody."""
-    for model in models or tuple(workloads()):
-        program = program_to_run(model)
-        for configuration in configurations:
-            machine = cluster(configuration)
-            for by in PLANNED_BY:
-                if by == EXPERTS or by in PLANNERS:
-                    found = _planned(program, machine, by, model, configuration)
-                    print(found, file=sys.stderr, flush=True)
-                    yield found
+    """Plan each model on each configuration, by everybody; on every core one at a time."""
+    cells = [(m, c) for m in models or tuple(workloads()) for c in configurations]
+    cores = min(len(cells), len(os.sched_getaffinity(0)))
+    if cores == 1:
+        for model, configuration in cells:
+            yield from _cell(model, configuration)
+        return
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        for found in pool.map(_cell, *zip(*cells, strict=True)):
+            yield from found
+
+
+def _cell(model: str, configuration: str) -> list[Throughput]:
+    """What everybody plans for one model on one configuration."""
+    program, machine = program_to_run(model), cluster(configuration)
+    rows: list[Throughput] = []
+    for by in PLANNED_BY:
+        if by == EXPERTS or by in PLANNERS:
+            rows.append(_planned(program, machine, by, model, configuration))
+            print(rows[-1], file=sys.stderr, flush=True)
+    return rows
 
 
 def _planned(

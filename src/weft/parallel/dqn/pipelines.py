@@ -45,6 +45,9 @@ EVERY, GOOD = 4, 2
 """Cuts that are tried with variables over any number of devices, those that the policy expects to
 be shortest; and numbers of devices that others are tried with, the best by then. Chosen: pieces
 take about half a second on each kind of group of a model of 10,000 operators."""
+FAR = 1.5
+"""Time of the best of the first cuts by its pieces over what is known to be possible, beyond which
+no others are tried. Derived: on T5s the best of all was up to a third shorter than that of four."""
 MADE = 3
 """Pipelines that become plans. Chosen: each takes as long as an expert's."""
 CLOSE = 1.1
@@ -104,7 +107,7 @@ class _Pipelines:
 
     def best(self, most_s: float) -> PipelineOutcome:
         """The best of all, with the others."""
-        found = self._priced(sorted(self._ways(), key=lambda way: way.seconds))
+        found = self._priced(sorted(self._ways(), key=lambda way: way.seconds), FAR * most_s)
         made: list[PipelinePlan] = []
         for staging in found[:MADE]:
             least_s = min((plan.prediction.step_s for plan in made), default=staging.step_s)
@@ -115,14 +118,21 @@ class _Pipelines:
             made += [] if plan is None else [plan]
         return outcome_of(made, most_s, self._notes)
 
-    def _priced(self, ways: Sequence[_Way]) -> list[Staging]:
-        """The best of each cut and number of devices that share a row, best first."""
+    def _priced(self, ways: Sequence[_Way], most_s: float) -> list[Staging]:
+        """The best of each cut and number of devices that share a row, best first.
+
+        Args:
+            ways: in the order of what is expected.
+            most_s: if the first of them take longer, no others are tried [s].
+        """
         found: dict[object, Staging] = {}
         for number, way in enumerate(ways, start=1):
             if found and self._is_over():
                 break
             self._progress(f"pipeline {number} of {len(ways)}: {len(way.shape.sizes)} stages")
             best = sorted(found.values(), key=lambda own: own.rank)
+            if number > EVERY and best and best[0].fits and best[0].step_s > most_s:
+                break
             shared = dict.fromkeys(own.staged.inside[0].tp for own in best)
             tried = set(list(shared)[:GOOD]) if number > EVERY else set[int]()
             for staging in self._stagings(way, tried):
