@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, pairwise, takewhile
 from math import gcd
 
-from weft.core.errors import InputError
+from weft.core.errors import InfeasibleError, InputError
 from weft.parallel.degrees import Degrees
 from weft.parallel.depth import Views
 from weft.parallel.dqn.acting import cut
@@ -104,6 +104,7 @@ class _Pipelines:
         self._sketch = StageSketch(request, views)
         self._by_sequence = has_sequence(request.program)
         self._notes: tuple[str, ...] = ()
+        self._broken: InfeasibleError | None = None
 
     def best(self, most_s: float) -> PipelineOutcome:
         """The best of all, with the others."""
@@ -116,7 +117,8 @@ class _Pipelines:
             self._progress(f"{staging.staged.schedule} on {len(staging.staged.inside)} stages")
             plan = self._sketch.fitted(staging)
             made += [] if plan is None else [plan]
-        return outcome_of(made, most_s, self._notes)
+        outcome = outcome_of(made, most_s, self._notes)
+        return outcome if made else replace(outcome, broken=self._broken)
 
     def _priced(self, ways: Sequence[_Way], most_s: float) -> list[Staging]:
         """The best of each cut and number of devices that share a row, best first.
@@ -164,6 +166,8 @@ class _Pipelines:
             for stages in STAGES:
                 if stages > min(len(chain), line.num_devices):
                     continue
+                if not self._may_be_pinned(part, stages):
+                    continue
                 task = Cutting(chain=chain, line=line, stages=stages, micro_batches=parts, radius=0)
                 found, seconds = cut(task)
                 edges = (0, *(device for _, device in found), line.num_devices)
@@ -172,6 +176,15 @@ class _Pipelines:
                 if cuts:
                     shape = Shape(sizes, in_rank_order(stages), parts)
                     yield _Way(seconds=seconds, shape=shape, cuts=cuts)
+
+    def _may_be_pinned(self, rows: Rows, stages: int) -> bool:
+        """Whether so many stages can be where they are pinned; what forbids it is noted."""
+        try:
+            rows.stage_bounds(stages)
+        except InfeasibleError as error:
+            self._broken = self._broken or error
+            return False
+        return True
 
     def _stagings(self, way: _Way, tried: Set[int]) -> Iterator[Staging]:
         """What a cut comes to, variables cut over ever more devices of a node.
@@ -195,10 +208,11 @@ class _Pipelines:
                         )
                     )
                     for cuts in dict.fromkeys((way.cuts, even or way.cuts))
+                    if self._sketch.keeps_stages(way.shape.micro_batches, cuts)
                     for schedule in SCHEDULES
                 ]
                 yield from priced
-                if all(own.fits for own in priced):
+                if priced and all(own.fits for own in priced):
                     break  # there is no need to store parameters in parts
 
     def _degrees(self, size: int, inner: int, zero: int) -> Degrees:

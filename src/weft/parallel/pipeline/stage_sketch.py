@@ -8,6 +8,7 @@ pipelines take follows from sums of pieces and from the schedule, in millisecond
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -165,6 +166,23 @@ class StageSketch:
             except (InputError, InfeasibleError):
                 self._slicers[key] = None
         return self._slicers[key]
+
+    def keeps_stages(self, count: int, cuts: Sequence[int]) -> bool:
+        """Whether stages with these first pieces are where pins want what is in them.
+
+        Args:
+            count: micro-batches.
+            cuts: first piece of each stage but the first.
+
+        Raises:
+            InfeasibleError: pins ask for an order or a stage that no such pipeline has.
+        """
+        rows = self.rows(count)
+        assert rows is not None
+        bounds = rows.stage_bounds(len(cuts) + 1)
+        stages = (bisect_right(cuts, piece) for piece in range(len(bounds)))
+        pairs = zip(stages, bounds, strict=True)
+        return all(least <= stage <= most for stage, (least, most) in pairs)
 
     def costs(self, count: int, lies: Lies, degrees: Degrees, option: int) -> list[StageCost]:
         """Cost of each piece of the whole program on a block.

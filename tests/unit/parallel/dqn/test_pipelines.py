@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.programs import transformer
+from tests.programs import mlp, transformer
 from weft.core.errors import InputError
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
@@ -16,8 +16,12 @@ from weft.parallel.dqn.cutting import POINTS
 from weft.parallel.dqn.pieces import chain_of, line_of
 from weft.parallel.dqn.pipelines import cut_pipelines
 from weft.parallel.estimate import slowest_device
+from weft.parallel.pinning import resolve
+from weft.parallel.pins import parse_pin
 from weft.parallel.pipeline.expert import forward_seconds
+from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.microbatch import in_micro_batches
+from weft.parallel.pipeline.plan import StagedProgram
 from weft.parallel.pipeline.stages import forward_nodes
 from weft.parallel.pipeline.timing import pipeline_time
 from weft.parallel.request import PlanRequest
@@ -30,6 +34,7 @@ MACHINE = preset("dgx-h100x2")
 DEVICE = slowest_device(MACHINE)
 SIZES = {"batch": 64, "length": 32, "width": 64, "num_heads": 4, "vocabulary": 128, "slots": ("m",)}
 LAYERS = transformer(num_layers=6, **SIZES)
+BLOCKS = mlp(6, batch=12, width=512, hidden=lambda _: 2048, slots=("m",))
 PART = in_micro_batches(LAYERS, 4)
 
 
@@ -139,3 +144,22 @@ def test_short_versions_make_the_same_pipelines():
     short, whole = (cut_pipelines(request, own, silent, math.inf) for own in (views, None))
     assert short.plan is not None
     assert short.plan == whole.plan
+
+
+def test_pinned_stages_are_kept_though_other_cuts_are_shorter():
+    pins = (parse_pin("layers.0=stage 0"), parse_pin("layers.5=stage 1"))
+    request = PlanRequest(program=BLOCKS, machine=preset("dgx-h100x1"), pins=pins)
+    free = cut_pipelines(replace(request, pins=()), None, silent, math.inf)
+    kept = cut_pipelines(request, None, silent, math.inf)
+    assert free.plan is not None and kept.plan is not None
+    assert kept.plan.num_groups == 2 < free.plan.num_groups
+    staged = StagedProgram(BLOCKS, kept.plan.micro_batches, kept.plan.cut)
+    require_pipeline_kept(kept.plan.plans, staged, resolve(staged.part, pins))
+
+
+def test_stages_that_no_pipeline_has_are_named():
+    pins = (parse_pin("layers.0=stage 1"), parse_pin("layers.5=stage 0"))
+    request = PlanRequest(program=BLOCKS, machine=preset("dgx-h100x1"), pins=pins)
+    found = cut_pipelines(request, None, silent, math.inf)
+    assert found.plan is None
+    assert found.broken is not None and "layers.5=stage 0" in str(found.broken)
