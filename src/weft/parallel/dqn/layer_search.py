@@ -96,6 +96,7 @@ class LayerSearch:
     def __init__(self, request: PlanRequest, folding: Folding, views: Views | None) -> None:
         uniform = request.machine.is_uniform and request.level is Level.FAST
         self._effort = UNIFORM if uniform else EFFORT[request.level]
+        self._level = request.level
         self.environment = LayerEnvironment(request, folding, views)
         self._ended = False
 
@@ -127,7 +128,7 @@ class LayerSearch:
         self._ended = not stop()
 
     def state(self) -> dict[str, Any]:
-        """What was predicted, and whether that was all."""
+        """What was predicted, and on which level that was all; on none if that is empty."""
         own = self.environment
         known = [
             (
@@ -138,14 +139,17 @@ class LayerSearch:
             )
             for decided, found in own.known.items()
         ]
-        return {"known": known, "ended": self._ended}
+        return {"known": known, "ended": self._level.value if self._ended else ""}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from there; plans at spots that there are no more are left out."""
+        """Go on from there; plans at spots that there are no more are left out.
+
+        What was all on the fast level is not on the best one.
+        """
         own = self.environment
         known = state.get("known", ())
         numbers = {own.label(number): number for number in range(len(own.spots))} if known else {}
-        self._ended = bool(state.get("ended"))
+        self._ended = state.get("ended") in (self._level.value, Level.BEST.value)
         for label, stored, ways, figures in known:
             if label in numbers:
                 named = tuple((node, tuple(map(Way, values))) for node, values in ways)

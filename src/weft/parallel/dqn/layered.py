@@ -271,8 +271,13 @@ class LayerEnvironment:
         found = self.known[decided]
         if found is None:
             return None
-        build = partial(self.candidate, decided)
-        return Proposal(self.name(decided), found.prediction, found.limit_bytes, build)
+        return Proposal(
+            self.name(decided),
+            found.prediction,
+            found.limit_bytes,
+            partial(self.candidate, decided),
+            idles=bool(self.spots[decided.spot].places),
+        )
 
     def _of_spot(self, spot: Spot, expected: float) -> list[float]:
         degrees = spot.degrees

@@ -22,6 +22,7 @@ from weft.parallel.experts import Desk, expert_proposals
 from weft.parallel.pinning import resolve
 from weft.parallel.pins import parse_pin
 from weft.parallel.placement import Mesh
+from weft.parallel.plan import Level
 from weft.parallel.planning import plan
 from weft.parallel.request import PlanRequest
 from weft.parallel.validate import validate
@@ -190,3 +191,26 @@ def test_what_layers_do_is_planned_with_and_nothing_of_it_where_only_the_policy_
     told.clear()
     plan(WIDE, MIXED, planner=DqnPlanner(episodes=0), max_stages=1, progress=told.append)
     assert not any(text.startswith("layers") for text in told)
+
+
+def test_what_was_all_on_the_fast_level_is_not_on_the_best_one():
+    search, _ = searched()
+    levels = (Level.FAST, Level.BEST)
+    assert [goes_on(search.state(), level) for level in levels] == [False, True]
+    best = {**search.state(), "ended": Level.BEST.value}
+    assert [goes_on(best, level) for level in levels] == [False, False]
+
+
+def goes_on(state, level):
+    request = PlanRequest(program=WIDE, machine=MIXED, level=level)
+    again = LayerSearch(request, fold(WIDE), None)
+    again.resume(state)
+    return next(again.run(lambda: False), "nothing") != "nothing"
+
+
+def test_proposals_say_whether_devices_idle():
+    search, _ = searched()
+    own = search.environment
+    idle = {own.name(decided): bool(own.spots[decided.spot].places) for decided in own.known}
+    assert {one.name: one.idles for one in search.proposals()} == idle
+    assert set(idle.values()) == {True, False}
