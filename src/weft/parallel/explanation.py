@@ -194,14 +194,15 @@ def _stored(plan: ParallelPlan, program: Program, role: Role) -> str:
         if source.role is not role:
             continue
         size = program.nodes[source.node].outputs[0].num_bytes
-        parts = 1
         strategy = plan.strategies[_number(plan, program, source.node)]
-        for axis, placement in enumerate(strategy.outputs[0]):
-            parts *= plan.mesh.shape[axis] if placement >= 0 else 1
+        outer, *inner = strategy.outputs[0]
+        # Of homes on some of the devices: what a device holds in the mean. Parts are one whole.
+        copies = 1 if outer >= 0 else len(plan.mesh_of(strategy.home).members(0))
+        parts = plan.mesh.shape[0]
+        for count, placement in zip(plan.mesh.shape[1:], inner, strict=True):
+            parts *= count if placement >= 0 else 1
         full += size
-        # Of homes on some of the devices: what a device holds in the mean.
-        there = len(plan.mesh_of(strategy.home).members(0)) / plan.mesh.shape[0]
-        local += size / parts * there
+        local += size * copies / parts
     if not full:
         return "none"
     each = "on each device" if not plan.homes else "on a device, in the mean"
@@ -258,9 +259,9 @@ def _worth_naming(plan: ParallelPlan) -> list[Alternative]:
 
 
 def _is_searched(other: Alternative) -> bool:
-    return other.name.startswith("mesh ")
+    return other.name.startswith(("mesh ", "dqn ")) or other.name.endswith("by tree search")
 
 
 def _lost(plan: ParallelPlan, other: Alternative) -> str:
-    searched = "searched, " if _is_searched(other) else ""
+    searched = "searched, " if other.name.startswith("mesh ") else ""
     return searched + lost(other, plan.prediction.step_s)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.homed import devices
 from tests.programs import mlp, transformer
 from weft.core.errors import InfeasibleError, InputError, MismatchError, VerifyError
 from weft.machine.model import Machine
@@ -14,9 +15,12 @@ from weft.machine.presets import preset
 from weft.parallel.estimate import slowest_device
 from weft.parallel.experts import expert_plan
 from weft.parallel.explanation import axis_roles, explain
+from weft.parallel.homes import Homes, plan_by_homes
 from weft.parallel.plan import Hop, Level
 from weft.parallel.planning import plan
 from weft.parallel.validate import validate
+from weft.parallel.wide import Way
+from weft.program.graph import Role
 
 MACHINE = preset("dgx-h100x1")
 
@@ -183,6 +187,27 @@ def test_the_best_hand_written_plan_is_always_among_what_lost() -> None:
     text = explain(replace(found, alternatives=(*many, written)), PROGRAM, MACHINE)
     assert f"{written.name}: " in text
     assert text.count("searched, mesh") == 3
+    learnt = tuple(replace(one, name=name) for one, name in zip(many, LEARNT, strict=False))
+    assert f"{written.name}: " in explain(
+        replace(found, alternatives=(*learnt, written)), PROGRAM, MACHINE
+    )
+
+
+LEARNT = ("dqn 4x2", "dqn 8", "groups of operators by tree search", "TP 8 by tree search")
+"""Names of what learned planners find."""
+
+
+def test_an_explanation_counts_what_a_home_holds() -> None:
+    """Two devices of four cut a layer's weight: each device holds a quarter in the mean."""
+    program, machine = mlp(num_layers=1, batch=8, width=64, hidden=lambda _: 64), devices(4)
+    every = {i.node: i for i in program.inputs if i.role is Role.PARAMETER}
+    homes = Homes(layouts=((1, 1, 0, 0),), home=(0,) * len(program.nodes))
+    whole, cut = (
+        plan_by_homes("drawn", program, machine, own, memory_limit_bytes=1e12).plan
+        for own in (homes, replace(homes, cut=dict.fromkeys(every, (Way.COLUMNS,))))
+    )
+    assert "16.0 KiB of 32.0 KiB on a device, in the mean (1/2)" in explain(whole, program, machine)
+    assert "8.0 KiB of 32.0 KiB on a device, in the mean (1/4)" in explain(cut, program, machine)
 
 
 def test_a_plan_of_another_form_is_refused_before_anything_reads_it() -> None:
