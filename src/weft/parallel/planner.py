@@ -264,11 +264,18 @@ def _require_fit(
         return
     broken = whole.broken or pipelines.broken
     if broken is None:
+        if not request.pinning:
+            raise InfeasibleError(
+                need=f"a plan on {request.mesh or request.machine.num_devices} devices",
+                got=f"none that {planner.name} or an expert writes",
+                hint="sizes that divide among so many devices, or another mesh or planner",
+                constraint="sizes",
+            )
         reasons = "; ".join(filter(None, (pipelines.tightest, *pipelines.notes)))
         raise InfeasibleError(
             need=f"a pipeline that fits and keeps {request.pinning.text}",
-            got=reasons or f"none on {request.machine.name}",
-            hint="a larger machine, a smaller batch, or without some of the pins",
+            got=reasons or f"none on {request.machine.name} that {planner.name} finds",
+            hint="a larger machine, a smaller batch, another planner, or without some of the pins",
             constraint="pins",
         )
     if whole.broken is None or pipelines.broken is None:

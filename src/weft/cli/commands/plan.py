@@ -43,7 +43,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("exact", "dqn", "mcts"),
         default="exact",
         help="who looks: an exact search, an agent that learns from simulated steps, or a tree "
-        "search over homes of operators on unlike devices (exact)",
+        "search over homes of operators, layers to cut and pipelines (exact)",
     )
     learning = parser.add_argument_group("with --planner dqn")
     learning.add_argument(

@@ -3,8 +3,8 @@
 Operators are decided about in groups: on which devices, with how many rows each, and how gradients
 meet. A tree search whose prior was trained on random pairs of models and machines looks for the
 best in a coarse simulation; the best of what it finds become plans, which are simulated operator by
-operator beside the experts' plans, as every planner's. Groups of unlike devices are stages of
-pipelines too.
+operator beside the experts' plans, as every planner's. Two more trees follow: over layers that are
+cut along a mesh, and over pipelines.
 
 Source: TAG (Zhang et al. 2023, arXiv 2302.06126); shares of the batch in proportion, factors chosen
 with the rest, and pipelines are weft's own.
@@ -55,14 +55,17 @@ NAME = "groups of operators by tree search"
 
 
 class MctsPlanner:
-    """TAG's role: tree search over homes of groups of operators.
+    """TAG's role: tree search over homes of groups of operators, layers to cut, and pipelines.
 
     Args:
-        prior: what the search expects of choices; that of the shipped network if None, which
-            needs the extra `mcts`.
-        simulations: of the tree search and of its refinement; those of the level if None.
+        prior: what the search over homes expects of choices; that of the shipped network if None,
+            which needs the extra `mcts`.
+        simulations: of the search over homes and of its refinement; those of the level if None.
         seed: of the partition into groups.
         stop: asked before each simulation whether to end with the best plan so far.
+
+    Raises:
+        InputError: fewer than 0 simulations.
     """
 
     name = "mcts"
@@ -75,6 +78,12 @@ class MctsPlanner:
         seed: int = 0,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        if simulations is not None and min(simulations) < 0:
+            raise InputError(
+                need="no fewer than 0 simulations, of the search and of its refinement",
+                got=f"{simulations[0]} and {simulations[1]}",
+                hint="leave them out to run as many as the level has",
+            )
         self._prior = prior
         self._simulations = simulations
         self._seed = seed
@@ -114,12 +123,17 @@ class MctsPlanner:
             return self._stop() or time.perf_counter() > until_s
 
         progress("tree search over pipelines")
+        notes: list[str] = []
         found = found_pipelines(request, views, least_groups, most_s, over)
+        if request.pinning.num_stages > 1:
+            notes.append("tree search over pipelines does not look at pinned stages")
+        elif over():
+            notes.append("the tree search over pipelines was stopped; others were not looked at")
         if not request.machine.is_uniform:
             progress("simulating pipelines over unlike devices")
             left_s = max(0.0, until_s - time.perf_counter())
             found += unlike_pipelines(replace(request, time_limit_s=left_s))
-        return outcome_of(found, most_s)
+        return outcome_of(found, most_s, tuple(notes))
 
 
 class _Search:

@@ -40,7 +40,7 @@ BACKWARD = 2.0
 both operands, each as much work as the product."""
 
 
-def shapes(request: PlanRequest, most_pieces: int, least_groups: int) -> list[Shape]:
+def shapes(request: PlanRequest, least_groups: int) -> list[Shape]:
     """Groups and micro-batches that may be tried.
 
     Devices that are alike are cut into equal groups, which fill nodes or share them evenly. Unlike
@@ -48,14 +48,13 @@ def shapes(request: PlanRequest, most_pieces: int, least_groups: int) -> list[Sh
 
     Args:
         request: what to plan.
-        most_pieces: of the forward pass.
         least_groups: 1 for steps in micro-batches on one group of all devices, too.
     """
     rows = batch_rows(request.program)
     found: list[Shape] = []
     for sizes, standing in _groups(request):
         groups = len(sizes)
-        if not least_groups <= groups <= min(most_pieces, MOST_GROUPS):
+        if not least_groups <= groups <= MOST_GROUPS:
             continue
         least, most = max(2.0, LEAST_ROUNDS * groups), MOST_ROUNDS * groups
         found += [

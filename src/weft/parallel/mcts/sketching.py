@@ -31,6 +31,11 @@ def sketched(grouping: Grouping, devices: Sequence[Device]) -> Sketch:
     return _Sketching(grouping, devices).sketch()
 
 
+def _numbers(found: Iterable[int]) -> Integers:
+    """Of whole numbers, also where there are none: a step may have no parameters."""
+    return np.asarray([*found], dtype=np.int64)
+
+
 class _Sketching:
     """Looks at one program; lives only inside `sketched`."""
 
@@ -135,8 +140,8 @@ class _Sketching:
         found = layers(program)
         its_layers = [found.get(node) for node in inputs]
         return Parameters(
-            node=np.asarray(inputs),
-            group=np.asarray([group[n] for n in inputs]),
+            node=_numbers(inputs),
+            group=_numbers(group[n] for n in inputs),
             position=position,
             turn=turn,
             num_bytes=np.asarray([float(program.nodes[n].outputs[0].num_bytes) for n in inputs]),
@@ -147,13 +152,13 @@ class _Sketching:
             factor_row_bytes=factors,
             product_s=product_s,
             update_s=update_s,
-            reader=np.asarray([-1 if own is None else self._at(own.reader) for own in its_layers]),
+            reader=_numbers(-1 if own is None else self._at(own.reader) for own in its_layers),
             read_row_bytes=np.asarray([self._read_row_bytes(own) for own in its_layers]),
             made_row_bytes=np.asarray(
                 [0.0 if o is None else self.pricing.row_bytes(Value(o.reader)) for o in its_layers]
             ),
-            columns=np.asarray([self._size(own, Way.COLUMNS) for own in its_layers]),
-            summands=np.asarray([self._size(own, Way.SUMMANDS) for own in its_layers]),
+            columns=_numbers(self._size(own, Way.COLUMNS) for own in its_layers),
+            summands=_numbers(self._size(own, Way.SUMMANDS) for own in its_layers),
             is_table=np.asarray(
                 [own is not None and self._is_table(own) for own in its_layers], dtype=np.bool_
             ),
@@ -183,7 +188,7 @@ class _Sketching:
             next((t for t, of in enumerate(waits) if p >= 0 and n < of[p]), len(waits))
             for n, p in zip(last, position, strict=True)
         ]
-        return np.asarray(position), np.asarray(turn)
+        return _numbers(position), _numbers(turn)
 
     def _at(self, node: int) -> int:
         return self.position[node]

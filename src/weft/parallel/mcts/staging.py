@@ -242,7 +242,7 @@ def _alike(count: int) -> Floats:
 def _expected(sketch: StageSketch, least_groups: int) -> tuple[list[Shape], Floats]:
     """Shapes with their priors."""
     request = sketch.request
-    candidates = shapes(request, request.machine.num_devices, least_groups)
+    candidates = shapes(request, least_groups)
     counts = sorted({shape.micro_batches for shape in candidates})
     known = next(((n, rows) for n in counts if (rows := sketch.rows(n)) is not None), None)
     if known is None:

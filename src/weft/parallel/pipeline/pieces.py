@@ -122,6 +122,8 @@ def good_places(
         preferred: positions that count where others are near, such as the beginnings of branches,
             if no more crosses than where the layers are cut.
     """
+    if not ends:
+        return []  # a step without parameters has no forward pass that a stage could have
     narrow = narrow_places(crossing, ends, ends[-1] * 4 / FINENESS)
     widest = max((crossing[at] for at in narrow), default=0.0)
     first = [at for at in sorted(preferred) if 0 < at < len(ends) and crossing[at] <= widest]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.homed import MIXED, devices
 from tests.programs import mlp, transformer
+from weft.core.errors import InfeasibleError, InputError
 from weft.machine.presets import preset
 from weft.parallel.depth import views_of
 from weft.parallel.mcts.pipelines import found_pipelines
@@ -29,7 +30,10 @@ from weft.parallel.planning import plan
 from weft.parallel.request import PlanRequest
 from weft.parallel.validate import validate
 from weft.program.annotation import Wish
+from weft.program.builder import Builder
 from weft.program.fold import fold
+from weft.program.graph import Role
+from weft.program.types import DType, TensorType
 
 NODE = preset("dgx-h100x1")
 HALF = replace(NODE, name="half", groups=(replace(NODE.groups[0], devices_per_node=4),))
@@ -157,13 +161,13 @@ def test_found_pipelines_are_no_slower_than_those_of_engineers() -> None:
 def test_shapes_use_all_devices_and_divide_the_batch() -> None:
     for machine in (NODE, MIXED, devices(6)):
         request = PlanRequest(program=deep(), machine=machine)
-        found = shapes(request, 64, 1)
+        found = shapes(request, 1)
         assert found
         for shape in found:
             assert sum(shape.sizes) == machine.num_devices
             assert 64 % shape.micro_batches == 0
             assert sorted(shape.standing) == list(range(len(shape.sizes)))
-        assert all(len(shape.sizes) > 1 for shape in shapes(request, 64, 2))
+        assert all(len(shape.sizes) > 1 for shape in shapes(request, 2))
 
 
 def test_more_micro_batches_are_expected_to_have_less_of_a_bubble() -> None:
@@ -192,3 +196,42 @@ def test_the_planner_returns_a_pipeline_where_that_is_fastest() -> None:
     assert isinstance(found, PipelinePlan)
     again = plan(program, machine, planner=planner, level=Level.FAST)
     assert replace(again, search_s=0.0) == replace(found, search_s=0.0)
+
+
+def test_pinned_stages_and_a_search_cut_short_are_told() -> None:
+    planner = MctsPlanner(prior=uniform)
+    request = PlanRequest(program=mlp(4, batch=8, width=64), machine=HALF)
+    pins = (Pin("layers.0", Wish(stage=0)), Pin("layers.3", Wish(stage=1)))
+    pinned = planner.pipelines(replace(request, pins=pins), None, lambda _: None, 2, inf)
+    assert "does not look at pinned stages" in pinned.notes[0]
+    late = planner.pipelines(replace(request, time_limit_s=0.0), None, lambda _: None, 2, inf)
+    assert "was stopped" in late.notes[0]
+    asked = iter(range(10**6))
+    halfway = MctsPlanner(prior=uniform, stop=lambda: next(asked) >= 12)
+    found = halfway.pipelines(request, None, lambda _: None, 2, inf)
+    assert found.plan is not None
+    assert "was stopped" in found.notes[0]
+    assert not planner.pipelines(request, None, lambda _: None, 2, inf).notes
+
+
+def test_fewer_than_no_simulations_are_refused() -> None:
+    with pytest.raises(InputError, match="-1 and 5"):
+        MctsPlanner(simulations=(-1, 5))
+
+
+@pytest.mark.parametrize("machine", [HALF, MIXED], ids=["alike", "unlike"])
+def test_a_step_without_parameters_is_planned(machine) -> None:
+    builder = Builder("no parameters")
+    x = builder.input("batch.x", Role.BATCH, TensorType(DType.F32, (8, 2)))
+    program = builder.build(builder.add("sum", x, (0, 1)))
+    planner = MctsPlanner(prior=uniform, simulations=(5, 5))
+    found = plan(program, machine, planner=planner, level=Level.BEST)
+    assert not isinstance(found, PipelinePlan)
+    validate(found, program)
+
+
+def test_a_mesh_that_nobody_can_plan_on_is_named() -> None:
+    odd = mlp(2, batch=3, width=9, hidden=lambda _: 15)
+    with pytest.raises(InfeasibleError, match="a plan on 4 devices") as error:
+        plan(odd, HALF, planner=MctsPlanner(prior=uniform), mesh=(4,))
+    assert error.value.constraint == "sizes"
