@@ -26,7 +26,7 @@ from weft.parallel.placement import PARTIAL_MAX, REPLICATED, Mesh, Sharding, is_
 from weft.parallel.plan import Copy, Hop, Level, Strategy
 from weft.parallel.propagate import combine, grid
 from weft.parallel.proportions import units_of
-from weft.parallel.reshard import Resharding
+from weft.parallel.reshard import HopTable, Resharding
 from weft.parallel.rows import batch_rows
 from weft.parallel.schemes import Schemes
 from weft.parallel.wide import Ways
@@ -245,19 +245,12 @@ class _Copies:
     ) -> tuple[Hop, ...]:
         """Within a home by the cheapest way; else inner axes first, then to the other home.
 
-        What layers make or want that are cut becomes rows, or is made of rows, where these are
-        even.
+        Summands become parts where they are made, if all devices there have as much.
         """
         if held == home:
             return self._within(value, made, wanted, home)
-        if wanted[0] >= 0 and made[0] not in (wanted[0], REPLICATED):
-            if self._parts_are_equal(held):
-                return (*self._within(value, made, wanted, held), Hop(0, wanted[0], home))
-            if made[0] >= 0:
-                moved = (made[0], *wanted[1:])
-                before = self._within(value, made, moved, held)
-                after = self._within(value, moved, wanted, home)
-                return (*before, Hop(0, made[0], home), *after)
+        if is_partial(made[0]) and wanted[0] >= 0 and self._divides(value, made, wanted, held):
+            return (*self._within(value, made, wanted, held), Hop(0, wanted[0], home))
         arrives = (made[0], *wanted[1:])
         hops = self._within(value, made, arrives, held)
         left = made[0]
@@ -265,13 +258,18 @@ class _Copies:
             hops, left = (*hops, Hop(0, REPLICATED)), REPLICATED
         return (*hops, Hop(0, wanted[0], home))
 
-    def _parts_are_equal(self, home: int) -> bool:
-        """Whether all devices of a home have as much."""
+    def _divides(self, value: Value, made: Sharding, wanted: Sharding, home: int) -> bool:
+        """Whether sums can be scattered at a home, to devices that have as much each."""
         mesh = self._meshes[home]
-        return mesh.cuts_evenly(0) or len(set(mesh.shares[0]) - {0}) == 1
+        equal = mesh.cuts_evenly(0) or len(set(mesh.shares[0]) - {0}) == 1
+        table = self._table(value, made, home)
+        return equal and len(mesh.members(0)) > 1 and wanted in table.index
 
     def _within(self, value: Value, made: Sharding, wanted: Sharding, home: int) -> tuple[Hop, ...]:
         if made == wanted:
             return ()
+        return self._table(value, made, home).path(made, wanted)
+
+    def _table(self, value: Value, made: Sharding, home: int) -> HopTable:
         tensor, maximum = self._program.type_of(value), PARTIAL_MAX in made
-        return self._tables[home].table(tensor, maximum=maximum).path(made, wanted)
+        return self._tables[home].table(tensor, maximum=maximum)

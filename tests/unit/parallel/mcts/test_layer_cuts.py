@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.job import program_of
-from tests.homed import MIXED
+from tests.homed import MIXED, devices, drawn_cuts, drawn_homes
 from tests.programs import mlp, transformer
 from tests.uneven import device, machine, sketch
 from weft.core.errors import InputError
@@ -158,6 +158,28 @@ def test_a_wide_vocabulary_is_cut_on_a_slow_network() -> None:
         for own in (decided, without)
     ]
     assert steps[0] < steps[1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_cut_meets_rows_of_any_home(seed) -> None:
+    program = program_of("resnet.py:resnet_tiny", double=True)
+    layouts = ((4, 2, 1, 1), (1, 1, 0, 0), (1, 1, 1, 1), (0, 0, 1, 1))
+    homes_of = drawn_homes(program, layouts, seed)
+    with_cuts = replace(homes_of, cut=drawn_cuts(program, homes_of, seed, least=0))
+    made = plan_by_homes("drawn", program, devices(4), with_cuts, memory_limit_bytes=1e12)
+    validate(made.plan, program)
+
+
+def test_a_value_moves_where_its_cut_dim_does_not_divide() -> None:
+    # A product of three columns is cut among three; what follows lives on four.
+    program = mlp(num_layers=2, batch=12, width=6, hidden=lambda _: 9)
+    machine = devices(4)
+    weight = next(i.node for i in program.inputs if i.name == "layers.0.up")
+    three, four = (1, 1, 1, 0), (1, 1, 1, 1)
+    home = tuple(0 if number <= weight else 1 for number in range(len(program.nodes)))
+    wish = Homes(layouts=(three, four), home=home, cut={weight: (Way.COLUMNS,)})
+    made = plan_by_homes("three and four", program, machine, wish, memory_limit_bytes=1e12)
+    validate(made.plan, program)
 
 
 def test_layers_are_cut_where_parts_are_equal() -> None:
