@@ -20,6 +20,12 @@ CASES = {
         "rows": 6,
         "seed": 2,
     },
+    "gpt, one row for each rank": {
+        "recipe": "gpt.py:gpt_tiny",
+        "degrees": {"dp": 2, "tp": 2},
+        "rows": 4,
+        "seed": 6,
+    },
     "llama": {"recipe": "llama3.py:llama_tiny", "degrees": {"dp": 2, "tp": 2}, "seed": 3},
     "resnet": {
         "recipe": "resnet.py:resnet_tiny",

@@ -117,6 +117,15 @@ def _laid_like(operand: Tensor, x: Tensor) -> Tensor:
     return x if x.stride() == promised.stride() else promised.copy_(x)
 
 
+def _in_rows(x: Tensor) -> Tensor:
+    """The tensor with the elements of a head side by side, copied if they are not.
+
+    Kernels take any other strides, but that for CPUs reads past these and that for GPUs refuses
+    them.
+    """
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def _forward_kernel(q: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
     if q.device.type == "cpu":
         return _attention_cpu
@@ -133,7 +142,7 @@ def _attention_cpu(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, 0.0, causal, scale=scale
+        *map(_in_rows, (q, k, v)), 0.0, causal, scale=scale
     )
     return out, logsumexp
 
@@ -149,7 +158,7 @@ def _attention_backward_cpu(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad, q, k, v, out, logsumexp, 0.0, causal, scale=scale
+        *map(_in_rows, (grad, q, k, v, out)), logsumexp.contiguous(), 0.0, causal, scale=scale
     )
     return dq, dk, dv
 
@@ -202,7 +211,7 @@ def _attention_flash(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     out, logsumexp, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
-        q, k, v, 0.0, causal, scale=scale
+        *map(_in_rows, (q, k, v)), 0.0, causal, scale=scale
     )
     return out, logsumexp
 
@@ -221,7 +230,8 @@ def _attention_backward_flash(
     state = torch.zeros((2,), dtype=torch.uint64, device=q.device)
     dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_backward(
         grad.contiguous(),
-        *(q, k, v, out, logsumexp, None, None, q.shape[2], k.shape[2]),
+        *map(_in_rows, (q, k, v, out)),
+        *(logsumexp.contiguous(), None, None, q.shape[2], k.shape[2]),
         *(0.0, causal, state, state),
         scale=scale,
     )

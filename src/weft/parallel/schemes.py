@@ -258,9 +258,7 @@ class Schemes:
             # Where there is nothing to be summed up a gradient that is whole needs no exchange,
             # which state in parts would.
             complete = frozenset(node for node, own in every.items() if Way.ROWS not in own)
-            axis, kept = self._wide_axis(
-                size, zero, axes, ways, used, complete, pure=pure, even=not degrees.shares
-            )
+            axis, kept = self._wide_axis(size, zero, axes, ways, used, complete, pure=pure)
             axes.append(replace(axis, shares=degrees.shares) if is_uneven else axis)
             stored |= kept.gathered
             # A dim that is in parts along one axis is not gathered along the other alone.
@@ -293,11 +291,10 @@ class Schemes:
         complete: frozenset[int],
         *,
         pure: bool,
-        even: bool,
     ) -> tuple[AxisRules, Storage]:
         """Rows are shared out, but for layers that do something else; their sums become rows.
 
-        On a pure axis nothing is in rows; on a mesh that is not even there are no runs.
+        On a pure axis nothing is in rows.
         """
         program = self.program
         cuts = {
@@ -323,10 +320,10 @@ class Schemes:
         dims |= {node: kept.updated[node] for node in whole if node in kept.updated}
         made = self._table_gradients(cuts) | self._gradient_products(dims)
         work = self._tails(products, cuts, whole) | products | made
-        run = dict.fromkeys(self.runs.whole(wholes) if even else (), REPLICATED)
+        run = dict.fromkeys(self.runs.whole(wholes), REPLICATED)
         # The second dim, since an outer cut of the rows is not gathered alone.
         last = self.runs.led_back(node for node, way in ways.items() if way is Way.LAST)
-        run |= {node: 1 for node in last if even and has_rows(program, node, size)}
+        run |= {node: 1 for node in last if has_rows(program, node, size)}
         work = run | between(program, products) | work
         tails = {node for parameter in ways for node in self.layers[parameter].tail}
         back = {*boundary_nodes(program, products), *readers_of(program, work)}

@@ -139,10 +139,8 @@ class Prices:
         return total + found
 
     def _numbered(self, ways: Mapping[int, Way]) -> int:
-        """The number of the sets of layers along an axis; a mesh that is not even has no runs."""
+        """The number of the sets of layers along an axis."""
         wholes = self.runs.wholes(ways)
-        if not self.mesh.is_even:
-            wholes = replace(wholes, rows=0, last=0)
         number = self._numbers.get(wholes)
         if number is None:
             number = self._numbers[wholes] = len(self._sets)

@@ -247,6 +247,22 @@ def _attention_backward(call: Call) -> Emitted:
     return _unpacked(call, call.add(weft_ops.attention_backward.default, *call.args))
 
 
+def _layer_norm_backward(call: Call) -> Emitted:
+    """Gradients of a layer norm from operands in row-major order.
+
+    ATen's kernels read means and deviations, and on GPUs the gradient, one element after the other
+    in memory, whatever their strides say. One row that came with others in a message has the
+    strides of all of it.
+
+    Source: aten/src/ATen/native/{cpu/layer_norm_kernel.cpp,cuda/layer_norm_kernel.cu}; on CPUs also
+    measured with torch 2.13.0.
+    """
+    grad, x, size, mean, rstd, *rest = call.args
+    grad, mean, rstd = (call.add(aten.contiguous.default, node) for node in (grad, mean, rstd))
+    target = aten.native_layer_norm_backward.default
+    return _unpacked(call, call.add(target, grad, x, list(size), mean, rstd, *rest))
+
+
 def _embedding(call: Call) -> fx.Node:
     """A lookup; in a table cut by rows, ids of other ranks' rows give zeros: a summand."""
     table, ids, *rest = call.args
@@ -296,6 +312,7 @@ _OWN: Mapping[str, Callable[[Call], Emitted]] = MappingProxyType(
         "expand": _expand,
         "full": _full,
         "iota": _iota,
+        "native_layer_norm_backward.default": _layer_norm_backward,
         "permute": _permute,
         "slice": _slice,
         "slice_backward": _slice_backward,

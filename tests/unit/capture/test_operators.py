@@ -83,6 +83,19 @@ def test_the_plain_formula_agrees_with_the_kernel(causal):
     )
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_whose_elements_lie_apart_are_attended_to_as_they_are(causal):
+    together = operands()
+    apart = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in together]
+    assert all(x.stride(-1) > 1 for x in apart)
+    out, logsumexp = attention(*together, causal, 0.3)
+    torch.testing.assert_close(attention(*apart, causal, 0.3), (out, logsumexp))
+    wanted = attention_backward(out.cos(), *together, out, logsumexp, causal, 0.3)
+    strewn = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in (out.cos(), *together, out)]
+    lying = logsumexp.transpose(1, 2).contiguous().transpose(1, 2)
+    torch.testing.assert_close(attention_backward(*strewn, lying, causal, 0.3), wanted)
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_fake_operators_have_the_shapes_and_strides_of_the_real_ones(transposed):
     q, k, v = operands(t=6)

@@ -135,6 +135,58 @@ def test_every_operator_on_parts_gives_the_parts_of_the_whole(op, data, seed):
             assert_equal_outputs(got, expected, rule)
 
 
+def strewn(array):
+    """A part of a larger tensor, whose dims lie in memory in another order."""
+    order = tuple(reversed(range(array.ndim)))
+    whole = torch.from_numpy(np.array(array)).permute(order)
+    larger = torch.full([n + 2 for n in whole.shape], 1, dtype=whole.dtype)
+    if larger.is_floating_point():
+        larger.fill_(torch.nan)
+    part = larger[tuple(slice(1, 1 + n) for n in whole.shape)]
+    return part.copy_(whole).permute(order)
+
+
+@pytest.mark.parametrize("op", [name for name in NAMES if name not in ("full", "iota")])
+@settings(max_examples=3)
+@given(data=st.data(), seed=st.integers(0, 999))
+def test_every_operator_heeds_the_strides_of_its_operands(op, data, seed):
+    sample, rng = data.draw(calls(op)), np.random.default_rng(seed)
+    arrays, whole, mesh = draw_arrays(sample, rng), (-1,), Mesh((1,))
+    strategy = Strategy((whole,) * len(sample.outputs), (whole,) * len(sample.operands))
+    program, plan = one_call(sample, strategy, mesh)
+    place = Place(mesh=mesh, coordinate=(0,), device=torch.device("cpu"), groups=("",))
+    local = lower(program, plan)
+    inputs = [*map(strewn, arrays)]
+    unused = [torch.zeros(())] * (len(local.inputs) - len(inputs))
+    got = eager_module(local, program, place)([*inputs, *unused])[1:]
+    assert_equal_outputs([t.numpy() for t in got], expected_outputs(sample, arrays), sample)
+
+
+def test_one_row_out_of_a_message_is_normalized_as_it_is():
+    mesh, whole = Mesh((1,)), (-1,)
+    rows, mean, weight = (TensorType(DType.F64, shape) for shape in ((2, 3, 4), (2, 3, 1), (4,)))
+    operands = (rows, rows, mean, mean, weight, weight)
+    grad, x, *rest = (Value(n) for n in range(len(operands)))
+    sample = Sample(
+        "native_layer_norm_backward.default",
+        (grad, x, (4,), *rest, (True, True, True)),
+        operands,
+        (rows, weight, weight),
+    )
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=of.shape) for of in operands]
+    program, plan = one_call(sample, Strategy((whole,) * 3, (whole,) * 6), mesh)
+    place = Place(mesh=mesh, coordinate=(0,), device=torch.device("cpu"), groups=("",))
+    # Both ranks of two have sent one row of means and of deviations, side by side.
+    message = torch.from_numpy(np.concatenate([a.reshape(2, -1) for a in arrays[2:4]], axis=1))
+    parts = [message[:, :3].reshape(2, 3, 1), message[:, 3:].reshape(2, 3, 1)]
+    assert not any(part.is_contiguous() for part in parts)
+    inputs = [*map(torch.from_numpy, arrays[:2]), *parts, *map(torch.from_numpy, arrays[4:])]
+    made = eager_module(lower(program, plan), program, place)
+    got = made([*inputs, *[torch.zeros(())] * 4])[1:]
+    assert_equal_outputs([t.numpy() for t in got], expected_outputs(sample, arrays), sample)
+
+
 # Operators that must know where they are: their offsets have to add up over two axes.
 PLACED = (
     "iota",
