@@ -257,10 +257,11 @@ def _require_fit(
     Raises:
         InfeasibleError: it does not; says what stands in the way.
     """
+    reasons = "; ".join(filter(None, (pipelines.tightest, *pipelines.notes)))
     if whole.best is not None:
         if not whole.best.fits:
             way_out = _way_out(request, planner, whole.best, alike, progress)
-            raise _infeasible(request, whole.best, way_out, pipelines.tightest)
+            raise _infeasible(request, whole.best, way_out, reasons)
         return
     broken = whole.broken or pipelines.broken
     if broken is None:
@@ -271,7 +272,6 @@ def _require_fit(
                 hint="sizes that divide among so many devices, or another mesh or planner",
                 constraint="sizes",
             )
-        reasons = "; ".join(filter(None, (pipelines.tightest, *pipelines.notes)))
         raise InfeasibleError(
             need=f"a pipeline that fits and keeps {request.pinning.text}",
             got=reasons or f"none on {request.machine.name} that {planner.name} finds",
@@ -389,7 +389,7 @@ def _look(request: PlanRequest, planner: Planner, alike: _Alike, progress: Progr
 
 
 def _infeasible(
-    request: PlanRequest, smallest: Candidate, way_out: str, tightest: str
+    request: PlanRequest, smallest: Candidate, way_out: str, of_pipelines: str
 ) -> InfeasibleError:
     limit = request.limit_bytes
     state = smallest.plan.prediction.state_bytes
@@ -400,7 +400,7 @@ def _infeasible(
         got=f"{format_bytes(smallest.peak_bytes)} in the smallest plan found ({smallest.name}): "
         f"{format_bytes(state)} of parameters and optimizer state, "
         f"{format_bytes(rest)} of activations, gradients and buffers"
-        + (f"; {tightest}" if tightest else ""),
+        + (f"; {of_pipelines}" if of_pipelines else ""),
         hint=f"{way_out}{pins}, a smaller batch, or compute_dtype=torch.bfloat16",
         constraint="parameters and optimizer state" if state > rest else "activations",
         options=(way_out,),

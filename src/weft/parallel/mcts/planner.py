@@ -49,8 +49,9 @@ devices and group, and those of 512 devices take gigabytes."""
 LEAVES = {Level.FAST: 16, Level.BEST: 64}
 """Plans with cut layers that are simulated operator by operator. Chosen: as for `PLANS`; the first
 of each mesh is what pays by price."""
-HOMES = 0.7
-"""Share of the time limit after which the search over homes ends. Chosen."""
+ONE_STAGE, HOMES = 0.8, 0.7
+"""Share of the time limit after which no more plans of one stage are looked at where there may be
+pipelines, and share of that after which the search over homes ends. Chosen."""
 NAME = "groups of operators by tree search"
 
 
@@ -153,6 +154,7 @@ class _Search:
         self._prior = prior
         self._asked_to_stop = stop
         self._began_s = time.perf_counter()
+        self._share = 1.0 if request.max_stages == 1 else ONE_STAGE
         self._found: list[Proposal] | None = None
         self.notes: tuple[str, ...] = ()
 
@@ -243,8 +245,8 @@ class _Search:
         return self._stops(1.0)()
 
     def _stops(self, share: float) -> Callable[[], bool]:
-        """Whether to stop by now, if so much of the time is to be used."""
-        until_s = self._began_s + share * self._request.time_limit_s
+        """Whether to stop by now, if so much of the time for one stage is to be used."""
+        until_s = self._began_s + share * self._share * self._request.time_limit_s
         return lambda: self._asked_to_stop() or time.perf_counter() > until_s
 
 

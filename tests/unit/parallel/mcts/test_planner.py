@@ -1,11 +1,13 @@
 """Several decisions become plans; the best of them comes out."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from tests.programs import mlp
 from tests.uneven import MIXED
+from weft.core.errors import InfeasibleError
 from weft.parallel.experts import wide_grid
 from weft.parallel.mcts import planner as module
 from weft.parallel.mcts.planner import NAME, MctsPlanner
@@ -72,3 +74,21 @@ def test_what_is_searched_is_not_called_as_experts_call_theirs():
     assert len(set(names)) == 2
     assert [own.build().name for own in searched] == names
     assert not set(names) & {degrees.name for degrees in wide_grid(request)}
+
+
+@pytest.mark.parametrize(("most", "ended"), [(0, True), (1, False)])
+def test_time_is_left_for_pipelines_where_there_may_be_some(most, ended, monkeypatch):
+    clock = SimpleNamespace(now_s=0.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now_s))
+    request = PlanRequest(program=PROGRAM, machine=MIXED, time_limit_s=10.0, max_stages=most)
+    planner = MctsPlanner(prior=uniform, simulations=(1, 0))
+    search = planner.start(request, fold(PROGRAM), None, lambda _: None)
+    clock.now_s = 9.0
+    search.proposals()
+    assert any("was stopped" in note for note in search.notes) is ended
+
+
+def test_who_was_stopped_says_that_pipelines_were_not_looked_at():
+    planner = MctsPlanner(prior=uniform, stop=lambda: True)
+    with pytest.raises(InfeasibleError, match="pipelines were not looked at"):
+        plan(PROGRAM, MIXED, planner=planner, memory_limit_bytes=1e5)
