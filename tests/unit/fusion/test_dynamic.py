@@ -99,7 +99,13 @@ CASES = {
 SHAPES = [(4, 6), (3, 3), (17, 130)]
 
 
-@pytest.mark.parametrize("name", CASES)
+FEW = ("layer norm", "halves", "flat", "between matmuls")
+"""One of each kind; the others take as long again."""
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+)
 def test_one_function_makes_what_eager_makes_at_many_shapes(name, kernels):
     f, make = CASES[name]
     ours = compiled(f)

@@ -151,7 +151,14 @@ def in_a_new_process(tmp_path, monkeypatch):
     return done.stderr
 
 
-@pytest.mark.parametrize("damage", ["cut short", "gone", "all gone"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "cut short",
+        pytest.param("gone", marks=pytest.mark.slow),
+        pytest.param("all gone", marks=pytest.mark.slow),
+    ],
+)
 def test_kernels_that_are_damaged_are_made_anew(damage, tmp_path, monkeypatch):
     in_a_new_process(tmp_path, monkeypatch)
     (home,) = {path.parent for path in tmp_path.rglob("region_*.json")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -31,16 +32,26 @@ def small(memory):
     return replace(MACHINE, groups=(replace(group, device=device),))
 
 
-@pytest.mark.parametrize("program", [MLP, LAYERS], ids=["mlp", "transformer"])
-def test_plans_are_legal_and_say_who_made_them(planner, program):
-    found = plan(program, MACHINE, planner=planner, max_stages=1)
-    validate(found, program)
+PROGRAMS = {"mlp": MLP, "transformer": LAYERS}
+
+
+@cache
+def planned(planner, name):
+    """The plan of one stage, made once."""
+    return plan(PROGRAMS[name], MACHINE, planner=planner, max_stages=1)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_plans_are_legal_and_say_who_made_them(planner, name):
+    found = planned(planner, name)
+    validate(found, PROGRAMS[name])
     assert found.planner == planner
     assert found.prediction.peak_bytes <= found.memory_limit_bytes
 
 
 def test_the_same_question_has_the_same_answer(planner):
-    first, second = (plan(LAYERS, MACHINE, planner=planner, max_stages=1) for _ in range(2))
+    first = planned(planner, "transformer")
+    second = plan(LAYERS, MACHINE, planner=planner, max_stages=1)
     assert (first.mesh, first.strategies, first.copies) == (
         second.mesh,
         second.strategies,
@@ -48,16 +59,16 @@ def test_the_same_question_has_the_same_answer(planner):
     )
 
 
-@pytest.mark.parametrize("program", [MLP, LAYERS], ids=["mlp", "transformer"])
-def test_no_expert_that_fits_is_faster(planner, program):
-    found = plan(program, MACHINE, planner=planner, max_stages=1)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_expert_that_fits_is_faster(planner, name):
+    found = planned(planner, name)
     others = [other for other in found.alternatives if other.fits]
     assert others
     assert all(found.prediction.step_s <= other.step_s * (1 + 1e-9) for other in others)
 
 
 def test_memory_is_kept_to(planner):
-    roomy = plan(LAYERS, MACHINE, planner=planner, max_stages=1)
+    roomy = planned(planner, "transformer")
     limit = roomy.prediction.peak_bytes * 0.9
     tight = plan(LAYERS, MACHINE, planner=planner, max_stages=1, memory_limit_bytes=limit)
     validate(tight, LAYERS)
