@@ -7,7 +7,7 @@ import random
 import sys
 
 from benchmarks.job import program_of, workload_of
-from tests.dist.pipeline_rank import compared
+from tests.dist.pipeline_rank import tell
 from tests.homed import devices
 from weft.parallel.dqn.layered import Layered, LayerEnvironment
 from weft.parallel.request import PlanRequest
@@ -40,10 +40,7 @@ def main(about: dict) -> None:
     assert plan.homes
     with joined(timeout_s=60) as world:
         step = deploy(plan, workload, world=world, program=program)
-        losses = [float(step(workload.batch(number))) for number in range(2)]
-        state = step.full_state()
-        if world.is_first:
-            print(json.dumps(compared(workload, losses, state)))
+        tell(world, workload, step, 2)
 
 
 if __name__ == "__main__":

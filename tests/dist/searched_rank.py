@@ -6,7 +6,7 @@ import json
 import sys
 
 from benchmarks.job import program_of, workload_of
-from tests.dist.pipeline_rank import compared
+from tests.dist.pipeline_rank import tell
 from tests.searched import searched, searched_unequal, staged
 from weft.parallel.exact.pipelines.configs import Config
 from weft.runtime.deploy import deploy
@@ -25,10 +25,7 @@ def main(about: dict) -> None:
         else:
             plan = searched(program, Config(**about["config"]), about["schedule"])
         step = deploy(plan, workload, world=world, program=program)
-        losses = [float(step(workload.batch(number))) for number in range(steps)]
-        state = step.full_state()
-        if world.is_first:
-            print(json.dumps(compared(workload, losses, state)))
+        tell(world, workload, step, steps)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 
 from benchmarks.job import workload_of
-from tests.dist.pipeline_rank import compared
+from tests.dist.pipeline_rank import tell
 from tests.homed import devices
 from weft.capture import capture
 from weft.parallel.degrees import Degrees
@@ -49,10 +49,7 @@ def main(about: dict) -> None:
         ways = drawn(program, desk.schemes.layers, degrees.mesh, about["seed"])
         plan = desk.candidate(devices(4), degrees, 1e12, ways).plan
         step = deploy(plan, workload, world=world, program=program)
-        losses = [float(step(workload.batch(number))) for number in range(3)]
-        state = step.full_state()
-        if world.is_first:
-            print(json.dumps(compared(workload, losses, state)))
+        tell(world, workload, step, 3)
 
 
 if __name__ == "__main__":

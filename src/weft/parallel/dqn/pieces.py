@@ -10,16 +10,18 @@ from weft.core.errors import InputError
 from weft.machine.model import Device, Machine
 from weft.parallel.dqn.chain import Chain, Line
 from weft.parallel.dqn.cutting import POINTS
-from weft.parallel.pipeline.expert import crossing_bytes, forward_seconds, narrow_places
+from weft.parallel.pipeline.expert import (
+    BACKWARD,
+    crossing_bytes,
+    forward_seconds,
+    narrow_places,
+)
 from weft.parallel.pipeline.stages import forward_nodes
 from weft.parallel.weights import weight_values
 from weft.program.graph import Program, Role, Value
 
 __all__ = ["chain_of", "line_of"]
 
-BACKWARD = 2.0
-"""Time of the backward pass over that of the forward pass. Derived: of a product, the gradients of
-both operands, each as much work as the product."""
 PLACES = 4.0
 """Stages whose length tells which places are narrow compared with those around. Chosen: the most
 that the policy cuts."""

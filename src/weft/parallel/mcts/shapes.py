@@ -14,7 +14,7 @@ from itertools import pairwise
 from weft.cost.collective import collective_seconds
 from weft.machine.meeting import device_of
 from weft.machine.topology import Group, axis_group, nodes_of, with_nodes_of
-from weft.parallel.pipeline.expert import forward_seconds
+from weft.parallel.pipeline.expert import BACKWARD, forward_seconds
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.orders import orders
 from weft.parallel.pipeline.stage_sketch import Shape, shared_out
@@ -35,9 +35,6 @@ LEAST_ROUNDS = 0.5
 CHUNKS = (2, 3, 4)
 """Stages of a group that are tried. Derived: each halving of the bubble is worth half as much as
 the last, and every chunk sends its activations once more."""
-BACKWARD = 2.0
-"""Time of the backward pass over that of the forward pass. Derived: of a product, the gradients of
-both operands, each as much work as the product."""
 
 
 def shapes(request: PlanRequest, least_groups: int) -> list[Shape]:

@@ -38,6 +38,7 @@ from weft.parallel.plan import ParallelPlan
 from weft.program.graph import Program
 
 __all__ = [
+    "BACKWARD",
     "crossing_bytes",
     "even_cuts",
     "even_runs",
@@ -292,6 +293,9 @@ def forward_seconds(part: Program, nodes: Sequence[int], device: Device) -> list
     return [_seconds(part, number, device, paid[number]) for number in nodes]
 
 
+BACKWARD = 2.0
+"""Time of the backward pass over that of the forward pass. Derived: of a product, the gradients of
+both operands, each as much work as the product."""
 NARROW = 1.25
 """Bytes across a cut over the fewest nearby, up to which it is a place to cut. Derived: inside a
 layer of a transformer at least twice the stream crosses, between layers the stream alone."""
