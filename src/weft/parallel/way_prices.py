@@ -349,12 +349,12 @@ class Prices:
             Way.WHOLE: (gathered, (_GATHER, made, not ends)),
             Way.LAST: (gathered, (_GATHER, made, not ends), (_GATHER, read, side.returned)),
         }[way]
-        if self._is_table(layer) and way is Way.COLUMNS:
+        if layer.is_table(self.runs.program) and way is Way.COLUMNS:
             moves = (
                 (_GATHER if side.made else _TRADE, made, True),
                 (_TRADE, made, not side.arriving),
             )
-        elif self._is_table(layer) and way is Way.SUMMANDS:
+        elif layer.is_table(self.runs.program) and way is Way.SUMMANDS:
             moves = moves[1:-1]
         return sum(
             collective_seconds(kind, num_bytes, self._axes[axis])
@@ -387,9 +387,6 @@ class Prices:
         """Axes by how slow they are; of two that are alike, the outer one is the slower."""
         gathered = [collective_seconds(_GATHER, _MEBIBYTE, group) for group in self._axes]
         return [(seconds, -axis) for axis, seconds in enumerate(gathered)]
-
-    def _is_table(self, layer: Layer) -> bool:
-        return self.runs.program.nodes[layer.reader].op == "embedding.default"
 
     def _read(self, layer: Layer) -> Value:
         program = self.runs.program

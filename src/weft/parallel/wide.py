@@ -94,6 +94,10 @@ class Layer:
     dims: Mapping[Way, int]
     tail: frozenset[int] = frozenset()
 
+    def is_table(self, program: Program) -> bool:
+        """Whether the weight is looked up."""
+        return program.nodes[self.reader].op == "embedding.default"
+
     def cut(self, program: Program, way: Way) -> WeightCut:
         """The cut of one of the ways that cut the weight."""
         rank = len(program.nodes[self.parameter].outputs[0].shape)

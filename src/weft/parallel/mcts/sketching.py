@@ -160,7 +160,8 @@ class _Sketching:
             columns=_numbers(self._size(own, Way.COLUMNS) for own in its_layers),
             summands=_numbers(self._size(own, Way.SUMMANDS) for own in its_layers),
             is_table=np.asarray(
-                [own is not None and self._is_table(own) for own in its_layers], dtype=np.bool_
+                [own is not None and own.is_table(self.program) for own in its_layers],
+                dtype=np.bool_,
             ),
         )
 
@@ -175,9 +176,6 @@ class _Sketching:
         if layer is None or way not in layer.dims:
             return 0
         return self.program.nodes[layer.parameter].outputs[0].shape[layer.dims[way]]
-
-    def _is_table(self, layer: Layer) -> bool:
-        return self.program.nodes[layer.reader].op == "embedding.default"
 
     def _completed(self, gradients: Sequence[set[Value]]) -> tuple[Integers, Integers]:
         """Positions at which gradients are complete, and whose turn comes after them there."""
