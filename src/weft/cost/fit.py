@@ -20,9 +20,9 @@ from weft.cost.fit_attention import AttentionTime, fit_attention
 from weft.cost.roofline import VIEW, operator_seconds
 from weft.machine.curve import Curve
 from weft.machine.model import CollectiveCurve, Device, Link, Machine, NodeGroup
-from weft.program.graph import Arg
+from weft.program.graph import Arg, Value
 from weft.program.operators import operator
-from weft.program.types import TensorType
+from weft.program.types import DType, TensorType
 
 __all__ = [
     "Call",
@@ -75,7 +75,8 @@ class Measurements:
         fuses: see `Device`.
         num_ranks: ranks on this host.
         source: machine, date and versions, for the provenance of every figure.
-        products: of at least one element type.
+        products: of at least one element type, small enough for caches.
+        large_products: too large for caches, in f32; may be empty.
         attention: causal and full, of the same sizes; may be empty.
         operators: by operator name, at the sizes of `roofline.measured_size_bytes`; "traffic"
             for a plain element-wise operator.
@@ -94,6 +95,7 @@ class Measurements:
     num_ranks: int
     source: str
     products: tuple[ProductTime, ...]
+    large_products: tuple[ProductTime, ...]
     attention: tuple[AttentionTime, ...]
     operators: Mapping[str, Points]
     launch_s: float
@@ -229,8 +231,37 @@ def _device(found: Measurements) -> Device:
             attention_row_s={op: figure(s, "s") for op, s in attention.row_s.items()},
             attention_score_s={op: figure(s, "s") for op, s in attention.score_s.items()},
         )
+    device = _with_product_traffic(found, device)
     launches = _launches(found, device)
     return replace(device, operator_launch_s={name: figure(s, "s") for name, s in launches.items()})
+
+
+_TRAFFIC_OF_PRODUCTS = tuple(1.0 + 0.25 * n for n in range(21))
+"""Weights that are tried: from a product that streams to one six times slower."""
+
+
+def _with_product_traffic(found: Measurements, device: Device) -> Device:
+    """With the weight of bytes at which large products are priced nearest to what they took."""
+    if not found.large_products:
+        return device
+
+    def weighing(weight: float) -> Device:
+        return replace(device, matmul_traffic=measured(weight, "B/B", found.source))
+
+    def off(weight: float) -> float:
+        own = weighing(weight)
+        return sum(math.log(_product_s(p, own) / p.seconds) ** 2 for p in found.large_products)
+
+    return weighing(min(_TRAFFIC_OF_PRODUCTS, key=off))
+
+
+def _product_s(p: ProductTime, device: Device) -> float:
+    a, b, made = (
+        TensorType(DType(p.dtype), size)
+        for size in ((p.rows, p.depth), (p.depth, p.columns), (p.rows, p.columns))
+    )
+    args = ("mk,kn->mn", Value(0), Value(1))
+    return operator_seconds("einsum", args, (a, b), (made,), device)
 
 
 def _launches(found: Measurements, device: Device) -> dict[str, float]:

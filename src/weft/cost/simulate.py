@@ -5,8 +5,9 @@ one at a time, in the order of issue; a task starts when its queue is free and t
 depends on have ended. A collective also waits for all computation issued before it: that is
 how torch starts one, with NCCL (its stream waits for the current stream) as with gloo (the host
 has done what comes before). So a gather that is issued early hides behind what follows it, and
-never runs ahead of the program. Knows durations, dependencies and bytes. Does not know what a
-task is.
+never runs ahead of the program. Whoever issues a collective of what another one makes waits for
+that one first, and so does all computation issued later. Knows durations, dependencies and bytes.
+Does not know what a task is.
 
 With d the duration of a collective and `overlap` the share of it that computation can hide, the
 compute queue is held up for (1 - overlap) d, counted from its last task issued before:
@@ -162,14 +163,13 @@ class _Queues:
         self._blocking = blocking
 
     def earliest(self, task: Task) -> float:
-        """When a task could start, if it was for this device alone [s]."""
-        start = self.compute_s
-        if task.stream is Stream.COMMUNICATION and self.sending_s > start:
-            start = self.sending_s
+        """Issue a task; when it could start, if it was for this device alone [s]."""
         for earlier in task.depends:
-            if self.ends[earlier] > start:
-                start = self.ends[earlier]
-        return start
+            if self.ends[earlier] > self.compute_s:
+                self.compute_s = self.ends[earlier]
+        if task.stream is Stream.COMMUNICATION and self.sending_s > self.compute_s:
+            return self.sending_s
+        return self.compute_s
 
     def run(self, number: int, task: Task, start_s: float) -> None:
         """Run a task."""
@@ -209,17 +209,15 @@ def _schedule(tasks: Sequence[Task], overlap: float) -> tuple[list[float], list[
     compute_free_s = communication_free_s = 0.0
     blocking = 1.0 - overlap
     for i, task in enumerate(tasks):
-        on_compute = task.stream is Stream.COMPUTE
-        start = compute_free_s if on_compute else max(compute_free_s, communication_free_s)
         for earlier in task.depends:
-            if ends[earlier] > start:
-                start = ends[earlier]
-        starts[i] = start
-        ends[i] = start + task.seconds
-        if on_compute:
-            compute_free_s = ends[i]
+            if ends[earlier] > compute_free_s:
+                compute_free_s = ends[earlier]
+        if task.stream is Stream.COMPUTE:
+            starts[i] = compute_free_s
+            compute_free_s = ends[i] = compute_free_s + task.seconds
         else:
-            communication_free_s = ends[i]
+            starts[i] = max(compute_free_s, communication_free_s)
+            communication_free_s = ends[i] = starts[i] + task.seconds
             compute_free_s += blocking * task.seconds
     return starts, ends, max(compute_free_s, communication_free_s)
 

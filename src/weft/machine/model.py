@@ -54,12 +54,15 @@ class Device:
         matmul_half_width: rows or columns of a product at which it reaches half its rate.
         matmul_half_depth: contracted elements at which it reaches half its rate.
         matmul_few_columns: columns of a product at which it takes twice as long as they are worth.
+        matmul_traffic: bytes of plain traffic that take as long as a byte of a product's operands
+            and result.
         attention_share: rate of attention as a share of the rate of matrix products.
         attention_block: keys in a tile; causal attention skips whole tiles only.
         attention_row_s: for each query of each head, beside products, by operator name [s].
         attention_score_s: for each of its scores, beside products, by operator name [s].
         operator_curves: measured seconds against bytes moved, by operator name, in f32; the
-            name "traffic" stands for operators that were not measured.
+            name "traffic" stands for operators that were not measured, and "sum.columns" for
+            sums whose last dim stays.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Device:
     matmul_half_width: Quantity | None = None
     matmul_half_depth: Quantity | None = None
     matmul_few_columns: Quantity | None = None
+    matmul_traffic: Quantity | None = None
     attention_share: Quantity | None = None
     attention_block: Quantity | None = None
     attention_row_s: Mapping[str, Quantity] = field(default_factory=dict[str, Quantity])
@@ -251,7 +255,10 @@ class Machine:
 
 
 def _device_plain(device: Device) -> list[object]:
-    few = device.matmul_few_columns
+    products = {
+        "matmul_few_columns": device.matmul_few_columns,
+        "matmul_traffic": device.matmul_traffic,
+    }
     # Where there are none, the digest is that of files from before there were any.
     added: list[object] = [
         {name: float(figure.value) for name, figure in figures.items()}
@@ -259,7 +266,7 @@ def _device_plain(device: Device) -> list[object]:
             device.operator_launch_s,
             device.attention_row_s,
             device.attention_score_s,
-            {"matmul_few_columns": few} if few is not None else {},
+            {name: figure for name, figure in products.items() if figure is not None},
         )
     ]
     while added and not added[-1]:

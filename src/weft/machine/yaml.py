@@ -326,6 +326,7 @@ _device = _record(
         "matmul_half_width": _in("elements"),
         "matmul_half_depth": _in("elements"),
         "matmul_few_columns": _in("elements"),
+        "matmul_traffic": _in("B/B"),
         "attention_share": _in("share"),
         "attention_block": _in("elements"),
         "attention_row_s": _mapping_of(_in("s")),

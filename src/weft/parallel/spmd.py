@@ -3,8 +3,9 @@
 Nodes become `Run` instructions on local types; copies become collectives. A reduction starts
 as soon as its summands exist, so that it overlaps with what follows. A gather waits for its
 first reader, so that it holds memory for a short time, but the gather of a weight is moved
-ahead, so that it overlaps with what comes before (`prefetch`). Small collectives are joined
-into messages (`bundle`).
+ahead, so that it overlaps with what comes before (`prefetch`). A collective of what another one
+makes is put off, so that nobody waits for the other (`chained`). Small collectives are joined into
+messages (`bundle`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 
 from weft.core.errors import VerifyError
 from weft.parallel.bundle import with_bundles
+from weft.parallel.chained import put_off_chained
 from weft.parallel.local import (
     Collective,
     CollectiveKind,
@@ -57,7 +59,7 @@ def lower(program: Program, plan: ParallelPlan) -> LocalProgram:
 
 def lower_expanded(expanded: Program, plan: ParallelPlan) -> LocalProgram:
     """`lower` for a program to which the plan's recomputation has been applied already."""
-    local = prefetch_weights(_Lowering(expanded, plan).run())
+    local = put_off_chained(prefetch_weights(_Lowering(expanded, plan).run()))
     return with_last_use(with_bundles(local))
 
 

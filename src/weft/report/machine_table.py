@@ -24,6 +24,7 @@ _WORDS = {
     "matmul_half_width": "product width at half rate",
     "matmul_half_depth": "product depth at half rate",
     "matmul_few_columns": "product columns that take twice as long",
+    "matmul_traffic": "traffic of products beside that of other operators",
     "attention_share": "attention, share of product rate",
     "attention_block": "attention, keys in a tile",
     "attention_row_s": "attention, each query",

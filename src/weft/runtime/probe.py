@@ -158,10 +158,8 @@ def measurements_of(found: Found, num_ranks: int, *, cuda: bool = False) -> Meas
         num_ranks=num_ranks,
         source=f"measured on {name}, {num_ranks} ranks at once, "
         f"{date.today().isoformat()}, torch {torch.__version__}",
-        products=tuple(
-            ProductTime(dtype=dtype, rows=int(m), depth=int(k), columns=int(n), seconds=value[0])
-            for (dtype, m, k, n, _), value in items_of(found, "product")
-        ),
+        products=_products_of(found, "product"),
+        large_products=_products_of(found, "large"),
         attention=tuple(
             AttentionTime(
                 size=(int(b), int(h), int(t), int(d)),
@@ -178,6 +176,13 @@ def measurements_of(found: Found, num_ranks: int, *, cuda: bool = False) -> Meas
         memory_bytes=found["memory"][0],
         collectives=points_of(found, "collective"),
         overlap=found["overlap"][0] if num_ranks > 1 else 0.0,
+    )
+
+
+def _products_of(found: Found, group: str) -> tuple[ProductTime, ...]:
+    return tuple(
+        ProductTime(dtype=dtype, rows=int(m), depth=int(k), columns=int(n), seconds=value[0])
+        for (dtype, m, k, n, _), value in items_of(found, group)
     )
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from weft.capture.operators import uniform
-from weft.cost.roofline import TRAFFIC, measured_size_bytes
+from weft.cost.roofline import COLUMN_SUM, TRAFFIC, measured_size_bytes
 from weft.program.graph import Arg, Value
 from weft.program.types import DType, TensorType
 
@@ -49,6 +49,13 @@ class _Case:
     args: tuple[Arg, ...]
     run: Callable[..., object] | None = None
     """What runs it, where it has no ATen name or takes a type."""
+    curve: str = ""
+    """Name of its curve, if that is not the operator's."""
+
+    @property
+    def name(self) -> str:
+        """Name of its curve."""
+        return self.curve or self.op
 
 
 def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
@@ -76,6 +83,7 @@ _CASES = (
     _Case("masked_fill.Scalar", ("x", "m", 0.0)),
     _Case("cast", ("x", "bf16"), lambda x, _: aten.to.dtype(x, torch.bfloat16)),
     _Case("sum", ("x", (1,), True), aten.sum.dim_IntList),
+    _Case("sum", ("x", (0,), True), aten.sum.dim_IntList, curve=COLUMN_SUM),
     _Case("amax", ("x", (1,), True), aten.amax.default),
     _Case("cumsum", ("x", 1), aten.cumsum.default),
     _Case("cat", (("x", "y"), 1), _cat),
@@ -99,10 +107,10 @@ _CASES = (
 
 _PLAIN = _Case("add.Tensor", ("x", "y"))
 
-_BY_NAME = {case.op: case for case in _CASES} | {TRAFFIC: _PLAIN}
+_BY_NAME = {case.name: case for case in _CASES} | {TRAFFIC: _PLAIN}
 
 OPERATOR_ITEMS: tuple[str, ...] = (
-    *(f"operator|{case.op}|{n}" for case in _CASES for n in _OPERATOR_ELEMENTS),
+    *(f"operator|{case.name}|{n}" for case in _CASES for n in _OPERATOR_ELEMENTS),
     *(f"operator|uniform|{n}" for n in _OPERATOR_ELEMENTS[:-1]),
     *(f"operator|{TRAFFIC}|{n}" for n in _TRAFFIC_ELEMENTS),
 )

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import cycle
 from pathlib import Path
 from statistics import mean, median
 from typing import TypeAlias
@@ -108,6 +109,7 @@ def _items(bench: _Bench, num_ranks: int, circles: list[list[int]]) -> list[_Ite
     ]
     if bench.device.type == "cpu":
         # Devices that fuse never run these alone, and flash attention takes no f32.
+        items += _large_product_items(bench)
         items += _attention_items(bench)
         items += _call_items(bench)
         items += [(key, lambda k=key: _operator(bench, k)) for key in OPERATOR_ITEMS]
@@ -259,6 +261,16 @@ _PRODUCTS = (
 )
 """Rows, depth and columns of products in f32; the first also in the other element types."""
 
+_LARGE_PRODUCTS = (
+    (1024, 16, 8192),
+    (1024, 64, 8192),
+    (8192, 1024, 64),
+    (2048, 1024, 1024),
+    (16384, 256, 128),
+)
+"""Those that make or read more than inner caches hold; of a device that fuses their traffic hides
+behind arithmetic, and they are not measured."""
+
 _LAYOUTS = ("nn", "nt", "tn")
 """Operands as they lie in memory: plain, of a linear layer, of a weight gradient."""
 
@@ -273,6 +285,16 @@ def _product_items(bench: _Bench) -> list[_Item]:
             lambda t=dtype, s=(m * scale, k * scale, n * scale), o=layout: _product(bench, t, s, o),
         )
         for dtype, (m, k, n), layout in cases
+    ]
+
+
+def _large_product_items(bench: _Bench) -> list[_Item]:
+    return [
+        (
+            f"large|f32|{m}|{k}|{n}|{layout}",
+            lambda s=(m, k, n), o=layout: _product(bench, "f32", s, o),
+        )
+        for (m, k, n), layout in zip(_LARGE_PRODUCTS, cycle(_LAYOUTS), strict=False)
     ]
 
 

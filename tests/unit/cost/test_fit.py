@@ -73,6 +73,7 @@ FOUND = Measurements(
     num_ranks=2,
     source="measured in a test",
     products=products(),
+    large_products=(),
     attention=(),
     operators={
         "tanh.default": ((8e3, 4e-6), (8e5, 3e-4), (8e6, 3e-3)),
@@ -120,6 +121,30 @@ def test_fitted_products_are_predicted_as_measured_and_what_they_move_beside() -
         seconds = operator_seconds("einsum", args, types[:2], types[2:], device)
         moved_s = traffic.seconds_at(4.0 * (m * k + k * n + m * n)) - traffic.seconds[0]
         assert seconds == pytest.approx(product_s(m, k, n, **law) + moved_s, rel=1e-3)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.5, 4.0])
+def test_large_products_give_back_what_their_bytes_weigh(weight: float) -> None:
+    traffic = fit_machine(FOUND).groups[0].device.operator_curves["traffic"]
+    times = tuple(
+        ProductTime(
+            dtype="f32",
+            rows=m,
+            depth=k,
+            columns=n,
+            seconds=product_s(m, k, n)
+            + traffic.seconds_at(weight * 4.0 * (m * k + k * n + m * n))
+            - traffic.seconds[0],
+        )
+        for m, k, n in ((1024, 16, 8192), (8192, 1024, 64))
+    )
+    device = fit_machine(replace(FOUND, large_products=times)).groups[0].device
+    assert device.matmul_traffic is not None
+    assert device.matmul_traffic.value == weight
+
+
+def test_without_large_products_bytes_weigh_what_they_do_elsewhere() -> None:
+    assert fit_machine(FOUND).groups[0].device.matmul_traffic is None
 
 
 def test_each_element_type_gets_its_own_rate() -> None:

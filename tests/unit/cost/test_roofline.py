@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from weft.core.errors import InputError, VerifyError
 from weft.core.provenance import Quantity, derived
 from weft.cost.fusion import Paid
-from weft.cost.roofline import TRAFFIC, measured_size_bytes, operator_seconds
+from weft.cost.roofline import COLUMN_SUM, TRAFFIC, measured_size_bytes, operator_seconds
 from weft.machine.curve import Curve
 from weft.machine.model import Device
 from weft.machine.presets import preset
@@ -147,6 +147,32 @@ def test_products_take_their_arithmetic_and_what_they_move_but_on_a_device_that_
     assert product(device, 512, 512, 512) == pytest.approx(computed_s + moved_s)
     fused = replace(device, fuses=True)
     assert product(fused, 512, 512, 512) == pytest.approx(max(computed_s, moved_s + 1e-3))
+
+
+def test_bytes_of_products_weigh_more_where_a_device_says_so() -> None:
+    plain, heavy = (
+        measured(traffic=CURVE),
+        replace(measured(traffic=CURVE), matmul_traffic=figure(2.5)),
+    )
+    moved_s = CURVE.seconds_at(2.5 * 12.0 * 512**2) - CURVE.seconds_at(12.0 * 512**2)
+    assert product(heavy, 512, 512, 512) - product(plain, 512, 512, 512) == pytest.approx(moved_s)
+    x = f32(1000)
+    assert pointwise(heavy, "neg.default", x) == pointwise(plain, "neg.default", x)
+    fused = replace(heavy, fuses=True)
+    assert product(fused, 512, 512, 512) == product(replace(plain, fuses=True), 512, 512, 512)
+
+
+@pytest.mark.parametrize(("dims", "name"), [((0,), COLUMN_SUM), ((1,), "sum"), ((0, -1), "sum")])
+def test_a_sum_that_adds_rows_has_a_curve_of_its_own(dims: tuple[int, ...], name: str) -> None:
+    curves = {key: replace(CURVE, seconds=(s, s)) for key, s in (("sum", 1.0), (COLUMN_SUM, 2.0))}
+    device = replace(PLAIN, operator_curves=curves)
+    made = f32(*(n for d, n in enumerate((64, 32)) if d not in dims and d - 2 not in dims))
+
+    def seconds(own: Device) -> float:
+        return operator_seconds("sum", (Value(0), dims), (f32(64, 32),), (made,), own)
+
+    assert seconds(device) == curves[name].seconds[0]
+    assert seconds(replace(PLAIN, operator_curves={"sum": curves["sum"]})) == 1.0
 
 
 def test_a_curve_is_read_at_the_size_at_which_it_is_measured() -> None:

@@ -149,7 +149,9 @@ def test_with_full_overlap_streams_are_two_queues_in_order_of_issue(tasks: list[
     ends: list[float] = []
     for t in tasks:
         queues = (COMPUTE,) if t.stream is COMPUTE else (COMPUTE, COMMUNICATION)
-        start = max([*(free[queue] for queue in queues), *(ends[d] for d in t.depends)])
+        ready = max([free[COMPUTE], *(ends[d] for d in t.depends)])
+        start = max(ready, *(free[queue] for queue in queues))
+        free[COMPUTE] = ready
         ends.append(start + t.seconds)
         free[t.stream] = ends[-1]
     timeline = run(tasks, 1.0)
@@ -168,6 +170,16 @@ def test_a_collective_does_not_run_ahead_of_computation_issued_before_it() -> No
     tasks = [task(COMPUTE, 3.0), task(COMMUNICATION, 1.0), task(COMPUTE, 3.0)]
     assert [e.start_s for e in run(tasks, 1.0).events if e.stream is COMMUNICATION] == [3.0]
     assert run(tasks, 1.0).step_s == 6.0
+
+
+def test_computation_waits_for_what_a_collective_issued_before_it_reads() -> None:
+    reduce, gather = task(COMMUNICATION, 4.0), task(COMMUNICATION, 2.0, 0)
+    tasks = [reduce, gather, task(COMPUTE, 3.0)]
+    assert [e.start_s for e in run(tasks, 1.0).events] == [0.0, 4.0, 4.0]
+    put_off = [reduce, task(COMPUTE, 3.0), gather]
+    assert [run(order, 1.0).step_s for order in (tasks, put_off)] == [7.0, 6.0]
+    (together,) = simulate_together([tasks], [True, True, False], overlap=1.0, resident_bytes=[0])
+    assert together == run(tasks, 1.0)
 
 
 def test_half_an_overlap_holds_computation_up_for_half_the_collective() -> None:
