@@ -67,9 +67,8 @@ def staged(
     machine = of_mixed(sum(sizes))
     sketch = StageSketch(PlanRequest(program=program, machine=machine), None)
     shape = Shape(sizes, tuple(standing), micro_batches)
-    cuts = sketch.even_cuts(shape, degrees, 1)
-    assert cuts is not None
-    decided = Staged(shape=shape, inside=degrees, schedule=schedule, chunks=1, cuts=cuts)
+    even, *_ = sketch.cuts(shape, degrees, 1)
+    decided = Staged(shape=shape, inside=degrees, schedule=schedule, chunks=1, cuts=even)
     again = (Recompute(0, 2, 1), Recompute(0, 1, 1), Recompute(1, 2, 1), Recompute(2, 2, 0))
     return sketch.made(replace(sketch.staging(decided), again=again[: len(sizes)]))
 

@@ -19,6 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
+from weft.core.divisors import divisors
 from weft.core.errors import InfeasibleError, InputError
 from weft.parallel.candidate import Candidate
 from weft.parallel.degrees import Degrees
@@ -359,7 +360,7 @@ def _meshes(request: PlanRequest, rows: int) -> list[tuple[int, int]]:
     total = request.machine.num_devices
     if request.mesh is not None:
         return _pairs_of(request.mesh)
-    pairs = [(total // n, n) for n in range(1, total + 1) if total % n == 0]
+    pairs = [(total // n, n) for n in divisors(total)]
     return [pair for pair in pairs if rows % pair[0] == 0] or pairs[-1:]
 
 

@@ -62,7 +62,8 @@ class _Way:
     Attributes:
         seconds: that a step is expected to take [s].
         shape: groups and micro-batches.
-        cuts: of each stage but the first, its first piece.
+        cuts: of each stage but the first, its first piece; none where two of the policy's stages
+            begin in one piece.
     """
 
     seconds: float
@@ -173,9 +174,8 @@ class _Pipelines:
                 edges = (0, *(device for _, device in found), line.num_devices)
                 sizes = tuple(b - a for a, b in pairwise(edges))
                 cuts = _in_pieces(part, [firsts[piece] for piece, _ in found])
-                if cuts:
-                    shape = Shape(sizes, in_rank_order(stages), parts)
-                    yield _Way(seconds=seconds, shape=shape, cuts=cuts)
+                shape = Shape(sizes, in_rank_order(stages), parts)
+                yield _Way(seconds=seconds, shape=shape, cuts=cuts)
 
     def _may_be_pinned(self, rows: Rows, stages: int) -> bool:
         """Whether so many stages can be where they are pinned; what forbids it is noted."""
@@ -193,6 +193,7 @@ class _Pipelines:
             way: the cut.
             tried: these numbers of devices only; any if empty.
         """
+        own_cuts = (way.cuts,) if way.cuts else ()
         for inner in self._inner(way.shape):
             if tried and inner not in tried:
                 continue
@@ -200,14 +201,13 @@ class _Pipelines:
                 inside = tuple(self._degrees(size, inner, zero) for size in way.shape.sizes)
                 if not all(self._sketch.is_possible(way.shape.micro_batches, d) for d in inside):
                     continue
-                even = self._sketch.even_cuts(way.shape, inside, 1)
                 priced = [
                     self._sketch.staging(
                         Staged(
                             shape=way.shape, inside=inside, schedule=schedule, chunks=1, cuts=cuts
                         )
                     )
-                    for cuts in dict.fromkeys((way.cuts, even or way.cuts))
+                    for cuts in dict.fromkeys((*own_cuts, *self._sketch.cuts(way.shape, inside, 1)))
                     if self._sketch.keeps_stages(way.shape.micro_batches, cuts)
                     for schedule in SCHEDULES
                 ]

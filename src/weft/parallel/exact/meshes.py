@@ -7,6 +7,7 @@ for machines small enough for the larger programme.
 
 from __future__ import annotations
 
+from weft.core.divisors import divisors
 from weft.machine.model import Machine
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
@@ -32,14 +33,10 @@ def candidate_meshes(machine: Machine, level: Level, rows: int) -> tuple[Mesh, .
     """
     total = machine.num_devices
     node = min(group.devices_per_node for group in machine.groups)
-    inner = [n for n in _divisors(total) if 1 < n < total and (node % n == 0 or n % node == 0)]
+    inner = [n for n in divisors(total) if 1 < n < total and (node % n == 0 or n % node == 0)]
     if level is Level.FAST:
         inner = [n for n in inner if n <= node or n == 2 * node]
     shapes = [(total,), *((total // n, n) for n in inner)]
     if level is Level.FAST:
         shapes = [shape for shape in shapes if shape[0] <= rows] or shapes
     return tuple(Mesh(shape) for shape in shapes)
-
-
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]

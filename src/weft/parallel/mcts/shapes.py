@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from weft.core.divisors import divisors
 from weft.cost.collective import collective_seconds
 from weft.machine.meeting import device_of
 from weft.machine.topology import Group, axis_group, nodes_of, with_nodes_of
 from weft.parallel.pipeline.expert import BACKWARD, forward_seconds
 from weft.parallel.pipeline.in_pieces import Rows
+from weft.parallel.pipeline.insides import shared_out
 from weft.parallel.pipeline.orders import orders
-from weft.parallel.pipeline.stage_sketch import Shape, shared_out
+from weft.parallel.pipeline.stage_sketch import Shape
 from weft.parallel.pipeline.standing import in_rank_order, ranks_of_groups
 from weft.parallel.pipeline.unlike import kinds_apart
 from weft.parallel.request import PlanRequest
@@ -56,7 +58,7 @@ def shapes(request: PlanRequest, least_groups: int) -> list[Shape]:
         least, most = max(2.0, LEAST_ROUNDS * groups), MOST_ROUNDS * groups
         found += [
             Shape(sizes, standing, count)
-            for count in _divisors(rows)
+            for count in divisors(rows)
             if least <= count <= most and _fits(request, sizes, standing, rows // count)
         ]
     return found
@@ -70,7 +72,7 @@ def _groups(request: PlanRequest) -> Iterator[tuple[tuple[int, ...], tuple[int, 
             for standing in orders(machine, blocks):
                 yield tuple(blocks[block] for block in standing), standing
     total, node = machine.num_devices, min(group.devices_per_node for group in machine.groups)
-    for groups in _divisors(total):
+    for groups in divisors(total):
         each = total // groups
         if each % node == 0 or node % each == 0:  # none lies across two nodes in part
             yield (each,) * groups, in_rank_order(groups)
@@ -156,7 +158,3 @@ def _forward_s(rows: Rows, seconds: list[float]) -> float:
         edges.append(edges[-1] + length)
     of_piece = [ends[b] - ends[a] for a, b in pairwise(edges)]
     return sum(of_piece[piece] for piece in rows.pieces.order)
-
-
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]

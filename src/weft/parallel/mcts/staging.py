@@ -19,7 +19,8 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.mcts.search import Tree, value_of
 from weft.parallel.mcts.shapes import Expected, shapes, ways
 from weft.parallel.mcts.sketch import Floats
-from weft.parallel.pipeline.stage_sketch import Lies, Shape, Staged, StageSketch, Staging, insides
+from weft.parallel.pipeline.insides import insides
+from weft.parallel.pipeline.stage_sketch import Lies, Shape, Staged, StageSketch, Staging
 
 __all__ = ["StageSearch", "StageState"]
 
@@ -72,6 +73,7 @@ class StageSearch:
         self.shapes, self._prior = _expected(sketch, least_groups)
         self._kinds: dict[int, _Kinds] = {}
         self._known: dict[Staged, Staging] = {}
+        self._cuts: dict[tuple[Shape, tuple[Degrees, ...], tuple[str, int]], Staged | None] = {}
         self._root = Tree(StageState())
 
     def run(self, simulations: int, stop: Callable[[], bool] = lambda: False) -> None:
@@ -176,11 +178,20 @@ class StageSearch:
     def _cut(
         self, shape: Shape, inside: tuple[Degrees, ...], way: tuple[str, int]
     ) -> Staged | None:
-        """The pipeline whose stages share out work by speed; none if there are too few pieces."""
-        cuts = self._sketch.even_cuts(shape, inside, way[1])
-        if cuts is None:
-            return None
-        return Staged(shape=shape, inside=inside, schedule=way[0], chunks=way[1], cuts=cuts)
+        """The shortest pipeline of those whose cuts are worth a try; none without any."""
+        key = (shape, inside, way)
+        if key not in self._cuts:
+            priced = [
+                self._sketch.staging(
+                    Staged(shape=shape, inside=inside, schedule=way[0], chunks=way[1], cuts=cuts)
+                )
+                for cuts in self._sketch.cuts(shape, inside, way[1])
+            ]
+            best = min(priced, key=lambda own: own.rank, default=None)
+            if best is not None:
+                self._known.setdefault(best.staged, best)
+            self._cuts[key] = None if best is None else best.staged
+        return self._cuts[key]
 
     def _variations(self, staged: Staged) -> Iterator[Staged]:
         """Pipelines that differ in one choice, most telling first."""

@@ -7,9 +7,8 @@ pipelines take follows from sums of pieces and from the schedule, in millisecond
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
@@ -33,12 +32,12 @@ from weft.parallel.pipeline.piece_costs import joined, piece_costs
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.schedule import in_flight, order
 from weft.parallel.pipeline.slicing import Slicer, stage_plans
+from weft.parallel.pipeline.sparing import sparing_cuts
 from weft.parallel.pipeline.standing import ranks_of_groups
 from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
-from weft.parallel.rows import batch_rows
 
-__all__ = ["Shape", "StageSketch", "Staged", "Staging", "insides", "shared_out"]
+__all__ = ["Shape", "StageSketch", "Staged", "Staging"]
 
 SAVINGS = 6
 """Times that stages recompute more, until their group has room. Chosen: what is missing is known to
@@ -203,25 +202,59 @@ class StageSketch:
             self._costs[key] = piece_costs(rows, slicer.plan, name, machine, known)
         return self._costs[key]
 
-    def even_cuts(
+    def cuts(
         self, shape: Shape, inside: Sequence[Degrees], chunks: int
-    ) -> tuple[int, ...] | None:
-        """First pieces of stages that take about as long; none if there are too few pieces.
+    ) -> tuple[tuple[int, ...], ...]:
+        """First pieces of stages but the first that are worth a try; none if there are too few.
+
+        They are those of stages that take about as long, and of those between which little is sent.
 
         Args:
             shape: groups and micro-batches.
             inside: how each group shares out a micro-batch.
             chunks: stages of each group.
         """
-        tables = [
-            [cost.time.busy_s for cost in self.costs(shape.micro_batches, lies, own, 0)]
+        costs = [
+            self.costs(shape.micro_batches, lies, own, 0)
             for lies, own in zip(self.lies(shape), inside, strict=True)
         ]
-        if len(tables[0]) < len(tables) * chunks:
-            return None
+        if len(costs[0]) < len(costs) * chunks:
+            return ()
+        tables = [[cost.time.busy_s for cost in own] for own in costs]
         fastest = min(sum(table) for table in tables)
-        shares = [fastest / sum(table) for table in tables] * chunks
-        return tuple(even_runs(tables[0], shares))
+        even = tuple(even_runs(tables[0], [fastest / sum(table) for table in tables] * chunks))
+        crossing = [
+            self._crossing_s(shape, costs, group, (group + 1) % len(costs))
+            for group in range(len(costs))
+        ]
+        sparing = sparing_cuts(
+            tables * chunks,
+            (crossing * chunks)[:-1],
+            even,
+            rounds=chunks * (shape.micro_batches - 1),
+        )
+        return tuple(dict.fromkeys((even, sparing)))
+
+    def _crossing_s(
+        self, shape: Shape, costs: Sequence[Sequence[StageCost]], group: int, following: int
+    ) -> list[float]:
+        """Of each piece, how long what crosses takes both ways if a stage begins there [s]."""
+        forward, backward = costs[group], costs[following]
+        return [0.0] + [
+            self.sent_s(shape, before.forward, group, following)
+            + self.sent_s(shape, after.backward, following, group)
+            for before, after in zip(forward, backward[1:], strict=False)
+        ]
+
+    def sent_s(self, shape: Shape, load: Load, source: int, target: int) -> float:
+        """How long what a stage of a group sends to one of another takes [s]."""
+        if source == target:
+            return 0.0
+        first = [own.start for own in ranks_of_groups(shape.sizes, shape.standing)]
+        # Where fewer devices take up than send, each of them takes up several parts.
+        share = max(1.0, shape.sizes[source] / shape.sizes[target])
+        wider = replace(load, num_bytes=load.num_bytes * share)
+        return sending_s(wider, self.request.machine, first[source], first[target])
 
     def staging(self, staged: Staged, spare: float = 0.0) -> Staging:
         """What a pipeline takes; stages recompute as little as fits.
@@ -320,43 +353,6 @@ class StageSketch:
         )
 
 
-def shared_out(request: PlanRequest, ranks: range, rows: int) -> Iterator[tuple[int, int]]:
-    """Parts of a group that share out rows, and devices of each part, few first.
-
-    Args:
-        request: says on which machine.
-        ranks: of the group.
-        rows: of a micro-batch.
-    """
-    size = len(ranks)
-    held = math.gcd(size, *(on_each for _, on_each, _ in nodes_of(request.machine, ranks)))
-    for inner in (n for n in range(1, held + 1) if held % n == 0):
-        if rows % (size // inner) == 0:
-            yield size // inner, inner
-
-
-def insides(sketch: StageSketch, shape: Shape, group: int) -> tuple[Degrees, ...]:
-    """How a group may share out a micro-batch: by rows, and by tensors inside of a node.
-
-    Args:
-        sketch: knows what divides.
-        shape: of the pipeline.
-        group: of it.
-    """
-    count, request = shape.micro_batches, sketch.request
-    rows = sketch.rows(count)
-    if rows is None:
-        return ()
-    ranks = ranks_of_groups(shape.sizes, shape.standing)[group]
-    by_sequence = rows.schemes.has_sequence
-    found = [
-        Degrees(dp=data, tp=inner, sp=by_sequence and inner > 1, zero=zero)
-        for data, inner in shared_out(request, ranks, batch_rows(request.program) // count)
-        for zero in ((1, 3) if data > 1 else (0,))
-    ]
-    return tuple(own for own in found if sketch.is_possible(count, own))
-
-
 class _Filled:
     """A pipeline whose stages recompute as little as fits; lives only inside `staging`."""
 
@@ -411,15 +407,10 @@ class _Filled:
 
     def _sending(self, costs: Sequence[StageCost]) -> list[tuple[float, float]]:
         """Of each stage, how long what it sends forward and back takes [s]."""
-        shape = self._staged.shape
-        first = [own.start for own in ranks_of_groups(shape.sizes, shape.standing)]
 
         def sent_s(load: Load, source: int, target: int) -> float:
             a, b = source % self._groups, target % self._groups
-            # Where fewer devices take up than send, each of them takes up several parts.
-            share = max(1.0, shape.sizes[a] / shape.sizes[b])
-            wider = replace(load, num_bytes=load.num_bytes * share)
-            return sending_s(wider, self._sketch.request.machine, first[a], first[b])
+            return self._sketch.sent_s(self._staged.shape, load, a, b)
 
         last = len(costs) - 1
         return [

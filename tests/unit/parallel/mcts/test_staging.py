@@ -22,9 +22,10 @@ from weft.parallel.mcts.staging import StageSearch
 from weft.parallel.outcome import outcome_of
 from weft.parallel.pins import Pin
 from weft.parallel.pipeline.expert import pipeline_expert
+from weft.parallel.pipeline.insides import insides
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.serialize import pipeline_from_json, pipeline_to_json
-from weft.parallel.pipeline.stage_sketch import KEPT, Shape, Staged, StageSketch, insides
+from weft.parallel.pipeline.stage_sketch import KEPT, Shape, Staged, StageSketch
 from weft.parallel.plan import Level
 from weft.parallel.planning import plan
 from weft.parallel.request import PlanRequest
@@ -55,16 +56,16 @@ def sketch_of(program, machine, **wishes):
 
 
 def every(sketch, search):
-    """All pipelines whose cuts share work out by speed."""
+    """All pipelines whose cuts are worth a try."""
     for shape in search.shapes:
         count = len(sketch.rows(shape.micro_batches).pieces.order)
         choices = [insides(sketch, shape, group) for group in range(len(shape.sizes))]
         for inside, (schedule, chunks) in product(product(*choices), ways(shape, count)):
-            cuts = sketch.even_cuts(shape, inside, chunks)
-            if cuts is not None and len(set(inside)) == 1:
-                yield Staged(
-                    shape=shape, inside=inside, schedule=schedule, chunks=chunks, cuts=cuts
-                )
+            if len(set(inside)) == 1:
+                for cuts in sketch.cuts(shape, inside, chunks):
+                    yield Staged(
+                        shape=shape, inside=inside, schedule=schedule, chunks=chunks, cuts=cuts
+                    )
 
 
 def test_a_search_that_runs_on_is_as_good_as_trying_everything() -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from weft.core.divisors import divisors
 from weft.machine.model import Machine
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Level
@@ -72,13 +73,13 @@ def configs(machine: Machine, rows: int, most_groups: int, most_rows: int) -> It
     """
     total = machine.num_devices
     node = min(group.devices_per_node for group in machine.groups)
-    for groups in _divisors(total):
+    for groups in divisors(total):
         if groups > most_groups:
             break
         each = total // groups
         if each % node and node % each:
             continue  # some groups would lie across two nodes
-        for inner in _divisors(math.gcd(each, node) if each >= node else each):
+        for inner in divisors(math.gcd(each, node) if each >= node else each):
             data = each // inner
             for count in _counts_of_rows(rows, data, groups, most_rows):
                 parts = rows // (data * count)
@@ -99,7 +100,3 @@ def _counts_of_rows(rows: int, data: int, groups: int, most_rows: int) -> list[i
     few = {count for count in range(1, most_rows + 1) if each % count == 0}
     by_rounds = {each // (n * groups) for n in ROUNDS if each % (n * groups) == 0}
     return sorted(few | by_rounds)
-
-
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]

@@ -1,0 +1,101 @@
+"""Where to cut a line of pieces into stages, if what crosses the cuts takes time too.
+
+Runs that take equally long leave the least to wait for once the pipeline is full; but a cut through
+an encoder's output or a wide activation is paid for in every micro-batch and direction. A step of
+M micro-batches takes about
+
+    step = sum of stages + sum of what crosses + (M - 1) x longest of both
+
+For each limit on the longest, the cuts with the least sum are found stage by stage, over all places
+where one can end.
+
+Source: the objective and the enumeration of limits are those of Alpa's stage construction (Zheng et
+al., arXiv 2201.12023, section 5.2), here with transfers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["sparing_cuts"]
+
+Floats = npt.NDArray[np.float64]
+
+LIMITS = tuple(1.25**n for n in range(9))
+"""Longest stages that are tried, in multiples of the longest of even ones. Chosen: up to six times,
+beyond which even three micro-batches wait longer than anything that crosses."""
+
+
+def sparing_cuts(
+    work_s: Sequence[Sequence[float]],
+    crossing_s: Sequence[Sequence[float]],
+    even: Sequence[int],
+    rounds: float,
+) -> tuple[int, ...]:
+    """First piece of each stage but the first; the even ones if none are expected to be shorter.
+
+    Args:
+        work_s: of each stage, how long each piece takes there, both ways [s].
+        crossing_s: of each stage but the first, how long what crosses takes if it begins at a
+            piece, both ways together [s].
+        even: first pieces of stages that take about as long.
+        rounds: how often the longest is waited for: micro-batches less one, times the stages that
+            take turns on a device.
+
+    Example:
+        >>> sparing_cuts([[2.0, 1.0, 1.0, 2.0]] * 2, [[0.0, 0.0, 9.0, 1.0]], (2,), 1)
+        (3,)
+    """
+    ends = [np.concatenate(([0.0], np.cumsum(own))) for own in work_s]
+    crossing = [np.asarray(own) for own in crossing_s]
+    found = {tuple(even)}
+    longest_s = max(_parts(ends, crossing, even))
+    for limit in LIMITS:
+        cuts = _least_sum(ends, crossing, limit * longest_s)
+        found |= set() if cuts is None else {cuts}
+
+    def expected_s(cuts: tuple[int, ...]) -> float:
+        parts = _parts(ends, crossing, cuts)
+        return sum(parts) + rounds * max(parts)
+
+    return min(sorted(found), key=expected_s)
+
+
+def _parts(ends: Sequence[Floats], crossing: Sequence[Floats], cuts: Sequence[int]) -> list[float]:
+    """How long each stage takes, and what crosses each cut [s]."""
+    bounds = [0, *cuts, len(ends[0]) - 1]
+    stages = [own[b] - own[a] for own, a, b in zip(ends, bounds, bounds[1:], strict=False)]
+    return [
+        *map(float, stages),
+        *(float(own[cut]) for own, cut in zip(crossing, cuts, strict=True)),
+    ]
+
+
+def _least_sum(
+    ends: Sequence[Floats], crossing: Sequence[Floats], limit_s: float
+) -> tuple[int, ...] | None:
+    """Cuts with the least sum if nothing may take longer than a limit; none if there are none."""
+    count = len(ends[0])
+    sums = np.full(count, np.inf)
+    sums[0] = 0.0
+    came_from: list[npt.NDArray[np.int64]] = []
+    for stage, own in enumerate(ends):
+        if stage:
+            entry = np.append(crossing[stage - 1], np.inf)
+            sums = np.where(entry <= limit_s, sums + entry, np.inf)
+        stages = own[None, :] - own[:, None]  # [first piece, end]
+        possible = (stages <= limit_s) & np.triu(np.ones((count, count), dtype=bool), 1)
+        through = np.where(possible, sums[:, None] + stages, np.inf)
+        came_from.append(np.argmin(through, axis=0))
+        sums = np.min(through, axis=0)
+    if not np.isfinite(sums[-1]):
+        return None
+    cuts: list[int] = []
+    at = count - 1
+    for stage in reversed(range(1, len(ends))):
+        at = int(came_from[stage][at])
+        cuts.append(at)
+    return tuple(reversed(cuts))
