@@ -5,8 +5,8 @@ The policy says where a step is cut into stages and how many devices each has, f
 and one forward and one backward pass in turn. For each such cut, what else there is to choose is
 tried on what pieces cost (`weft.parallel.pipeline.stage_sketch`): over how many devices of a node
 variables are cut, what of the state is stored in parts, and whether gradients of weights wait,
-which fills the bubble and keeps more; and whether stages that share out work by what pieces then
-take are shorter. The best become plans.
+which fills the bubble and keeps more; and whether stages are shorter that share out work by what
+pieces then take, or between which little is sent. The best become plans.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 The first step chooses groups and micro-batches; the next ones, for each kind of group, how it
 shares out a micro-batch, by rows and by tensors, and what of its state is cut; then the schedule.
-Stages share out work by speed; what nobody has decided yet is what is simplest. A leaf is put
-together from what pieces cost (`weft.parallel.pipeline.stage_sketch`). The best is then varied, a
-choice or the end of a stage at a time; and the best of all become plans.
+Stages share out work by speed, or are cut where little crosses, whichever is shorter; what nobody
+has decided yet is what is simplest. A leaf is put together from what pieces cost
+(`weft.parallel.pipeline.stage_sketch`). The best is then varied, a choice or the end of a stage at
+a time; and the best of all become plans.
 """
 
 from __future__ import annotations
