@@ -44,7 +44,7 @@ RECIPES = {
 }
 FACTORED = ("MLP, 64 rows", "mlp.py:mlp_wide")
 """Of few rows for each weight."""
-STEPS, TURNS = 6, 2
+STEPS, TURNS = 6, 3
 FASTER, RELATIVE, NEAR = 1.5, 1e-5, 0.25
 TIMEOUT_S = 1500.0
 
