@@ -24,7 +24,7 @@ from weft.parallel.prefetch import slots_read
 from weft.program.graph import Phase
 from weft.program.types import DType
 
-__all__ = ["JOINED", "MESSAGE_BYTES", "SMALL_BYTES", "with_bundles"]
+__all__ = ["JOINED", "MESSAGE_BYTES", "SMALL_BYTES", "is_small", "with_bundles"]
 
 SMALL_BYTES = 2**20
 """Tensors up to this size travel together. Derived: at 1 MiB latency is a tenth of the time on
@@ -88,11 +88,16 @@ def _key(local: LocalProgram, instruction: Instruction) -> _Key | None:
     mesh, axis, kind = local.mesh_of(instruction.home), instruction.axis, instruction.kind
     alone = len(mesh.members(axis)) == 1
     unlike = not mesh.cuts_evenly(axis) and kind is not CollectiveKind.ALL_REDUCE
-    if alone or unlike or _num_bytes(local, instruction) > SMALL_BYTES:
+    if alone or unlike or not is_small(local, instruction):
         return None
     dtype = local.slots[instruction.source].dtype
     about = (kind, axis, instruction.home, instruction.reduce, dtype, instruction.phase)
     return (*about, instruction.lasts)
+
+
+def is_small(local: LocalProgram, collective: Collective) -> bool:
+    """True if a collective is small enough to travel with others."""
+    return _num_bytes(local, collective) <= SMALL_BYTES
 
 
 def _num_bytes(local: LocalProgram, collective: Collective) -> int:

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeGuard
 
-from weft.parallel.bundle import SMALL_BYTES
-from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
+from weft.parallel.bundle import is_small
+from weft.parallel.local import Collective, Instruction, LocalProgram, Run, communicates
 from weft.parallel.prefetch import slots_read
 from weft.program.graph import Phase
 
@@ -36,7 +35,7 @@ class _Order:
     """The new order while it is made."""
 
     def __init__(self, local: LocalProgram) -> None:
-        self._slots = local.slots
+        self._local = local
         self._ordered: list[Instruction] = []
         self._received: set[int] = set()
         self._waiting: dict[int, Collective] = {}  # by the slot that they write
@@ -44,7 +43,7 @@ class _Order:
     def of(self, instructions: Sequence[Instruction]) -> tuple[Instruction, ...]:
         """Instructions in their new order."""
         for instruction in instructions:
-            if _communicates(instruction):
+            if communicates(instruction):
                 self._meet(instruction)
                 continue
             for slot in slots_read(instruction):
@@ -71,9 +70,7 @@ class _Order:
         self._received.add(collective.target)
 
     def _is_joined_later(self, collective: Collective) -> bool:
-        sides = (collective.source, collective.target)
-        small = all(self._slots[slot].num_bytes <= SMALL_BYTES for slot in sides)
-        return small and collective.phase is Phase.UPDATE
+        return collective.phase is Phase.UPDATE and is_small(self._local, collective)
 
     def _fetch(self, slot: int) -> None:
         """Issue what writes a slot, if it waits, and what that waits for."""
@@ -85,7 +82,3 @@ class _Order:
     def _issue_all(self) -> None:
         for slot in tuple(self._waiting):
             self._fetch(slot)
-
-
-def _communicates(instruction: Instruction) -> TypeGuard[Collective]:
-    return isinstance(instruction, Collective) and instruction.kind is not CollectiveKind.SLICE

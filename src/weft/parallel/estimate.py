@@ -21,7 +21,14 @@ from weft.cost.timeline import Stream, Timeline
 from weft.machine.meeting import device_of, meeting
 from weft.machine.model import Device, Machine
 from weft.machine.topology import Group, axis_group, nodes_of, with_nodes_of
-from weft.parallel.local import Collective, CollectiveKind, Instruction, LocalProgram, Run
+from weft.parallel.local import (
+    Collective,
+    CollectiveKind,
+    Instruction,
+    LocalProgram,
+    Run,
+    communicates,
+)
 from weft.parallel.messages import messages_s
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Prediction
@@ -145,7 +152,7 @@ def _of_classes(
         priced = zip(pricing.tasks(), present, strict=True)
         tasks.append([task if is_here else None for task, is_here in priced])
         residents.append(_resident_bytes(own))
-    meets = [isinstance(i, Collective) and _stream(i) is _SENDING for i in local.instructions]
+    meets = [communicates(i) for i in local.instructions]
     timelines = simulate_together(
         tasks, meets, overlap=machine.overlap.value, resident_bytes=residents
     )
@@ -406,13 +413,7 @@ def _kind(instruction: Instruction) -> str:
 
 
 def _stream(instruction: Instruction) -> Stream:
-    communicates = (
-        isinstance(instruction, Collective) and instruction.kind is not CollectiveKind.SLICE
-    )
-    return Stream.COMMUNICATION if communicates else Stream.COMPUTE
-
-
-_SENDING = Stream.COMMUNICATION
+    return Stream.COMMUNICATION if communicates(instruction) else Stream.COMPUTE
 
 
 def _storage(local: LocalProgram, present: Sequence[bool]) -> _Storage:

@@ -15,7 +15,7 @@ from weft.cost.timeline import Stream, Timeline
 from weft.machine.model import Machine
 from weft.machine.topology import axis_group
 from weft.parallel.candidate import simulate_plan
-from weft.parallel.local import Collective, CollectiveKind
+from weft.parallel.local import communicates
 from weft.parallel.placement import Mesh
 from weft.parallel.plan import Alternative, ParallelPlan, Prediction
 from weft.parallel.recompute import with_recompute
@@ -244,7 +244,7 @@ def _network(
 def _counts(instructions: Iterable[object]) -> dict[str, int]:
     counts: dict[str, int] = defaultdict(int)
     for instruction in instructions:
-        if isinstance(instruction, Collective) and instruction.kind is not CollectiveKind.SLICE:
+        if communicates(instruction):
             counts[instruction.kind.value] += 1
     return counts
 

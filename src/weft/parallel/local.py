@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from weft.parallel.placement import Mesh, Sharding
 from weft.parallel.plan import Strategy
@@ -25,6 +25,7 @@ __all__ = [
     "LocalInput",
     "LocalProgram",
     "Run",
+    "communicates",
 ]
 
 
@@ -106,6 +107,11 @@ class Collective:
 
 
 Instruction: TypeAlias = Run | Collective
+
+
+def communicates(instruction: object) -> TypeGuard[Collective]:
+    """True of collectives for which anything is sent; a slice takes a part of what is there."""
+    return isinstance(instruction, Collective) and instruction.kind is not CollectiveKind.SLICE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

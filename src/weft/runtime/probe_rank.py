@@ -280,22 +280,24 @@ def _product_items(bench: _Bench) -> list[_Item]:
     cases = [("f32", size, layout) for size in _PRODUCTS for layout in _LAYOUTS]
     cases += [(dtype, _PRODUCTS[0], layout) for dtype in ("f64", "bf16") for layout in _LAYOUTS]
     return [
-        (
-            f"product|{dtype}|{m * scale}|{k * scale}|{n * scale}|{layout}",
-            lambda t=dtype, s=(m * scale, k * scale, n * scale), o=layout: _product(bench, t, s, o),
-        )
+        _product_item(bench, "product", dtype, (m * scale, k * scale, n * scale), layout)
         for dtype, (m, k, n), layout in cases
     ]
 
 
 def _large_product_items(bench: _Bench) -> list[_Item]:
     return [
-        (
-            f"large|f32|{m}|{k}|{n}|{layout}",
-            lambda s=(m, k, n), o=layout: _product(bench, "f32", s, o),
-        )
-        for (m, k, n), layout in zip(_LARGE_PRODUCTS, cycle(_LAYOUTS), strict=False)
+        _product_item(bench, "large", "f32", size, layout)
+        for size, layout in zip(_LARGE_PRODUCTS, cycle(_LAYOUTS), strict=False)
     ]
+
+
+def _product_item(
+    bench: _Bench, group: str, dtype: str, size: tuple[int, int, int], layout: str
+) -> _Item:
+    m, k, n = size
+    key = f"{group}|{dtype}|{m}|{k}|{n}|{layout}"
+    return key, lambda: _product(bench, dtype, size, layout)
 
 
 def _product(bench: _Bench, dtype: str, size: tuple[int, int, int], layout: str) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from weft.core.divisors import divisors
 from weft.machine.topology import nodes_of
 from weft.parallel.degrees import Degrees
 from weft.parallel.pipeline.stage_sketch import Shape, StageSketch
@@ -25,7 +26,7 @@ def shared_out(request: PlanRequest, ranks: range, rows: int) -> Iterator[tuple[
     """
     size = len(ranks)
     held = math.gcd(size, *(on_each for _, on_each, _ in nodes_of(request.machine, ranks)))
-    for inner in (n for n in range(1, held + 1) if held % n == 0):
+    for inner in divisors(held):
         if rows % (size // inner) == 0:
             yield size // inner, inner
 

@@ -51,10 +51,12 @@ def sparing_cuts(
     """
     ends = [np.concatenate(([0.0], np.cumsum(own))) for own in work_s]
     crossing = [np.asarray(own) for own in crossing_s]
+    later = np.triu(np.ones((len(ends[0]),) * 2, dtype=bool), 1)
+    spans_s = [np.where(later, own[None, :] - own[:, None], np.inf) for own in ends]
     found = {tuple(even)}
     longest_s = max(_parts(ends, crossing, even))
     for limit in LIMITS:
-        cuts = _least_sum(ends, crossing, limit * longest_s)
+        cuts = _least_sum(spans_s, crossing, limit * longest_s)
         found |= set() if cuts is None else {cuts}
 
     def expected_s(cuts: tuple[int, ...]) -> float:
@@ -75,27 +77,31 @@ def _parts(ends: Sequence[Floats], crossing: Sequence[Floats], cuts: Sequence[in
 
 
 def _least_sum(
-    ends: Sequence[Floats], crossing: Sequence[Floats], limit_s: float
+    spans_s: Sequence[Floats], crossing: Sequence[Floats], limit_s: float
 ) -> tuple[int, ...] | None:
-    """Cuts with the least sum if nothing may take longer than a limit; none if there are none."""
-    count = len(ends[0])
+    """Cuts with the least sum if nothing may take longer than a limit; none if there are none.
+
+    Args:
+        spans_s: of each stage, by its first piece and its end [s].
+        crossing: as for `sparing_cuts`.
+        limit_s: of each stage, and of what crosses [s].
+    """
+    count = len(spans_s[0])
     sums = np.full(count, np.inf)
     sums[0] = 0.0
     came_from: list[npt.NDArray[np.int64]] = []
-    for stage, own in enumerate(ends):
+    for stage, own in enumerate(spans_s):
         if stage:
             entry = np.append(crossing[stage - 1], np.inf)
             sums = np.where(entry <= limit_s, sums + entry, np.inf)
-        stages = own[None, :] - own[:, None]  # [first piece, end]
-        possible = (stages <= limit_s) & np.triu(np.ones((count, count), dtype=bool), 1)
-        through = np.where(possible, sums[:, None] + stages, np.inf)
+        through = np.where(own <= limit_s, sums[:, None] + own, np.inf)
         came_from.append(np.argmin(through, axis=0))
         sums = np.min(through, axis=0)
     if not np.isfinite(sums[-1]):
         return None
     cuts: list[int] = []
     at = count - 1
-    for stage in reversed(range(1, len(ends))):
+    for stage in reversed(range(1, len(spans_s))):
         at = int(came_from[stage][at])
         cuts.append(at)
     return tuple(reversed(cuts))

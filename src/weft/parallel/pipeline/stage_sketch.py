@@ -248,8 +248,6 @@ class StageSketch:
 
     def sent_s(self, shape: Shape, load: Load, source: int, target: int) -> float:
         """How long what a stage of a group sends to one of another takes [s]."""
-        if source == target:
-            return 0.0
         first = [own.start for own in ranks_of_groups(shape.sizes, shape.standing)]
         # Where fewer devices take up than send, each of them takes up several parts.
         share = max(1.0, shape.sizes[source] / shape.sizes[target])
