@@ -46,7 +46,7 @@ def sparing_cuts(
             take turns on a device.
 
     Example:
-        >>> sparing_cuts([[2.0, 1.0, 1.0, 2.0]] * 2, [[0.0, 0.0, 9.0, 1.0]], (2,), 1)
+        >>> sparing_cuts([[2.0, 1.0, 1.0, 2.0]] * 2, [[0.0, 9.0, 9.0, 1.0]], (2,), 1)
         (3,)
     """
     ends = [np.concatenate(([0.0], np.cumsum(own))) for own in work_s]
