@@ -11,7 +11,7 @@ from weft.cost.collective import collective_seconds
 from weft.machine.model import Machine
 from weft.machine.topology import Group, axis_group
 from weft.parallel.exact.pipelines.configs import Config
-from weft.parallel.exact.pipelines.partition import Partition, Runs, partition
+from weft.parallel.exact.pipelines.partition import Partition, Runs, partitions
 from weft.parallel.pipeline.again import MIXTURES
 from weft.parallel.pipeline.estimate import Load, StageCost, predict_pipeline, sending_s
 from weft.parallel.pipeline.piece_costs import joined
@@ -43,7 +43,7 @@ class Staging:
         schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
         chunks: stages of each group.
         stages: where they are cut, and what they recompute.
-        rough_s: step by a closed form [s].
+        rough_s: step by a closed form, or by the simulator where transfers take long [s].
     """
 
     schedule: str
@@ -89,13 +89,30 @@ def stagings(
             own = runs.get(number) or Runs(by_option, number, hops, any_length=pinned)
             runs[number] = own
         each = [limit_bytes / chunks] * len(kept)
-        stages = partition(
+        cut = partitions(
             own, kept, each, config.micro_batches, allowed, waits=schedule == "interleaved"
         )
-        if stages is not None:
-            step_s = around + _schedule_s(schedule, stages, config, by_option[0])
-            found.append(Staging(schedule=schedule, chunks=chunks, stages=stages, rough_s=step_s))
+        several = [
+            Staging(
+                schedule=schedule,
+                chunks=chunks,
+                stages=stages,
+                rough_s=around + _schedule_s(schedule, stages, config, by_option[0]),
+            )
+            for stages in cut
+        ]
+        if any(stages.is_slow for stages in cut):
+            several = [_simulated(by_option, config, one, machine) for one in several]
+            several.sort(key=lambda one: one.rough_s)
+        found += several[:1]
     return sorted(found, key=lambda staging: staging.rough_s)
+
+
+def _simulated(
+    by_option: Sequence[Sequence[StageCost]], config: Config, staging: Staging, machine: Machine
+) -> Staging:
+    """Stages, with the step as the simulator has it."""
+    return replace(staging, rough_s=predicted(by_option, config, staging, machine).step_s)
 
 
 def _hops(costs: Sequence[StageCost], config: Config, machine: Machine) -> list[float]:

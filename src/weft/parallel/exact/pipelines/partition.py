@@ -35,15 +35,20 @@ __all__ = [
     "Runs",
     "Tightest",
     "partition",
+    "partitions",
     "tightest",
 ]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
-SLACKS = (1.0, 1.01, 1.03, 1.06, 1.1, 1.2)
+SLACKS = (1.0, 1.01, 1.03, 1.06, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
 """Limits of a stage that are tried, over the least longest stage. Derived: a longer stage pays
-only where the sum of all gets smaller by as many times as there are micro-batches."""
+only where the sum of all gets smaller by as many times as there are micro-batches, which takes
+more than a fifth only where transfers take as long as stages."""
+SLOW = 0.1
+"""Share of stages that transfers take, from which on all limits are tried. Chosen: from there on
+schedules differ more in how long they wait for transfers than closed forms tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,11 @@ class Partition:
     def step_s(self, micro_batches: int) -> float:
         """Time of all micro-batches [s]."""
         return (micro_batches - 1) * max(self.seconds) + sum(self.seconds) + self.sent_s
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether transfers take so long that closed forms do not tell which stages are best."""
+        return self.sent_s > SLOW * sum(self.seconds)
 
 
 LONGEST = 3.0
@@ -276,6 +286,23 @@ def partition(
     Returns:
         The stages; none if nothing fits.
     """
+    found = partitions(runs, in_flight, limit_bytes, micro_batches, bounds, waits=waits)
+    return found[0] if found else None
+
+
+def partitions(
+    runs: Runs,
+    in_flight: Sequence[float],
+    limit_bytes: Sequence[float],
+    micro_batches: int,
+    bounds: Sequence[tuple[int, int]] | None = None,
+    *,
+    waits: bool = False,
+) -> list[Partition]:
+    """The best stages under each limit that is tried, the best first; none if nothing fits.
+
+    Args are those of `partition`.
+    """
     known: dict[tuple[float, float], _Table] = {}
     tables: list[_Table] = []
     for key in zip(in_flight, limit_bytes, strict=True):
@@ -289,19 +316,20 @@ def partition(
         tables = [table.only(runs.may_be(stage, bounds)) for stage, table in enumerate(tables)]
     shortest = _least(tables, np.maximum, inf)
     if shortest is None:
-        return None
+        return []
     longest, free = max(shortest.seconds), _least(tables, np.add, inf)
     assert free is not None
     found, least_s = [shortest, free], sum(free.seconds) + free.sent_s
+    is_slow = shortest.is_slow
     for before, slack in zip((0.0, *SLACKS), SLACKS, strict=False):
         # What the last limit forbade has a stage longer than that, and no less than the least sum.
         best = min(stages.step_s(micro_batches) for stages in found)
-        if before and (micro_batches - 1) * longest * before + least_s >= best:
+        if before and not is_slow and (micro_batches - 1) * longest * before + least_s >= best:
             break
         other = _least(tables, np.add, longest * slack * (1 + 1e-12))
         if other is not None:
             found.append(other)
-    return min(found, key=lambda p: p.step_s(micro_batches))
+    return sorted(dict.fromkeys(found), key=lambda p: p.step_s(micro_batches))
 
 
 @dataclass(frozen=True)
