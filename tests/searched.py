@@ -14,7 +14,8 @@ from weft.parallel.exact.pipelines.found import Placing
 from weft.parallel.exact.pipelines.search import PipelineSearch
 from weft.parallel.pipeline.again import Recompute
 from weft.parallel.pipeline.plan import PipelinePlan
-from weft.parallel.pipeline.stage_sketch import Shape, Staged, StageSketch
+from weft.parallel.pipeline.stage_sketch import StageSketch
+from weft.parallel.pipeline.staged import Shape, Staged
 from weft.parallel.plan import Level
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows

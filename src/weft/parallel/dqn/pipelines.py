@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import count, pairwise, takewhile
 from math import gcd
 
-from weft.core.errors import InfeasibleError, InputError
+from weft.core.errors import InputError
 from weft.parallel.degrees import Degrees
 from weft.parallel.depth import Views
 from weft.parallel.dqn.acting import cut
@@ -27,7 +27,8 @@ from weft.parallel.estimate import slowest_device
 from weft.parallel.outcome import PipelineOutcome, outcome_of
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.plan import PipelinePlan
-from weft.parallel.pipeline.stage_sketch import Shape, Staged, StageSketch, Staging
+from weft.parallel.pipeline.stage_sketch import StageSketch
+from weft.parallel.pipeline.staged import Shape, Staged, Staging
 from weft.parallel.pipeline.standing import in_rank_order
 from weft.parallel.planner import Progress
 from weft.parallel.request import PlanRequest
@@ -105,7 +106,6 @@ class _Pipelines:
         self._sketch = StageSketch(request, views)
         self._by_sequence = has_sequence(request.program)
         self._notes: tuple[str, ...] = ()
-        self._broken: InfeasibleError | None = None
 
     def best(self, most_s: float) -> PipelineOutcome:
         """The best of all, with the others."""
@@ -119,7 +119,7 @@ class _Pipelines:
             plan = self._sketch.fitted(staging)
             made += [] if plan is None else [plan]
         outcome = outcome_of(made, most_s, self._notes)
-        return outcome if made else replace(outcome, broken=self._broken)
+        return outcome if made else replace(outcome, broken=self._sketch.broken)
 
     def _priced(self, ways: Sequence[_Way], most_s: float) -> list[Staging]:
         """The best of each cut and number of devices that share a row, best first.
@@ -167,7 +167,7 @@ class _Pipelines:
             for stages in STAGES:
                 if stages > min(len(chain), line.num_devices):
                     continue
-                if not self._may_be_pinned(part, stages):
+                if not self._sketch.may_be_pinned(parts, stages):
                     continue
                 task = Cutting(chain=chain, line=line, stages=stages, micro_batches=parts, radius=0)
                 found, seconds = cut(task)
@@ -177,15 +177,6 @@ class _Pipelines:
                 shape = Shape(sizes, in_rank_order(stages), parts)
                 yield _Way(seconds=seconds, shape=shape, cuts=cuts)
 
-    def _may_be_pinned(self, rows: Rows, stages: int) -> bool:
-        """Whether so many stages can be where they are pinned; what forbids it is noted."""
-        try:
-            rows.stage_bounds(stages)
-        except InfeasibleError as error:
-            self._broken = self._broken or error
-            return False
-        return True
-
     def _stagings(self, way: _Way, tried: Set[int]) -> Iterator[Staging]:
         """What a cut comes to, variables cut over ever more devices of a node.
 
@@ -193,7 +184,8 @@ class _Pipelines:
             way: the cut.
             tried: these numbers of devices only; any if empty.
         """
-        own_cuts = (way.cuts,) if way.cuts else ()
+        keeps = self._sketch.keeps_stages(way.shape.micro_batches, way.cuts)
+        own_cuts = (way.cuts,) if way.cuts and keeps else ()
         for inner in self._inner(way.shape):
             if tried and inner not in tried:
                 continue
@@ -208,7 +200,6 @@ class _Pipelines:
                         )
                     )
                     for cuts in dict.fromkeys((*own_cuts, *self._sketch.cuts(way.shape, inside, 1)))
-                    if self._sketch.keeps_stages(way.shape.micro_batches, cuts)
                     for schedule in SCHEDULES
                 ]
                 yield from priced

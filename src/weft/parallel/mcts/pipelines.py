@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from weft.core.errors import InfeasibleError
 from weft.parallel.depth import Views
 from weft.parallel.mcts.staging import StageSearch
 from weft.parallel.pipeline.plan import PipelinePlan
@@ -33,25 +34,28 @@ def found_pipelines(
     least_groups: int,
     most_s: float,
     stop: Callable[[], bool],
-) -> list[PipelinePlan]:
+) -> tuple[list[PipelinePlan], InfeasibleError | None]:
     """Search, and make plans of the best.
 
     Args:
-        request: what to plan; where stages are pinned, nothing is found.
+        request: what to plan.
         views: short versions of a deep program.
         least_groups: 1 to look at micro-batches on one group of all devices as well.
         most_s: a step that is of no interest, since something else is known to be faster [s].
         stop: asked before each step whether to end with what there is.
+
+    Returns:
+        The plans, and what pins of stages made impossible first.
     """
-    if request.pinning.num_stages > 1 or stop():
-        return []
+    if stop():
+        return [], None
     sketch = StageSketch(request, views)
     search = StageSearch(sketch, least_groups, most_s)
     simulations, refinements = SIMULATIONS.get(request.level, SIMULATIONS[Level.FAST])
     search.run(simulations, stop)
     first = search.best(1)
     if first and first[0].fits and first[0].step_s > FAR * most_s:
-        return []
+        return [], sketch.broken
     search.refine(refinements, stop)
     found: list[PipelinePlan] = []
     for staging in search.best(PLANS.get(request.level, PLANS[Level.FAST])):
@@ -59,4 +63,4 @@ def found_pipelines(
             break
         plan = sketch.fitted(staging)
         found += [] if plan is None else [plan]
-    return found
+    return found, sketch.broken

@@ -125,16 +125,15 @@ class MctsPlanner:
 
         progress("tree search over pipelines")
         notes: list[str] = []
-        found = found_pipelines(request, views, least_groups, most_s, over)
-        if request.pinning.num_stages > 1:
-            notes.append("tree search over pipelines does not look at pinned stages")
-        elif over():
+        found, broken = found_pipelines(request, views, least_groups, most_s, over)
+        if over():
             notes.append("the tree search over pipelines was stopped; others were not looked at")
         if not request.machine.is_uniform:
             progress("simulating pipelines over unlike devices")
             left_s = max(0.0, until_s - time.perf_counter())
             found += unlike_pipelines(replace(request, time_limit_s=left_s))
-        return outcome_of(found, most_s, tuple(notes))
+        outcome = outcome_of(found, most_s, tuple(notes))
+        return outcome if found else replace(outcome, broken=broken)
 
 
 class _Search:

@@ -19,7 +19,7 @@ from weft.parallel.pipeline.expert import BACKWARD, forward_seconds
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.insides import shared_out
 from weft.parallel.pipeline.orders import orders
-from weft.parallel.pipeline.stage_sketch import Shape
+from weft.parallel.pipeline.staged import Shape
 from weft.parallel.pipeline.standing import in_rank_order, ranks_of_groups
 from weft.parallel.pipeline.unlike import kinds_apart
 from weft.parallel.request import PlanRequest

@@ -20,8 +20,10 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.mcts.search import Tree, value_of
 from weft.parallel.mcts.shapes import Expected, shapes, ways
 from weft.parallel.mcts.sketch import Floats
+from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.insides import insides
-from weft.parallel.pipeline.stage_sketch import Lies, Shape, Staged, StageSketch, Staging
+from weft.parallel.pipeline.stage_sketch import StageSketch
+from weft.parallel.pipeline.staged import Lies, Shape, Staged, Staging
 
 __all__ = ["StageSearch", "StageState"]
 
@@ -153,7 +155,7 @@ class StageSearch:
     def _ways(self, shape: int) -> tuple[tuple[str, int], ...]:
         own = self.shapes[shape]
         rows = self._sketch.rows(own.micro_batches)
-        return () if rows is None else ways(own, len(rows.pieces.order))
+        return () if rows is None else _possible(self._sketch, own, rows, own.micro_batches)
 
     def _of_shape(self, number: int) -> _Kinds:
         if number not in self._kinds:
@@ -222,7 +224,8 @@ class StageSearch:
                 cuts[position] += shift
                 moved = replace(staged, cuts=tuple(cuts))
                 bounds = self._sketch.bounds(moved)
-                if bounds == sorted(set(bounds)):
+                keeps = self._sketch.keeps_stages(shape.micro_batches, moved.cuts)
+                if keeps and bounds == sorted(set(bounds)):
                     yield moved
 
     def _near(self, shape: Shape) -> list[Shape]:
@@ -261,10 +264,26 @@ def _expected(sketch: StageSketch, least_groups: int) -> tuple[list[Shape], Floa
         return [], np.zeros(0)
     count, rows = known
     most = len(rows.pieces.order)
-    found = [shape for shape in candidates if len(shape.sizes) <= most]
+    found = [
+        shape
+        for shape in candidates
+        if len(shape.sizes) <= most and _possible(sketch, shape, rows, count)
+    ]
     expected = Expected(request, rows, count)
     seconds = np.asarray([expected.seconds(shape) for shape in found])
     if not len(seconds):
         return [], np.zeros(0)
     shares = np.exp((seconds.min() - seconds) / (_SHARP * seconds.min()))
     return found, (1.0 - _UNIFORM) * shares / shares.sum() + _UNIFORM * _alike(len(found))
+
+
+def _possible(
+    sketch: StageSketch, shape: Shape, rows: Rows, count: int
+) -> tuple[tuple[str, int], ...]:
+    """Schedules in which stages can be where they are pinned, with their numbers of chunks."""
+    groups = len(shape.sizes)
+    return tuple(
+        way
+        for way in ways(shape, len(rows.pieces.order))
+        if sketch.may_be_pinned(count, groups * way[1])
+    )

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from weft.core.divisors import divisors
 from weft.machine.topology import nodes_of
 from weft.parallel.degrees import Degrees
-from weft.parallel.pipeline.stage_sketch import Shape, StageSketch
+from weft.parallel.pipeline.stage_sketch import StageSketch
+from weft.parallel.pipeline.staged import Shape
 from weft.parallel.pipeline.standing import ranks_of_groups
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows

@@ -7,7 +7,7 @@ M micro-batches takes about
     step = sum of stages + sum of what crosses + (M - 1) x longest of both
 
 For each limit on the longest, the cuts with the least sum are found stage by stage, over all places
-where one can end.
+where one may end.
 
 Source: the objective and the enumeration of limits are those of Alpa's stage construction (Zheng et
 al., arXiv 2201.12023, section 5.2), here with transfers.
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 LIMITS = tuple(1.25**n for n in range(9))
 """Longest stages that are tried, in multiples of the longest of even ones. Chosen: up to six times,
-beyond which even three micro-batches wait longer than anything that crosses."""
+beyond which even three micro-batches wait longer than anything that crosses; then any."""
 
 
 def sparing_cuts(
@@ -34,7 +34,8 @@ def sparing_cuts(
     crossing_s: Sequence[Sequence[float]],
     even: Sequence[int],
     rounds: float,
-) -> tuple[int, ...]:
+    bounds: Sequence[tuple[int, int]],
+) -> tuple[int, ...] | None:
     """First piece of each stage but the first; the even ones if none are expected to be shorter.
 
     Args:
@@ -44,26 +45,53 @@ def sparing_cuts(
         even: first pieces of stages that take about as long.
         rounds: how often the longest is waited for: micro-batches less one, times the stages that
             take turns on a device.
+        bounds: the lowest and the highest stage that each piece may be in, both rising.
+
+    Returns:
+        None if there are no stages within the bounds.
 
     Example:
-        >>> sparing_cuts([[2.0, 1.0, 1.0, 2.0]] * 2, [[0.0, 9.0, 9.0, 1.0]], (2,), 1)
+        >>> work, crossing = [[2.0, 1.0, 1.0, 2.0]] * 2, [[0.0, 9.0, 9.0, 1.0]]
+        >>> sparing_cuts(work, crossing, (2,), 1, bounds=[(0, 1)] * 4)
         (3,)
+        >>> sparing_cuts(work, crossing, (2,), 1, bounds=[(0, 1)] * 2 + [(1, 1)] * 2)
+        (2,)
     """
     ends = [np.concatenate(([0.0], np.cumsum(own))) for own in work_s]
     crossing = [np.asarray(own) for own in crossing_s]
-    later = np.triu(np.ones((len(ends[0]),) * 2, dtype=bool), 1)
-    spans_s = [np.where(later, own[None, :] - own[:, None], np.inf) for own in ends]
-    found = {tuple(even)}
+    allowed = _allowed(bounds, len(ends))
+    spans_s = [
+        np.where(may, own[None, :] - own[:, None], np.inf)
+        for may, own in zip(allowed, ends, strict=True)
+    ]
+    stages = zip(allowed, [0, *even], [*even, len(bounds)], strict=True)
+    found = (
+        {tuple(even)}
+        if all(may[first, end] for may, first, end in stages)
+        else set[tuple[int, ...]]()
+    )
     longest_s = max(_parts(ends, crossing, even))
-    for limit in LIMITS:
-        cuts = _least_sum(spans_s, crossing, limit * longest_s)
+    for limit_s in (*(limit * longest_s for limit in LIMITS), np.inf):
+        cuts = _least_sum(spans_s, crossing, limit_s)
         found |= set() if cuts is None else {cuts}
 
     def expected_s(cuts: tuple[int, ...]) -> float:
         parts = _parts(ends, crossing, cuts)
         return sum(parts) + rounds * max(parts)
 
-    return min(sorted(found), key=expected_s)
+    return min(sorted(found), key=expected_s, default=None)
+
+
+def _allowed(bounds: Sequence[tuple[int, int]], num_stages: int) -> list[npt.NDArray[np.bool_]]:
+    """Of each stage, which runs of pieces it may be, by first piece and end."""
+    lowest, highest = (np.array(of) for of in zip(*bounds, strict=True))
+    later = np.triu(np.ones((len(bounds) + 1,) * 2, dtype=bool), 1)
+    found: list[npt.NDArray[np.bool_]] = []
+    for stage in range(num_stages):
+        begins = np.append(highest >= stage, False)
+        ends = np.concatenate(([False], lowest <= stage))
+        found.append(later & begins[:, None] & ends[None, :])
+    return found
 
 
 def _parts(ends: Sequence[Floats], crossing: Sequence[Floats], cuts: Sequence[int]) -> list[float]:

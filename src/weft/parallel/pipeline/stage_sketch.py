@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import TypeAlias
 
 from weft.core.errors import InfeasibleError, InputError, VerifyError
 from weft.machine.topology import nodes_of, with_nodes_of
@@ -33,11 +32,12 @@ from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, Staged
 from weft.parallel.pipeline.schedule import in_flight, order
 from weft.parallel.pipeline.slicing import Slicer, stage_plans
 from weft.parallel.pipeline.sparing import sparing_cuts
+from weft.parallel.pipeline.staged import Lies, Shape, Staged, Staging
 from weft.parallel.pipeline.standing import ranks_of_groups
 from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
 
-__all__ = ["Shape", "StageSketch", "Staged", "Staging"]
+__all__ = ["StageSketch"]
 
 SAVINGS = 6
 """Times that stages recompute more, until their group has room. Chosen: what is missing is known to
@@ -48,72 +48,6 @@ tell the peak to a few percent."""
 KEPT = Recompute(0, 0, 0)
 """Nothing runs again."""
 
-Lies: TypeAlias = tuple[tuple[int, int, int], ...]
-"""On which nodes a block lies, as `weft.machine.topology.nodes_of` finds it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Groups of devices, and parts of the batch.
-
-    Attributes:
-        sizes: devices of each group, in the order of the pipeline.
-        standing: of each group, on which block of ranks it stands.
-        micro_batches: parts of the batch.
-    """
-
-    sizes: tuple[int, ...]
-    standing: tuple[int, ...]
-    micro_batches: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Staged:
-    """A pipeline as a decision.
-
-    Attributes:
-        shape: groups and micro-batches.
-        inside: how each group shares out a micro-batch.
-        schedule: one of `weft.parallel.pipeline.schedule.SCHEDULES`.
-        chunks: stages of each group.
-        cuts: first piece of each stage but the first.
-    """
-
-    shape: Shape
-    inside: tuple[Degrees, ...]
-    schedule: str
-    chunks: int
-    cuts: tuple[int, ...]
-
-    @property
-    def num_stages(self) -> int:
-        """Stages of all groups."""
-        return len(self.shape.sizes) * self.chunks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Staging:
-    """What a pipeline comes to.
-
-    Attributes:
-        staged: the decision.
-        again: what each stage recomputes to fit.
-        step_s: simulated [s].
-        fits: whether there is room in all groups.
-        excess: share of its limit that the tightest group needs, beyond 1 if it does not fit.
-    """
-
-    staged: Staged
-    again: tuple[Recompute, ...]
-    step_s: float
-    fits: bool
-    excess: float
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Order of preference: what fits by time, then what does not by what is missing."""
-        return (not self.fits, self.step_s if self.fits else self.excess)
-
 
 class StageSketch:
     """Prices pipelines of one program on one machine; what was found out is kept.
@@ -121,10 +55,15 @@ class StageSketch:
     Args:
         request: what to plan.
         views: short versions of a deep program; not used where something is pinned.
+
+    Attributes:
+        request: what to plan.
+        broken: why pins of stages could not be kept, where they could not be first.
     """
 
     def __init__(self, request: PlanRequest, views: Views | None) -> None:
         self.request = request
+        self.broken: InfeasibleError | None = None
         short = views.short if views is not None and not request.pinning else None
         self._view = undivided(request.program) if short is None else short
         self._rows: dict[int, Rows | None] = {}
@@ -132,6 +71,8 @@ class StageSketch:
         self._costs: dict[tuple[int, Lies, Degrees, int], list[StageCost]] = {}
         self._known: dict[tuple[int, Lies, Degrees], dict[object, StageCost]] = {}
         self._sums: dict[tuple[object, ...], StageCost] = {}
+        self._bounds: dict[tuple[int, int], tuple[tuple[int, int], ...] | None] = {}
+        self._cuts: dict[tuple[Shape, tuple[Degrees, ...], int], tuple[tuple[int, ...], ...]] = {}
 
     def rows(self, count: int) -> Rows | None:
         """The program with so many micro-batches; none if it cannot be cut so."""
@@ -166,22 +107,41 @@ class StageSketch:
                 self._slicers[key] = None
         return self._slicers[key]
 
+    def may_be_pinned(self, count: int, num_stages: int) -> bool:
+        """Whether so many stages can be where pins want them; what forbids it first is `broken`.
+
+        Args:
+            count: micro-batches.
+            num_stages: stages.
+        """
+        return self._stage_bounds(count, num_stages) is not None
+
     def keeps_stages(self, count: int, cuts: Sequence[int]) -> bool:
         """Whether stages with these first pieces are where pins want what is in them.
 
         Args:
             count: micro-batches.
             cuts: first piece of each stage but the first.
-
-        Raises:
-            InfeasibleError: pins ask for an order or a stage that no such pipeline has.
         """
-        rows = self.rows(count)
-        assert rows is not None
-        bounds = rows.stage_bounds(len(cuts) + 1)
+        bounds = self._stage_bounds(count, len(cuts) + 1)
+        if bounds is None:
+            return False
         stages = (bisect_right(cuts, piece) for piece in range(len(bounds)))
         pairs = zip(stages, bounds, strict=True)
         return all(least <= stage <= most for stage, (least, most) in pairs)
+
+    def _stage_bounds(self, count: int, num_stages: int) -> tuple[tuple[int, int], ...] | None:
+        """The lowest and the highest stage of each piece; none if pins cannot be kept."""
+        key = (count, num_stages)
+        if key not in self._bounds:
+            rows = self.rows(count)
+            assert rows is not None
+            try:
+                self._bounds[key] = rows.stage_bounds(num_stages)
+            except InfeasibleError as error:
+                self.broken = self.broken or error
+                self._bounds[key] = None
+        return self._bounds[key]
 
     def costs(self, count: int, lies: Lies, degrees: Degrees, option: int) -> list[StageCost]:
         """Cost of each piece of the whole program on a block.
@@ -205,20 +165,31 @@ class StageSketch:
     def cuts(
         self, shape: Shape, inside: Sequence[Degrees], chunks: int
     ) -> tuple[tuple[int, ...], ...]:
-        """First pieces of stages but the first that are worth a try; none if there are too few.
+        """First pieces of stages but the first that are worth a try; none if there are none.
 
-        They are those of stages that take about as long, and of those between which little is sent.
+        They are those of stages that take about as long, and of those between which little is sent;
+        where stages are pinned, those that keep the pins.
 
         Args:
             shape: groups and micro-batches.
             inside: how each group shares out a micro-batch.
             chunks: stages of each group.
         """
+        key = (shape, tuple(inside), chunks)
+        if key not in self._cuts:
+            self._cuts[key] = self._worth_a_try(*key)
+        return self._cuts[key]
+
+    def _worth_a_try(
+        self, shape: Shape, inside: Sequence[Degrees], chunks: int
+    ) -> tuple[tuple[int, ...], ...]:
         costs = [
             self.costs(shape.micro_batches, lies, own, 0)
             for lies, own in zip(self.lies(shape), inside, strict=True)
         ]
-        if len(costs[0]) < len(costs) * chunks:
+        num_stages = len(costs) * chunks
+        bounds = self._stage_bounds(shape.micro_batches, num_stages)
+        if bounds is None or len(costs[0]) < num_stages:
             return ()
         tables = [[cost.time.busy_s for cost in own] for own in costs]
         fastest = min(sum(table) for table in tables)
@@ -232,8 +203,11 @@ class StageSketch:
             (crossing * chunks)[:-1],
             even,
             rounds=chunks * (shape.micro_batches - 1),
+            bounds=bounds,
         )
-        return tuple(dict.fromkeys((even, sparing)))
+        found = [even] if self.keeps_stages(shape.micro_batches, even) else []
+        found += [] if sparing is None else [sparing]
+        return tuple(dict.fromkeys(found))
 
     def _crossing_s(
         self, shape: Shape, costs: Sequence[Sequence[StageCost]], group: int, following: int

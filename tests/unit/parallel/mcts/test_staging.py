@@ -20,12 +20,15 @@ from weft.parallel.mcts.search import uniform
 from weft.parallel.mcts.shapes import Expected, shapes, ways
 from weft.parallel.mcts.staging import StageSearch
 from weft.parallel.outcome import outcome_of
+from weft.parallel.pinning import resolve
 from weft.parallel.pins import Pin
 from weft.parallel.pipeline.expert import pipeline_expert
 from weft.parallel.pipeline.insides import insides
+from weft.parallel.pipeline.kept import require_pipeline_kept
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.serialize import pipeline_from_json, pipeline_to_json
-from weft.parallel.pipeline.stage_sketch import KEPT, Shape, Staged, StageSketch
+from weft.parallel.pipeline.stage_sketch import KEPT, StageSketch
+from weft.parallel.pipeline.staged import Shape, Staged
 from weft.parallel.plan import Level
 from weft.parallel.planning import plan
 from weft.parallel.request import PlanRequest
@@ -126,7 +129,7 @@ def test_stages_recompute_as_little_as_fits() -> None:
 
 def test_nothing_is_said_to_fit_that_does_not() -> None:
     request = PlanRequest(program=deep(), machine=HALF, memory_limit_bytes=1e6)
-    found = found_pipelines(request, None, 2, inf, lambda: False)
+    found, _ = found_pipelines(request, None, 2, inf, lambda: False)
     assert found and not any(own.fits for own in found)
     outcome = outcome_of(found, inf)
     assert outcome.plan is None
@@ -135,9 +138,8 @@ def test_nothing_is_said_to_fit_that_does_not() -> None:
 
 def test_groups_of_unlike_devices_share_work_by_speed() -> None:
     machine = devices(4)
-    found = found_pipelines(
-        PlanRequest(program=deep(), machine=machine), None, 2, inf, lambda: False
-    )
+    request = PlanRequest(program=deep(), machine=machine)
+    found, _ = found_pipelines(request, None, 2, inf, lambda: False)
     two = [own for own in found if own.num_groups == 2 and own.schedule != "interleaved"]
     for own in two:
         staged = StagedProgram(deep(), own.micro_batches, own.cut)
@@ -151,7 +153,7 @@ def test_groups_of_unlike_devices_share_work_by_speed() -> None:
 
 def test_found_pipelines_are_no_slower_than_those_of_engineers() -> None:
     request = PlanRequest(program=attentive(), machine=HALF)
-    best = found_pipelines(request, None, 2, inf, lambda: False)[0]
+    best = found_pipelines(request, None, 2, inf, lambda: False)[0][0]
     for pp, count in ((2, 4), (2, 8), (4, 8)):
         own = pipeline_expert(
             attentive(), HALF, pp=pp, micro_batches=count, schedule="zero-bubble", dp=4 // pp
@@ -179,12 +181,30 @@ def test_more_micro_batches_are_expected_to_have_less_of_a_bubble() -> None:
     assert seconds[0] > seconds[-1]
 
 
-def test_a_search_that_is_stopped_or_pinned_to_stages_finds_nothing() -> None:
+def test_a_search_that_is_stopped_finds_nothing() -> None:
     request = PlanRequest(program=deep(), machine=HALF)
-    assert found_pipelines(request, None, 2, inf, lambda: True) == []
-    pins = (Pin("layers.0", Wish(stage=0)), Pin("layers.11", Wish(stage=1)))
-    pinned = replace(request, pins=pins)
-    assert found_pipelines(pinned, None, 2, inf, lambda: False) == []
+    assert found_pipelines(request, None, 2, inf, lambda: True) == ([], None)
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_pinned_stages_are_kept_wherever_even_stages_would_be(last: int) -> None:
+    pins = (Pin("layers.9", Wish(stage=0)), Pin("layers.11", Wish(stage=last)))
+    request = PlanRequest(program=deep(), machine=HALF, pins=pins)
+    found, broken = found_pipelines(request, None, 2, inf, lambda: False)
+    assert found
+    assert (broken is None) == (last == 1)  # two stages are too few for the other
+    for own in found:
+        staged = StagedProgram(deep(), own.micro_batches, own.cut)
+        require_pipeline_kept(own.plans, staged, resolve(staged.part, pins))
+
+
+def test_pins_that_no_pipeline_keeps_are_what_is_broken() -> None:
+    pins = (Pin("layers.9", Wish(stage=1)), Pin("layers.2", Wish(stage=2)))
+    request = PlanRequest(program=deep(), machine=HALF, pins=pins)
+    found = MctsPlanner(prior=uniform).pipelines(request, None, lambda _: None, 2, inf)
+    assert found.plan is None
+    assert found.broken is not None
+    assert found.broken.constraint == "pins"
 
 
 def test_the_planner_returns_a_pipeline_where_that_is_fastest() -> None:
@@ -199,12 +219,9 @@ def test_the_planner_returns_a_pipeline_where_that_is_fastest() -> None:
     assert replace(again, search_s=0.0) == replace(found, search_s=0.0)
 
 
-def test_pinned_stages_and_a_search_cut_short_are_told() -> None:
+def test_a_search_cut_short_is_told() -> None:
     planner = MctsPlanner(prior=uniform)
     request = PlanRequest(program=mlp(4, batch=8, width=64), machine=HALF)
-    pins = (Pin("layers.0", Wish(stage=0)), Pin("layers.3", Wish(stage=1)))
-    pinned = planner.pipelines(replace(request, pins=pins), None, lambda _: None, 2, inf)
-    assert "does not look at pinned stages" in pinned.notes[0]
     late = planner.pipelines(replace(request, time_limit_s=0.0), None, lambda _: None, 2, inf)
     assert "was stopped" in late.notes[0]
     asked = iter(range(10**6))

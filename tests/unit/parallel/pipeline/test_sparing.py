@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import combinations
 
 import pytest
@@ -35,12 +36,17 @@ def even(work: list[list[float]]) -> tuple[int, ...]:
     return tuple(even_runs(work[0], [1.0] * len(work)))
 
 
+def anywhere(work: list[list[float]]) -> list[tuple[int, int]]:
+    return [(0, len(work) - 1)] * len(work[0])
+
+
 @given(lines(), st.integers(0, 9))
 def test_nothing_is_shorter_of_all_that_wait_no_longer_than_a_limit(
     line: tuple[list[list[float]], list[list[float]]], rounds: int
 ) -> None:
     work, crossing = line
-    found = sparing_cuts(work, crossing, even(work), rounds)
+    found = sparing_cuts(work, crossing, even(work), rounds, anywhere(work))
+    assert found is not None
     longest_s = max(parts(work, crossing, even(work)))
 
     def expected_s(cuts: tuple[int, ...], limit: float) -> float:
@@ -60,16 +66,15 @@ def test_it_is_never_expected_to_be_longer_than_even_stages(
     line: tuple[list[list[float]], list[list[float]]], rounds: int
 ) -> None:
     work, crossing = line
-    found, same = (
-        parts(work, crossing, cuts)
-        for cuts in (sparing_cuts(work, crossing, even(work), rounds), even(work))
-    )
+    cuts = sparing_cuts(work, crossing, even(work), rounds, anywhere(work))
+    assert cuts is not None
+    found, same = parts(work, crossing, cuts), parts(work, crossing, even(work))
     assert sum(found) + rounds * max(found) <= sum(same) + rounds * max(same)
 
 
 def test_where_nothing_crosses_many_micro_batches_want_even_stages() -> None:
     work = [[1.0] * 12] * 4
-    assert sparing_cuts(work, [[0.0] * 12] * 3, (3, 6, 9), 100) == (3, 6, 9)
+    assert sparing_cuts(work, [[0.0] * 12] * 3, (3, 6, 9), 100, anywhere(work)) == (3, 6, 9)
 
 
 @pytest.mark.parametrize(("rounds", "cuts"), [(0, (10,)), (100, (6,))])
@@ -78,4 +83,26 @@ def test_a_wide_middle_is_cut_only_where_waiting_costs_more(
 ) -> None:
     crossing = [3.0 if 2 <= piece <= 9 else 0.5 for piece in range(12)]
     crossing[1] = 0.6
-    assert sparing_cuts([[1.0] * 12] * 2, [crossing], (6,), rounds) == cuts
+    work = [[1.0] * 12] * 2
+    assert sparing_cuts(work, [crossing], (6,), rounds, anywhere(work)) == cuts
+
+
+@given(lines(), st.integers(0, 9), st.data())
+def test_pinned_pieces_are_in_their_stages_if_any_cuts_have_them_there(
+    line: tuple[list[list[float]], list[list[float]]], rounds: int, data: st.DataObject
+) -> None:
+    work, crossing = line
+    pieces, last = len(work[0]), len(work) - 1
+    piece = st.tuples(st.integers(0, last), st.integers(0, last))
+    drawn = data.draw(st.lists(piece, min_size=pieces, max_size=pieces))
+    lowest, highest = (sorted(of) for of in zip(*drawn, strict=True))
+    bounds = list(zip(lowest, highest, strict=True))
+
+    def keeps(cuts: tuple[int, ...]) -> bool:
+        stages = [bisect_right(cuts, piece) for piece in range(pieces)]
+        return all(low <= own <= high for own, (low, high) in zip(stages, bounds, strict=True))
+
+    kept = [cuts for cuts in combinations(range(1, pieces), last) if keeps(cuts)]
+    found = sparing_cuts(work, crossing, even(work), rounds, bounds)
+    assert (found is None) == (not kept)
+    assert found is None or found in kept
