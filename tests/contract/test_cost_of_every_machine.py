@@ -7,7 +7,7 @@ import pytest
 from weft.core.provenance import measured
 from weft.cost.collective import collective_seconds
 from weft.cost.fusion import Paid
-from weft.cost.roofline import TRAFFIC, operator_seconds
+from weft.cost.roofline import COLUMN_SUM, TRAFFIC, operator_seconds
 from weft.machine.curve import Curve
 from weft.machine.model import COLLECTIVES, CollectiveCurve, Device, Machine
 from weft.machine.presets import preset, preset_names
@@ -26,7 +26,8 @@ def measured_machine() -> Machine:
         group.device,
         kind="cpu",
         fuses=False,
-        operator_curves=dict.fromkeys((TRAFFIC, "tanh.default", "sum"), curve),
+        operator_curves=dict.fromkeys((TRAFFIC, "tanh.default", "sum", COLUMN_SUM), curve),
+        matmul_traffic=measured(2.5, "B/B", "test"),
     )
     link = replace(
         group.link,
@@ -78,6 +79,7 @@ def cases(rows: int) -> list[Case]:
         ("convolution.default", convolution, (image, t(16, 16, 3, 3)), (image,)),
         ("tanh.default", (v[0],), (x,), (x,)),
         ("sum", (v[0], (1,), False), (x,), (t(rows),)),
+        ("sum", (v[0], (0,), False), (x,), (t(256),)),
         ("_softmax.default", (v[0], 1, False), (x,), (x,)),
         (
             "native_layer_norm.default",

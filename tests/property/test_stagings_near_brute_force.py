@@ -36,29 +36,32 @@ def pieces(seed: int, sent_s: float) -> list[list[StageCost]]:
     return [costs] * 3
 
 
-def cut_at(cuts: tuple[int, ...], schedule: str) -> Staging:
+def cut_at(cuts: tuple[int, ...], schedule: str, chunks: int) -> Staging:
     """Stages that begin there and recompute nothing."""
-    nothing = (Recompute(0, 0, 0),) * GROUPS
-    stages = Partition(cuts=cuts, recompute=nothing, seconds=(0.0,) * GROUPS)
-    return Staging(schedule=schedule, chunks=1, stages=stages, rough_s=0.0)
+    number = GROUPS * chunks
+    stages = Partition(cuts=cuts, recompute=(Recompute(0, 0, 0),) * number, seconds=(0.0,) * number)
+    return Staging(schedule=schedule, chunks=chunks, stages=stages, rough_s=0.0)
 
 
-@pytest.mark.parametrize("schedule", ["1f1b", "zero-bubble"])
+@pytest.mark.parametrize(
+    ("schedule", "chunks", "mean"),
+    [("1f1b", 1, 1.045), ("zero-bubble", 1, 1.045), ("interleaved", 2, 1.06)],
+)
 @pytest.mark.parametrize(("micro_batches", "sent_s"), [(4, 1.0), (4, 3.0), (8, 2.0)])
 def test_the_simulator_chooses_among_stages_whose_transfers_are_slow(
-    micro_batches: int, sent_s: float, schedule: str
+    micro_batches: int, sent_s: float, schedule: str, chunks: int, mean: float
 ) -> None:
     config = Config(GROUPS, 1, 2, micro_batches, 1)
     over = []
     for seed in range(SEEDS):
         costs = pieces(seed, sent_s)
-        (found,) = stagings(costs, config, 1e30, [(schedule, 1)], MACHINE)
+        (found,) = stagings(costs, config, 1e30, [(schedule, chunks)], MACHINE)
         own_s = predicted(costs, config, found, MACHINE).step_s
         least_s = min(
-            predicted(costs, config, cut_at(cuts, schedule), MACHINE).step_s
-            for cuts in combinations(range(1, PIECES), GROUPS - 1)
+            predicted(costs, config, cut_at(cuts, schedule, chunks), MACHINE).step_s
+            for cuts in combinations(range(1, PIECES), GROUPS * chunks - 1)
         )
         over.append(own_s / least_s)
     # Each limit of a stage gives one cut; with the closed form alone the mean is up to 1.1.
-    assert fmean(over) <= 1.045
-    assert max(over) <= 1.2
+    assert fmean(over) <= mean
+    assert max(over) <= 1.25

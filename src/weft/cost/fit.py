@@ -17,7 +17,7 @@ from typing import TypeAlias
 from weft.core.errors import InputError
 from weft.core.provenance import Quantity, derived, measured
 from weft.cost.fit_attention import AttentionTime, fit_attention
-from weft.cost.roofline import VIEW, operator_seconds
+from weft.cost.roofline import TRAFFIC, VIEW, operator_seconds
 from weft.machine.curve import Curve
 from weft.machine.model import CollectiveCurve, Device, Link, Machine, NodeGroup
 from weft.program.graph import Arg, Value
@@ -241,8 +241,11 @@ _TRAFFIC_OF_PRODUCTS = tuple(1.0 + 0.25 * n for n in range(21))
 
 
 def _with_product_traffic(found: Measurements, device: Device) -> Device:
-    """With the weight of bytes at which large products are priced nearest to what they took."""
-    if not found.large_products:
+    """With the weight of bytes at which large products are priced nearest to what they took.
+
+    Where what moves hides behind arithmetic, or was not measured, the weight would tell nothing.
+    """
+    if not found.large_products or device.fuses or TRAFFIC not in device.operator_curves:
         return device
 
     def weighing(weight: float) -> Device:

@@ -186,7 +186,7 @@ def _curve_of(op: str, args: _Args, operands: _Types, device: Device) -> Curve |
     if op == "sum":
         dims, last = cast("tuple[int, ...]", args[1]), len(operands[0].shape) - 1
         own = device.operator_curves.get(COLUMN_SUM)
-        if own is not None and not {last, -1} & set(dims):
+        if own is not None and last not in dims:
             return own
     return device.operator_curves.get(op)
 

@@ -14,8 +14,9 @@ compute queue is held up for (1 - overlap) d, counted from its last task issued 
 
     compute free += (1 - overlap) d
 
-so that overlap 1 is two independent queues, and overlap 0 the sum of all durations. All times
-are maxima of sums: a task that gets longer never makes any other end earlier.
+so that overlap 1 is two queues that wait for each other only as said above, and overlap 0 the sum
+of all durations. All times are maxima of sums: a task that gets longer never makes any other end
+earlier.
 
 Unlike devices are simulated together: each has its own queues and durations, and who takes part
 in a collective starts it when the last of them can.
@@ -147,7 +148,7 @@ def _schedule_together(
             for queue, tasks in zip(queues, devices, strict=True)
             if (task := tasks[number]) is not None
         ]
-        starts = [queue.earliest(task) for queue, task in taking]
+        starts = [queue.issue(task) for queue, task in taking]
         last = max(starts, default=0.0)
         for (queue, task), start in zip(taking, starts, strict=True):
             queue.run(number, task, last if meeting else start)
@@ -162,7 +163,7 @@ class _Queues:
         self.compute_s = self.sending_s = 0.0
         self._blocking = blocking
 
-    def earliest(self, task: Task) -> float:
+    def issue(self, task: Task) -> float:
         """Issue a task; when it could start, if it was for this device alone [s]."""
         for earlier in task.depends:
             if self.ends[earlier] > self.compute_s:

@@ -7,7 +7,8 @@ has ended, and whoever issues it waits until then, with all computation behind i
     to the update                if it is small and of the update: others will join it there
     behind the next collective   otherwise: until that one is issued, computation hides the first
 
-and in front of its first reader in any case. The order of hops of one copy stays as it is.
+and in front of its first reader in any case. The order of hops of one copy stays as it is. What
+they receive is held for longer: that cost up to an eighth of the peak on small models.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class _Order:
         self._ordered: list[Instruction] = []
         self._received: set[int] = set()
         self._waiting: dict[int, Collective] = {}  # by the slot that they write
+        self._not_joined: dict[int, Collective] = {}  # those of them that do not join others later
 
     def of(self, instructions: Sequence[Instruction]) -> tuple[Instruction, ...]:
         """Instructions in their new order."""
@@ -57,12 +59,14 @@ class _Order:
     def _meet(self, collective: Collective) -> None:
         if collective.source in self._received:
             self._waiting[collective.target] = collective
+            if not self._is_joined_later(collective):
+                self._not_joined[collective.target] = collective
         else:
             # One hop of each copy: the hop behind it waits for one more collective.
             next_hops = [
                 waiting.target
-                for waiting in self._waiting.values()
-                if waiting.source not in self._waiting and not self._is_joined_later(waiting)
+                for waiting in self._not_joined.values()
+                if waiting.source not in self._waiting
             ]
             self._ordered.append(collective)
             for slot in next_hops:
@@ -75,6 +79,7 @@ class _Order:
     def _fetch(self, slot: int) -> None:
         """Issue what writes a slot, if it waits, and what that waits for."""
         waiting = self._waiting.pop(slot, None)
+        self._not_joined.pop(slot, None)
         if waiting is not None:
             self._fetch(waiting.source)
             self._ordered.append(waiting)

@@ -162,11 +162,11 @@ def test_bytes_of_products_weigh_more_where_a_device_says_so() -> None:
     assert product(fused, 512, 512, 512) == product(replace(plain, fuses=True), 512, 512, 512)
 
 
-@pytest.mark.parametrize(("dims", "name"), [((0,), COLUMN_SUM), ((1,), "sum"), ((0, -1), "sum")])
+@pytest.mark.parametrize(("dims", "name"), [((0,), COLUMN_SUM), ((1,), "sum"), ((0, 1), "sum")])
 def test_a_sum_that_adds_rows_has_a_curve_of_its_own(dims: tuple[int, ...], name: str) -> None:
     curves = {key: replace(CURVE, seconds=(s, s)) for key, s in (("sum", 1.0), (COLUMN_SUM, 2.0))}
     device = replace(PLAIN, operator_curves=curves)
-    made = f32(*(n for d, n in enumerate((64, 32)) if d not in dims and d - 2 not in dims))
+    made = f32(*(n for d, n in enumerate((64, 32)) if d not in dims))
 
     def seconds(own: Device) -> float:
         return operator_seconds("sum", (Value(0), dims), (f32(64, 32),), (made,), own)

@@ -12,6 +12,7 @@ SLOWEST = ClusterRank(cores=0.125, bytes_per_s=2e7)
 FOUR = Cluster(name="four", ranks=(FAST, FAST, SLOW, SLOWEST))
 
 LARGE = 2.0**23
+LARGE_FLOPS, LARGE_BYTES = 2 * 2048 * 1024 * 2048, 4 * (2 * 2048 * 1024 + 2048 * 2048)
 LATENCY_S = {FAST: 1e-4, SLOW: 2e-4, SLOWEST: 4e-4}
 
 
@@ -34,6 +35,10 @@ def reported(cluster, got=1.0):
             "product|f32|512|512|512|nn": [2 * 512**3 / (8e10 * share)],
             "operator|traffic|1024": [1e4, 1e-6 / share],
             "operator|tanh.default|1024": [1e4, 1e-5 / share],
+            "operator|sum.columns|1024": [1e4, 2e-5 / share],
+            "large|f32|2048|1024|2048|nn": [
+                (LARGE_FLOPS / 8e10 + 2.5 * LARGE_BYTES * 1e-10) / share
+            ],
             "overlap": [0.25 + 0.125 * rank],
         }
         for one in range(cluster.num_ranks):
@@ -126,3 +131,10 @@ def test_sources_say_what_a_rank_really_got_and_notes_if_that_was_too_little():
 
 def test_overlap_is_the_mean_of_all_ranks():
     assert machine_of(FOUR, reported(FOUR)).overlap.value == pytest.approx(0.4375)
+
+
+def test_large_products_and_column_sums_are_read():
+    for group in machine_of(FOUR, reported(FOUR)).groups:
+        assert group.device.matmul_traffic is not None
+        assert group.device.matmul_traffic.value == pytest.approx(2.5, abs=0.25)
+        assert group.device.operator_curves["sum.columns"].seconds_at(1e4) > 0

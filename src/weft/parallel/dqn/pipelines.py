@@ -184,8 +184,9 @@ class _Pipelines:
             way: the cut.
             tried: these numbers of devices only; any if empty.
         """
-        keeps = self._sketch.keeps_stages(way.shape.micro_batches, way.cuts)
-        own_cuts = (way.cuts,) if way.cuts and keeps else ()
+        count = way.shape.micro_batches
+        is_possible = way.cuts and self._sketch.keeps_stages(count, way.cuts)
+        own_cuts = (way.cuts,) if is_possible else ()
         for inner in self._inner(way.shape):
             if tried and inner not in tried:
                 continue

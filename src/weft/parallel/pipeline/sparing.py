@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 LIMITS = tuple(1.25**n for n in range(9))
 """Longest stages that are tried, in multiples of the longest of even ones. Chosen: up to six times,
-beyond which even three micro-batches wait longer than anything that crosses; then any."""
+beyond which even three micro-batches wait longer than anything that crosses; and without one."""
 
 
 def sparing_cuts(
@@ -36,13 +36,13 @@ def sparing_cuts(
     rounds: float,
     bounds: Sequence[tuple[int, int]],
 ) -> tuple[int, ...] | None:
-    """First piece of each stage but the first; the even ones if none are expected to be shorter.
+    """First piece of each stage but the first, of what is expected to be shortest.
 
     Args:
         work_s: of each stage, how long each piece takes there, both ways [s].
         crossing_s: of each stage but the first, how long what crosses takes if it begins at a
             piece, both ways together [s].
-        even: first pieces of stages that take about as long.
+        even: first pieces of stages that take about as long; they are tried too if they may be.
         rounds: how often the longest is waited for: micro-batches less one, times the stages that
             take turns on a device.
         bounds: the lowest and the highest stage that each piece may be in, both rising.
@@ -54,43 +54,51 @@ def sparing_cuts(
         >>> work, crossing = [[2.0, 1.0, 1.0, 2.0]] * 2, [[0.0, 9.0, 9.0, 1.0]]
         >>> sparing_cuts(work, crossing, (2,), 1, bounds=[(0, 1)] * 4)
         (3,)
-        >>> sparing_cuts(work, crossing, (2,), 1, bounds=[(0, 1)] * 2 + [(1, 1)] * 2)
+        >>> sparing_cuts(work, crossing, (2,), 1, bounds=[(0, 0)] * 2 + [(1, 1)] * 2)
         (2,)
     """
     ends = [np.concatenate(([0.0], np.cumsum(own))) for own in work_s]
     crossing = [np.asarray(own) for own in crossing_s]
-    allowed = _allowed(bounds, len(ends))
-    spans_s = [
-        np.where(may, own[None, :] - own[:, None], np.inf)
-        for may, own in zip(allowed, ends, strict=True)
-    ]
-    stages = zip(allowed, [0, *even], [*even, len(bounds)], strict=True)
-    found = (
-        {tuple(even)}
-        if all(may[first, end] for may, first, end in stages)
-        else set[tuple[int, ...]]()
-    )
-    longest_s = max(_parts(ends, crossing, even))
-    for limit_s in (*(limit * longest_s for limit in LIMITS), np.inf):
-        cuts = _least_sum(spans_s, crossing, limit_s)
+    spans_s = _spans_s(work_s, ends, bounds)
+    free = _least_sum(spans_s, crossing, np.inf)
+    if free is None:
+        return None
+    stages = zip(spans_s, [0, *even], [*even, len(bounds)], strict=True)
+    is_even_allowed = all(np.isfinite(own[first, end]) for own, first, end in stages)
+    found = {free, tuple(even)} if is_even_allowed else {free}
+    longest_s, free_s = max(_parts(ends, crossing, even)), max(_parts(ends, crossing, free))
+    for limit in LIMITS:
+        if limit * longest_s >= free_s:
+            break  # the least sum of all is below this limit and those after it
+        cuts = _least_sum(spans_s, crossing, limit * longest_s)
         found |= set() if cuts is None else {cuts}
 
     def expected_s(cuts: tuple[int, ...]) -> float:
         parts = _parts(ends, crossing, cuts)
         return sum(parts) + rounds * max(parts)
 
-    return min(sorted(found), key=expected_s, default=None)
+    return min(sorted(found), key=expected_s)
 
 
-def _allowed(bounds: Sequence[tuple[int, int]], num_stages: int) -> list[npt.NDArray[np.bool_]]:
-    """Of each stage, which runs of pieces it may be, by first piece and end."""
+def _spans_s(
+    work_s: Sequence[Sequence[float]], ends: Sequence[Floats], bounds: Sequence[tuple[int, int]]
+) -> list[Floats]:
+    """Of each stage, how long each run of pieces takes, by first piece and end [s].
+
+    Infinitely long where the stage may not be the run. Stages that are alike share a table.
+    """
     lowest, highest = (np.array(of) for of in zip(*bounds, strict=True))
     later = np.triu(np.ones((len(bounds) + 1,) * 2, dtype=bool), 1)
-    found: list[npt.NDArray[np.bool_]] = []
-    for stage in range(num_stages):
+    known: dict[object, Floats] = {}
+    found: list[Floats] = []
+    for stage, (work, own) in enumerate(zip(work_s, ends, strict=True)):
         begins = np.append(highest >= stage, False)
-        ends = np.concatenate(([False], lowest <= stage))
-        found.append(later & begins[:, None] & ends[None, :])
+        ending = np.concatenate(([False], lowest <= stage))
+        key = (tuple(work), begins.tobytes(), ending.tobytes())
+        if key not in known:
+            may = later & begins[:, None] & ending[None, :]
+            known[key] = np.where(may, own[None, :] - own[:, None], np.inf)
+        found.append(known[key])
     return found
 
 

@@ -58,12 +58,13 @@ class StageSketch:
 
     Attributes:
         request: what to plan.
-        broken: why pins of stages could not be kept, where they could not be first.
+        broken: why pins of stages could not be kept, by the most stages by which they could not.
     """
 
     def __init__(self, request: PlanRequest, views: Views | None) -> None:
         self.request = request
         self.broken: InfeasibleError | None = None
+        self._broken_stages = 0
         short = views.short if views is not None and not request.pinning else None
         self._view = undivided(request.program) if short is None else short
         self._rows: dict[int, Rows | None] = {}
@@ -71,6 +72,7 @@ class StageSketch:
         self._costs: dict[tuple[int, Lies, Degrees, int], list[StageCost]] = {}
         self._known: dict[tuple[int, Lies, Degrees], dict[object, StageCost]] = {}
         self._sums: dict[tuple[object, ...], StageCost] = {}
+        self._first_ranks: dict[Shape, tuple[int, ...]] = {}
         self._bounds: dict[tuple[int, int], tuple[tuple[int, int], ...] | None] = {}
         self._cuts: dict[tuple[Shape, tuple[Degrees, ...], int], tuple[tuple[int, ...], ...]] = {}
 
@@ -108,7 +110,7 @@ class StageSketch:
         return self._slicers[key]
 
     def may_be_pinned(self, count: int, num_stages: int) -> bool:
-        """Whether so many stages can be where pins want them; what forbids it first is `broken`.
+        """Whether so many stages can be where pins want them; what forbids it is `broken`.
 
         Args:
             count: micro-batches.
@@ -139,8 +141,9 @@ class StageSketch:
             try:
                 self._bounds[key] = rows.stage_bounds(num_stages)
             except InfeasibleError as error:
-                self.broken = self.broken or error
                 self._bounds[key] = None
+                if num_stages > self._broken_stages:
+                    self.broken, self._broken_stages = error, num_stages
         return self._bounds[key]
 
     def costs(self, count: int, lies: Lies, degrees: Degrees, option: int) -> list[StageCost]:
@@ -222,7 +225,10 @@ class StageSketch:
 
     def sent_s(self, shape: Shape, load: Load, source: int, target: int) -> float:
         """How long what a stage of a group sends to one of another takes [s]."""
-        first = [own.start for own in ranks_of_groups(shape.sizes, shape.standing)]
+        if shape not in self._first_ranks:
+            ranks = ranks_of_groups(shape.sizes, shape.standing)
+            self._first_ranks[shape] = tuple(own.start for own in ranks)
+        first = self._first_ranks[shape]
         # Where fewer devices take up than send, each of them takes up several parts.
         share = max(1.0, shape.sizes[source] / shape.sizes[target])
         wider = replace(load, num_bytes=load.num_bytes * share)

@@ -101,7 +101,7 @@ def stagings(
             )
             for stages in cut
         ]
-        if any(stages.is_slow for stages in cut):
+        if any(own.sends_slowly(stages.cuts) for stages in cut):
             several = [_simulated(by_option, config, one, machine) for one in several]
             several.sort(key=lambda one: one.rough_s)
         found += several[:1]

@@ -4,8 +4,8 @@ A step of a pipeline takes about
 
     (micro-batches - 1) * longest stage + sum of all stages and of what they send
 
-so the programme looks for the least longest stage, and then, for several limits a little above
-it, for the least sum of stages that keep below. A stage that does not fit recomputes as few of
+so the programme looks for the least longest stage, and then, for several limits above it, for the
+least sum of stages that keep below. A stage that does not fit recomputes as few of
 its pieces as it has to, by the cheapest of three mixtures: nothing and cheap, nothing and full,
 cheap and full. That is optimal for pieces that keep alike; where they differ, which ones a stage
 recomputes is not chosen, but what the first ones save and cost is counted piece by piece.
@@ -71,11 +71,6 @@ class Partition:
         """Time of all micro-batches [s]."""
         return (micro_batches - 1) * max(self.seconds) + sum(self.seconds) + self.sent_s
 
-    @property
-    def is_slow(self) -> bool:
-        """Whether transfers take so long that closed forms do not tell which stages are best."""
-        return self.sent_s > SLOW * sum(self.seconds)
-
 
 LONGEST = 3.0
 """Pieces of a stage over their mean, beyond which stages are not looked at. Derived: such a stage
@@ -136,13 +131,22 @@ class Runs:
             [np.concatenate([[0.0], np.cumsum(np.maximum(less - more, 0.0))]) for more in kept]
             for less in kept
         ]
-        self.hops = np.array([0.0, *hops])[self._last] if hops else np.zeros(self._last.shape)
+        self._sent = [0.0, *hops] if hops else [0.0] * (count + 1)
+        self.hops = np.array(self._sent)[self._last]
         self.hops[self._last == count] = 0.0
         first = by_option[0]
         self._transient = [self._maxima([c.transient_bytes for c in costs]) for costs in by_option]
         self._lasting = self._sums([c.lasting_bytes for c in first])
         self._sums_bytes = self._sums([c.sums_bytes for c in first])
         self._finish = self._maxima([c.finish_bytes - c.sums_bytes for c in first])
+
+    def sends_slowly(self, cuts: Sequence[int]) -> bool:
+        """Whether transfers take so long that closed forms do not tell which stages are best.
+
+        Args:
+            cuts: first piece of each stage but the first.
+        """
+        return sum(self._sent[cut] for cut in cuts) > SLOW * float(self._ends[0][-1])
 
     def costs(self, in_flight: float, limit_bytes: float) -> tuple[Floats, Ints, Ints]:
         """The quickest way for each run to fit, by first piece and length.
@@ -320,7 +324,7 @@ def partitions(
     longest, free = max(shortest.seconds), _least(tables, np.add, inf)
     assert free is not None
     found, least_s = [shortest, free], sum(free.seconds) + free.sent_s
-    is_slow = shortest.is_slow
+    is_slow = runs.sends_slowly(shortest.cuts)
     for before, slack in zip((0.0, *SLACKS), SLACKS, strict=False):
         # What the last limit forbade has a stage longer than that, and no less than the least sum.
         best = min(stages.step_s(micro_batches) for stages in found)

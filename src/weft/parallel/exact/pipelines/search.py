@@ -69,10 +69,11 @@ COUNTS = 2
 """Numbers of micro-batches for which unequal groups are looked for, those of the best equal ones.
 Derived: with many micro-batches the number changes the bubble only."""
 SIMULATED = {Level.FAST: 1, Level.BEST: 2}
-"""Schedules of a configuration that are simulated. Derived: closed forms order them well enough."""
+"""Schedules of a configuration that are simulated. Derived: closed forms order them well enough;
+where transfers are slow, they are ordered by the simulator."""
 NEAR = 1.1
 """Step by the closed form over the best one simulated, beyond which none is simulated. Derived:
-closed forms leave out transfers and come within a few percent."""
+closed forms leave out transfers, and come within a few percent where those are fast."""
 FAR = 1.4
 """Step that recomputes over the best one, beyond which no price of memory is tried. Derived: the
 forward pass is a third of the work, so nothing saves more than a quarter by not repeating it."""
@@ -156,10 +157,10 @@ class PipelineSearch:
 
     @property
     def _rough_of_best_s(self) -> float:
-        """What the closed form says of the best so far, 0 if there is none [s].
+        """What the best so far was ordered by, 0 if there is none [s].
 
-        Of schedules with several stages to a group it may be above what the simulator says: there
-        no transfer is hidden.
+        The closed form of schedules with several stages to a group may be above what the simulator
+        says: there no transfer is hidden.
         """
         best = min(self.found, key=lambda found: found.rank, default=None)
         return 0.0 if best is None or not best.fits else best.staging.rough_s
