@@ -12,8 +12,8 @@ which is the curve's fixed cost.
 Products of a device that runs one operator after the other take the sum of both terms: their rates
 are of operands that lie in its caches, and a library that packs these and stores what it made does
 not compute meanwhile. On one core of an AMD EPYC (torch 2.13) those that make or read 64 MiB took
-1.3 to 3.8 times the larger of the two. It does not read and write in one stream either: there a
-byte takes as long as `matmul_traffic` bytes of other operators, measured 2.5.
+1.3 to 3.8 times the larger of the two. It does not read and write in one stream either: a byte
+beyond what lies in caches takes as long as `matmul_traffic` bytes of other operators.
 
 A sum whose last dim stays adds row to row, which takes 2.3 to 2.7 times as long there as one along
 the rows, whatever their width: it has a curve of its own.
@@ -62,6 +62,7 @@ from weft.program.types import TensorType
 from weft.program.work import NO_WORK, Work, causal_share, work
 
 __all__ = [
+    "CACHED_BYTES",
     "COLUMN_SUM",
     "REFERENCE_HEAD",
     "TRAFFIC",
@@ -83,6 +84,10 @@ VIEW = "view"
 """Name among `Device.operator_launch_s` that stands for all views."""
 
 _MEASURED_ITEM_BYTES = 4
+CACHED_BYTES = 8.0 * 2**20
+"""What a product moves without that weighing more than other traffic. Measured: products of 32
+columns that move 4 to 6 MiB took 0.5 to 0.7 of what plain traffic and arithmetic come to, those of
+16 MiB and more up to three times their traffic (AMD EPYC, torch 2.13.0, 2026-11-29)."""
 REFERENCE_HEAD = 128
 """Width of a head at which `Device.attention_share` holds: the one of Llama 2 and 3 and of GPT-3
 (arXiv 2307.09288, 2407.21783, 2005.14165), for which FlashAttention states its rates."""
@@ -143,7 +148,8 @@ def operator_seconds(
     if traffic is not None:
         weight = _weight_beside_arithmetic(op, device)
         if weight is not None:
-            return launch_s + compute_s + _curve_seconds(traffic, weight * moved, joins=True)
+            heavy = moved + (weight - 1.0) * max(0.0, moved - CACHED_BYTES)
+            return launch_s + compute_s + _curve_seconds(traffic, heavy, joins=True)
         return max(launch_s + compute_s, _curve_seconds(traffic, moved, joins))
     return launch_s + max(compute_s, moved / device.memory_bytes_per_s.value)
 

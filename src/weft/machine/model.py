@@ -55,7 +55,7 @@ class Device:
         matmul_half_depth: contracted elements at which it reaches half its rate.
         matmul_few_columns: columns of a product at which it takes twice as long as they are worth.
         matmul_traffic: bytes of plain traffic that take as long as a byte of a product's operands
-            and result.
+            and result, of those beyond what lies in caches.
         attention_share: rate of attention as a share of the rate of matrix products.
         attention_block: keys in a tile; causal attention skips whole tiles only.
         attention_row_s: for each query of each head, beside products, by operator name [s].

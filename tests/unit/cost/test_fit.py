@@ -11,7 +11,7 @@ from weft.core.provenance import Origin
 from weft.cost.collective import collective_seconds
 from weft.cost.fit import Call, Measurements, ProductTime, fit_machine
 from weft.cost.fit_attention import AttentionTime
-from weft.cost.roofline import operator_seconds
+from weft.cost.roofline import CACHED_BYTES, operator_seconds
 from weft.machine.topology import axis_group
 from weft.machine.yaml import machine_from_text, machine_to_text
 from weft.program.graph import Arg, Value
@@ -126,15 +126,19 @@ def test_fitted_products_are_predicted_as_measured_and_what_they_move_beside() -
 @pytest.mark.parametrize("weight", [1.0, 2.5, 4.0])
 def test_large_products_give_back_what_their_bytes_weigh(weight: float) -> None:
     traffic = fit_machine(FOUND).groups[0].device.operator_curves["traffic"]
+
+    def moved_s(m: int, k: int, n: int) -> float:
+        moved = 4.0 * (m * k + k * n + m * n)
+        heavy = moved + (weight - 1.0) * (moved - CACHED_BYTES)
+        return traffic.seconds_at(heavy) - traffic.seconds[0]
+
     times = tuple(
         ProductTime(
             dtype="f32",
             rows=m,
             depth=k,
             columns=n,
-            seconds=product_s(m, k, n)
-            + traffic.seconds_at(weight * 4.0 * (m * k + k * n + m * n))
-            - traffic.seconds[0],
+            seconds=product_s(m, k, n) + moved_s(m, k, n),
         )
         for m, k, n in ((1024, 16, 8192), (8192, 1024, 64))
     )

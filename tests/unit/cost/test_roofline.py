@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from weft.core.errors import InputError, VerifyError
 from weft.core.provenance import Quantity, derived
 from weft.cost.fusion import Paid
-from weft.cost.roofline import COLUMN_SUM, TRAFFIC, measured_size_bytes, operator_seconds
+from weft.cost.roofline import (
+    CACHED_BYTES,
+    COLUMN_SUM,
+    TRAFFIC,
+    measured_size_bytes,
+    operator_seconds,
+)
 from weft.machine.curve import Curve
 from weft.machine.model import Device
 from weft.machine.presets import preset
@@ -154,12 +160,15 @@ def test_bytes_of_products_weigh_more_where_a_device_says_so() -> None:
         measured(traffic=CURVE),
         replace(measured(traffic=CURVE), matmul_traffic=figure(2.5)),
     )
-    moved_s = CURVE.seconds_at(2.5 * 12.0 * 512**2) - CURVE.seconds_at(12.0 * 512**2)
-    assert product(heavy, 512, 512, 512) - product(plain, 512, 512, 512) == pytest.approx(moved_s)
+    moved = 12.0 * 2048**2
+    moved_s = CURVE.seconds_at(moved + 1.5 * (moved - CACHED_BYTES)) - CURVE.seconds_at(moved)
+    more_s = product(heavy, 2048, 2048, 2048) - product(plain, 2048, 2048, 2048)
+    assert more_s == pytest.approx(moved_s)
+    assert product(heavy, 512, 512, 512) == product(plain, 512, 512, 512)
     x = f32(1000)
     assert pointwise(heavy, "neg.default", x) == pointwise(plain, "neg.default", x)
     fused = replace(heavy, fuses=True)
-    assert product(fused, 512, 512, 512) == product(replace(plain, fuses=True), 512, 512, 512)
+    assert product(fused, 2048, 2048, 2048) == product(replace(plain, fuses=True), *(2048,) * 3)
 
 
 @pytest.mark.parametrize(("dims", "name"), [((0,), COLUMN_SUM), ((1,), "sum"), ((0, 1), "sum")])
