@@ -159,8 +159,7 @@ class PipelineSearch:
     def _rough_of_best_s(self) -> float:
         """What the best so far was ordered by, 0 if there is none [s].
 
-        The closed form of schedules with several stages to a group may be above what the simulator
-        says: there no transfer is hidden.
+        The closed form of schedules with several stages to a group may be too high.
         """
         best = min(self.found, key=lambda found: found.rank, default=None)
         return 0.0 if best is None or not best.fits else best.staging.rough_s
