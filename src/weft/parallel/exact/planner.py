@@ -13,11 +13,11 @@ from weft.parallel.depth import Views
 from weft.parallel.exact.conflict import collision, stuck_unit
 from weft.parallel.exact.meshes import candidate_meshes
 from weft.parallel.exact.pipelines.search import PipelineSearch
+from weft.parallel.exact.pipelines.unlike import UnlikeSearch
 from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
 from weft.parallel.outcome import PipelineOutcome
 from weft.parallel.pipeline.orders import best_order, which_lost
-from weft.parallel.pipeline.unlike import unlike_pipelines
 from weft.parallel.plan import Alternative, Level
 from weft.parallel.planner import Progress, Search
 from weft.parallel.request import PlanRequest
@@ -61,10 +61,14 @@ class ExactPlanner:
         search = PipelineSearch(request, views, progress, least_groups, most_s)
         plan = search.best_after_all()
         others: tuple[Alternative, ...] = ()
+        notes: tuple[str, ...] = ()
+        broken = search.broken
         if not request.machine.is_uniform:
-            progress("pipelines over unlike devices, in several orders")
+            progress("pipelines over unlike devices")
             left_s = max(0.0, until_s - time.perf_counter())
-            several = unlike_pipelines(replace(request, time_limit_s=left_s))
+            unlike = UnlikeSearch(replace(request, time_limit_s=left_s), views, progress, most_s)
+            several = unlike.plans()
+            notes, broken = unlike.notes, broken or unlike.broken
             if plan is not None:
                 several += [plan, best_order(plan, request.program, request.machine)]
             fitting = [one for one in several if one.fits]
@@ -74,8 +78,8 @@ class ExactPlanner:
             plan=plan,
             alternatives=(*others, *search.alternatives()),
             tightest="" if plan is not None else search.tightest(),
-            notes=search.notes,
-            broken=None if plan is not None else search.broken,
+            notes=(*search.notes, *notes),
+            broken=None if plan is not None else broken,
         )
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import permutations
 from math import isfinite
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +28,8 @@ from weft.parallel.pipeline.stage_sketch import StageSketch
 from weft.parallel.pipeline.staged import Lies, Shape, Staged, Staging
 
 __all__ = ["StageSearch", "StageState"]
+
+T = TypeVar("T")
 
 _SHARP = 0.1
 """Share of the shortest step expected by which one has to be longer for its prior to fall e-fold.
@@ -74,7 +78,7 @@ class StageSearch:
     def __init__(self, sketch: StageSketch, least_groups: int, baseline_s: float) -> None:
         self._sketch, self._baseline_s = sketch, baseline_s
         self.shapes, self._prior = _expected(sketch, least_groups)
-        self._kinds: dict[int, _Kinds] = {}
+        self._kinds: dict[Shape, _Kinds] = {}
         self._known: dict[Staged, Staging] = {}
         self._cuts: dict[tuple[Shape, tuple[Degrees, ...], tuple[str, int]], Staged | None] = {}
         self._root = Tree(StageState())
@@ -142,41 +146,42 @@ class StageSearch:
         """States after one more step, with their priors."""
         if state.shape < 0:
             return tuple(StageState(k) for k in range(len(self.shapes))), self._prior
-        kinds = self._of_shape(state.shape)
+        shape = self.shapes[state.shape]
+        kinds = self._of_shape(shape)
         if len(state.inside) < len(kinds.choices):
             count = len(kinds.choices[len(state.inside)])
             steps = (replace(state, inside=(*state.inside, k)) for k in range(count))
             return tuple(steps), _alike(count)
-        possible = self._ways(state.shape)
+        possible = self._ways(shape)
         if state.way >= 0:
             return (), np.zeros(0)
         return tuple(replace(state, way=k) for k in range(len(possible))), _alike(len(possible))
 
-    def _ways(self, shape: int) -> tuple[tuple[str, int], ...]:
-        own = self.shapes[shape]
-        rows = self._sketch.rows(own.micro_batches)
-        return () if rows is None else _possible(self._sketch, own, rows, own.micro_batches)
+    def _ways(self, shape: Shape) -> tuple[tuple[str, int], ...]:
+        count = shape.micro_batches
+        rows = self._sketch.rows(count)
+        return () if rows is None else _possible(self._sketch, shape, rows, count)
 
-    def _of_shape(self, number: int) -> _Kinds:
-        if number not in self._kinds:
-            shape = self.shapes[number]
+    def _of_shape(self, shape: Shape) -> _Kinds:
+        if shape not in self._kinds:
             known: dict[tuple[Lies, int], int] = {}
             own = zip(self._sketch.lies(shape), shape.sizes, strict=True)
             of_group = tuple(known.setdefault(lies, len(known)) for lies in own)
             first = [of_group.index(kind) for kind in range(len(known))]
-            self._kinds[number] = _Kinds(
+            self._kinds[shape] = _Kinds(
                 of_group, tuple(insides(self._sketch, shape, group) for group in first)
             )
-        return self._kinds[number]
+        return self._kinds[shape]
 
     def _completed(self, state: StageState) -> Staged | None:
         """The pipeline, with what is simplest where nothing is decided; none if there is none."""
-        kinds, shape = self._of_shape(state.shape), self.shapes[state.shape]
-        if not all(kinds.choices) or not self._ways(state.shape):
+        shape = self.shapes[state.shape]
+        kinds, possible = self._of_shape(shape), self._ways(shape)
+        if not all(kinds.choices) or not possible:
             return None
         chosen = [*state.inside, *(0,) * (len(kinds.choices) - len(state.inside))]
         inside = tuple(kinds.choices[kind][chosen[kind]] for kind in kinds.of_group)
-        return self._cut(shape, inside, self._ways(state.shape)[max(state.way, 0)])
+        return self._cut(shape, inside, possible[max(state.way, 0)])
 
     def _cut(
         self, shape: Shape, inside: tuple[Degrees, ...], way: tuple[str, int]
@@ -199,14 +204,17 @@ class StageSearch:
     def _variations(self, staged: Staged) -> Iterator[Staged]:
         """Pipelines that differ in one choice, most telling first."""
         shape, way = staged.shape, (staged.schedule, staged.chunks)
-        number = self.shapes.index(shape)
-        kinds = self._of_shape(number)
+        kinds = self._of_shape(shape)
         for other in self._near(shape):
-            at = self.shapes.index(other)
-            theirs = self._of_shape(at)
-            pairs = zip(theirs.of_group, staged.inside, strict=True)
-            if way in self._ways(at) and all(own in theirs.choices[k] for k, own in pairs):
-                yield from _some(self._cut(other, staged.inside, way))
+            theirs, of_block = (
+                self._of_shape(other),
+                dict(zip(shape.standing, staged.inside, strict=True)),
+            )
+            inside = tuple(of_block[block] for block in other.standing)
+            pairs = zip(theirs.of_group, inside, strict=True)
+            if way in self._ways(other) and all(own in theirs.choices[k] for k, own in pairs):
+                yield from _some(self._cut(other, inside, way))
+        yield from self._moved(staged)
         for kind, choices in enumerate(kinds.choices):
             for own in choices:
                 inside = tuple(
@@ -215,39 +223,55 @@ class StageSearch:
                 )
                 if inside != staged.inside:
                     yield from _some(self._cut(shape, inside, way))
-        for other_way in self._ways(number):
+        for other_way in self._ways(shape):
             if other_way != way:
                 yield from _some(self._cut(shape, staged.inside, other_way))
-        for position in range(len(staged.cuts)):
-            for shift in (-1, 1):
-                cuts = list(staged.cuts)
-                cuts[position] += shift
-                moved = replace(staged, cuts=tuple(cuts))
-                bounds = self._sketch.bounds(moved)
-                keeps = self._sketch.keeps_stages(shape.micro_batches, moved.cuts)
-                if keeps and bounds == sorted(set(bounds)):
-                    yield moved
+        yield from self._sketch.shifted(staged)
+
+    def _moved(self, staged: Staged) -> Iterator[Staged]:
+        """Pipelines in which a group has another place, where groups are unlike."""
+        shape, way = staged.shape, (staged.schedule, staged.chunks)
+        of_group = self._of_shape(shape).of_group
+        seen = {of_group}
+        for source, target in permutations(range(len(of_group)), 2):
+            kinds = _with_moved(of_group, source, target)
+            if kinds not in seen:
+                seen.add(kinds)
+                other = replace(
+                    shape,
+                    sizes=_with_moved(shape.sizes, source, target),
+                    standing=_with_moved(shape.standing, source, target),
+                )
+                inside = _with_moved(staged.inside, source, target)
+                yield from _some(self._cut(other, inside, way))
 
     def _near(self, shape: Shape) -> list[Shape]:
-        """Shapes with the next number of micro-batches either way, or in another order."""
-        alike = [own for own in self.shapes if own.sizes == shape.sizes]
-        same = sorted(own.micro_batches for own in alike if own.standing == shape.standing)
+        """The same blocks with the next number of micro-batches either way, or in another order."""
+        alike = [own for own in self.shapes if _sizes(own) == _sizes(shape)]
+        same = sorted({own.micro_batches for own in alike})
         at = same.index(shape.micro_batches)
         counts = same[max(at - 1, 0) : at] + same[at + 1 : at + 2]
         found = [replace(shape, micro_batches=count) for count in counts]
-        orders = sorted(set(shape.sizes))
         return found + [
             own
-            for own in self.shapes
-            if own.standing != shape.standing
-            and own.micro_batches == shape.micro_batches
-            and sorted(set(own.sizes)) == orders
-            and len(own.sizes) == len(shape.sizes)
+            for own in alike
+            if own.standing != shape.standing and own.micro_batches == shape.micro_batches
         ]
+
+
+def _sizes(shape: Shape) -> dict[int, int]:
+    """Devices of each block of ranks."""
+    return dict(zip(shape.standing, shape.sizes, strict=True))
 
 
 def _some(staged: Staged | None) -> tuple[Staged, ...]:
     return () if staged is None else (staged,)
+
+
+def _with_moved(of: tuple[T, ...], source: int, target: int) -> tuple[T, ...]:
+    """With what is in one place put in another."""
+    rest = [*of[:source], *of[source + 1 :]]
+    return (*rest[:target], of[source], *rest[target:])
 
 
 def _alike(count: int) -> Floats:

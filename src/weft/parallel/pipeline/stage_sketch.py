@@ -8,7 +8,7 @@ pipelines take follows from sums of pieces and from the schedule, in millisecond
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -116,7 +116,7 @@ class StageSketch:
             count: micro-batches.
             num_stages: stages.
         """
-        return self._stage_bounds(count, num_stages) is not None
+        return self.stage_bounds(count, num_stages) is not None
 
     def keeps_stages(self, count: int, cuts: Sequence[int]) -> bool:
         """Whether stages with these first pieces are where pins want what is in them.
@@ -125,15 +125,20 @@ class StageSketch:
             count: micro-batches.
             cuts: first piece of each stage but the first.
         """
-        bounds = self._stage_bounds(count, len(cuts) + 1)
+        bounds = self.stage_bounds(count, len(cuts) + 1)
         if bounds is None:
             return False
         stages = (bisect_right(cuts, piece) for piece in range(len(bounds)))
         pairs = zip(stages, bounds, strict=True)
         return all(least <= stage <= most for stage, (least, most) in pairs)
 
-    def _stage_bounds(self, count: int, num_stages: int) -> tuple[tuple[int, int], ...] | None:
-        """The lowest and the highest stage of each piece; none if pins cannot be kept."""
+    def stage_bounds(self, count: int, num_stages: int) -> tuple[tuple[int, int], ...] | None:
+        """The lowest and the highest stage of each piece; none if pins cannot be kept.
+
+        Args:
+            count: micro-batches.
+            num_stages: stages.
+        """
         key = (count, num_stages)
         if key not in self._bounds:
             rows = self.rows(count)
@@ -145,6 +150,18 @@ class StageSketch:
                 if num_stages > self._broken_stages:
                     self.broken, self._broken_stages = error, num_stages
         return self._bounds[key]
+
+    def shifted(self, staged: Staged) -> Iterator[Staged]:
+        """Pipelines in which one stage begins a piece earlier or later, as pins allow."""
+        for position in range(len(staged.cuts)):
+            for shift in (-1, 1):
+                cuts = list(staged.cuts)
+                cuts[position] += shift
+                moved = replace(staged, cuts=tuple(cuts))
+                bounds = self.bounds(moved)
+                keeps = self.keeps_stages(staged.shape.micro_batches, moved.cuts)
+                if keeps and bounds == sorted(set(bounds)):
+                    yield moved
 
     def costs(self, count: int, lies: Lies, degrees: Degrees, option: int) -> list[StageCost]:
         """Cost of each piece of the whole program on a block.
@@ -191,7 +208,7 @@ class StageSketch:
             for lies, own in zip(self.lies(shape), inside, strict=True)
         ]
         num_stages = len(costs) * chunks
-        bounds = self._stage_bounds(shape.micro_batches, num_stages)
+        bounds = self.stage_bounds(shape.micro_batches, num_stages)
         if bounds is None or len(costs[0]) < num_stages:
             return ()
         tables = [[cost.time.busy_s for cost in own] for own in costs]

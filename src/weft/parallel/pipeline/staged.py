@@ -72,6 +72,11 @@ class Staging:
     excess: float
 
     @property
+    def repeats(self) -> bool:
+        """Whether some stage runs operators again."""
+        return any(own != Recompute(0, 0, 0) for own in self.again)
+
+    @property
     def rank(self) -> tuple[bool, float]:
         """Order of preference: what fits by time, then what does not by what is missing."""
         return (not self.fits, self.step_s if self.fits else self.excess)

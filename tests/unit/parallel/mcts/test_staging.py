@@ -254,3 +254,20 @@ def test_a_mesh_that_nobody_can_plan_on_is_named() -> None:
     with pytest.raises(InfeasibleError, match="a plan on 4 devices") as error:
         plan(odd, HALF, planner=MctsPlanner(prior=uniform), mesh=(4,))
     assert error.value.constraint == "sizes"
+
+
+def test_a_group_that_is_better_off_elsewhere_in_the_line_is_moved_there() -> None:
+    machine = devices(4)
+    own = sketch_of(deep(), machine)
+    search = StageSearch(own, 2, inf)
+    search.run(20)
+    first = search.best(1)[0]
+    search.refine(300)
+    best = search.best(1)[0]
+    assert best.rank <= first.rank
+    shape = best.staged.shape
+    assert sorted(shape.standing) == list(range(len(shape.sizes)))
+    # No group of another kind has a better place than its own.
+    for moved in search._moved(best.staged):
+        assert sorted(moved.shape.standing) == sorted(shape.standing)
+        assert own.staging(moved).rank >= best.rank
