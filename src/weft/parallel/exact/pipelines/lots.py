@@ -49,7 +49,7 @@ def lots(machine: Machine, most_groups: int) -> Iterator[tuple[Lot, ...]]:
         >>> from weft.machine.presets import preset
         >>> found = list(lots(preset("mixed-v100-p100-1080ti"), 3))
         >>> [[lot.size for lot in way for _ in range(lot.count)] for way in found]
-        [[4, 12], [12, 4], [4, 8, 4], [2, 2, 12], [12, 2, 2]]
+        [[4, 12], [12, 4], [2, 2, 12], [12, 2, 2], [4, 8, 4]]
     """
     found: dict[tuple[Lot, ...], None] = {}
     for blocks in _blocks(machine):

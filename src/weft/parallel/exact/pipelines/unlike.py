@@ -50,6 +50,9 @@ the work, with eight it is a tenth."""
 APART = {Level.FAST: 1.9, Level.BEST: 1.0}
 """Numbers of micro-batches that are tried, each over the next one at least. Chosen: pieces have to
 be priced for each, and halves are the usual ones."""
+ROUGHLY = {Level.FAST: 150, Level.BEST: 1000}
+"""Ways to cut that are looked at roughly, those with the shortest step to expect. Chosen: each
+takes a twentieth to a fifth of a second."""
 WORKED_OUT = {Level.FAST: 10, Level.BEST: 60}
 """Ways to cut that are worked out at most, the most promising first. Derived: of 99 and 318 ways to
 cut TAG's testbed for BERT-large and VGG-19 the best was one of the first ten."""
@@ -175,25 +178,25 @@ class UnlikeSearch:
 
     def _run(self) -> None:
         """Work out the most promising ways, until time is up."""
-        promising = self._promising()
-        wanted = promising[: WORKED_OUT[self._level]]
-        for number, (way, _) in enumerate(wanted, start=1):
+        wanted = self._promising()[: WORKED_OUT[self._level]]
+        for number, way in enumerate(wanted, start=1):
             if self._is_late():
                 left = len(wanted) - number + 1
-                self.notes = (f"time limit: {left} pipelines over unlike devices not worked out",)
+                self.notes += (f"time limit: {left} pipelines over unlike devices not worked out",)
                 break
             self._progress(f"unlike groups {number} of {len(wanted)}: {_in_words(way)}")
             self._work_out(way)
 
-    def _promising(self) -> list[tuple[_Way, float]]:
-        """Ways that may come near the best, by what the programme roughly says of them [s]."""
+    def _promising(self) -> list[_Way]:
+        """Ways that may come near the best, by what the programme roughly says of them."""
         times: dict[_Way, float] = {}
-        for number, (way, expected) in enumerate(self._ways(), start=1):
+        ways = self._ways()[: ROUGHLY[self._level]]
+        for number, (way, expected) in enumerate(ways, start=1):
             enough_s = min(NEAR * min(times.values(), default=inf), self._most_s)
             if expected.step_s >= enough_s:
                 break
             if self._is_late():
-                self.notes = ("time limit: not all pipelines over unlike devices were looked at",)
+                self.notes += ("time limit: not all pipelines over unlike devices were looked at",)
                 break
             if number % 10 == 1:
                 self._progress(f"unlike groups, roughly: {number}")
@@ -204,8 +207,7 @@ class UnlikeSearch:
             if found is not None:
                 times[way] = found.step_s(way.micro_batches)
         limit_s = NEAR * min(min(times.values(), default=inf), self._most_s)
-        ways = sorted(times, key=times.__getitem__)
-        return [(way, times[way]) for way in ways if times[way] <= limit_s]
+        return [way for way in sorted(times, key=times.__getitem__) if times[way] <= limit_s]
 
     def _priced(self, staged: Staged) -> Staging:
         if staged not in self._found:
@@ -227,9 +229,11 @@ class UnlikeSearch:
     def _ways(self) -> list[tuple[_Way, _Expected]]:
         """All that divide the batch, with what to expect of them, the most promising first."""
         expected: dict[_Way, _Expected] = {}
+        too_many = 0
         for cut in lots(self._request.machine, MOST_GROUPS):
             groups = sum(lot.count for lot in cut)
             if prod(lot.count + 1 for lot in cut) > MOST_STATES:
+                too_many += 1
                 continue
             for count in self._counts:
                 if not max(2.0, ROUNDS[0] * groups) <= count <= ROUNDS[1] * groups:
@@ -242,6 +246,8 @@ class UnlikeSearch:
                     expected[way] = self._expected(way)
                 if self._is_late():
                     return sorted(expected.items(), key=lambda pair: pair[1].step_s)
+        if too_many:
+            self.notes += (f"{too_many} ways to cut unlike devices have too many kinds of groups",)
         return sorted(expected.items(), key=lambda pair: pair[1].step_s)
 
     @cached_property
