@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, permutations
 from statistics import fmean
 
 import numpy as np
@@ -39,9 +39,8 @@ class Case:
         self.crossing_s = np.append(sent_s * generator.uniform(0, 2, PIECES), 0.0)
 
     def crossing(self, kind: int, number: int, after: int, of: int) -> tuple[Floats, Floats]:
-        """What crosses, by the piece that comes next."""
-        del number, of
-        one_way = self.crossing_s * (0.2 if kind == after else 1.0)
+        """What crosses, by the piece that comes next; less between the first groups of kinds."""
+        one_way = self.crossing_s * (0.2 if kind == after else 1.0 if number + of else 0.6)
         return one_way, one_way
 
     def line_ups(self, micro_batches: int) -> LineUps:
@@ -59,9 +58,10 @@ class Case:
             joined(self.costs[kind][first:end])
             for kind, first, end in zip(kinds, bounds, bounds[1:], strict=False)
         ]
+        numbered = [(kind, kinds[:at].count(kind)) for at, kind in enumerate(kinds)]
         sent = [
-            float(self.crossing(*pair)[0][cut])
-            for pair, cut in zip(((a, 0, b, 0) for a, b in pairwise(kinds)), cuts, strict=True)
+            float(self.crossing(*one, *other)[0][cut])
+            for one, other, cut in zip(numbered, numbered[1:], cuts, strict=False)
         ]
         pairs = list(zip([*sent, 0.0], [0.0, *sent], strict=True))
         count = len(kinds)

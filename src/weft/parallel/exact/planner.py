@@ -18,6 +18,7 @@ from weft.parallel.exact.search import Limits, MeshSearch
 from weft.parallel.exact.stage import Stage
 from weft.parallel.outcome import PipelineOutcome
 from weft.parallel.pipeline.orders import best_order, which_lost
+from weft.parallel.pipeline.unlike import unlike_pipelines
 from weft.parallel.plan import Alternative, Level
 from weft.parallel.planner import Progress, Search
 from weft.parallel.request import PlanRequest
@@ -69,6 +70,9 @@ class ExactPlanner:
             unlike = UnlikeSearch(replace(request, time_limit_s=left_s), views, progress, most_s)
             several = unlike.plans()
             notes, broken = unlike.notes, broken or unlike.broken
+            if not any(one.fits for one in several):
+                left_s = max(0.0, until_s - time.perf_counter())
+                several += unlike_pipelines(replace(request, time_limit_s=left_s))
             if plan is not None:
                 several += [plan, best_order(plan, request.program, request.machine)]
             fitting = [one for one in several if one.fits]

@@ -8,8 +8,9 @@ price anything for. It is what a search begins with.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import TypeAlias
 
 from weft.core.divisors import divisors
 from weft.cost.collective import collective_seconds
@@ -18,6 +19,7 @@ from weft.machine.topology import Group, axis_group, nodes_of, with_nodes_of
 from weft.parallel.pipeline.expert import BACKWARD, forward_seconds
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.insides import shared_out
+from weft.parallel.pipeline.lots import lots
 from weft.parallel.pipeline.orders import orders
 from weft.parallel.pipeline.staged import Shape
 from weft.parallel.pipeline.standing import in_rank_order, ranks_of_groups
@@ -26,7 +28,7 @@ from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
 from weft.program.graph import Role
 
-__all__ = ["Expected", "shapes", "ways"]
+__all__ = ["Expected", "shapes", "shapes_of_lots", "ways"]
 
 MOST_GROUPS = 16
 """Groups of a pipeline at most. Chosen: stages of a sixteenth are as long as a layer or two."""
@@ -49,23 +51,42 @@ def shapes(request: PlanRequest, least_groups: int) -> list[Shape]:
         request: what to plan.
         least_groups: 1 for steps in micro-batches on one group of all devices, too.
     """
+    return list(_shapes(request, _groups(request), least_groups))
+
+
+def shapes_of_lots(request: PlanRequest) -> list[Shape]:
+    """Where those do not divide: each kind of unlike devices cut into groups.
+
+    Args:
+        request: what to plan.
+    """
+    return list(_shapes(request, _lots(request), 2))
+
+
+_Groups: TypeAlias = Iterable[tuple[tuple[int, ...], tuple[int, ...]]]
+"""Devices of each group, and on which block it stands."""
+
+
+def _shapes(request: PlanRequest, several: _Groups, least_groups: int) -> Iterator[Shape]:
     rows = batch_rows(request.program)
-    found: list[Shape] = []
-    for sizes, standing in _groups(request):
+    for sizes, standing in several:
         groups = len(sizes)
         if not least_groups <= groups <= MOST_GROUPS:
             continue
         least, most = max(2.0, LEAST_ROUNDS * groups), MOST_ROUNDS * groups
-        found += [
-            Shape(sizes, standing, count)
-            for count in divisors(rows)
-            if least <= count <= most and _fits(request, sizes, standing, rows // count)
-        ]
-    return found
+        for count in divisors(rows):
+            if least <= count <= most and _fits(request, sizes, standing, rows // count):
+                yield Shape(sizes, standing, count)
 
 
-def _groups(request: PlanRequest) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Devices of each group, and on which block it stands."""
+def _lots(request: PlanRequest) -> _Groups:
+    if not request.machine.is_uniform:
+        for cut in lots(request.machine, MOST_GROUPS):
+            sizes = tuple(lot.size for lot in cut for _ in range(lot.count))
+            yield sizes, in_rank_order(len(sizes))
+
+
+def _groups(request: PlanRequest) -> _Groups:
     machine = request.machine
     if not machine.is_uniform:
         for blocks in kinds_apart(machine):

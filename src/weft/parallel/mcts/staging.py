@@ -20,7 +20,7 @@ import numpy as np
 
 from weft.parallel.degrees import Degrees
 from weft.parallel.mcts.search import Tree, value_of
-from weft.parallel.mcts.shapes import Expected, shapes, ways
+from weft.parallel.mcts.shapes import Expected, shapes, shapes_of_lots, ways
 from weft.parallel.mcts.sketch import Floats
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.insides import insides
@@ -206,10 +206,8 @@ class StageSearch:
         shape, way = staged.shape, (staged.schedule, staged.chunks)
         kinds = self._of_shape(shape)
         for other in self._near(shape):
-            theirs, of_block = (
-                self._of_shape(other),
-                dict(zip(shape.standing, staged.inside, strict=True)),
-            )
+            theirs = self._of_shape(other)
+            of_block = dict(zip(shape.standing, staged.inside, strict=True))
             inside = tuple(of_block[block] for block in other.standing)
             pairs = zip(theirs.of_group, inside, strict=True)
             if way in self._ways(other) and all(own in theirs.choices[k] for k, own in pairs):
@@ -282,6 +280,8 @@ def _expected(sketch: StageSketch, least_groups: int) -> tuple[list[Shape], Floa
     """Shapes with their priors."""
     request = sketch.request
     candidates = shapes(request, least_groups)
+    if not any(_can_share_out(sketch, shape) for shape in candidates):
+        candidates = shapes_of_lots(request)
     counts = sorted({shape.micro_batches for shape in candidates})
     known = next(((n, rows) for n in counts if (rows := sketch.rows(n)) is not None), None)
     if known is None:
@@ -299,6 +299,11 @@ def _expected(sketch: StageSketch, least_groups: int) -> tuple[list[Shape], Floa
         return [], np.zeros(0)
     shares = np.exp((seconds.min() - seconds) / (_SHARP * seconds.min()))
     return found, (1.0 - _UNIFORM) * shares / shares.sum() + _UNIFORM * _alike(len(found))
+
+
+def _can_share_out(sketch: StageSketch, shape: Shape) -> bool:
+    """Whether all groups can share out a micro-batch in some way."""
+    return all(insides(sketch, shape, group) for group in range(len(shape.sizes)))
 
 
 def _possible(

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from weft.cost.simulate import Task, simulate
 from weft.cost.timeline import Timeline
-from weft.machine.model import Machine
+from weft.machine.model import Link, Machine
 from weft.machine.topology import link_between, nodes_of, with_nodes_of
 from weft.parallel.estimate import priced_tasks
 from weft.parallel.pipeline.crossing import crossing_seconds
@@ -38,6 +38,7 @@ __all__ = [
     "sending_s",
     "simulated_pipeline",
     "stage_cost",
+    "transfer_s",
 ]
 
 
@@ -237,6 +238,19 @@ class Load:
 
     parcels: int
     num_bytes: float
+
+
+def transfer_s(load: Load, senders: int, receivers: int, link: Link) -> float:
+    """How long a transfer between grids of unequal numbers of devices takes [s].
+
+    Args:
+        load: what each receiver takes up.
+        senders, receivers: devices of the two grids.
+        link: what joins them.
+    """
+    messages = load.parcels * max(-(-receivers // senders), -(-senders // receivers))
+    most_bytes = load.num_bytes * max(1.0, receivers / senders)
+    return link.latency_s.value * messages + most_bytes / link.bytes_per_s.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from weft.core.errors import InfeasibleError, InputError, VerifyError
-from weft.machine.topology import nodes_of, with_nodes_of
+from weft.machine.topology import link_between, nodes_of, with_nodes_of
 from weft.parallel.degrees import Degrees
 from weft.parallel.depth import Views, undivided
 from weft.parallel.pipeline.again import MIXTURES, Recompute
@@ -21,8 +21,8 @@ from weft.parallel.pipeline.estimate import (
     Load,
     StageCost,
     predict_pipeline,
-    sending_s,
     simulated_pipeline,
+    transfer_s,
 )
 from weft.parallel.pipeline.expert import even_runs
 from weft.parallel.pipeline.in_pieces import Rows
@@ -233,7 +233,7 @@ class StageSketch:
         self, shape: Shape, costs: Sequence[Sequence[StageCost]], group: int, following: int
     ) -> list[float]:
         """Of each piece, how long what crosses takes both ways if a stage begins there [s]."""
-        forward, backward = costs[group], costs[following]
+        forward, backward = costs[following], costs[group]
         return [0.0] + [
             self.sent_s(shape, before.forward, group, following)
             + self.sent_s(shape, after.backward, following, group)
@@ -241,15 +241,21 @@ class StageSketch:
         ]
 
     def sent_s(self, shape: Shape, load: Load, source: int, target: int) -> float:
-        """How long what a stage of a group sends to one of another takes [s]."""
+        """How long what a stage of a group sends to one of another takes [s].
+
+        Args:
+            shape: of the pipeline.
+            load: what each device that receives takes up.
+            source, target: groups.
+        """
         if shape not in self._first_ranks:
             ranks = ranks_of_groups(shape.sizes, shape.standing)
             self._first_ranks[shape] = tuple(own.start for own in ranks)
+        if not load.parcels or source == target:
+            return 0.0
         first = self._first_ranks[shape]
-        # Where fewer devices take up than send, each of them takes up several parts.
-        share = max(1.0, shape.sizes[source] / shape.sizes[target])
-        wider = replace(load, num_bytes=load.num_bytes * share)
-        return sending_s(wider, self.request.machine, first[source], first[target])
+        link = link_between(self.request.machine, first[source], first[target])
+        return transfer_s(load, shape.sizes[source], shape.sizes[target], link)
 
     def staging(self, staged: Staged, spare: float = 0.0) -> Staging:
         """What a pipeline takes; stages recompute as little as fits.
@@ -398,23 +404,33 @@ class _Filled:
             for number, own in enumerate(again)
         ]
         count = self._staged.shape.micro_batches
-        return predict_pipeline(self._orders, costs, self._sending(costs), count, self._groups)
+        return predict_pipeline(self._orders, costs, self._sending, count, self._groups)
 
-    def _sending(self, costs: Sequence[StageCost]) -> list[tuple[float, float]]:
+    @cached_property
+    def _sending(self) -> list[tuple[float, float]]:
         """Of each stage, how long what it sends forward and back takes [s]."""
-
-        def sent_s(load: Load, source: int, target: int) -> float:
-            a, b = source % self._groups, target % self._groups
-            return self._sketch.sent_s(self._staged.shape, load, a, b)
-
-        last = len(costs) - 1
+        cuts, last = self._staged.cuts, self._staged.num_stages - 1
         return [
             (
-                sent_s(cost.forward, stage, stage + 1) if stage < last else 0.0,
-                sent_s(cost.backward, stage, stage - 1) if stage else 0.0,
+                self._sent_s(stage, stage + 1, cuts[stage]) if stage < last else 0.0,
+                self._sent_s(stage, stage - 1, cuts[stage - 1]) if stage else 0.0,
             )
-            for stage, cost in enumerate(costs)
+            for stage in range(last + 1)
         ]
+
+    def _sent_s(self, source: int, target: int, cut: int) -> float:
+        """How long what one stage sends to the next or the last one takes [s].
+
+        Args:
+            source, target: stages.
+            cut: first piece of the later of them.
+        """
+        shape, (a, b) = self._staged.shape, (source % self._groups, target % self._groups)
+        costs = self._sketch.costs(
+            shape.micro_batches, self._lies[b], self._staged.inside[b], option=0
+        )
+        load = costs[cut - 1].forward if source < target else costs[cut].backward
+        return self._sketch.sent_s(shape, load, a, b)
 
     def _saving(self, number: int, missing_bytes: float) -> Recompute:
         """What a stage recomputes to save so much, in the least time; as much as it can if need be.

@@ -74,7 +74,7 @@ class Staging:
     @property
     def repeats(self) -> bool:
         """Whether some stage runs operators again."""
-        return any(own != Recompute(0, 0, 0) for own in self.again)
+        return any(own.lesser or own.more for own in self.again)
 
     @property
     def rank(self) -> tuple[bool, float]:

@@ -15,8 +15,8 @@ from weft.machine.presets import preset
 from weft.parallel.exact.pipelines.configs import Config
 from weft.parallel.exact.pipelines.found import Found
 from weft.parallel.exact.pipelines.search import PipelineSearch
-from weft.parallel.exact.pipelines.unequal import first_ranks, grids, imbalance, transfer_s
-from weft.parallel.pipeline.estimate import Load
+from weft.parallel.exact.pipelines.unequal import first_ranks, grids, imbalance
+from weft.parallel.pipeline.estimate import Load, transfer_s
 from weft.parallel.pipeline.plan import PipelinePlan, PipelinePrediction, StagedProgram
 from weft.parallel.pipeline.serialize import pipeline_from_json, pipeline_to_json
 from weft.parallel.plan import Level

@@ -12,10 +12,10 @@ from tests.homed import MIXED, devices
 from tests.programs import mlp
 from weft.core.errors import InfeasibleError
 from weft.machine.presets import preset
-from weft.parallel.exact.pipelines.lots import Lot, lots
 from weft.parallel.exact.pipelines.unlike import UnlikeSearch
 from weft.parallel.pins import Pin
 from weft.parallel.pipeline.kept import require_pipeline_kept
+from weft.parallel.pipeline.lots import Lot, lots
 from weft.parallel.pipeline.plan import PipelinePlan, StagedProgram
 from weft.parallel.pipeline.serialize import pipeline_from_json, pipeline_to_json
 from weft.parallel.pipeline.standing import ranks_of_groups
@@ -90,16 +90,28 @@ def test_plans_are_sorted_and_survive_a_file() -> None:
     assert pipeline_from_json(pipeline_to_json(best)) == best
 
 
-def test_a_group_with_little_memory_does_what_fits() -> None:
-    state = 16 * 1024 * 1024 * 4.0 * 3
-    limits = [0.8 * state, 0.3 * state]
-    tight = with_memory(devices(4), limits)
-    best = search(tight).plans()[0]
+@pytest.mark.parametrize("share", [0.25, 0.12])
+def test_groups_with_little_memory_do_what_fits(share: float) -> None:
+    program = mlp(12, batch=64, width=512, hidden=lambda _: 2048, slots=("m",))
+    state = 12 * 2 * 512 * 2048 * 4 * 3.0
+    limits = [state, share * state]
+    best = search(with_memory(devices(4), limits), program).plans()[0]
     assert best.fits
     of_rank = [limits[0]] * 2 + [limits[1]] * 2
     ranks = ranks_of_groups(best.group_devices, best.standing)
-    for own, peak in zip(ranks, best.prediction.group_peak_bytes, strict=True):
+    peaks = best.prediction.group_peak_bytes
+    for own, peak in zip(ranks, peaks, strict=True):
         assert peak <= min(of_rank[rank] for rank in own)
+    # Without the limit the slower devices would hold more than that.
+    roomy = search(devices(4), program).plans()[0]
+    assert roomy.prediction.step_s <= best.prediction.step_s
+    if share < 0.2:
+        of_others = zip(
+            ranks_of_groups(roomy.group_devices, roomy.standing),
+            roomy.prediction.group_peak_bytes,
+            strict=True,
+        )
+        assert max(peak for own, peak in of_others if own.stop > 2) > limits[1]
 
 
 def test_stages_are_where_pins_want_them() -> None:
@@ -116,7 +128,7 @@ def test_pins_that_no_pipeline_keeps_are_named() -> None:
     found = search(devices(4), pins=pins)
     assert found.plans() == []
     assert found.broken is not None
-    with pytest.raises(InfeasibleError):
+    with pytest.raises(InfeasibleError, match="layers"):
         plan(PROGRAM, devices(4), pins=list(pins))
 
 
@@ -127,7 +139,33 @@ def test_without_time_it_says_what_was_left_out() -> None:
 
 
 def test_nothing_is_worked_out_that_cannot_be_faster() -> None:
-    assert search(devices(4), most_s=1e-9).plans() == []
+    found = search(devices(4), most_s=1e-9)
+    assert found.plans() == []
+    assert not found._found
+
+
+def test_memory_is_not_taken_for_pins_that_cannot_be_kept() -> None:
+    pins = (Pin("layers.5", Wish(stage=2)),)
+    found = search(devices(4), pins=pins, memory_limit_bytes=1e5)
+    assert not any(one.fits for one in found.plans())
+    assert found.broken is None  # four groups could keep them
+    kept = search(devices(4), pins=pins).plans()[0]
+    assert len(kept.group_devices) >= 3
+
+
+def test_counts_of_its_own_where_the_usual_ones_do_not_divide() -> None:
+    first, second, _ = MIXED.groups
+    machine = replace(
+        MIXED,
+        name="threes",
+        groups=(
+            replace(first, devices_per_node=3),
+            replace(second, devices_per_node=3, num_nodes=1),
+        ),
+    )
+    program = mlp(num_layers=8, batch=96, width=1024, slots=("m",))
+    sizes = {way.sizes for way, _ in search(machine, program)._ways()}
+    assert (3, 3) in sizes
 
 
 def test_the_planner_returns_the_faster_of_both_searches() -> None:

@@ -257,17 +257,39 @@ def test_a_mesh_that_nobody_can_plan_on_is_named() -> None:
 
 
 def test_a_group_that_is_better_off_elsewhere_in_the_line_is_moved_there() -> None:
-    machine = devices(4)
+    first, second, _ = MIXED.groups
+    machine = replace(
+        MIXED,
+        name="slow first",
+        groups=(replace(second, num_nodes=2), replace(first, devices_per_node=2)),
+    )
     own = sketch_of(deep(), machine)
-    search = StageSearch(own, 2, inf)
+    search = StageSearch(own, 3, inf)
     search.run(20)
-    first = search.best(1)[0]
-    search.refine(300)
+    in_order = search.best(1)[0]
+    search.refine(400)
     best = search.best(1)[0]
-    assert best.rank <= first.rank
+    assert best.step_s < in_order.step_s
     shape = best.staged.shape
     assert sorted(shape.standing) == list(range(len(shape.sizes)))
+    assert shape.standing != tuple(range(len(shape.sizes)))
     # No group of another kind has a better place than its own.
     for moved in search._moved(best.staged):
         assert sorted(moved.shape.standing) == sorted(shape.standing)
         assert own.staging(moved).rank >= best.rank
+
+
+def test_kinds_are_cut_into_groups_where_whole_ones_divide_nothing() -> None:
+    first, second, _ = MIXED.groups
+    machine = replace(
+        MIXED,
+        name="three and five",
+        groups=(
+            replace(first, devices_per_node=3),
+            replace(second, devices_per_node=5, num_nodes=1),
+        ),
+    )
+    found, _ = found_pipelines(
+        PlanRequest(program=deep(), machine=machine), None, 2, inf, lambda: False
+    )
+    assert found and found[0].fits

@@ -5,19 +5,18 @@ Groups of several kinds are given, of each kind some. A step of M micro-batches 
     (M - 1) * round + sum of all stages and of what crosses between them + longest end
 
 where the end is what happens once a step. A round, from one micro-batch to the next, is at least as
-long as what a micro-batch sends over a boundary takes, and as the mean of any stages that follow
-each other, with what crosses between them both ways: of n stages the first begins a forward pass
-only after the backward pass of the micro-batch n before, which has been at all n. So two stages
-behind a slow link wait for each other, and a stage for the oldest of its micro-batches. From the
+long as what a micro-batch sends over a boundary takes. And it is at least as long as the mean of
+any n stages that follow each other, n < M, with what crosses between them both ways: when the first
+of them begins with a micro-batch, the one n before has to be back from all of them. With n = 2
+these are the two ends of a slow link, with all that follow a stage what it has under way. From the
 end: the least that pieces from i on take once, if so many groups of each kind are left and the next
 is of kind k, is
 
     best over runs i to j and kinds of the group after it:
         stage(i, j) on a group of k, what crosses at j, least that pieces from j on take once
 
-for several limits of a round. What all stages from one to the last take is known there, so that
-mean is kept below the limit, as those of one stage are; that of two is, where the second is the
-first of the best that follow.
+for several limits of a round. Kept to are the means of one stage, of a stage and the first of the
+best that follow it, and of all from one to the last; those between are left to the simulator.
 
 How many groups are left says how many micro-batches a stage holds; a run that does not fit a kind
 recomputes what it has to, and takes the quickest way to share a micro-batch out inside a group that
@@ -44,11 +43,11 @@ _Key: TypeAlias = tuple[Counts, int]
 """Groups that are left, and the kind of the next of them."""
 Crossing: TypeAlias = Callable[[int, int, int, int], tuple[Floats, Floats]]
 """From kind and number of a group, and those of the next: what a micro-batch takes from one to the
-other, and back, by the piece at which the latter begins [s]."""
+other, and back [s], of shape [pieces + 1], by the piece at which the latter begins."""
 
 STEP = 1.02
-"""Shortest limit under which there are stages over one under which there are none, up to which a
-shorter one is looked for. Chosen: pieces tell the step to two percent."""
+"""Bisection of the shortest limit ends where one that is enough is so many times one that is not.
+Chosen: pieces tell the step to two percent."""
 ROUGH = (1.1, 1.4, 2.0, 4.0, inf)
 """Limits of a round that are tried at first, over one in which work is shared out evenly, until
 there are stages under two of them. Derived: of 99 and 318 ways to cut TAG's testbed for BERT-large
@@ -108,7 +107,7 @@ class LinedUp:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Of runs of pieces on a kind, by first piece and length: the quickest way that fits [s]."""
+    """Of runs of pieces on a kind, the quickest way that fits [s]; of shape [pieces, length]."""
 
     busy_s: Floats
     finish_s: Floats
@@ -117,7 +116,7 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """Stages from a piece on, by piece, and what crosses before them if it does.
+    """Stages from a piece on, and what crosses before them; all of shape [pieces + 1].
 
     Attributes:
         sum_s: of one micro-batch there and back [s].
@@ -137,12 +136,12 @@ class _Rest:
 
 @dataclass(frozen=True, slots=True)
 class _Reached:
-    """The best stages from a piece on, by piece.
+    """The best stages from a piece on.
 
     Attributes:
         rest: what they take.
-        length: pieces of the first of them, less one.
-        after: by where it ends, the kind of the one after it; -1 after the last.
+        length: pieces of the first of them, less one; of shape [pieces].
+        after: by where it ends, the kind of the one after it, -1 after the last; [pieces + 1].
     """
 
     rest: _Rest
@@ -184,7 +183,7 @@ class LineUps:
         self._sent: dict[tuple[int, int, int, int], tuple[Floats, Floats]] = {}
 
     def rough(self, round_s: float) -> LinedUp | None:
-        """The best stages with rounds not much longer than one; none if there are none.
+        """The best stages with rounds about as short as one can be; none if there are none.
 
         Args:
             round_s: what a round would take if work could be shared out in any proportion [s].
@@ -244,11 +243,11 @@ class LineUps:
         busy_s = self._allowed(left, kind, table.busy_s)
         sum_s = busy_s + rest.sum_s[ends]
         finish_s = np.maximum(table.finish_s, rest.finish_s[ends])
-        broken = (
-            (busy_s > limit_s)
-            | (busy_s + rest.next_s[ends] > 2 * limit_s)
-            | (sum_s > sum(left) * limit_s)
-        )
+        broken = busy_s > limit_s
+        if self._micro_batches > 2:
+            broken |= busy_s + rest.next_s[ends] > 2 * limit_s
+        if self._micro_batches > sum(left):
+            broken |= sum_s > sum(left) * limit_s
         sum_s = np.where(broken, inf, sum_s)
         length = np.argmin(sum_s + finish_s, axis=1)
         at = (np.arange(self._pieces), length)
@@ -308,7 +307,9 @@ class LineUps:
         for own, there, back in several:
             rest = reached[remaining, own].rest
             next_s = there + back + rest.next_s
-            broken = (np.maximum(there, back) > limit_s) | (next_s > 2 * limit_s)
+            broken = np.maximum(there, back) > limit_s
+            if self._micro_batches > 2:
+                broken |= next_s > 2 * limit_s
             sum_s = np.where(broken, inf, there + back + rest.sum_s)
             ways.append(_Rest(sum_s, rest.finish_s, next_s))
         choice = np.argmin(np.stack([way.once_s for way in ways]), axis=0)
@@ -359,7 +360,7 @@ class LineUps:
             kinds=tuple(kinds),
             ways=tuple(ways),
             cuts=tuple(cuts),
-            round_s=max(_longest_mean_s(busy, sent, self._micro_batches), *map(max, sent)),
+            round_s=max([_longest_mean_s(busy, sent, self._micro_batches), *map(max, sent)]),
             once_s=once_s,
         )
 

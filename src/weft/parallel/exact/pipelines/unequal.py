@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weft.core.errors import InfeasibleError, InputError
-from weft.machine.model import Link, Machine
+from weft.machine.model import Machine
 from weft.machine.topology import link_between, nodes_of
 from weft.parallel.exact.pipelines.chain import Chain, Chains, Option
 from weft.parallel.exact.pipelines.configs import Config
@@ -27,14 +27,14 @@ from weft.parallel.exact.pipelines.decide import Desk, degrees_of
 from weft.parallel.exact.pipelines.evaluate import Staging
 from weft.parallel.exact.pipelines.found import Found, Placing
 from weft.parallel.exact.pipelines.partition import Floats, Runs
-from weft.parallel.pipeline.estimate import Load, StageCost, predict_pipeline
+from weft.parallel.pipeline.estimate import StageCost, predict_pipeline, transfer_s
 from weft.parallel.pipeline.in_pieces import Rows
 from weft.parallel.pipeline.piece_costs import joined
 from weft.parallel.pipeline.schedule import order
 from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
 
-__all__ = ["Unequal", "Way", "first_ranks", "grids", "imbalance", "transfer_s"]
+__all__ = ["Unequal", "Way", "first_ranks", "grids", "imbalance"]
 
 SCHEDULES = ("1f1b", "zero-bubble")
 """Those that give each group one stage, and that are no worse than others of the kind."""
@@ -330,16 +330,3 @@ def _crossing(way: Way, after: Way, rank: int, machine: Machine) -> tuple[Floats
         there[cut] = transfer_s(two[cut - 1].forward, size, other, link)
         back[cut] = transfer_s(one[cut].backward, other, size, link)
     return there, back
-
-
-def transfer_s(load: Load, senders: int, receivers: int, link: Link) -> float:
-    """How long a transfer between grids of unequal numbers of devices takes [s].
-
-    Args:
-        load: what each receiver takes up.
-        senders, receivers: devices of the two grids.
-        link: what joins them.
-    """
-    messages = load.parcels * max(-(-receivers // senders), -(-senders // receivers))
-    most_bytes = load.num_bytes * max(1.0, receivers / senders)
-    return link.latency_s.value * messages + most_bytes / link.bytes_per_s.value

@@ -12,9 +12,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import accumulate
 from math import inf, prod
 from typing import TypeAlias
@@ -23,13 +22,14 @@ import numpy as np
 
 from weft.core.divisors import divisors
 from weft.core.errors import InfeasibleError
+from weft.machine.topology import link_between
 from weft.parallel.degrees import Degrees
 from weft.parallel.depth import Views
 from weft.parallel.exact.pipelines.line_up import Inside, Kind, LinedUp, LineUps
-from weft.parallel.exact.pipelines.lots import Lot, lots
 from weft.parallel.exact.pipelines.partition import Floats, Runs
-from weft.parallel.pipeline.estimate import Load, StageCost, sending_s
-from weft.parallel.pipeline.insides import insides
+from weft.parallel.pipeline.estimate import StageCost, transfer_s
+from weft.parallel.pipeline.insides import insides, shared_out
+from weft.parallel.pipeline.lots import Lot, lots
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.pipeline.stage_sketch import StageSketch
 from weft.parallel.pipeline.staged import Lies, Shape, Staged, Staging
@@ -51,17 +51,20 @@ APART = {Level.FAST: 1.9, Level.BEST: 1.0}
 """Numbers of micro-batches that are tried, each over the next one at least. Chosen: pieces have to
 be priced for each, and halves are the usual ones."""
 ROUGHLY = {Level.FAST: 150, Level.BEST: 1000}
-"""Ways to cut that are looked at roughly, those with the shortest step to expect. Chosen: each
-takes a twentieth to a fifth of a second."""
+"""Ways to cut that are looked at roughly, those with the shortest step to expect. Derived: each
+takes a twentieth of a second to a second."""
 WORKED_OUT = {Level.FAST: 10, Level.BEST: 60}
 """Ways to cut that are worked out at most, the most promising first. Derived: of 99 and 318 ways to
 cut TAG's testbed for BERT-large and VGG-19 the best was one of the first ten."""
 NEAR = 1.25
 """Step of a way as it is roughly said to be over the best one, beyond which it is not worked out.
 Derived: those were at most a tenth above it."""
-MOST_STATES = 4096
-"""Numbers of groups of each kind that may be left, beyond which a way is passed over. Chosen: each
-limit of a round that is tried then takes some of a second."""
+SHORTER = 1.4
+"""Step of a way as it is said to be over what is known to be possible, beyond which it is passed
+over. Derived: where gradients of weights wait, steps were up to a quarter shorter than said."""
+MOST_STATES = 1024
+"""Numbers of groups of each kind that may be left, beyond which a way is passed over. Derived: each
+limit of a round that is tried then takes a second with 100 pieces."""
 SIMULATED = {Level.FAST: 2, Level.BEST: 6}
 """Line-ups of a way that are simulated, the best by their sums. Chosen."""
 CHUNKS = (2, 3)
@@ -131,23 +134,21 @@ class UnlikeSearch:
 
     Attributes:
         notes: lines for people about what was left undone.
+        broken: why pins of stages cannot be kept, if they cannot anywhere.
     """
 
     def __init__(
         self, request: PlanRequest, views: Views | None, progress: Progress, most_s: float
     ) -> None:
         self.notes: tuple[str, ...] = ()
+        self.broken: InfeasibleError | None = None
         self._request, self._progress, self._most_s = request, progress, most_s
         self._sketch = StageSketch(request, views)
+        self._batch = batch_rows(request.program)
         self._level = request.level if request.level in WORKED_OUT else Level.FAST
         self._until_s = time.perf_counter() + request.time_limit_s
         self._found: dict[Staged, Staging] = {}
         self._quickest: dict[tuple[int, Lies], _Quickest] = {}
-
-    @property
-    def broken(self) -> InfeasibleError | None:
-        """Why pins of stages could not be kept, if they could not somewhere."""
-        return self._sketch.broken
 
     def plans(self) -> list[PipelinePlan]:
         """The best, simulated as they will run, fastest first."""
@@ -192,8 +193,7 @@ class UnlikeSearch:
         times: dict[_Way, float] = {}
         ways = self._ways()[: ROUGHLY[self._level]]
         for number, (way, expected) in enumerate(ways, start=1):
-            enough_s = min(NEAR * min(times.values(), default=inf), self._most_s)
-            if expected.step_s >= enough_s:
+            if expected.step_s >= self._limit_s(times.values()):
                 break
             if self._is_late():
                 self.notes += ("time limit: not all pipelines over unlike devices were looked at",)
@@ -206,8 +206,12 @@ class UnlikeSearch:
                 found = self._line_ups(way).rough(expected.round_s)
             if found is not None:
                 times[way] = found.step_s(way.micro_batches)
-        limit_s = NEAR * min(min(times.values(), default=inf), self._most_s)
+        limit_s = self._limit_s(times.values())
         return [way for way in sorted(times, key=times.__getitem__) if times[way] <= limit_s]
+
+    def _limit_s(self, times: Iterable[float]) -> float:
+        """From which step on a way is passed over, by those of others [s]."""
+        return min(NEAR * min(times, default=inf), SHORTER * self._most_s)
 
     def _priced(self, staged: Staged) -> Staging:
         if staged not in self._found:
@@ -231,33 +235,50 @@ class UnlikeSearch:
         expected: dict[_Way, _Expected] = {}
         too_many = 0
         for cut in lots(self._request.machine, MOST_GROUPS):
-            groups = sum(lot.count for lot in cut)
             if prod(lot.count + 1 for lot in cut) > MOST_STATES:
                 too_many += 1
                 continue
-            for count in self._counts:
-                if not max(2.0, ROUNDS[0] * groups) <= count <= ROUNDS[1] * groups:
-                    continue
-                rows = self._sketch.rows(count)
-                if rows is None or len(rows.pieces.order) < groups:
-                    continue
-                way = _Way(cut, count)
-                if all(self._insides(way)) and self._sketch.may_be_pinned(count, groups):
-                    expected[way] = self._expected(way)
+            for way in self._with_counts(cut):
                 if self._is_late():
-                    return sorted(expected.items(), key=lambda pair: pair[1].step_s)
+                    self.notes += ("time limit: not all unlike groups were priced",)
+                    break
+                if self._may_be(way):
+                    expected[way] = self._expected(way)
         if too_many:
             self.notes += (f"{too_many} ways to cut unlike devices have too many kinds of groups",)
+        if not expected:
+            self.broken = self._sketch.broken
         return sorted(expected.items(), key=lambda pair: pair[1].step_s)
 
-    @cached_property
-    def _counts(self) -> list[int]:
-        """Numbers of micro-batches that are tried."""
-        found: list[int] = []
-        for count in reversed(list(divisors(batch_rows(self._request.program)))):
-            if not found or count * APART[self._level] <= found[-1]:
-                found.append(count)
-        return found
+    def _with_counts(self, cut: tuple[Lot, ...]) -> list[_Way]:
+        """A cut with numbers of micro-batches; with its own if no usual one divides its rows."""
+        batch, groups = self._batch, sum(lot.count for lot in cut)
+        least, most = max(2.0, ROUNDS[0] * groups), ROUNDS[1] * groups
+        possible = [
+            count
+            for count in divisors(batch)
+            if least <= count <= most
+            and all(
+                any(shared_out(self._request, range(lot.start(0), lot.start(1)), batch // count))
+                for lot in cut
+            )
+        ]
+        usual = set(_apart(divisors(batch), APART[self._level]))
+        by_rows = [
+            count for count in possible if all(batch // count % lot.size == 0 for lot in cut)
+        ]
+        chosen = {count for count in possible if count in usual}
+        if chosen.isdisjoint(by_rows):
+            chosen.update(_apart(by_rows, APART[self._level]))
+        return [_Way(cut, count) for count in sorted(chosen)]
+
+    def _may_be(self, way: _Way) -> bool:
+        """Whether there are stages for all groups where pins want them, and ways to share out."""
+        rows, groups = self._sketch.rows(way.micro_batches), len(way.sizes)
+        if rows is None or not max(1, rows.pinning.num_stages) <= groups <= len(rows.pieces.order):
+            return False
+        is_pinned = self._sketch.may_be_pinned(way.micro_batches, groups)
+        return is_pinned and all(self._insides(way))
 
     def _expected(self, way: _Way) -> _Expected:
         """What a step takes if groups share out pieces as they are fast, and send nothing.
@@ -405,7 +426,7 @@ def _staged(way: _Way, within: Sequence[tuple[Degrees, ...]], line_up: LinedUp) 
 
 @dataclass(frozen=True, slots=True)
 class _Sending:
-    """What stages send to each other; a stage's ways to share out a micro-batch send alike.
+    """What stages send to each other, priced for the way that is quickest for the whole program.
 
     Attributes:
         request: what to plan.
@@ -417,22 +438,28 @@ class _Sending:
     way: _Way
     costs: Sequence[Costs]
 
-    def __call__(self, kind: int, number: int, after: int, of: int) -> tuple[Floats, Floats]:
+    def __call__(
+        self, kind: int, number: int, after: int, after_number: int
+    ) -> tuple[Floats, Floats]:
         """As `line_ups` asks for it."""
         one, two = self.way.lots[kind], self.way.lots[after]
-        here, there = one.start(number), two.start(of)
+        link = link_between(self.request.machine, one.start(number), two.start(after_number))
         count = len(self.costs[kind])
         forward, backward = np.zeros(count + 1), np.zeros(count + 1)
         for cut in range(1, count):
-            load, back = self.costs[kind][cut - 1].forward, self.costs[after][cut].backward
-            forward[cut] = self._seconds(load, one.size / two.size, here, there)
-            backward[cut] = self._seconds(back, two.size / one.size, there, here)
+            load, back = self.costs[after][cut - 1].forward, self.costs[kind][cut].backward
+            forward[cut] = transfer_s(load, one.size, two.size, link)
+            backward[cut] = transfer_s(back, two.size, one.size, link)
         return forward, backward
 
-    def _seconds(self, load: Load, share: float, source: int, target: int) -> float:
-        # Where fewer devices take up than send, each of them takes up several parts.
-        wider = Load(load.parcels, load.num_bytes * max(1.0, share))
-        return sending_s(wider, self.request.machine, source, target)
+
+def _apart(counts: Iterable[int], times: float) -> list[int]:
+    """The largest of some numbers, and of the others those that are so many times smaller."""
+    found: list[int] = []
+    for count in sorted(counts, reverse=True):
+        if not found or count * times <= found[-1]:
+            found.append(count)
+    return found
 
 
 def _busy_s(costs: Costs) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, product
+from itertools import accumulate
 
 from weft.core.divisors import divisors
 from weft.machine.model import Machine, NodeGroup
@@ -58,10 +58,22 @@ def lots(machine: Machine, most_groups: int) -> Iterator[tuple[Lot, ...]]:
             [Lot(first, size, _num_devices(block) // size) for size in _sizes(block)]
             for first, block in zip(firsts, blocks, strict=False)
         ]
-        for way in product(*ways):
-            if 1 < sum(lot.count for lot in way) <= most_groups:
+        for way in _within(ways, most_groups):
+            if sum(lot.count for lot in way) > 1:
                 found.setdefault(way)
     yield from sorted(found, key=lambda way: sum(lot.count for lot in way))
+
+
+def _within(ways: Sequence[Sequence[Lot]], most: int) -> Iterator[tuple[Lot, ...]]:
+    """One of each, of so many groups at most."""
+    if not ways:
+        yield ()
+        return
+    for lot in ways[0]:
+        left = most - lot.count
+        if left >= len(ways) - 1:
+            for others in _within(ways[1:], left):
+                yield (lot, *others)
 
 
 def _blocks(machine: Machine) -> Iterator[list[tuple[NodeGroup, ...]]]:
