@@ -28,6 +28,16 @@ def devices(count: int):
     return replace(MIXED, name=f"{count} of the mixed", groups=groups)
 
 
+def of_two_nodes(first: int, second: int):
+    """A node of so many V100s and one of so many GTX 1080 Tis."""
+    fast, slow, _ = MIXED.groups
+    groups = (
+        replace(fast, devices_per_node=first),
+        replace(slow, devices_per_node=second, num_nodes=1),
+    )
+    return replace(MIXED, name=f"{first} and {second} of the mixed", groups=groups)
+
+
 def uneven_plan(
     program,
     *,

@@ -8,7 +8,7 @@ from math import inf
 
 import pytest
 
-from tests.homed import MIXED, devices
+from tests.homed import MIXED, devices, of_two_nodes
 from tests.programs import mlp
 from weft.core.errors import InfeasibleError
 from weft.machine.presets import preset
@@ -136,6 +136,7 @@ def test_without_time_it_says_what_was_left_out() -> None:
     found = search(devices(4), time_limit_s=0.0)
     assert found.plans() == []
     assert any("time limit" in note for note in found.notes)
+    assert len(set(found.notes)) == len(found.notes)
 
 
 def test_nothing_is_worked_out_that_cannot_be_faster() -> None:
@@ -154,15 +155,7 @@ def test_memory_is_not_taken_for_pins_that_cannot_be_kept() -> None:
 
 
 def test_counts_of_its_own_where_the_usual_ones_do_not_divide() -> None:
-    first, second, _ = MIXED.groups
-    machine = replace(
-        MIXED,
-        name="threes",
-        groups=(
-            replace(first, devices_per_node=3),
-            replace(second, devices_per_node=3, num_nodes=1),
-        ),
-    )
+    machine = of_two_nodes(3, 3)
     program = mlp(num_layers=8, batch=96, width=1024, slots=("m",))
     sizes = {way.sizes for way, _ in search(machine, program)._ways()}
     assert (3, 3) in sizes

@@ -9,7 +9,7 @@ from math import inf
 
 import pytest
 
-from tests.homed import MIXED, devices
+from tests.homed import MIXED, devices, of_two_nodes
 from tests.programs import mlp, transformer
 from weft.core.errors import InfeasibleError, InputError
 from weft.machine.presets import preset
@@ -280,15 +280,7 @@ def test_a_group_that_is_better_off_elsewhere_in_the_line_is_moved_there() -> No
 
 
 def test_kinds_are_cut_into_groups_where_whole_ones_divide_nothing() -> None:
-    first, second, _ = MIXED.groups
-    machine = replace(
-        MIXED,
-        name="three and five",
-        groups=(
-            replace(first, devices_per_node=3),
-            replace(second, devices_per_node=5, num_nodes=1),
-        ),
-    )
+    machine = of_two_nodes(3, 5)
     found, _ = found_pipelines(
         PlanRequest(program=deep(), machine=machine), None, 2, inf, lambda: False
     )

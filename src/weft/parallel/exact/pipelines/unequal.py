@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weft.core.errors import InfeasibleError, InputError
-from weft.machine.model import Machine
+from weft.machine.model import Link, Machine
 from weft.machine.topology import link_between, nodes_of
 from weft.parallel.exact.pipelines.chain import Chain, Chains, Option
 from weft.parallel.exact.pipelines.configs import Config
@@ -34,7 +34,7 @@ from weft.parallel.pipeline.schedule import order
 from weft.parallel.recompute import RECOMPUTATIONS
 from weft.parallel.request import PlanRequest
 
-__all__ = ["Unequal", "Way", "first_ranks", "grids", "imbalance"]
+__all__ = ["Unequal", "Way", "as_added", "crossing_s", "first_ranks", "grids", "imbalance"]
 
 SCHEDULES = ("1f1b", "zero-bubble")
 """Those that give each group one stage, and that are no worse than others of the kind."""
@@ -179,7 +179,7 @@ class Unequal:
             Option(
                 num_devices=way.config.mesh.num_devices,
                 runs=Runs(
-                    [_as_added(costs, count, waits=waits) for costs in way.costs],
+                    [as_added(costs, count, waits=waits) for costs in way.costs],
                     1,
                     any_length=True,
                 ),
@@ -291,12 +291,12 @@ def first_ranks(machine: Machine, size: int) -> frozenset[int]:
     return frozenset(r for r in range(machine.num_devices - size + 1) if lies(r) == wanted)
 
 
-def _as_added(costs: Sequence[StageCost], count: int, *, waits: bool) -> list[StageCost]:
+def as_added(costs: Sequence[StageCost], count: float, *, waits: bool) -> list[StageCost]:
     """Pieces as the programme adds them up: with their share of what happens once a step.
 
     Args:
         costs: of pieces.
-        count: micro-batches.
+        count: micro-batches; infinitely many leave out what happens once a step.
         waits: whether they keep what gradients of weights wait for as well.
     """
     return [
@@ -324,7 +324,22 @@ def _crossing(way: Way, after: Way, rank: int, machine: Machine) -> tuple[Floats
     """
     size, other = way.config.mesh.num_devices, after.config.mesh.num_devices
     link = link_between(machine, rank - size, rank)
-    one, two = way.costs[0], after.costs[0]
+    return crossing_s(way.costs[0], after.costs[0], size, other, link)
+
+
+def crossing_s(
+    one: Sequence[StageCost], two: Sequence[StageCost], size: int, other: int, link: Link
+) -> tuple[Floats, Floats]:
+    """How long transfers between two groups take there and back, by the piece that comes next [s].
+
+    Args:
+        one, two: costs of all pieces on each of them; what crosses is what the receiver takes up.
+        size, other: their devices.
+        link: what joins them.
+
+    Returns:
+        Both of shape [pieces + 1].
+    """
     there, back = np.zeros(len(one) + 1), np.zeros(len(one) + 1)
     for cut in range(1, len(one)):
         there[cut] = transfer_s(two[cut - 1].forward, size, other, link)

@@ -12,13 +12,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import inf, prod
 from typing import TypeAlias
-
-import numpy as np
 
 from weft.core.divisors import divisors
 from weft.core.errors import InfeasibleError
@@ -27,7 +25,8 @@ from weft.parallel.degrees import Degrees
 from weft.parallel.depth import Views
 from weft.parallel.exact.pipelines.line_up import Inside, Kind, LinedUp, LineUps
 from weft.parallel.exact.pipelines.partition import Floats, Runs
-from weft.parallel.pipeline.estimate import StageCost, transfer_s
+from weft.parallel.exact.pipelines.unequal import as_added, crossing_s
+from weft.parallel.pipeline.estimate import StageCost
 from weft.parallel.pipeline.insides import insides, shared_out
 from weft.parallel.pipeline.lots import Lot, lots
 from weft.parallel.pipeline.plan import PipelinePlan
@@ -232,25 +231,24 @@ class UnlikeSearch:
 
     def _ways(self) -> list[tuple[_Way, _Expected]]:
         """All that divide the batch, with what to expect of them, the most promising first."""
+        cuts = list(lots(self._request.machine, MOST_GROUPS))
+        few = [cut for cut in cuts if prod(lot.count + 1 for lot in cut) <= MOST_STATES]
+        if few != cuts:
+            left = len(cuts) - len(few)
+            self.notes += (f"{left} ways to cut unlike devices have too many kinds of groups",)
+        usual = set(_apart(divisors(self._batch), APART[self._level]))
         expected: dict[_Way, _Expected] = {}
-        too_many = 0
-        for cut in lots(self._request.machine, MOST_GROUPS):
-            if prod(lot.count + 1 for lot in cut) > MOST_STATES:
-                too_many += 1
-                continue
-            for way in self._with_counts(cut):
-                if self._is_late():
-                    self.notes += ("time limit: not all unlike groups were priced",)
-                    break
-                if self._may_be(way):
-                    expected[way] = self._expected(way)
-        if too_many:
-            self.notes += (f"{too_many} ways to cut unlike devices have too many kinds of groups",)
+        for way in (way for cut in few for way in self._with_counts(cut, usual)):
+            if self._is_late():
+                self.notes += ("time limit: not all unlike groups were priced",)
+                break
+            if self._may_be(way):
+                expected[way] = self._expected(way)
         if not expected:
             self.broken = self._sketch.broken
         return sorted(expected.items(), key=lambda pair: pair[1].step_s)
 
-    def _with_counts(self, cut: tuple[Lot, ...]) -> list[_Way]:
+    def _with_counts(self, cut: tuple[Lot, ...], usual: Set[int]) -> list[_Way]:
         """A cut with numbers of micro-batches; with its own if no usual one divides its rows."""
         batch, groups = self._batch, sum(lot.count for lot in cut)
         least, most = max(2.0, ROUNDS[0] * groups), ROUNDS[1] * groups
@@ -263,7 +261,6 @@ class UnlikeSearch:
                 for lot in cut
             )
         ]
-        usual = set(_apart(divisors(batch), APART[self._level]))
         by_rows = [
             count for count in possible if all(batch // count % lot.size == 0 for lot in cut)
         ]
@@ -385,26 +382,11 @@ def _inside(options: Sequence[Costs], *, waits: bool) -> Inside:
         options: costs of pieces, by option of recomputation.
         waits: whether gradients of weights wait, and what they need is kept as well.
     """
-    added = {id(costs): _added(costs, waits=waits) for costs in options}
+    added = {id(costs): as_added(costs, inf, waits=waits) for costs in options}
     return Inside(
         Runs([added[id(costs)] for costs in options], 1, any_length=True),
         tuple(cost.setup_s + cost.finish_s for cost in options[0]),
     )
-
-
-def _added(costs: Costs, *, waits: bool) -> list[StageCost]:
-    """Pieces as they are added up: with what happens for each micro-batch before the first."""
-    return [
-        replace(
-            cost,
-            time=replace(
-                cost.time,
-                weights_s=cost.time.weights_s + cost.survey_s,
-                kept_bytes=cost.time.kept_bytes + waits * cost.time.waiting_bytes,
-            ),
-        )
-        for cost in costs
-    ]
 
 
 def _staged(way: _Way, within: Sequence[tuple[Degrees, ...]], line_up: LinedUp) -> Staged:
@@ -441,16 +423,10 @@ class _Sending:
     def __call__(
         self, kind: int, number: int, after: int, after_number: int
     ) -> tuple[Floats, Floats]:
-        """As `line_ups` asks for it."""
+        """As `LineUps` asks for it."""
         one, two = self.way.lots[kind], self.way.lots[after]
         link = link_between(self.request.machine, one.start(number), two.start(after_number))
-        count = len(self.costs[kind])
-        forward, backward = np.zeros(count + 1), np.zeros(count + 1)
-        for cut in range(1, count):
-            load, back = self.costs[after][cut - 1].forward, self.costs[kind][cut].backward
-            forward[cut] = transfer_s(load, one.size, two.size, link)
-            backward[cut] = transfer_s(back, two.size, one.size, link)
-        return forward, backward
+        return crossing_s(self.costs[kind], self.costs[after], one.size, two.size, link)
 
 
 def _apart(counts: Iterable[int], times: float) -> list[int]:
