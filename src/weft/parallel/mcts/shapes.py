@@ -18,24 +18,17 @@ from weft.machine.meeting import device_of
 from weft.machine.topology import Group, axis_group, nodes_of, with_nodes_of
 from weft.parallel.pipeline.expert import BACKWARD, forward_seconds
 from weft.parallel.pipeline.in_pieces import Rows
-from weft.parallel.pipeline.insides import shared_out
+from weft.parallel.pipeline.insides import MOST_GROUPS, micro_batch_counts
 from weft.parallel.pipeline.lots import lots
 from weft.parallel.pipeline.orders import orders
 from weft.parallel.pipeline.staged import Shape
 from weft.parallel.pipeline.standing import in_rank_order, ranks_of_groups
 from weft.parallel.pipeline.unlike import kinds_apart
 from weft.parallel.request import PlanRequest
-from weft.parallel.rows import batch_rows
 from weft.program.graph import Role
 
 __all__ = ["Expected", "shapes", "shapes_of_lots", "ways"]
 
-MOST_GROUPS = 16
-"""Groups of a pipeline at most. Chosen: stages of a sixteenth are as long as a layer or two."""
-MOST_ROUNDS = 8
-"""Micro-batches for each group at most. Derived: with eight the bubble is a tenth."""
-LEAST_ROUNDS = 0.5
-"""Micro-batches for each group at least. Derived: at half of one the bubble is twice the work."""
 CHUNKS = (2, 3, 4)
 """Stages of a group that are tried. Derived: each halving of the bubble is worth half as much as
 the last, and every chunk sends its activations once more."""
@@ -68,14 +61,10 @@ _Groups: TypeAlias = Iterable[tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def _shapes(request: PlanRequest, several: _Groups, least_groups: int) -> Iterator[Shape]:
-    rows = batch_rows(request.program)
     for sizes, standing in several:
-        groups = len(sizes)
-        if not least_groups <= groups <= MOST_GROUPS:
-            continue
-        least, most = max(2.0, LEAST_ROUNDS * groups), MOST_ROUNDS * groups
-        for count in divisors(rows):
-            if least <= count <= most and _fits(request, sizes, standing, rows // count):
+        if least_groups <= len(sizes) <= MOST_GROUPS:
+            ranks = ranks_of_groups(sizes, standing)
+            for count in micro_batch_counts(request, len(sizes), ranks):
                 yield Shape(sizes, standing, count)
 
 
@@ -97,14 +86,6 @@ def _groups(request: PlanRequest) -> _Groups:
         each = total // groups
         if each % node == 0 or node % each == 0:  # none lies across two nodes in part
             yield (each,) * groups, in_rank_order(groups)
-
-
-def _fits(
-    request: PlanRequest, sizes: tuple[int, ...], standing: tuple[int, ...], rows: int
-) -> bool:
-    """Whether every group can share out so many rows."""
-    ranks = ranks_of_groups(sizes, standing)
-    return all(any(shared_out(request, own, rows)) for own in ranks)
 
 
 def ways(shape: Shape, num_pieces: int) -> tuple[tuple[str, int], ...]:

@@ -1,9 +1,9 @@
-"""How a group of a pipeline may share out a micro-batch."""
+"""How a group of a pipeline may share out a micro-batch, and how many of them there may be."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from weft.core.divisors import divisors
 from weft.machine.topology import nodes_of
@@ -14,7 +14,14 @@ from weft.parallel.pipeline.standing import ranks_of_groups
 from weft.parallel.request import PlanRequest
 from weft.parallel.rows import batch_rows
 
-__all__ = ["insides", "shared_out"]
+__all__ = ["MOST_GROUPS", "insides", "micro_batch_counts", "shared_out"]
+
+MOST_GROUPS = 16
+"""Groups of a pipeline at most. Chosen: stages of a sixteenth are as long as a layer or two."""
+MOST_ROUNDS = 8
+"""Micro-batches for each group at most. Derived: with eight the bubble is a tenth."""
+LEAST_ROUNDS = 0.5
+"""Micro-batches for each group at least. Derived: at half of one the bubble is twice the work."""
 
 
 def shared_out(request: PlanRequest, ranks: range, rows: int) -> Iterator[tuple[int, int]]:
@@ -30,6 +37,24 @@ def shared_out(request: PlanRequest, ranks: range, rows: int) -> Iterator[tuple[
     for inner in divisors(held):
         if rows % (size // inner) == 0:
             yield size // inner, inner
+
+
+def micro_batch_counts(request: PlanRequest, groups: int, ranks: Sequence[range]) -> list[int]:
+    """Numbers of micro-batches that are worth a try, and that all groups can share out; rising.
+
+    Args:
+        request: says on which machine, and how many rows there are.
+        groups: how many there are.
+        ranks: of the groups, or of one of each lot that are alike.
+    """
+    rows = batch_rows(request.program)
+    least, most = max(2.0, LEAST_ROUNDS * groups), MOST_ROUNDS * groups
+    return [
+        count
+        for count in divisors(rows)
+        if least <= count <= most
+        and all(any(shared_out(request, own, rows // count)) for own in ranks)
+    ]
 
 
 def insides(sketch: StageSketch, shape: Shape, group: int) -> tuple[Degrees, ...]:

@@ -27,7 +27,7 @@ from weft.parallel.exact.pipelines.line_up import Inside, Kind, LinedUp, LineUps
 from weft.parallel.exact.pipelines.partition import Floats, Runs
 from weft.parallel.exact.pipelines.unequal import as_added, crossing_s
 from weft.parallel.pipeline.estimate import StageCost
-from weft.parallel.pipeline.insides import insides, shared_out
+from weft.parallel.pipeline.insides import MOST_GROUPS, insides, micro_batch_counts
 from weft.parallel.pipeline.lots import Lot, lots
 from weft.parallel.pipeline.plan import PipelinePlan
 from weft.parallel.pipeline.stage_sketch import StageSketch
@@ -41,11 +41,6 @@ from weft.parallel.rows import batch_rows
 
 __all__ = ["UnlikeSearch"]
 
-MOST_GROUPS = 16
-"""Groups of a pipeline at most. Chosen: stages of a sixteenth are as long as a layer or two."""
-ROUNDS = (0.5, 8.0)
-"""Micro-batches for each group at least and at most. Derived: at half of one the bubble is twice
-the work, with eight it is a tenth."""
 APART = {Level.FAST: 1.9, Level.BEST: 1.0}
 """Numbers of micro-batches that are tried, each over the next one at least. Chosen: pieces have to
 be priced for each, and halves are the usual ones."""
@@ -251,16 +246,8 @@ class UnlikeSearch:
     def _with_counts(self, cut: tuple[Lot, ...], usual: Set[int]) -> list[_Way]:
         """A cut with numbers of micro-batches; with its own if no usual one divides its rows."""
         batch, groups = self._batch, sum(lot.count for lot in cut)
-        least, most = max(2.0, ROUNDS[0] * groups), ROUNDS[1] * groups
-        possible = [
-            count
-            for count in divisors(batch)
-            if least <= count <= most
-            and all(
-                any(shared_out(self._request, range(lot.start(0), lot.start(1)), batch // count))
-                for lot in cut
-            )
-        ]
+        ranks = [range(lot.start(0), lot.start(1)) for lot in cut]
+        possible = micro_batch_counts(self._request, groups, ranks)
         by_rows = [
             count for count in possible if all(batch // count % lot.size == 0 for lot in cut)
         ]
